@@ -1,0 +1,186 @@
+"""Reads an experiment: YAML file, `key=value` overrides, checks. Every error is a ConfigError of one line."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vqvae_lightning.config.schema import MODEL_CONFIGS, ConfigError, Experiment, plain
+
+
+def load_experiment(file: str | Path | None, overrides: list[str]) -> Experiment:
+    """The experiment of a YAML file (or of the defaults) with `key=value` overrides on top; the last word wins.
+
+    Raises ConfigError, one line, for a file that is not there or not a mapping, an unknown key (naming the nearest),
+    a value of the wrong type or out of range, and an override without `=`.
+    """
+    from omegaconf import OmegaConf
+
+    with _one_line():
+        loaded = OmegaConf.create(_read_yaml(file) if file else {})
+        dotlist = OmegaConf.from_dotlist([_checked_override(o) for o in overrides])
+        kind = OmegaConf.select(OmegaConf.merge(loaded, dotlist), "kind", default="vqvae")
+        return experiment_from(OmegaConf.merge(loaded, dotlist), kind)
+
+
+def experiment_from(values: Any, kind: str) -> Experiment:
+    """The typed experiment of a mapping (DictConfig or plain). Raises ConfigError as `load_experiment` does."""
+    from omegaconf import OmegaConf
+
+    if kind not in MODEL_CONFIGS:
+        raise ConfigError(f"kind: got '{kind}', wanted one of {', '.join(MODEL_CONFIGS)}")
+    defaults = Experiment(kind=kind, model=MODEL_CONFIGS[kind]())  # type: ignore[arg-type]
+    with _one_line():
+        merged = OmegaConf.create(values)
+        written = OmegaConf.to_container(merged)
+        _check_keys(written, defaults, "", kind)
+        _refuse_environment(written, "")
+        experiment = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(defaults), merged))
+    assert isinstance(experiment, Experiment)
+    _check_ranges(experiment, "")
+    _check_together(experiment)
+    return experiment
+
+
+def model_config(cls: type, values: Any) -> Any:
+    """The dataclass `cls` from itself or from the plain mapping a checkpoint holds. Raises ConfigError."""
+    from omegaconf import OmegaConf
+
+    if isinstance(values, cls):
+        return values
+    with _one_line():
+        config = OmegaConf.to_object(
+            OmegaConf.merge(OmegaConf.structured(cls), OmegaConf.create(dict(values)))
+        )
+    _check_ranges(config, "model.")
+    return config
+
+
+def describe(experiment: Experiment) -> str:
+    """The experiment as YAML."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(plain(experiment)))
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Turns the errors of OmegaConf and YAML into a ConfigError of one line."""
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        yield
+    except OmegaConfBaseException as error:
+        key, line = getattr(error, "full_key", None), str(error).splitlines()[0]
+        raise ConfigError(f"{key}: {line}" if key else line) from error
+    except YAMLError as error:
+        raise ConfigError("config: " + " ".join(str(error).split())) from error
+
+
+def _read_yaml(file: str | Path) -> Any:
+    from omegaconf import DictConfig, OmegaConf
+
+    path = Path(file)
+    if not path.is_file():
+        raise ConfigError(f"config: there is no file {path}")
+    try:
+        loaded = OmegaConf.load(path)
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"config: {path} is not UTF-8 text") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"config: {path} holds a list or a single value, wanted a mapping")
+    return loaded
+
+
+def _checked_override(override: str) -> str:
+    key, equals, _ = override.partition("=")
+    if override.startswith("-") or not equals or not key:
+        raise ConfigError(f"override: got '{override}', wanted key=value, for example optimizer.lr=1e-3")
+    return override
+
+
+def _check_keys(values: Any, schema: Any, prefix: str, kind: str) -> None:
+    """Unknown keys are refused here, where the nearest name, its right place or its right model can be named."""
+    if not isinstance(values, dict):
+        return
+    names = {f.name: f for f in dataclasses.fields(schema)}
+    for key, value in values.items():
+        if key in names:
+            child = getattr(schema, key)
+            if dataclasses.is_dataclass(child):
+                if not isinstance(value, dict):
+                    raise ConfigError(f"{prefix}{key}: got '{value}', wanted a mapping")
+                _check_keys(value, child, f"{prefix}{key}.", kind)
+            continue
+        full = f"{prefix}{key}"
+        elsewhere = [
+            p for p in _all_keys(Experiment(model=MODEL_CONFIGS[kind]())) if p.split(".")[-1] == str(key)
+        ]
+        others = [
+            k
+            for k, c in MODEL_CONFIGS.items()
+            if prefix == "model." and key in {f.name for f in dataclasses.fields(c)}
+        ]
+        nearest = difflib.get_close_matches(str(key), names, n=1)
+        if others:
+            hint = f"it belongs to kind={' and '.join(others)}, this is kind={kind}"
+        elif elsewhere:
+            hint = f"it exists as {elsewhere[0]}"
+        elif nearest:
+            hint = f"did you mean {prefix}{nearest[0]}?"
+        else:
+            hint = f"known here: {', '.join(names)}"
+        raise ConfigError(f"unknown key {full}; {hint}")
+
+
+def _refuse_environment(values: Any, key: str) -> None:
+    """An interpolated environment variable would end in logs and checkpoints."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            _refuse_environment(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(values, str) and "${oc." in values:
+        raise ConfigError(f"{key}: got '{values}', but a config cannot read the environment; write the value")
+
+
+def _all_keys(config: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        keys += (
+            _all_keys(value, f"{prefix}{f.name}.") if dataclasses.is_dataclass(value) else [prefix + f.name]
+        )
+    return keys
+
+
+def _check_ranges(config: Any, prefix: str) -> None:
+    for f in dataclasses.fields(config):
+        value, key = getattr(config, f.name), f"{prefix}{f.name}"
+        if dataclasses.is_dataclass(value):
+            _check_ranges(value, f"{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            if not math.isfinite(value):
+                raise ConfigError(f"{key}: got {value}, wanted a finite number")
+            for name, holds, words in (
+                ("at_least", lambda v, limit: v >= limit, "at least"),
+                ("above", lambda v, limit: v > limit, "above"),
+                ("at_most", lambda v, limit: v <= limit, "at most"),
+                ("below", lambda v, limit: v < limit, "below"),
+            ):
+                limit = f.metadata.get(name)
+                if limit is not None and not holds(value, limit):
+                    raise ConfigError(f"{key}: got {value}, wanted {words} {limit} ({f.metadata['meaning']})")
+
+
+def _check_together(experiment: Experiment) -> None:
+    devices = experiment.trainer.devices
+    if devices != "auto" and not (isinstance(devices, int) and devices >= 1):
+        raise ConfigError(f"trainer.devices: got '{devices}', wanted a number of at least 1, or auto")
+    likelihood = getattr(experiment.model, "likelihood", None)
+    if likelihood is not None and likelihood.name == "bernoulli" and experiment.data.binarize == "none":
+        raise ConfigError(
+            "model.likelihood.name: bernoulli needs binary pixels, got data.binarize=none, wanted dynamic"
+        )

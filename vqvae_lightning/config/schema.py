@@ -1,0 +1,193 @@
+"""Every setting, once: name, type, default, range and meaning. YAML files say only what differs."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+DatasetName = Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
+
+
+class ConfigError(ValueError):
+    """One line: what is wrong, where, what was found and what is wanted."""
+
+
+def setting(
+    default: Any, meaning: str, *, at_least: float | None = None, above: float | None = None,
+    at_most: float | None = None, below: float | None = None,
+) -> Any:  # fmt: skip
+    """A field with its meaning (and unit) and the range that is checked before anything runs."""
+    limits = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
+    return field(default=default, metadata={"meaning": meaning, **limits})
+
+
+@dataclass
+class DataConfig:
+    """Where images come from and how they are cut into batches."""
+
+    name: DatasetName = setting("mnist", "dataset")
+    root: str = setting("data", "folder that holds the datasets")
+    download: bool = setting(True, "fetch what is missing; false: fail instead")
+    batch_size: int = setting(
+        128, "images per optimizer step, over all devices and accumulated passes", at_least=1
+    )
+    eval_batch_size: int = setting(500, "images per batch of validation and test", at_least=1)
+    validation_size: int = setting(
+        5000, "training images held out for validation, stratified by label", at_least=1
+    )
+    flip: bool = setting(False, "mirror half of the training images, drawn anew every epoch")
+    binarize: Literal["none", "static", "dynamic"] = setting(
+        "none",
+        "pixels become 0 or 1 with their grey value as probability: once (static) or at every use (dynamic)",
+    )
+
+
+@dataclass
+class NetworkConfig:
+    """The trunk that all three autoencoders share."""
+
+    hidden: int = setting(128, "channels of the trunk", at_least=2)
+    residual_hidden: int = setting(32, "channels inside a residual block", at_least=1)
+    residual_blocks: int = setting(2, "residual blocks in encoder and in decoder", at_least=0)
+    downsamples: int = setting(2, "halvings of the image's sides", at_least=1, at_most=6)
+
+
+@dataclass
+class LikelihoodConfig:
+    """p(x|z)."""
+
+    name: Literal["gaussian", "bernoulli"] = setting(
+        "gaussian", "distribution of a pixel; bernoulli needs data.binarize"
+    )
+    scale: float = setting(
+        0.4, "standard deviation of gaussian, in units of the pixel range [-1, 1]", above=0
+    )
+    learned: bool = setting(False, "learn the scale")
+
+
+@dataclass
+class AutoencoderConfig:
+    """What AE, VAE and VQ-VAE have in common."""
+
+    latent: Literal["vector", "grid"] = setting("vector", "z is one vector or a grid of vectors")
+    latent_dim: int = setting(16, "D, channels of z", at_least=1)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    likelihood: LikelihoodConfig = field(default_factory=LikelihoodConfig)
+
+
+@dataclass
+class AEConfig(AutoencoderConfig):
+    """Autoencoder: nothing but reconstruction."""
+
+
+@dataclass
+class VAEConfig(AutoencoderConfig):
+    """Variational autoencoder."""
+
+    beta: float = setting(1.0, "weight of KL(q(z|x) || p(z)) in the loss; 1: loss = -ELBO", at_least=0)
+
+
+@dataclass
+class VQVAEConfig(AutoencoderConfig):
+    """Vector-quantized autoencoder."""
+
+    latent: Literal["vector", "grid"] = setting("grid", "z is one vector or a grid of vectors")
+    latent_dim: int = setting(64, "D, dimensions of a code vector", at_least=1)
+    codebook_size: int = setting(512, "K, number of codes", at_least=1, at_most=2**20)
+    codebook: Literal["ema", "gradient"] = setting(
+        "ema", "codes follow a moving average of their data, or a gradient"
+    )
+    commitment: float = setting(0.25, "beta, weight of ||z_e - sg[e]||^2", at_least=0)
+    decay: float = setting(
+        0.99, "factor per step of the moving averages of codes and of their use", at_least=0, below=1
+    )
+    restart_below: float = setting(
+        0.1,
+        "a code used less than this share of 1/K moves onto an encoder output; 0: never",
+        at_least=0,
+        below=1,
+    )
+
+
+@dataclass
+class PriorConfig:
+    """Causal Transformer over the codes of a frozen tokenizer."""
+
+    tokenizer: str | None = setting(
+        None, "run folder of a finished VQ-VAE; empty: the newest one of this dataset"
+    )
+    class_conditional: bool = setting(True, "model p(codes | label) instead of p(codes)")
+    layers: int = setting(4, "Transformer blocks", at_least=1)
+    width: int = setting(128, "channels of the Transformer", at_least=1)
+    heads: int = setting(4, "attention heads", at_least=1)
+    dropout: float = setting(0.1, "dropout probability", at_least=0, below=1)
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ConfigError(f"model.heads: {self.heads} heads do not divide model.width {self.width}")
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW."""
+
+    lr: float = setting(1e-3, "peak learning rate", above=0)
+    weight_decay: float = setting(
+        0.0, "decoupled decay of the weights of convolutions and linear layers", at_least=0
+    )
+    warmup_steps: int = setting(100, "steps of linear warm-up", at_least=0)
+    schedule: Literal["constant", "cosine"] = setting(
+        "cosine", "after warm-up; cosine ends at 0 at the last step"
+    )
+    clip: float = setting(1.0, "largest norm of the gradient; 0: no clipping", at_least=0)
+
+
+@dataclass
+class TrainerConfig:
+    """How long, how often, on what."""
+
+    steps: int = setting(1000, "optimizer steps", at_least=1)
+    validate_every: int = setting(250, "optimizer steps between validations", at_least=1)
+    log_every: int = setting(25, "optimizer steps between logged training metrics", at_least=1)
+    accumulate: int = setting(1, "forward passes per optimizer step", at_least=1)
+    accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "device type")
+    devices: int | str = setting("auto", "devices per machine: a number, or auto for all of them")
+    nodes: int = setting(1, "machines", at_least=1)
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = setting("32-true", "arithmetic of the networks")
+
+
+@dataclass
+class TrackingConfig:
+    """W&B. Offline unless WANDB_MODE=online is set; there is no setting for keys, on purpose."""
+
+    project: str = setting("vqvae_lightning", "W&B project")
+    group: str | None = setting(None, "W&B group; empty: the dataset's name")
+    tags: list[str] = field(default_factory=list, metadata={"meaning": "W&B tags beside dataset and kind"})
+
+
+@dataclass
+class Experiment:
+    """One run. `model` is the dataclass that belongs to `kind`."""
+
+    kind: Literal["ae", "vae", "vqvae", "prior"] = setting("vqvae", "what is trained")
+    model: Any = field(default=None, metadata={"meaning": "settings of the model"})
+    name: str | None = setting(None, "name of the run folder; empty: dataset, kind, seed and time")
+    runs: str = setting("runs", "folder that holds the runs")
+    seed: int = setting(0, "seed of everything random", at_least=0)
+    resume: str | None = setting(None, "run folder to continue")
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+MODEL_CONFIGS: dict[str, type] = {
+    "ae": AEConfig,
+    "vae": VAEConfig,
+    "vqvae": VQVAEConfig,
+    "prior": PriorConfig,
+}
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Nested dicts of plain values, fit for YAML, JSON and checkpoints."""
+    return dataclasses.asdict(config)

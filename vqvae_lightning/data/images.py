@@ -1,0 +1,127 @@
+"""ImageDataModule: MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100 as uint8 in memory, scaled on the device."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from vqvae_lightning.config import DataConfig
+from vqvae_lightning.data.loader import Batch, EvalLoader, TrainLoader, derive_seed
+from vqvae_lightning.data.sources import DATASETS, Dataset, load, prepare
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Train, validation and test images of one dataset.
+
+    ```
+    data/<name>/ ──► uint8 N,C,H,W in memory ──► Batch (one gather) ──► device ──► flip, binarize, float [-1, 1]
+    ```
+
+    Validation is a stratified part of the training set, drawn from the seed; the test set is never touched in training.
+    """
+
+    def __init__(self, config: DataConfig, seed: int, accumulate: int = 1) -> None:
+        super().__init__()
+        if config.batch_size % accumulate:
+            raise ValueError(f"data.batch_size: {config.batch_size} images do not divide over {accumulate} passes")
+        self.config, self.seed = config, seed
+        self.pass_size = config.batch_size // accumulate
+        self.splits: dict[str, tuple[Tensor, Tensor]] = {}  # name → images uint8 N,C,H,W and labels N
+
+    @property
+    def dataset(self) -> Dataset:
+        return DATASETS[self.config.name]
+
+    def prepare_data(self) -> None:
+        """Fetches what is missing. Safe in every process at once; raises DataError if it cannot be had."""
+        prepare(self.config.name, Path(self.config.root), self.config.download)
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.splits:
+            return
+        root = Path(self.config.root)
+        images, labels = load(self.config.name, root, "train")
+        held_out = stratified_split(labels, self.config.validation_size, derive_seed(self.seed, "validation"))
+        train, test = ~held_out, load(self.config.name, root, "test")
+        for name, (x, y) in {
+            "train": (images[train], labels[train]),
+            "val": (images[held_out], labels[held_out]),
+            "test": test,
+        }.items():
+            pixels, targets = torch.from_numpy(x), torch.from_numpy(y)
+            if self.config.binarize == "static":
+                generator = torch.Generator().manual_seed(derive_seed("static binarization", name))
+                pixels = 255 * (torch.rand(pixels.shape, generator=generator) * 255 < pixels).to(torch.uint8)
+            self.splits[name] = (pixels, targets)
+
+    def train_dataloader(self) -> TrainLoader:
+        return TrainLoader(*self.splits["train"], self.pass_size, self.seed, *self._rank_and_world())
+
+    def val_dataloader(self) -> EvalLoader:
+        return self.eval_loader("val", *self._rank_and_world())
+
+    def test_dataloader(self) -> EvalLoader:
+        return self.eval_loader("test", *self._rank_and_world())
+
+    def eval_loader(self, split: str, rank: int = 0, world: int = 1) -> EvalLoader:
+        """Every image of a split once, in order."""
+        return EvalLoader(*self.splits[split], self.config.eval_batch_size, self.seed, rank, world)
+
+    def references(self, split: str, n: int) -> Tensor:
+        """The first n images of a split, float32 (n, C, H, W) in [-1, 1], to be looked at."""
+        return self.scale(next(iter(self.eval_loader(split)))).x[:n]
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments in training, then scales to float [-1, 1], on the device."""
+        rank, world = self._rank_and_world()
+        training = self.trainer is not None and self.trainer.training
+        return self.scale(batch, augment=training, rank=rank if training else 0, world=world if training else 1)
+
+    def scale(self, batch: Batch, augment: bool = False, rank: int = 0, world: int = 1) -> Batch:
+        """The batch with images float32 (N, C, H, W) in [-1, 1]; draws depend on batch.seed and the rows' places."""
+        x = batch.x
+        generator = torch.Generator(x.device).manual_seed(derive_seed(batch.seed, "pixels"))
+
+        def uniform(*shape: int) -> Tensor:  # for the rows of all ranks, cut to this rank's
+            drawn = torch.rand(world * x.shape[0], *shape, generator=generator, device=x.device)
+            return drawn[rank * x.shape[0] : (rank + 1) * x.shape[0]]
+
+        if augment and self.config.flip:
+            x = torch.where(uniform(1, 1, 1) < 0.5, x.flip(-1), x)
+        if self.config.binarize == "dynamic":
+            x = 255 * (uniform(*x.shape[1:]) * 255 < x)
+        return batch._replace(x=to_float(x))
+
+    def _rank_and_world(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def to_float(x: Tensor) -> Tensor:
+    """uint8 0 … 255 → float32 in [-1, 1]."""
+    return x.float() / 127.5 - 1
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Float in [-1, 1] → uint8 0 … 255, the exact inverse of `to_float` on its values."""
+    return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def stratified_split(labels: np.ndarray[Any, Any], size: int, seed: int) -> np.ndarray[Any, Any]:
+    """Mask (N,) bool of `size` rows that hold each label in its share, drawn from the seed.
+
+    Raises ValueError unless some rows are left over.
+    """
+    if not 0 < size < len(labels):
+        raise ValueError(f"data.validation_size: got {size}, wanted 1 to {len(labels) - 1} of the training images")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    # Rank of each row within its label, as a fraction: the `size` lowest fractions take the same share of every label.
+    fraction = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = order[labels[order] == label]
+        fraction[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    mask = np.zeros(len(labels), dtype=bool)
+    mask[order[np.argsort(fraction[order], kind="stable")[:size]]] = True
+    return mask

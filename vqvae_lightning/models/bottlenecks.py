@@ -1,0 +1,111 @@
+"""What stands between encoder and decoder, and what it charges for the information it lets through."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from vqvae_lightning.models.distributed import randn_rows
+
+
+@dataclass(frozen=True)
+class Latent:
+    """What a bottleneck makes of the encoder's output for a batch of N images."""
+
+    z: Tensor  # N,D,h,w  what the decoder sees
+    mean: Tensor  # N,D,h,w  E[z|x], the representation: the same as z unless z is random
+    rate: Tensor  # N        nats charged per image, against the prior that `sample` draws from
+    penalty: Tensor  # ()       training-only term of the loss, already averaged
+    codes: Tensor | None = None  # N,h,w    int64 indices, for quantizers only
+    terms: dict[str, Tensor] = field(default_factory=dict)  # () each: named parts to log
+
+
+class Bottleneck(nn.Module, ABC):
+    """Maps h (N, in_channels, h, w) to a `Latent`; the only part in which AE, VAE and VQ-VAE differ.
+
+    ```
+    h N,c_in,h,w ──► forward ──► Latent(z N,D,h,w; rate N; penalty; codes)
+    n, grid      ──► sample  ──► z n,D,h,w          from the prior that the rate is charged against
+    ```
+    """
+
+    in_channels: int
+    out_channels: int
+    codebook_size: int | None = None  # K, for quantizers
+    has_prior: bool = True  # False where the rate is a convention and no likelihood follows from it
+
+    @abstractmethod
+    def forward(self, h: Tensor) -> Latent:
+        """Latent of h (N, in_channels, h, w)."""
+
+    @abstractmethod
+    def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
+        """n latents z (n, D, h, w) drawn from p(z)."""
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """z (N, D, h, w) of codes (N, h, w). Raises ValueError for a code outside 0 … K−1, or where there are none."""
+        raise ValueError(f"codes: {type(self).__name__} has no codebook, wanted a quantizer")
+
+    def update(self) -> None:
+        """Take over what the forward passes of one optimizer step have seen. Called once per optimizer step."""
+
+
+class Identity(Bottleneck):
+    """The AE's bottleneck: z = h. Its rate is 0 by convention: an AE has no p(z), so nothing can be charged."""
+
+    has_prior = False
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.in_channels = self.out_channels = latent_dim
+
+    def forward(self, h: Tensor) -> Latent:
+        return Latent(z=h, mean=h, rate=h.new_zeros(h.shape[0]), penalty=h.new_zeros(()))
+
+    def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
+        """z ~ N(0, I): nothing in the AE's loss makes its latents look like this, and the pictures show it."""
+        return torch.randn(n, self.out_channels, *grid, device=device)
+
+
+class Gaussian(Bottleneck):
+    """The VAE's bottleneck: q(z|x) = N(μ, σ²I), z = μ + σε (Kingma & Welling 2014, arXiv 1312.6114, §2.4 and app. B).
+
+    h holds μ and log σ² as 2D channels. The rate is KL(q(z|x) ‖ N(0, I)) in closed form, in nats, summed over the
+    latent of each image. z is a sample in evaluation too, so that distortion + rate is an unbiased −ELBO there.
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = 2 * latent_dim, latent_dim
+
+    def forward(self, h: Tensor) -> Latent:
+        mean, log_variance = h.chunk(2, dim=1)  # N,D,h,w each
+        noise = randn_rows(mean) if self.training else torch.randn_like(mean)
+        z = mean + torch.exp(0.5 * log_variance) * noise
+        rate = kl_to_standard_normal(mean, log_variance)  # N
+        return Latent(z=z, mean=mean, rate=rate, penalty=h.new_zeros(()), terms={"kl": rate.detach().mean()})
+
+    def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
+        return torch.randn(n, self.out_channels, *grid, device=device)
+
+
+def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) in nats, (N, ...) → (N,) summed over all but the first dimension."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
+
+
+class Quantizer(Bottleneck):
+    """A bottleneck with K codes per position; its rate is T log K: the cost of a code under the uniform prior."""
+
+    codebook_size: int
+
+    def uniform_rate(self, codes: Tensor) -> Tensor:
+        """T log K nats for each image of codes (N, h, w), (N,) in float32."""
+        nats = codes.shape[1:].numel() * math.log(self.codebook_size)
+        return torch.full((codes.shape[0],), nats, device=codes.device)
+
+    def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
+        codes = torch.randint(self.codebook_size, (n, *grid), device=device)
+        return self.lookup(codes)

@@ -1,0 +1,42 @@
+"""Sums and gathers over the ranks of a process group; the identity where there is none.
+
+Whether there is a group is asked at every call, never in a constructor: modules are built before the group exists.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This process's rank and the number of ranks, (0, 1) without a process group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """Sum of `x` over all ranks, in place, in the dtype of `x`."""
+    if rank_and_world()[1] > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def all_gather_rows(x: Tensor) -> Tensor:
+    """Rows (n, D) of every rank in rank order, (world * n, D); every rank must bring the same n."""
+    _, world = rank_and_world()
+    if world == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(world)]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
+def randn_rows(x: Tensor) -> Tensor:
+    """Standard normal noise like `x` (N, ...), drawn for the rows of all ranks and cut to this rank's.
+
+    Ranks share one random state per step, so the noise of an image does not depend on how many ranks there are.
+    """
+    rank, world = rank_and_world()
+    noise = torch.randn(world * x.shape[0], *x.shape[1:], dtype=x.dtype, device=x.device)
+    return noise[rank * x.shape[0] : (rank + 1) * x.shape[0]]

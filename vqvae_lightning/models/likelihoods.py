@@ -1,0 +1,56 @@
+"""p(x|z): what distortion means. Each gives −log p(x|z) in nats per image and the mean image."""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Likelihood(nn.Module, ABC):
+    """A distribution over images x (N, C, H, W) in [-1, 1], given the decoder's output of the same shape."""
+
+    discrete: bool  # True where p is a probability of pixel levels, so that bits per dimension compare across models
+
+    @abstractmethod
+    def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
+        """−log p(x|z) in nats, summed per image, (N,)."""
+
+    @abstractmethod
+    def mean(self, decoded: Tensor) -> Tensor:
+        """E[x|z] (N, C, H, W) in [-1, 1]: the reconstruction."""
+
+
+class GaussianLikelihood(Likelihood):
+    """N(x; decoded, scale²) per pixel, a density. One scale for all pixels, fixed or learned.
+
+    With scale² = half the data's variance, −log p per dimension is, up to a constant, the squared error divided by
+    the data's variance: the normalised recipe of DeepMind's VQ-VAE example (Sonnet, vqvae_example).
+    """
+
+    discrete = False
+
+    def __init__(self, scale: float, learned: bool) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learned)
+
+    def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
+        error = ((x - decoded) * torch.exp(-self.log_scale)).square()
+        return (0.5 * error + self.log_scale + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+
+    def mean(self, decoded: Tensor) -> Tensor:
+        return decoded.clamp(-1, 1)
+
+
+class BernoulliLikelihood(Likelihood):
+    """Bernoulli per pixel with logits from the decoder. x must be binary, -1 or 1: see `data.binarize`."""
+
+    discrete = True
+
+    def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
+        bits = (x + 1) / 2
+        return F.binary_cross_entropy_with_logits(decoded, bits, reduction="none").flatten(1).sum(1)
+
+    def mean(self, decoded: Tensor) -> Tensor:
+        return torch.tanh(decoded / 2)  # 2 sigmoid(l) − 1

@@ -1,0 +1,221 @@
+"""Vector quantizers: nearest code, straight-through, and how the codebook learns.
+
+Everything here is float32 whatever the autocast says: a nearest code chosen in bf16 is another code.
+Statistics are summed over ranks where they are used, in one collective per optimizer step.
+"""
+
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vqvae_lightning.models.bottlenecks import Latent, Quantizer
+from vqvae_lightning.models.distributed import all_gather_rows, all_reduce_sum, rank_and_world
+
+KMEANS_ITERATIONS = 10
+
+
+def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
+    """Index of the Euclidean-nearest row of codebook (K, D) for each row of z (M, D), int64 (M,).
+
+    Both are float32 or float64. ‖z‖² is the same for every code, so it is left out; of equal codes the lowest
+    index wins. Distances are taken from the codebook's mean, so that a common offset costs no precision.
+    """
+    centre = codebook.mean(0)
+    codes, rows = codebook - centre, z - centre
+    scores = torch.addmm(codes.square().sum(1), rows, codes.T, alpha=-2)  # M,K
+    return scores.argmin(1)
+
+
+def kmeans(rows: Tensor, k: int, iterations: int = KMEANS_ITERATIONS) -> Tensor:
+    """k centres (k, D) of rows (M, D) by Lloyd's algorithm, started at k random rows (drawn with repeats if k > M).
+
+    A centre that loses all its rows stays where it is.
+    """
+    m = rows.shape[0]
+    start = (
+        torch.randperm(m, device=rows.device)[:k] if m >= k else torch.randint(m, (k,), device=rows.device)
+    )
+    centres = rows[start].clone()
+    for _ in range(iterations):
+        counts, sums = code_sums(rows, nearest_code(rows, centres), k)
+        centres = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centres)
+    return centres
+
+
+def code_sums(rows: Tensor, codes: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """How many rows (M, D) chose each of k codes, (k,), and their sum, (k, D), in the dtype of rows."""
+    counts = torch.bincount(codes, minlength=k).to(rows.dtype)
+    sums = rows.new_zeros(k, rows.shape[1]).index_add_(0, codes, rows)
+    return counts, sums
+
+
+class CodebookQuantizer(Quantizer):
+    """Nearest-code lookup with straight-through gradients (van den Oord et al. 2017, arXiv 1711.00937, §3.1–3.2).
+
+    ```
+    z_e N,D,h,w ──► rows M,D ──► nearest_code ──► codes N,h,w ──► lookup ──► z_q N,D,h,w      M = N·h·w
+          └───────────────── straight-through: dz/dz_e = 1 ─────────────────────┘
+    ```
+
+    The codebook starts as the k-means centres of the first training batch. A running `usage` of every code (1 = its
+    uniform share 1/K; an average with factor `decay` per step) tells which are dead: a code whose usage falls below
+    `restart_below` moves onto an encoder output of the current batch, drawn at random over all ranks.
+    """
+
+    codebook: Tensor  # K,D
+    usage: Tensor  # K
+    initialized: Tensor  # ()
+
+    def __init__(
+        self, codebook_size: int, latent_dim: int, commitment: float, decay: float, restart_below: float
+    ) -> None:
+        super().__init__()
+        self.codebook_size, self.in_channels, self.out_channels = codebook_size, latent_dim, latent_dim
+        self.commitment, self.decay, self.restart_below = commitment, decay, restart_below
+        self.register_buffer("usage", torch.ones(codebook_size))
+        self.register_buffer("initialized", torch.tensor(False))
+        self._ready = False  # `initialized` once it is known to be true: saves a device sync at every step
+        self._seen: list[tuple[Tensor, Tensor]] = []  # (rows M,D; codes M) since the last update
+
+    @abstractmethod
+    def codebook_penalty(self, z_e: Tensor, z_q: Tensor) -> Tensor:
+        """The term that moves the codebook, ()."""
+
+    @abstractmethod
+    def learn(self, counts: Tensor, sums: Tensor) -> None:
+        """Move the codebook by the rows of one step: counts (K,) and sums (K, D) over all ranks."""
+
+    @abstractmethod
+    def replace(self, dead: Tensor, rows: Tensor) -> None:
+        """Put rows (K, D) in place of the codes marked in dead (K,) bool."""
+
+    def forward(self, h: Tensor) -> Latent:
+        with torch.autocast(h.device.type, enabled=False):
+            z_e = h.movedim(1, -1).to(self.codebook.dtype)  # N,h,w,D: a view if h is channels_last
+            rows = z_e.detach().reshape(-1, z_e.shape[-1])  # M,D
+            if self.training:
+                self._initialize(rows)
+            codes = nearest_code(rows, self.codebook.detach())
+            z_q = F.embedding(codes, self.codebook).view_as(z_e)  # N,h,w,D
+            commitment = F.mse_loss(z_e, z_q.detach())
+            penalty = self.commitment * commitment + self.codebook_penalty(z_e, z_q)
+            if self.training:
+                self._seen.append((rows, codes))
+                z = z_e + (z_q - z_e).detach()
+            else:
+                z = z_q.detach()  # the code's own bits, which z_e + (z_q - z_e) is not
+            codes = codes.view(z_e.shape[:-1])  # N,h,w
+            z = z.movedim(-1, 1)  # N,D,h,w
+        return Latent(
+            z=z,
+            mean=z,
+            rate=self.uniform_rate(codes),
+            penalty=penalty,
+            codes=codes,
+            terms={"commitment": commitment.detach()},
+        )
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        if codes.numel() and not (0 <= int(codes.min()) and int(codes.max()) < self.codebook_size):
+            raise ValueError(
+                f"codes: got values {int(codes.min())} to {int(codes.max())}, wanted 0 to {self.codebook_size - 1}"
+            )
+        return F.embedding(codes, self.codebook).movedim(-1, 1)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        if not self._seen:
+            return
+        k, d = self.codebook.shape
+        dtype = self.codebook.dtype
+        counts, sums = torch.zeros(k, dtype=dtype), torch.zeros(k, d, dtype=dtype)
+        counts, sums = counts.to(self.usage.device), sums.to(self.usage.device)
+        for rows, codes in self._seen:
+            more_counts, more_sums = code_sums(rows, codes, k)
+            counts, sums = counts + more_counts, sums + more_sums
+        candidates = self._candidates() if self.restart_below > 0 else sums[:0]
+        self._seen.clear()
+
+        packed = all_reduce_sum(torch.cat([counts, sums.flatten(), candidates.flatten()]))
+        counts, sums = packed[:k], packed[k : k + k * d].view(k, d)
+        share = counts * (k / counts.sum())  # 1 = the uniform share
+        self.usage.lerp_(share.to(self.usage.dtype), 1 - self.decay)
+        self.learn(counts, sums)
+        if self.restart_below > 0:
+            dead = self.usage < self.restart_below
+            self.replace(dead, packed[k + k * d :].view(k, d))
+            self.usage.masked_fill_(dead, 1.0)
+
+    def _candidates(self) -> Tensor:
+        """K rows of the global batch, (K, D): this rank's in their places and zero elsewhere, so that ranks sum to all.
+
+        Row g of the global batch is row g mod m of rank (g div m) mod world in forward pass g div (m · world), where
+        m rows is what each rank gave to each pass: the order does not depend on how the batch was cut.
+        """
+        rank, world = rank_and_world()
+        passes = torch.stack([rows for rows, _ in self._seen])  # P,m,D
+        m = passes.shape[1]
+        drawn = torch.randint(passes.shape[0] * m * world, (self.codebook_size,), device=passes.device)  # K
+        mine = (drawn // m) % world == rank
+        rows = passes[drawn // (m * world), drawn % m]  # K,D
+        return rows * mine[:, None]
+
+    @torch.no_grad()
+    def _initialize(self, rows: Tensor) -> None:
+        if not self._ready and not bool(self.initialized):
+            centres = kmeans(all_gather_rows(rows), self.codebook_size)
+            self.replace(torch.ones_like(self.usage, dtype=torch.bool), centres)
+            self.initialized.fill_(True)
+        self._ready = True
+
+
+class VectorQuantizer(CodebookQuantizer):
+    """The codebook is a parameter, moved by the gradient of ‖sg[z_e] − e‖² (van den Oord et al. 2017, eq. 3)."""
+
+    def __init__(
+        self, codebook_size: int, latent_dim: int, commitment: float, decay: float, restart_below: float
+    ) -> None:
+        super().__init__(codebook_size, latent_dim, commitment, decay, restart_below)
+        self.codebook = nn.Parameter(torch.randn(codebook_size, latent_dim))
+
+    def codebook_penalty(self, z_e: Tensor, z_q: Tensor) -> Tensor:
+        return F.mse_loss(z_q, z_e.detach())
+
+    def learn(self, counts: Tensor, sums: Tensor) -> None:
+        """Nothing: the optimizer moves the codebook."""
+
+    def replace(self, dead: Tensor, rows: Tensor) -> None:
+        self.codebook.data.copy_(torch.where(dead[:, None], rows, self.codebook))
+
+
+class EMAVectorQuantizer(CodebookQuantizer):
+    """The codebook is the moving average of the rows that chose each code (van den Oord et al. 2017, app. A.1).
+
+    `usage` and `sums` are averages of counts and sums in units of the uniform share. They start at 1 and at the
+    codebook, so that the codebook is a weighted mean of itself and of data at every step: an unused code stays where
+    it is, and no code leaves the data's hull.
+    """
+
+    sums: Tensor  # K,D
+
+    def __init__(
+        self, codebook_size: int, latent_dim: int, commitment: float, decay: float, restart_below: float
+    ) -> None:
+        super().__init__(codebook_size, latent_dim, commitment, decay, restart_below)
+        self.register_buffer("codebook", torch.randn(codebook_size, latent_dim))
+        self.register_buffer("sums", self.codebook.clone())
+
+    def codebook_penalty(self, z_e: Tensor, z_q: Tensor) -> Tensor:
+        return z_e.new_zeros(())
+
+    def learn(self, counts: Tensor, sums: Tensor) -> None:
+        self.sums.lerp_(sums * (self.codebook_size / counts.sum()), 1 - self.decay)
+        # A code unused for thousands of steps has a usage that underflows; its last value stays valid.
+        usage = self.usage[:, None]
+        self.codebook.copy_(torch.where(usage > 1e-12, self.sums / usage.clamp_min(1e-12), self.codebook))
+
+    def replace(self, dead: Tensor, rows: Tensor) -> None:
+        self.codebook.copy_(torch.where(dead[:, None], rows, self.codebook))
+        self.sums.copy_(torch.where(dead[:, None], rows, self.sums))

@@ -1,0 +1,96 @@
+"""Files that are whole or not there, and checkpoints that are verified before they are believed."""
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+class CheckpointError(ValueError):
+    """One line: which file, what is wrong with it."""
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes beside the target, flushes to disk, then renames: a reader sees the old file or the new one.
+
+    Raises OSError if the folder cannot be written or the disk is full; the old file is then untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp's 0600 would hide the file from the rest of a team
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """`values` as indented JSON, whole or not at all."""
+    write_whole(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Saves plain dicts and tensors, with the file's SHA-256 in `<path>.sha256`.
+
+    The hash file is written first and names the new content and the old: whichever of the two a kill leaves behind
+    is then valid.
+    """
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    data = buffer.getvalue()
+    hashes = [hashlib.sha256(data).hexdigest()]
+    if path.is_file():
+        hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    write_whole(hash_path(path), ("\n".join(hashes) + "\n").encode())
+    write_whole(path, data)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint at `path`, on the CPU: the one place that reads any.
+
+    Raises CheckpointError if there is none, if its SHA-256 is not the recorded one, or if it holds anything but plain
+    types and tensors (nothing in it is ever executed).
+    """
+    import pickle
+
+    import torch
+
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint: there is no file {path}")
+    data = path.read_bytes()
+    if not hash_path(path).is_file():
+        raise CheckpointError(f"checkpoint: {path} has no {hash_path(path).name} beside it, so it cannot be verified")
+    if hashlib.sha256(data).hexdigest() not in hash_path(path).read_text().split():
+        raise CheckpointError(f"checkpoint: {path} is damaged: its SHA-256 is not the one in {hash_path(path).name}")
+    try:
+        checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"checkpoint: refused {path}: it holds more than plain types ({reason})") from error
+    except (RuntimeError, EOFError) as error:
+        raise CheckpointError(f"checkpoint: {path} is no checkpoint ({str(error).splitlines()[0]})") from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"checkpoint: {path} holds a {type(checkpoint).__name__}, wanted a mapping")
+    return checkpoint
+
+
+def hash_path(path: Path) -> Path:
+    """Where the SHA-256 of a checkpoint is kept."""
+    return path.with_name(path.name + ".sha256")

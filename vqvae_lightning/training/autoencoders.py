@@ -1,0 +1,183 @@
+"""AE, VAE and VQVAE: LightningModules that differ in their config, their bottleneck and what they count."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+from vqvae_lightning.config import (
+    AEConfig,
+    AutoencoderConfig,
+    OptimizerConfig,
+    VAEConfig,
+    VQVAEConfig,
+    model_config,
+    plain,
+)
+from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.models.autoencoder import Autoencoder, ImageShape, Objective
+from vqvae_lightning.training.metrics import ActiveUnits, CodebookUsage, ReconstructionMetrics
+from vqvae_lightning.training.optimization import clip_gradients, configure_adamw, logs_now
+
+
+class AutoencoderModule(pl.LightningModule):
+    """The step, the logging and the optimizer of all three autoencoders.
+
+    Images are float (N, C, H, W) in [-1, 1]. Both configs may be given as dataclasses or as the plain mappings that a
+    checkpoint holds; ConfigError if they do not fit.
+    """
+
+    kind: ClassVar[str]
+    config_type: ClassVar[type[AutoencoderConfig]]
+
+    def __init__(
+        self,
+        config: AutoencoderConfig | Mapping[str, Any],
+        image_shape: ImageShape,
+        optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = model_config(self.config_type, config)
+        self.optimizer_config: OptimizerConfig = model_config(OptimizerConfig, optimizer or {})
+        self.net = Autoencoder((image_shape[0], image_shape[1], image_shape[2]), self.config)
+        has_bits = self.net.likelihood.discrete and self.net.bottleneck.has_prior
+        self.split_metrics = torch.nn.ModuleDict(
+            {
+                split: MetricCollection(
+                    {"reconstruction": ReconstructionMetrics(self.net.dims, has_bits), **self.extra_metrics()},
+                    compute_groups=False,
+                )
+                for split in ("val", "test")
+            }
+        )
+        self.save_hyperparameters(
+            {
+                "kind": self.kind,
+                "config": plain(self.config),
+                "image_shape": list(image_shape),
+                "optimizer": plain(self.optimizer_config),
+            }
+        )
+
+    def extra_metrics(self) -> dict[str, Metric]:
+        """Metrics of a split beyond those that all autoencoders share."""
+        return {}
+
+    def update_extra_metrics(self, metrics: MetricCollection, objective: Objective) -> None:
+        """Adds a batch to the metrics of `extra_metrics`."""
+
+    def beta(self) -> float:
+        """Weight of the rate in the loss at this step."""
+        return 1.0
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(batch.seed)  # every draw of this step is then a function of (seed, epoch, batch)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        objective: Objective = self.net(batch.x, self.beta())
+        if logs_now(self):
+            mse = (objective.reconstruction.detach() - batch.x).square().mean() / 4  # of pixels in [0, 1]
+            values = {
+                "loss": objective.loss.detach(),
+                "distortion": objective.distortion.detach().mean(),
+                "rate": objective.latent.rate.detach().mean(),
+                "mse": mse,
+                "psnr": -10 * mse.log10(),
+                **objective.latent.terms,
+            }
+            self.log_dict({f"train/{name}": value for name, value in values.items()})
+        return objective.loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.net.bottleneck.update()
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        norm = clip_gradients(self.net, self.optimizer_config.clip)
+        if logs_now(self):
+            self.log("train/gradient_norm", norm)
+
+    def on_validation_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(batch.seed)
+
+    def on_test_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(batch.seed)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step("test", batch)
+
+    def _evaluation_step(self, split: str, batch: Batch) -> None:
+        objective: Objective = self.net(batch.x, self.beta())
+        metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
+        metrics["reconstruction"].update(batch.x, objective)
+        self.update_extra_metrics(metrics, objective)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_split("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_split("test")
+
+    def _log_split(self, split: str) -> None:
+        metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
+        self.log_dict({f"{split}/{name}": value.float() for name, value in metrics.compute().items()})
+        metrics.reset()
+
+    def configure_optimizers(self) -> Any:
+        return configure_adamw(self.net, self.optimizer_config, self.trainer.max_steps)
+
+    @torch.no_grad()
+    def pictures(self, x: Tensor) -> dict[str, tuple[Tensor, int]]:
+        """Named grids to show, for reference images x (N, C, H, W): images in [-1, 1] and how many stand in a row."""
+        n, columns = x.shape[0], 16
+        reconstruction = self.net(x).reconstruction
+        pairs = torch.stack([x.unflatten(0, (-1, columns)), reconstruction.unflatten(0, (-1, columns))], 1)
+        return {
+            "reconstructions": (pairs.flatten(0, 2), columns),  # a row of originals, a row of reconstructions, …
+            "samples": (self.net.sample(n), columns),
+        }
+
+
+class AE(AutoencoderModule):
+    """Autoencoder: reconstructs, but has no p(z) to draw from."""
+
+    kind = "ae"
+    config_type = AEConfig
+
+
+class VAE(AutoencoderModule):
+    """Variational autoencoder: with beta = 1 its loss is −ELBO / dims (Kingma & Welling 2014; β: Higgins et al. 2017)."""
+
+    kind = "vae"
+    config_type = VAEConfig
+
+    def beta(self) -> float:
+        return self.config.beta
+
+    def extra_metrics(self) -> dict[str, Metric]:
+        units = self.config.latent_dim * self.net.grid[0] * self.net.grid[1]
+        return {"active_units": ActiveUnits(units)}
+
+    def update_extra_metrics(self, metrics: MetricCollection, objective: Objective) -> None:
+        metrics["active_units"].update(objective.latent.mean)
+
+
+class VQVAE(AutoencoderModule):
+    """Vector-quantized autoencoder (van den Oord et al. 2017): the tokenizer of a `CodePrior`."""
+
+    kind = "vqvae"
+    config_type = VQVAEConfig
+
+    def extra_metrics(self) -> dict[str, Metric]:
+        return {"codebook": CodebookUsage(self.config.codebook_size)}
+
+    def update_extra_metrics(self, metrics: MetricCollection, objective: Objective) -> None:
+        metrics["codebook"].update(objective.latent.codes)
+
+
+AUTOENCODERS: dict[str, type[AutoencoderModule]] = {module.kind: module for module in (AE, VAE, VQVAE)}

@@ -1,0 +1,124 @@
+"""Pictures and progress: the module says what to show, the callbacks say when and where."""
+
+import io
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.loggers import WandbLogger
+from torch import Tensor
+
+from vqvae_lightning.data.images import to_uint8
+from vqvae_lightning.storage import write_whole
+
+
+def grid_image(images: Tensor, columns: int) -> Image.Image:
+    """Images (N, C, H, W) in [-1, 1] as one picture of uint8 pixels, `columns` in a row, enlarged to be seen."""
+    n, channels, height, width = images.shape
+    rows, gap = math.ceil(n / columns), 2
+    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 127, dtype=np.uint8)
+    for i, image in enumerate(to_uint8(images).cpu().numpy()):
+        top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
+        canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)  # H,W,C
+    picture = Image.fromarray(canvas.squeeze(-1) if channels == 1 else canvas)
+    return picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
+
+
+def write_picture(path: Path, picture: Image.Image) -> None:
+    """The picture as a PNG file, whole or not at all."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "png")
+    write_whole(path, buffer.getvalue())
+
+
+class Pictures(Callback):
+    """Writes the module's pictures to `folder` and to W&B: of validation images while it trains, of test images at the end.
+
+    The images are the first of their split, so that they are the same for every model of a dataset.
+    """
+
+    shown = 32
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._write(trainer, module, "val")
+
+    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._write(trainer, module, "test")
+
+    def _write(self, trainer: pl.Trainer, module: pl.LightningModule, split: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        references = trainer.datamodule.references(split, self.shown)  # type: ignore[attr-defined]
+        for name, picture in render(module, references).items():
+            write_picture(self.folder / f"{name}.png", picture)
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.log_image(f"{split}/{name}", [picture], step=trainer.global_step)
+
+
+def render(module: Any, references: Tensor) -> dict[str, Image.Image]:
+    """The module's pictures, drawn in evaluation mode without disturbing the random state of training."""
+    was_training = module.training
+    module.eval()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        grids = module.pictures(references.to(module.device))
+    module.train(was_training)
+    return {name: grid_image(images, columns) for name, (images, columns) in grids.items()}
+
+
+class Throughput(Callback):
+    """Logs images seen and images per second, so that runs with other batch sizes or devices can be overlaid."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.started, self.first_step = time.monotonic(), trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            steps, seconds = trainer.global_step - self.first_step, time.monotonic() - self.started
+            module.log("train/images_seen", float(trainer.global_step * self.batch_size))
+            module.log("train/images_per_second", steps * self.batch_size / seconds)
+
+
+class PlainProgress(Callback):
+    """One line per validation, for logs and pipes."""
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.started = time.monotonic()
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        names = ("loss", "distortion", "rate", "psnr", "perplexity", "codes_used", "bits_per_code")
+        values = {name: trainer.callback_metrics.get(f"val/{name}") for name in names}
+        shown = "  ".join(f"{name} {float(value):.4g}" for name, value in values.items() if value is not None)
+        seconds = time.monotonic() - self.started
+        print(f"step {trainer.global_step}/{trainer.max_steps}  {seconds:.0f} s  val: {shown}", flush=True)
+
+
+class TerminalProgress(RichProgressBar):
+    """Rich's bar without Lightning's version number."""
+
+    def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+def progress() -> Callback:
+    """A bar on a terminal, plain lines elsewhere."""
+    return TerminalProgress(leave=True) if sys.stdout.isatty() else PlainProgress()

@@ -1,0 +1,68 @@
+"""From a run folder back to a module: kind and settings come from the checkpoint, weights are loaded strictly."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from vqvae_lightning.config import ConfigError
+from vqvae_lightning.models.tokenizer import Tokenizer
+from vqvae_lightning.storage import CheckpointError, read_checkpoint
+from vqvae_lightning.training.autoencoders import AUTOENCODERS
+from vqvae_lightning.training.prior import CodePrior
+from vqvae_lightning.training.runs import Run, find_runs
+
+MODULES: dict[str, Any] = {**AUTOENCODERS, CodePrior.kind: CodePrior}
+
+
+def load_module(path: Path) -> pl.LightningModule:
+    """The module of a checkpoint, in evaluation mode. Raises CheckpointError if it is damaged or does not fit."""
+    checkpoint = read_checkpoint(path)
+    settings = dict(checkpoint.get("hyper_parameters", {}))
+    kind = settings.pop("kind", None)
+    if kind not in MODULES:
+        raise CheckpointError(f"checkpoint: {path} holds kind={kind}, wanted one of {', '.join(MODULES)}")
+    module = MODULES[kind](**settings)
+    try:
+        module.load_state_dict(checkpoint["state_dict"], strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"checkpoint: {path} does not fit its settings: {' '.join(str(error).split())}") from error
+    return module.eval()
+
+
+def load_run(run: Run) -> pl.LightningModule:
+    """The best module of a run; a prior comes with its tokenizer attached."""
+    module = load_module(run.best)
+    if isinstance(module, CodePrior):
+        module.attach(load_tokenizer(Run.open(module.description["run"])))
+    return module
+
+
+def load_tokenizer(run: Run) -> Tokenizer:
+    """The frozen tokenizer of a VQ-VAE run. Raises ConfigError for a run of another kind."""
+    kind = run.info["kind"]
+    if kind != "vqvae":
+        raise ConfigError(f"model.tokenizer: a prior needs a vqvae run, but {run.path} holds kind={kind}")
+    return Tokenizer(load_module(run.best).net)  # type: ignore[arg-type, union-attr]
+
+
+def find_tokenizer(runs: str, dataset: str) -> Run:
+    """The newest finished VQ-VAE run of a dataset. Raises ConfigError naming the command to run first."""
+    found = find_runs(runs, "vqvae", dataset)
+    if not found:
+        raise ConfigError(
+            f"model.tokenizer: there is no finished vqvae run of {dataset} in {runs}/; "
+            f"run `make train-vqvae DATASET={dataset}` first"
+        )
+    return found[-1]
+
+
+def describe_tokenizer(tokenizer: Tokenizer, run: Run) -> dict[str, Any]:
+    """What a prior keeps of its tokenizer, in plain values."""
+    return {
+        "run": str(run.path),
+        "fingerprint": tokenizer.fingerprint,
+        "codebook_size": tokenizer.codebook_size,
+        "grid": list(tokenizer.grid),
+        "dims": tokenizer.dims,
+    }

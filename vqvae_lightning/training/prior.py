@@ -1,0 +1,146 @@
+"""CodePrior: an autoregressive model of a frozen tokenizer's codes, the p(z) that gives a VQ-VAE its samples."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from vqvae_lightning.config import OptimizerConfig, PriorConfig, model_config, plain
+from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.models.tokenizer import Tokenizer
+from vqvae_lightning.models.transformer import CodeTransformer
+from vqvae_lightning.training.metrics import CodebookUsage, Mean
+from vqvae_lightning.training.optimization import clip_gradients, configure_adamw, logs_now
+
+
+class CodePrior(pl.LightningModule):
+    """Trains P(codes | label) on codes (N, T); its rate replaces the T log K of the uniform prior in the ledger.
+
+    `tokenizer` describes the first stage in plain values (fingerprint, codebook_size, grid, dims, run) and is kept in
+    every checkpoint, so that a prior is never decoded by another tokenizer than its own.
+    """
+
+    kind: ClassVar[str] = "prior"
+
+    def __init__(
+        self,
+        config: PriorConfig | Mapping[str, Any],
+        tokenizer: Mapping[str, Any],
+        classes: int,
+        optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config: PriorConfig = model_config(PriorConfig, config)
+        self.optimizer_config: OptimizerConfig = model_config(OptimizerConfig, optimizer or {})
+        self.description = dict(tokenizer)
+        height, width = tokenizer["grid"]
+        self.net = CodeTransformer(
+            tokenizer["codebook_size"],
+            height * width,
+            classes if self.config.class_conditional else 0,
+            self.config,
+        )
+        self.split_metrics = torch.nn.ModuleDict(
+            {
+                split: MetricCollection(
+                    {"rate": Mean(), "codebook": CodebookUsage(tokenizer["codebook_size"])}, compute_groups=False
+                )
+                for split in ("val", "test")
+            }
+        )
+        self.tokenizer: Tokenizer | None = None  # for pictures only; see `attach`
+        self.classes = classes
+        self.save_hyperparameters(
+            {
+                "kind": self.kind,
+                "config": plain(self.config),
+                "tokenizer": self.description,
+                "classes": classes,
+                "optimizer": plain(self.optimizer_config),
+            }
+        )
+
+    def attach(self, tokenizer: Tokenizer) -> "CodePrior":
+        """Gives the prior the tokenizer it decodes with. Raises ValueError unless it is the one it was trained on."""
+        if tokenizer.fingerprint != self.description["fingerprint"]:
+            raise ValueError(
+                f"tokenizer: got fingerprint {tokenizer.fingerprint[:16]}, but this prior was trained on the codes of "
+                f"{self.description['fingerprint'][:16]} ({self.description['run']})"
+            )
+        self.tokenizer = tokenizer
+        return self
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(batch.seed + self.global_rank)  # dropout: a function of (seed, epoch, batch, rank)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        nll = self.net.nll(batch.x.long(), self._labels(batch))  # N,T
+        loss = nll.mean()
+        if logs_now(self):
+            rate = nll.detach().sum(1).mean()
+            self.log_dict({f"train/{name}": value for name, value in self._units(rate).items()})
+        return loss
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        norm = clip_gradients(self.net, self.optimizer_config.clip)
+        if logs_now(self):
+            self.log("train/gradient_norm", norm)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step("test", batch)
+
+    def _evaluation_step(self, split: str, batch: Batch) -> None:
+        metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
+        metrics["rate"].update(self.net.nll(batch.x.long(), self._labels(batch)).sum(1))
+        metrics["codebook"].update(batch.x)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_split("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_split("test")
+
+    def _log_split(self, split: str) -> None:
+        metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
+        values = metrics.compute()
+        values = {**values, **self._units(values["rate"])}
+        # What the prior's cross-entropy leaves of the entropy of the codes' histogram: 1 = no better than counting.
+        values["entropy_ratio"] = values["bits_per_code"] / values["code_entropy_bits"]
+        self.log_dict({f"{split}/{name}": torch.as_tensor(value).float() for name, value in values.items()})
+        metrics.reset()
+
+    def _units(self, rate: Tensor) -> dict[str, Tensor]:
+        """Rate in nats per image (), in the units people read; loss is nats per code."""
+        per_code = rate / self.net.length
+        return {"loss": per_code, "rate": rate, "bits_per_code": per_code / math.log(2)}
+
+    def _labels(self, batch: Batch) -> Tensor | None:
+        return batch.labels if self.config.class_conditional else None
+
+    def configure_optimizers(self) -> Any:
+        return configure_adamw(self.net, self.optimizer_config, self.trainer.max_steps)
+
+    @torch.no_grad()
+    def sample(self, labels: Tensor, **sampling: Any) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1], one for each label (N,). `sampling` goes to `CodeTransformer.generate`.
+
+        An unconditional prior uses only how many labels there are. Raises ValueError without `attach`.
+        """
+        if self.tokenizer is None:
+            raise ValueError("tokenizer: this prior has none to decode with; call attach(tokenizer) first")
+        labels = labels.to(self.device)
+        codes = self.net.generate(len(labels), labels if self.config.class_conditional else None, **sampling)
+        return self.tokenizer.to(self.device).decode(codes)
+
+    def pictures(self, x: Tensor) -> dict[str, tuple[Tensor, int]]:
+        """Named grids to show: samples, a row per class (of the first ten). x is not used: a prior sees no images."""
+        columns = 10
+        labels = torch.arange(min(self.classes, 10)).repeat_interleave(columns)
+        return {"samples": (self.sample(labels), columns)}

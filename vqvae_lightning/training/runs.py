@@ -1,0 +1,165 @@
+"""The run folder: `runs/<name>/`, the record of one training, the same whatever the tracker."""
+
+import json
+import platform
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vqvae_lightning.config import ConfigError, Experiment, describe, experiment_from, plain
+from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.storage import write_json, write_whole
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Run:
+    """One run folder.
+
+    ```
+    runs/<name>/
+      config.yaml      every setting
+      run.json         kind, dataset, status, lineage, versions, data hashes, results
+      metrics.jsonl    one line per logged step
+      checkpoints/     best.ckpt (lowest val/loss) and last.ckpt, each with its .sha256
+      images/          PNG grids
+      wandb/           what `wandb sync` uploads
+    ```
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics_path, self.images = path / "metrics.jsonl", path / "images"
+        self.best, self.last = path / "checkpoints" / "best.ckpt", path / "checkpoints" / "last.ckpt"
+
+    @classmethod
+    def create(cls, experiment: Experiment) -> "Run":
+        """A new folder for an experiment. Raises ConfigError for a bad name, or one that is taken."""
+        now = datetime.now(UTC)
+        name = experiment.name or (
+            f"{experiment.data.name}-{experiment.kind}-s{experiment.seed}-{now.strftime('%Y%m%d-%H%M%S')}"
+        )
+        check_name(name)
+        run = cls(Path(experiment.runs) / name)
+        try:
+            run.path.mkdir(parents=True)
+        except FileExistsError:
+            raise ConfigError(f"name: {run.path} exists already; choose another name, or resume={run.path}") from None
+        run.images.mkdir()
+        write_whole(run.path / "config.yaml", describe(experiment).encode())
+        run.write(
+            name=name,
+            kind=experiment.kind,
+            dataset=experiment.data.name,
+            seed=experiment.seed,
+            status="running",
+            created=now.isoformat(timespec="seconds"),
+            command=sys.argv,
+            versions=versions(),
+            data=dict(DATASETS[experiment.data.name].files),
+        )
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """An existing folder. Raises ConfigError if it is none."""
+        run = cls(Path(path))
+        if not (run.path / "run.json").is_file():
+            raise ConfigError(f"run: {run.path} is no run folder (it holds no run.json)")
+        return run
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What run.json holds."""
+        return json.loads((self.path / "run.json").read_text())
+
+    def write(self, **values: Any) -> None:
+        """Adds values to run.json, whole or not at all."""
+        known = self.info if (self.path / "run.json").is_file() else {}
+        write_json(self.path / "run.json", {**known, **values})
+
+    def experiment(self) -> Experiment:
+        """The settings of the run."""
+        from omegaconf import OmegaConf
+
+        return experiment_from(OmegaConf.load(self.path / "config.yaml"), self.info["kind"])
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Every logged line, in order. A line cut off by a kill is left out."""
+        rows = []
+        if self.metrics_path.is_file():
+            for line in self.metrics_path.read_text().splitlines():
+                try:
+                    rows.append(json.loads(line))
+                except json.JSONDecodeError:
+                    continue
+        return rows
+
+    def pictures(self) -> list[Path]:
+        return sorted(self.images.glob("*.png"))
+
+
+def check_name(name: str) -> None:
+    """Raises ConfigError unless `name` can be the name of a folder and nothing more."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"name: got '{name}', wanted 1 to 100 letters, digits, '.', '_' or '-'")
+
+
+def find_runs(root: str | Path, kind: str | None = None, dataset: str | None = None) -> list[Run]:
+    """Finished runs under `root`, oldest first, of one kind and dataset if named."""
+    runs = [Run(path.parent) for path in Path(root).glob("*/run.json")]
+    chosen = [
+        run
+        for run in runs
+        if run.info["status"] == "finished"
+        and kind in (None, run.info["kind"])
+        and dataset in (None, run.info["dataset"])
+    ]
+    return sorted(chosen, key=lambda run: run.info["finished"])
+
+
+# What may differ between a run and its continuation: how long and where it runs, not what is computed.
+RESUMABLE = ("resume", "name", "runs", "trainer.steps", "trainer.devices", "trainer.nodes", "trainer.accelerator",
+             "trainer.log_every", "data.root", "data.download", "tracking")  # fmt: skip
+
+
+def check_resume(run: Run, experiment: Experiment) -> None:
+    """Raises ConfigError if `experiment` differs from the run's settings in what is computed, or has no checkpoint."""
+    if not run.last.is_file():
+        raise ConfigError(f"resume: {run.path} holds no checkpoint at {run.last}; start it again without resume")
+    for key, (old, new) in differences(plain(run.experiment()), plain(experiment)).items():
+        if not key.startswith(RESUMABLE):
+            raise ConfigError(f"resume: {key} was {old} in {run.path} and is {new} now; start a new run to change it")
+
+
+def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ between two nested mappings, with both values (None where there is none)."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in {**a, **b}:
+        old, new = a.get(key), b.get(key)
+        if isinstance(old, dict) or isinstance(new, dict):
+            found |= differences(old or {}, new or {}, f"{prefix}{key}.")
+        elif old != new:
+            found[prefix + key] = (old, new)
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on, and the commit of the code where git knows it."""
+    from importlib.metadata import version
+
+    packages = ("vqvae_lightning", "torch", "pytorch-lightning", "torchmetrics", "wandb", "omegaconf", "numpy")
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    found |= {package: version(package) for package in packages}
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True,
+        )  # fmt: skip
+        found["commit"] = commit.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        pass  # installed without its repository
+    return found

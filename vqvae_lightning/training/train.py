@@ -1,0 +1,207 @@
+"""`train(experiment)`: from settings to a finished run folder. The only place that builds a Trainer."""
+
+import logging
+import os
+import secrets
+import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from vqvae_lightning.config import ConfigError, Experiment
+from vqvae_lightning.data.codes import CodeDataModule
+from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.storage import hash_path, read_checkpoint, write_checkpoint
+from vqvae_lightning.training.autoencoders import AUTOENCODERS
+from vqvae_lightning.training.callbacks import Pictures, Throughput, progress
+from vqvae_lightning.training.loading import describe_tokenizer, find_tokenizer, load_tokenizer
+from vqvae_lightning.training.prior import CodePrior
+from vqvae_lightning.training.runs import Run, check_resume
+from vqvae_lightning.training.tracking import JsonLinesLogger, RunWandbLogger, choose_wandb_mode
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training left behind."""
+
+    run: Run
+    test: dict[str, float]  # test/… metrics of the best checkpoint
+
+
+class VerifiedCheckpointIO(CheckpointIO):
+    """Lightning's checkpoints through `storage`: whole or not there, verified at reading, plain types only."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_checkpoint(Path(path), checkpoint)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+        hash_path(Path(path)).unlink(missing_ok=True)
+
+
+def train(experiment: Experiment) -> TrainResult:
+    """Trains, tests the best checkpoint and draws its pictures.
+
+    Raises ConfigError, DataError or CheckpointError, one line each, before a run folder exists if the experiment
+    cannot run. With `experiment.resume` the run in that folder goes on.
+    """
+    quieten()
+    devices = device_count(experiment)
+    check_launch(devices * experiment.trainer.nodes)
+    resumed = Run.open(experiment.resume) if experiment.resume else None
+    if resumed:
+        check_resume(resumed, experiment)
+    data, module = build(experiment)
+    data.prepare_data()  # before any process group exists, so that a failure is one error and no rank waits
+
+    run = None
+    if rank_zero_only.rank == 0:
+        run = resumed or Run.create(experiment)
+        run.write(status="running", parameters=sum(p.numel() for p in module.parameters()), **lineage(module))
+    trainer = build_trainer(experiment, devices, run)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=str(resumed.last) if resumed else None, weights_only=True)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        run = Run(Path(trainer.strategy.broadcast(str(run.path) if run else "")))
+        (test,) = trainer.test(
+            module, datamodule=data, ckpt_path=str(run.best), weights_only=True, verbose=False
+        )
+    except BaseException as error:
+        if run and trainer.is_global_zero:
+            run.write(status="interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        raise
+    if trainer.is_global_zero:
+        run.write(status="finished", finished=datetime.now(UTC).isoformat(timespec="seconds"), test=dict(test))
+        for logger in trainer.loggers:
+            if isinstance(logger, RunWandbLogger):
+                logger.experiment.finish()
+    return TrainResult(run, dict(test))
+
+
+def build(experiment: Experiment) -> tuple[ImageDataModule | CodeDataModule, pl.LightningModule]:
+    """The data module and the module of an experiment; nothing is trained, fetched or written."""
+    pl.seed_everything(experiment.seed, verbose=False)
+    accumulate = experiment.trainer.accumulate
+    images = ImageDataModule(experiment.data, experiment.seed, accumulate)
+    if experiment.kind in AUTOENCODERS:
+        return images, AUTOENCODERS[experiment.kind](experiment.model, images.dataset.shape, experiment.optimizer)
+    source = experiment.model.tokenizer
+    run = Run.open(source) if source else find_tokenizer(experiment.runs, experiment.data.name)
+    if run.info["dataset"] != experiment.data.name:
+        raise ConfigError(
+            f"model.tokenizer: {run.path} was trained on {run.info['dataset']}, the data is {experiment.data.name}"
+        )
+    tokenizer = load_tokenizer(run)
+    # The tokenizer's own seed: its validation images must not be among the prior's training images.
+    images = ImageDataModule(experiment.data, run.info["seed"], accumulate)
+    data = CodeDataModule(images, tokenizer, run.path / "codes")
+    description = describe_tokenizer(tokenizer, run)
+    prior = CodePrior(experiment.model, description, images.dataset.classes, experiment.optimizer)
+    return data, prior.attach(tokenizer)
+
+
+def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.Trainer:
+    """The Trainer of a run; on other ranks than the first there is no run folder, and nothing is logged."""
+    settings = experiment.trainer
+    folder = run.path if run else Path()
+    every = min(settings.validate_every, settings.steps)
+    callbacks: list[Callback] = [
+        Pictures(folder / "images"),
+        Throughput(experiment.data.batch_size),
+        progress(),
+        # Two: Lightning's `save_last` beside a monitor keeps the last *best* one (design: what `last` says).
+        ModelCheckpoint(
+            folder / "checkpoints", "best", monitor="val/loss", save_top_k=1, enable_version_counter=False
+        ),
+        ModelCheckpoint(folder / "checkpoints", save_top_k=0, save_last=True, every_n_train_steps=every),
+    ]
+    if run:
+        callbacks.append(LearningRateMonitor("step"))
+    # DDP must not overwrite codebooks with rank 0's: they are equal because their statistics are summed.
+    strategy = DDPStrategy(forward_sync_buffers=False, gradient_as_bucket_view=True)
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=devices,
+        num_nodes=settings.nodes,
+        strategy=strategy if devices * settings.nodes > 1 else "auto",
+        precision=settings.precision,
+        max_steps=settings.steps,
+        max_epochs=-1,
+        val_check_interval=every * settings.accumulate,
+        check_val_every_n_epoch=None,
+        log_every_n_steps=settings.log_every,
+        accumulate_grad_batches=settings.accumulate,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the loaders know their rank; Lightning's sampler would repeat samples
+        logger=start_tracking(experiment, run) if run else False,
+        callbacks=callbacks,
+        plugins=[VerifiedCheckpointIO()],
+        enable_model_summary=False,
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+        enable_autolog_hparams=False,
+    )
+
+
+def start_tracking(experiment: Experiment, run: Run) -> list[Logger]:
+    """The run's loggers: metrics.jsonl and W&B."""
+    if "wandb_id" not in run.info:
+        run.write(wandb_id=secrets.token_hex(4))
+    warning = choose_wandb_mode(run.path)
+    if warning:
+        print(warning, flush=True)
+    return [JsonLinesLogger(run.metrics_path), RunWandbLogger(experiment, run)]
+
+
+def lineage(module: pl.LightningModule) -> dict[str, Any]:
+    """What run.json keeps of the run this one builds on."""
+    return {"tokenizer": module.description} if isinstance(module, CodePrior) else {}
+
+
+def device_count(experiment: Experiment) -> int:
+    """Devices per machine: `auto` is every GPU, or one process without."""
+    settings = experiment.trainer
+    gpus = torch.cuda.device_count() if settings.accelerator != "cpu" else 0
+    if settings.accelerator == "gpu" and gpus == 0:
+        raise ConfigError("trainer.accelerator: got gpu, but this machine has none; use trainer.accelerator=cpu")
+    if settings.devices == "auto":
+        return max(1, gpus)
+    count = int(settings.devices)
+    if gpus and count > gpus:
+        raise ConfigError(f"trainer.devices: got {count}, but this machine has {gpus} GPUs")
+    if experiment.data.batch_size % (count * settings.nodes * settings.accumulate):
+        raise ConfigError(
+            f"data.batch_size: {experiment.data.batch_size} images do not divide over {count * settings.nodes} "
+            f"devices and {settings.accumulate} passes"
+        )
+    return count
+
+
+def check_launch(world: int) -> None:
+    """Raises ConfigError where a launcher started another number of processes than the settings say."""
+    launched = int(os.environ.get("WORLD_SIZE", world))
+    if launched != world:
+        raise ConfigError(
+            f"launch: {launched} processes were started, but trainer.devices × trainer.nodes is {world}; make them equal"
+        )
+
+
+def quieten() -> None:
+    """Drops messages of the libraries that are advice to their own developers, or advertising."""
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
