@@ -1,17 +1,20 @@
 """Settings: the typed schema (`schema`) and how a YAML file and a command line become one (`load`)."""
 
-from vqvae_lightning.config.load import describe, experiment_from, load_experiment, model_config
+from vqvae_lightning.config.load import describe, experiment_from, load_experiment, model_config, options
 from vqvae_lightning.config.schema import (
     MODEL_CONFIGS,
     AEConfig,
     AutoencoderConfig,
+    CompareOptions,
     ConfigError,
     DataConfig,
+    EvaluateOptions,
     Experiment,
     LikelihoodConfig,
     NetworkConfig,
     OptimizerConfig,
     PriorConfig,
+    SampleOptions,
     TrackingConfig,
     TrainerConfig,
     VAEConfig,
@@ -23,13 +26,16 @@ __all__ = [
     "MODEL_CONFIGS",
     "AEConfig",
     "AutoencoderConfig",
+    "CompareOptions",
     "ConfigError",
     "DataConfig",
+    "EvaluateOptions",
     "Experiment",
     "LikelihoodConfig",
     "NetworkConfig",
     "OptimizerConfig",
     "PriorConfig",
+    "SampleOptions",
     "TrackingConfig",
     "TrainerConfig",
     "VAEConfig",
@@ -38,5 +44,6 @@ __all__ = [
     "experiment_from",
     "load_experiment",
     "model_config",
+    "options",
     "plain",
 ]

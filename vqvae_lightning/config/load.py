@@ -3,12 +3,14 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from vqvae_lightning.config.schema import MODEL_CONFIGS, ConfigError, Experiment, plain
+
+Options = TypeVar("Options")
 
 
 def load_experiment(file: str | Path | None, overrides: list[str]) -> Experiment:
@@ -36,7 +38,7 @@ def experiment_from(values: Any, kind: str) -> Experiment:
     with _one_line():
         merged = OmegaConf.create(values)
         written = OmegaConf.to_container(merged)
-        _check_keys(written, defaults, "", kind)
+        _check_keys(written, defaults, "")
         _refuse_environment(written, "")
         experiment = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(defaults), merged))
     assert isinstance(experiment, Experiment)
@@ -52,11 +54,21 @@ def model_config(cls: type, values: Any) -> Any:
     if isinstance(values, cls):
         return values
     with _one_line():
-        config = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(cls), OmegaConf.create(dict(values)))
-        )
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), OmegaConf.create(dict(values))))
     _check_ranges(config, "model.")
     return config
+
+
+def options(cls: type[Options], settings: Sequence[str]) -> Options:
+    """The dataclass `cls` with `key=value` settings on top. Raises ConfigError as `load_experiment` does."""
+    from omegaconf import OmegaConf
+
+    with _one_line():
+        given = OmegaConf.from_dotlist([_checked_override(s) for s in settings])
+        _check_keys(OmegaConf.to_container(given), cls(), "")
+        chosen = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), given))
+    _check_ranges(chosen, "")
+    return cast(Options, chosen)
 
 
 def describe(experiment: Experiment) -> str:
@@ -103,38 +115,30 @@ def _checked_override(override: str) -> str:
     return override
 
 
-def _check_keys(values: Any, schema: Any, prefix: str, kind: str) -> None:
+def _check_keys(values: Any, schema: Any, prefix: str, root: Any = None) -> None:
     """Unknown keys are refused here, where the nearest name, its right place or its right model can be named."""
-    if not isinstance(values, dict):
-        return
-    names = {f.name: f for f in dataclasses.fields(schema)}
+    root = schema if root is None else root
+    names = [f.name for f in dataclasses.fields(schema)]
     for key, value in values.items():
-        if key in names:
-            child = getattr(schema, key)
-            if dataclasses.is_dataclass(child):
-                if not isinstance(value, dict):
-                    raise ConfigError(f"{prefix}{key}: got '{value}', wanted a mapping")
-                _check_keys(value, child, f"{prefix}{key}.", kind)
-            continue
         full = f"{prefix}{key}"
-        elsewhere = [
-            p for p in _all_keys(Experiment(model=MODEL_CONFIGS[kind]())) if p.split(".")[-1] == str(key)
-        ]
-        others = [
-            k
-            for k, c in MODEL_CONFIGS.items()
-            if prefix == "model." and key in {f.name for f in dataclasses.fields(c)}
-        ]
-        nearest = difflib.get_close_matches(str(key), names, n=1)
-        if others:
-            hint = f"it belongs to kind={' and '.join(others)}, this is kind={kind}"
-        elif elsewhere:
-            hint = f"it exists as {elsewhere[0]}"
-        elif nearest:
-            hint = f"did you mean {prefix}{nearest[0]}?"
-        else:
-            hint = f"known here: {', '.join(names)}"
-        raise ConfigError(f"unknown key {full}; {hint}")
+        if key not in names:
+            raise ConfigError(f"unknown key {full}; {_hint(str(key), names, prefix, root)}")
+        child = getattr(schema, key)
+        if dataclasses.is_dataclass(child):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{full}: got '{value}', wanted a mapping")
+            _check_keys(value, child, f"{full}.", root)
+
+
+def _hint(key: str, names: list[str], prefix: str, root: Any) -> str:
+    kinds = [k for k, c in MODEL_CONFIGS.items() if key in {f.name for f in dataclasses.fields(c)}]
+    if prefix == "model." and kinds:
+        return f"it belongs to kind={' and '.join(kinds)}, this is kind={root.kind}"
+    elsewhere = [path for path in _all_keys(root) if path.split(".")[-1] == key]
+    if elsewhere:
+        return f"it exists as {elsewhere[0]}"
+    nearest = difflib.get_close_matches(key, names, n=1)
+    return f"did you mean {prefix}{nearest[0]}?" if nearest else f"known here: {', '.join(names)}"
 
 
 def _refuse_environment(values: Any, key: str) -> None:
@@ -150,9 +154,7 @@ def _all_keys(config: Any, prefix: str = "") -> list[str]:
     keys = []
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
-        keys += (
-            _all_keys(value, f"{prefix}{f.name}.") if dataclasses.is_dataclass(value) else [prefix + f.name]
-        )
+        keys += _all_keys(value, f"{prefix}{f.name}.") if dataclasses.is_dataclass(value) else [prefix + f.name]
     return keys
 
 

@@ -27,13 +27,9 @@ class DataConfig:
     name: DatasetName = setting("mnist", "dataset")
     root: str = setting("data", "folder that holds the datasets")
     download: bool = setting(True, "fetch what is missing; false: fail instead")
-    batch_size: int = setting(
-        128, "images per optimizer step, over all devices and accumulated passes", at_least=1
-    )
+    batch_size: int = setting(128, "images per optimizer step, over all devices and accumulated passes", at_least=1)
     eval_batch_size: int = setting(500, "images per batch of validation and test", at_least=1)
-    validation_size: int = setting(
-        5000, "training images held out for validation, stratified by label", at_least=1
-    )
+    validation_size: int = setting(5000, "training images held out for validation, stratified by label", at_least=1)
     flip: bool = setting(False, "mirror half of the training images, drawn anew every epoch")
     binarize: Literal["none", "static", "dynamic"] = setting(
         "none",
@@ -58,9 +54,7 @@ class LikelihoodConfig:
     name: Literal["gaussian", "bernoulli"] = setting(
         "gaussian", "distribution of a pixel; bernoulli needs data.binarize"
     )
-    scale: float = setting(
-        0.4, "standard deviation of gaussian, in units of the pixel range [-1, 1]", above=0
-    )
+    scale: float = setting(0.4, "standard deviation of gaussian, in units of the pixel range [-1, 1]", above=0)
     learned: bool = setting(False, "learn the scale")
 
 
@@ -93,9 +87,7 @@ class VQVAEConfig(AutoencoderConfig):
     latent: Literal["vector", "grid"] = setting("grid", "z is one vector or a grid of vectors")
     latent_dim: int = setting(64, "D, dimensions of a code vector", at_least=1)
     codebook_size: int = setting(512, "K, number of codes", at_least=1, at_most=2**20)
-    codebook: Literal["ema", "gradient"] = setting(
-        "ema", "codes follow a moving average of their data, or a gradient"
-    )
+    codebook: Literal["ema", "gradient"] = setting("ema", "codes follow a moving average of their data, or a gradient")
     commitment: float = setting(0.25, "beta, weight of ||z_e - sg[e]||^2", at_least=0)
     decay: float = setting(
         0.99, "factor per step of the moving averages of codes and of their use", at_least=0, below=1
@@ -112,9 +104,7 @@ class VQVAEConfig(AutoencoderConfig):
 class PriorConfig:
     """Causal Transformer over the codes of a frozen tokenizer."""
 
-    tokenizer: str | None = setting(
-        None, "run folder of a finished VQ-VAE; empty: the newest one of this dataset"
-    )
+    tokenizer: str | None = setting(None, "run folder of a finished VQ-VAE; empty: the newest one of this dataset")
     class_conditional: bool = setting(True, "model p(codes | label) instead of p(codes)")
     layers: int = setting(4, "Transformer blocks", at_least=1)
     width: int = setting(128, "channels of the Transformer", at_least=1)
@@ -131,13 +121,9 @@ class OptimizerConfig:
     """AdamW."""
 
     lr: float = setting(1e-3, "peak learning rate", above=0)
-    weight_decay: float = setting(
-        0.0, "decoupled decay of the weights of convolutions and linear layers", at_least=0
-    )
+    weight_decay: float = setting(0.0, "decoupled decay of the weights of convolutions and linear layers", at_least=0)
     warmup_steps: int = setting(100, "steps of linear warm-up", at_least=0)
-    schedule: Literal["constant", "cosine"] = setting(
-        "cosine", "after warm-up; cosine ends at 0 at the last step"
-    )
+    schedule: Literal["constant", "cosine"] = setting("cosine", "after warm-up; cosine ends at 0 at the last step")
     clip: float = setting(1.0, "largest norm of the gradient; 0: no clipping", at_least=0)
 
 
@@ -186,6 +172,42 @@ MODEL_CONFIGS: dict[str, type] = {
     "vqvae": VQVAEConfig,
     "prior": PriorConfig,
 }
+
+
+@dataclass
+class EvaluateOptions:
+    """Settings of `vqvae evaluate`."""
+
+    runs: str = setting("runs", "folder that holds the runs, where none is named")
+    dataset: DatasetName | None = setting(None, "take the newest run of this dataset, where none is named")
+    split: Literal["val", "test"] = setting("test", "split to evaluate")
+
+
+@dataclass
+class SampleOptions:
+    """Settings of `vqvae sample`."""
+
+    runs: str = setting("runs", "folder that holds the runs, where none is named")
+    dataset: DatasetName | None = setting(None, "take the newest run of this dataset, where none is named")
+    n: int = setting(100, "images", at_least=1, at_most=10_000)
+    columns: int = setting(10, "images in a row of the grid", at_least=1)
+    label: int | None = setting(None, "class to draw, for a class-conditional prior; empty: a row per class")
+    temperature: float = setting(1.0, "of a prior; 0 takes the most likely code", at_least=0)
+    top_k: int | None = setting(None, "keep the k most likely codes, of a prior", at_least=1)
+    top_p: float | None = setting(
+        None, "keep the likeliest codes that hold this probability, of a prior", above=0, at_most=1
+    )
+    seed: int = setting(0, "seed of the draws", at_least=0)
+    out: str | None = setting(None, "PNG file to write; empty: in the run's images/")
+
+
+@dataclass
+class CompareOptions:
+    """Settings of `vqvae compare`."""
+
+    runs: str = setting("runs", "folder that holds the runs, where none is named")
+    dataset: DatasetName | None = setting(None, "take only runs of this dataset, where none is named")
+    out: str | None = setting(None, "HTML file to write; empty: compare.html in the folder of runs")
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -21,13 +21,20 @@ class ImageDataModule(pl.LightningDataModule):
     ```
 
     Validation is a stratified part of the training set, drawn from the seed; the test set is never touched in training.
+    Raises ValueError, before anything is fetched, for a batch or a validation split that the training set cannot fill.
     """
 
     def __init__(self, config: DataConfig, seed: int, accumulate: int = 1) -> None:
         super().__init__()
-        if config.batch_size % accumulate:
-            raise ValueError(f"data.batch_size: {config.batch_size} images do not divide over {accumulate} passes")
         self.config, self.seed = config, seed
+        size = self.dataset.train_size
+        if config.validation_size >= size:
+            raise ValueError(f"data.validation_size: got {config.validation_size}, wanted 1 to {size - 1}")
+        if config.batch_size > size - config.validation_size:
+            raise ValueError(
+                f"data.batch_size: got {config.batch_size}, but there are only {size - config.validation_size} "
+                "training images"
+            )
         self.pass_size = config.batch_size // accumulate
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}  # name → images uint8 N,C,H,W and labels N
 
@@ -72,7 +79,8 @@ class ImageDataModule(pl.LightningDataModule):
 
     def references(self, split: str, n: int) -> Tensor:
         """The first n images of a split, float32 (n, C, H, W) in [-1, 1], to be looked at."""
-        return self.scale(next(iter(self.eval_loader(split)))).x[:n]
+        x, labels = self.splits[split]
+        return self.scale(Batch(x[:n], labels[:n], torch.arange(min(n, len(x))), self.seed)).x
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments in training, then scales to float [-1, 1], on the device."""
@@ -110,12 +118,7 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def stratified_split(labels: np.ndarray[Any, Any], size: int, seed: int) -> np.ndarray[Any, Any]:
-    """Mask (N,) bool of `size` rows that hold each label in its share, drawn from the seed.
-
-    Raises ValueError unless some rows are left over.
-    """
-    if not 0 < size < len(labels):
-        raise ValueError(f"data.validation_size: got {size}, wanted 1 to {len(labels) - 1} of the training images")
+    """Mask (N,) bool of `size` rows that hold each label in its share, drawn from the seed."""
     order = np.random.default_rng(seed).permutation(len(labels))
     # Rank of each row within its label, as a fraction: the `size` lowest fractions take the same share of every label.
     fraction = np.empty(len(labels))

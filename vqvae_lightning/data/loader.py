@@ -13,7 +13,7 @@ class Batch(NamedTuple):
 
     x: Tensor  # N,...    images (N,C,H,W), uint8 until transferred, then float in [-1, 1]; or codes (N,T)
     labels: Tensor  # N        int64
-    index: Tensor  # N        int64 positions in the split
+    rows: Tensor  # N        int64 positions in the split
     seed: int
 
 
@@ -52,10 +52,7 @@ class TrainLoader:
     """
 
     def __init__(self, x: Tensor, labels: Tensor, batch_size: int, seed: int, rank: int, world: int) -> None:
-        if batch_size % world:
-            raise ValueError(f"data.batch_size: {batch_size} images do not divide over {world} ranks")
-        if x.shape[0] < batch_size:
-            raise ValueError(f"data.batch_size: got {batch_size}, but there are only {x.shape[0]} training images")
+        assert batch_size % world == 0, (batch_size, world)  # checked with a sentence before the launch
         self.x, self.labels = x, labels
         self.batch_size, self.rank, self.world = batch_size, rank, world
         self.sampler = Order(x.shape[0], seed, shuffle=True)  # the name under which Lightning looks for set_epoch

@@ -26,9 +26,7 @@ def _gaussian(config: VAEConfig) -> Bottleneck:
 
 def _vector_quantizer(config: VQVAEConfig) -> Bottleneck:
     quantizer = {"ema": EMAVectorQuantizer, "gradient": VectorQuantizer}[config.codebook]
-    return quantizer(
-        config.codebook_size, config.latent_dim, config.commitment, config.decay, config.restart_below
-    )
+    return quantizer(config.codebook_size, config.latent_dim, config.commitment, config.decay, config.restart_below)
 
 
 BOTTLENECKS: dict[type[AutoencoderConfig], Callable[..., Bottleneck]] = {
@@ -73,7 +71,7 @@ class Autoencoder(nn.Module):
         self.encoder = Encoder(image_shape, config.network, self.bottleneck.in_channels, vector)
         self.decoder = Decoder(image_shape, config.network, self.bottleneck.out_channels, vector)
         self.likelihood = build_likelihood(config.likelihood)
-        self.to(memory_format=torch.channels_last)  # faster than NCHW on CPUs and tensor cores
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster than NCHW on CPUs and tensor cores
 
     @property
     def dims(self) -> int:
@@ -83,9 +81,7 @@ class Autoencoder(nn.Module):
     def encode(self, x: Tensor) -> Latent:
         """Latent of images x (N, C, H, W) in [-1, 1]. Raises ValueError on another shape."""
         if x.shape[1:] != self.image_shape:
-            raise ValueError(
-                f"images: got shape {tuple(x.shape)}, wanted (N, {', '.join(map(str, self.image_shape))})"
-            )
+            raise ValueError(f"images: got shape {tuple(x.shape)}, wanted (N, {', '.join(map(str, self.image_shape))})")
         return self.bottleneck(self.encoder(x.contiguous(memory_format=torch.channels_last)))
 
     def decode(self, z: Tensor) -> Tensor:

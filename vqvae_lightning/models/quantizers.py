@@ -34,9 +34,7 @@ def kmeans(rows: Tensor, k: int, iterations: int = KMEANS_ITERATIONS) -> Tensor:
     A centre that loses all its rows stays where it is.
     """
     m = rows.shape[0]
-    start = (
-        torch.randperm(m, device=rows.device)[:k] if m >= k else torch.randint(m, (k,), device=rows.device)
-    )
+    start = torch.randperm(m, device=rows.device)[:k] if m >= k else torch.randint(m, (k,), device=rows.device)
     centres = rows[start].clone()
     for _ in range(iterations):
         counts, sums = code_sums(rows, nearest_code(rows, centres), k)
@@ -118,7 +116,7 @@ class CodebookQuantizer(Quantizer):
         )
 
     def lookup(self, codes: Tensor) -> Tensor:
-        if codes.numel() and not (0 <= int(codes.min()) and int(codes.max()) < self.codebook_size):
+        if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.codebook_size):
             raise ValueError(
                 f"codes: got values {int(codes.min())} to {int(codes.max())}, wanted 0 to {self.codebook_size - 1}"
             )

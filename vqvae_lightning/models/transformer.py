@@ -43,9 +43,7 @@ class Block(nn.Module):
             end = cache.length + 1
             cache.keys[block][:, :, end - 1 : end] = k
             cache.values[block][:, :, end - 1 : end] = v
-            attended = F.scaled_dot_product_attention(
-                q, cache.keys[block][:, :, :end], cache.values[block][:, :, :end]
-            )
+            attended = F.scaled_dot_product_attention(q, cache.keys[block][:, :, :end], cache.values[block][:, :, :end])
         attended = attended.transpose(1, 2).reshape(n, t, width)
         x = x + F.dropout(self.out(attended), self.dropout, self.training)
         return x + F.dropout(self.down(F.gelu(self.up(self.norm2(x)))), self.dropout, self.training)
@@ -57,7 +55,7 @@ class CodeTransformer(nn.Module):
     def __init__(self, codebook_size: int, length: int, classes: int, config: PriorConfig) -> None:
         super().__init__()
         self.codebook_size, self.length, self.classes = codebook_size, length, classes
-        width = config.width
+        width, self.heads = config.width, config.heads
         self.code_embedding = nn.Embedding(codebook_size, width)
         self.start_embedding = nn.Embedding(max(classes, 1), width)
         self.position = nn.Parameter(torch.empty(length, width))
@@ -101,8 +99,7 @@ class CodeTransformer(nn.Module):
     def new_cache(self, n: int) -> Cache:
         """An empty cache for n sequences of full length."""
         weight = self.head.weight
-        heads = self.blocks[0].heads
-        shape = (n, heads, self.length, weight.shape[1] // heads)
+        shape = (n, self.heads, self.length, weight.shape[1] // self.heads)
         return Cache(
             keys=[weight.new_empty(shape) for _ in self.blocks],
             values=[weight.new_empty(shape) for _ in self.blocks],
@@ -134,8 +131,8 @@ class CodeTransformer(nn.Module):
     ) -> Tensor:
         """n code sequences (n, T) drawn from p(codes | label), position by position through the cache.
 
-        `temperature` 0 takes the most likely code. `top_k` keeps the k most likely codes, `top_p` the smallest set whose
-        probability reaches p (nucleus sampling, Holtzman et al. 2020). Raises ValueError for values out of range.
+        `temperature` 0 takes the most likely code. `top_k` keeps the k most likely codes, `top_p` the smallest set
+        whose probability reaches p (nucleus sampling, Holtzman et al. 2020). Raises ValueError for values out of range.
         """
         check_sampling(self.codebook_size, temperature, top_k, top_p)
         was_training = self.training
@@ -170,9 +167,7 @@ def draw(
     if temperature == 0:
         return logits.argmax(-1)
     logits = logits / temperature
-    order = logits.argsort(
-        -1, descending=True, stable=True
-    )  # ties: the lower index first, exactly k are kept
+    order = logits.argsort(dim=-1, descending=True, stable=True)  # ties: the lower index first, exactly k are kept
     ranked = logits.gather(-1, order)
     if top_k is not None:
         ranked[:, top_k:] = -torch.inf

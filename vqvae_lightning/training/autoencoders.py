@@ -99,10 +99,10 @@ class AutoencoderModule(pl.LightningModule):
         if logs_now(self):
             self.log("train/gradient_norm", norm)
 
-    def on_validation_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_validation_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         torch.manual_seed(batch.seed)
 
-    def on_test_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         torch.manual_seed(batch.seed)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -134,12 +134,12 @@ class AutoencoderModule(pl.LightningModule):
     @torch.no_grad()
     def pictures(self, x: Tensor) -> dict[str, tuple[Tensor, int]]:
         """Named grids to show, for reference images x (N, C, H, W): images in [-1, 1] and how many stand in a row."""
-        n, columns = x.shape[0], 16
-        reconstruction = self.net(x).reconstruction
-        pairs = torch.stack([x.unflatten(0, (-1, columns)), reconstruction.unflatten(0, (-1, columns))], 1)
+        columns = min(16, x.shape[0])
+        x = x[: x.shape[0] // columns * columns]
+        rows = zip(x.split(columns), self.net(x).reconstruction.split(columns), strict=True)
         return {
-            "reconstructions": (pairs.flatten(0, 2), columns),  # a row of originals, a row of reconstructions, …
-            "samples": (self.net.sample(n), columns),
+            "reconstructions": (torch.cat([images for row in rows for images in row]), columns),  # originals above
+            "samples": (self.net.sample(x.shape[0]), columns),
         }
 
 
@@ -151,7 +151,7 @@ class AE(AutoencoderModule):
 
 
 class VAE(AutoencoderModule):
-    """Variational autoencoder: with beta = 1 its loss is −ELBO / dims (Kingma & Welling 2014; β: Higgins et al. 2017)."""
+    """Variational autoencoder (Kingma & Welling 2014; β: Higgins et al. 2017); with β = 1 its loss is −ELBO/dims."""
 
     kind = "vae"
     config_type = VAEConfig

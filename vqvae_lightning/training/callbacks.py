@@ -39,7 +39,7 @@ def write_picture(path: Path, picture: Image.Image) -> None:
 
 
 class Pictures(Callback):
-    """Writes the module's pictures to `folder` and to W&B: of validation images while it trains, of test images at the end.
+    """Writes the module's pictures to `folder` and to W&B: of validation images in training, of test images at the end.
 
     The images are the first of their split, so that they are the same for every model of a dataset.
     """

@@ -26,7 +26,9 @@ def load_module(path: Path) -> pl.LightningModule:
     try:
         module.load_state_dict(checkpoint["state_dict"], strict=True)
     except RuntimeError as error:
-        raise CheckpointError(f"checkpoint: {path} does not fit its settings: {' '.join(str(error).split())}") from error
+        raise CheckpointError(
+            f"checkpoint: {path} does not fit its settings: {' '.join(str(error).split())}"
+        ) from error
     return module.eval()
 
 
@@ -43,7 +45,7 @@ def load_tokenizer(run: Run) -> Tokenizer:
     kind = run.info["kind"]
     if kind != "vqvae":
         raise ConfigError(f"model.tokenizer: a prior needs a vqvae run, but {run.path} holds kind={kind}")
-    return Tokenizer(load_module(run.best).net)  # type: ignore[arg-type, union-attr]
+    return Tokenizer(load_module(run.best).net)  # type: ignore[arg-type]
 
 
 def find_tokenizer(runs: str, dataset: str) -> Run:

@@ -13,11 +13,12 @@ from vqvae_lightning.models.autoencoder import Objective
 class ReconstructionMetrics(Metric):
     """Loss, distortion, rate, MSE, PSNR, SSIM and bits per dimension of a split.
 
-    MSE, PSNR and SSIM are of pixels in [0, 1], as in the literature; PSNR is that of the split's MSE. Bits per dimension
-    are given only where distortion + rate bounds −log p of discrete data.
+    MSE, PSNR and SSIM are of pixels in [0, 1], as in the literature; PSNR is that of the split's MSE. Bits per
+    dimension are given only where distortion + rate bounds −log p of discrete data.
     """
 
     full_state_update = False
+    sums: Tensor
 
     def __init__(self, dims: int, has_bits: bool) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class ReconstructionMetrics(Metric):
             "rate": rate,
             "mse": mse,
             "psnr": -10 * mse.log10(),
-            "ssim": self.ssim.compute(),
+            "ssim": torch.as_tensor(self.ssim.compute()),
         }
         if self.has_bits:
             values["bits_per_dim"] = (distortion + rate) / (self.dims * math.log(2))
@@ -61,6 +62,7 @@ class CodebookUsage(Metric):
     """Entropy, perplexity and number of codes used, from counts summed over a whole split."""
 
     full_state_update = False
+    counts: Tensor
 
     def __init__(self, codebook_size: int) -> None:
         super().__init__()
@@ -88,6 +90,9 @@ class ActiveUnits(Metric):
 
     full_state_update = False
     threshold = 0.01
+    count: Tensor
+    sums: Tensor
+    squares: Tensor
 
     def __init__(self, units: int) -> None:
         super().__init__()

@@ -21,12 +21,11 @@ def configure_adamw(module: nn.Module, config: OptimizerConfig, steps: int) -> d
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Weights of linear and convolution layers decay; biases, norms, embeddings and codebooks do not."""
-    decayed = [m.weight for m in module.modules() if isinstance(m, DECAYED)]
-    chosen = {id(p) for p in decayed}
-    kept = [p for p in module.parameters() if id(p) not in chosen]
-    groups = [(decayed, weight_decay), (kept, 0.0)]
+    decayed = {id(m.weight) for m in module.modules() if isinstance(m, DECAYED)}
+    trained = [p for p in module.parameters() if p.requires_grad]
     return [
-        {"params": [p for p in params if p.requires_grad], "weight_decay": decay} for params, decay in groups if params
+        {"params": [p for p in trained if id(p) in decayed], "weight_decay": weight_decay},
+        {"params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
     ]
 
 

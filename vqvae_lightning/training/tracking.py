@@ -86,7 +86,7 @@ def choose_wandb_mode(folder: Path) -> str | None:
         port = url.port or (443 if url.scheme == "https" else 80)
         if not os.environ.get("HTTPS_PROXY"):
             socket.create_connection((url.hostname or "", port), timeout=3).close()
-        if wandb.login(prompt=False, verify=False):  # type: ignore[call-arg]
+        if wandb.login(prompt=False, verify=False):
             return None
         reason = "there is no API key (run `wandb login`)"
     except Exception as error:

@@ -1,21 +1,18 @@
 """`train(experiment)`: from settings to a finished run folder. The only place that builds a Trainer."""
 
 import logging
-import os
 import secrets
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from vqvae_lightning.config import ConfigError, Experiment
 from vqvae_lightning.data.codes import CodeDataModule
@@ -23,6 +20,7 @@ from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.storage import hash_path, read_checkpoint, write_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
 from vqvae_lightning.training.callbacks import Pictures, Throughput, progress
+from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
 from vqvae_lightning.training.loading import describe_tokenizer, find_tokenizer, load_tokenizer
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.runs import Run, check_resume
@@ -61,13 +59,14 @@ def train(experiment: Experiment) -> TrainResult:
     devices = device_count(experiment)
     check_launch(devices * experiment.trainer.nodes)
     resumed = Run.open(experiment.resume) if experiment.resume else None
+    experiment = with_tokenizer(experiment, resumed)
     if resumed:
         check_resume(resumed, experiment)
     data, module = build(experiment)
     data.prepare_data()  # before any process group exists, so that a failure is one error and no rank waits
 
     run = None
-    if rank_zero_only.rank == 0:
+    if is_first_process():
         run = resumed or Run.create(experiment)
         run.write(status="running", parameters=sum(p.numel() for p in module.parameters()), **lineage(module))
     trainer = build_trainer(experiment, devices, run)
@@ -76,9 +75,7 @@ def train(experiment: Experiment) -> TrainResult:
         if trainer.interrupted:
             raise KeyboardInterrupt
         run = Run(Path(trainer.strategy.broadcast(str(run.path) if run else "")))
-        (test,) = trainer.test(
-            module, datamodule=data, ckpt_path=str(run.best), weights_only=True, verbose=False
-        )
+        (test,) = trainer.test(module, datamodule=data, ckpt_path=str(run.best), weights_only=True, verbose=False)
     except BaseException as error:
         if run and trainer.is_global_zero:
             run.write(status="interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
@@ -91,6 +88,18 @@ def train(experiment: Experiment) -> TrainResult:
     return TrainResult(run, dict(test))
 
 
+def with_tokenizer(experiment: Experiment, resumed: Run | None) -> Experiment:
+    """A prior's experiment with its tokenizer named: that of the run it resumes, or the newest of its dataset."""
+    if experiment.kind != "prior" or experiment.model.tokenizer:
+        return experiment
+    found = (
+        resumed.experiment().model.tokenizer
+        if resumed
+        else str(find_tokenizer(experiment.runs, experiment.data.name).path)
+    )
+    return replace(experiment, model=replace(experiment.model, tokenizer=found))
+
+
 def build(experiment: Experiment) -> tuple[ImageDataModule | CodeDataModule, pl.LightningModule]:
     """The data module and the module of an experiment; nothing is trained, fetched or written."""
     pl.seed_everything(experiment.seed, verbose=False)
@@ -98,15 +107,12 @@ def build(experiment: Experiment) -> tuple[ImageDataModule | CodeDataModule, pl.
     images = ImageDataModule(experiment.data, experiment.seed, accumulate)
     if experiment.kind in AUTOENCODERS:
         return images, AUTOENCODERS[experiment.kind](experiment.model, images.dataset.shape, experiment.optimizer)
-    source = experiment.model.tokenizer
-    run = Run.open(source) if source else find_tokenizer(experiment.runs, experiment.data.name)
+    run = Run.open(experiment.model.tokenizer)
+    tokenizer = load_tokenizer(run)
     if run.info["dataset"] != experiment.data.name:
         raise ConfigError(
             f"model.tokenizer: {run.path} was trained on {run.info['dataset']}, the data is {experiment.data.name}"
         )
-    tokenizer = load_tokenizer(run)
-    # The tokenizer's own seed: its validation images must not be among the prior's training images.
-    images = ImageDataModule(experiment.data, run.info["seed"], accumulate)
     data = CodeDataModule(images, tokenizer, run.path / "codes")
     description = describe_tokenizer(tokenizer, run)
     prior = CodePrior(experiment.model, description, images.dataset.classes, experiment.optimizer)
@@ -123,9 +129,7 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
         Throughput(experiment.data.batch_size),
         progress(),
         # Two: Lightning's `save_last` beside a monitor keeps the last *best* one (design: what `last` says).
-        ModelCheckpoint(
-            folder / "checkpoints", "best", monitor="val/loss", save_top_k=1, enable_version_counter=False
-        ),
+        ModelCheckpoint(folder / "checkpoints", "best", monitor="val/loss", save_top_k=1, enable_version_counter=False),
         ModelCheckpoint(folder / "checkpoints", save_top_k=0, save_last=True, every_n_train_steps=every),
     ]
     if run:
@@ -168,34 +172,6 @@ def start_tracking(experiment: Experiment, run: Run) -> list[Logger]:
 def lineage(module: pl.LightningModule) -> dict[str, Any]:
     """What run.json keeps of the run this one builds on."""
     return {"tokenizer": module.description} if isinstance(module, CodePrior) else {}
-
-
-def device_count(experiment: Experiment) -> int:
-    """Devices per machine: `auto` is every GPU, or one process without."""
-    settings = experiment.trainer
-    gpus = torch.cuda.device_count() if settings.accelerator != "cpu" else 0
-    if settings.accelerator == "gpu" and gpus == 0:
-        raise ConfigError("trainer.accelerator: got gpu, but this machine has none; use trainer.accelerator=cpu")
-    if settings.devices == "auto":
-        return max(1, gpus)
-    count = int(settings.devices)
-    if gpus and count > gpus:
-        raise ConfigError(f"trainer.devices: got {count}, but this machine has {gpus} GPUs")
-    if experiment.data.batch_size % (count * settings.nodes * settings.accumulate):
-        raise ConfigError(
-            f"data.batch_size: {experiment.data.batch_size} images do not divide over {count * settings.nodes} "
-            f"devices and {settings.accumulate} passes"
-        )
-    return count
-
-
-def check_launch(world: int) -> None:
-    """Raises ConfigError where a launcher started another number of processes than the settings say."""
-    launched = int(os.environ.get("WORLD_SIZE", world))
-    if launched != world:
-        raise ConfigError(
-            f"launch: {launched} processes were started, but trainer.devices × trainer.nodes is {world}; make them equal"
-        )
 
 
 def quieten() -> None:

@@ -1,0 +1,145 @@
+"""The order of batches is a function of (seed, epoch), whatever the number of ranks and wherever a run stopped."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vqvae_lightning.data.loader import EvalLoader, TrainLoader, derive_seed
+
+ROWS = 37
+X, LABELS = 10 * torch.arange(ROWS)[:, None], 100 * torch.arange(ROWS)
+
+
+def loader(batch_size=6, seed=0, rank=0, world=1):
+    return TrainLoader(X, LABELS, batch_size, seed, rank, world)
+
+
+def epoch(train, number=0):
+    train.sampler.set_epoch(number)
+    return list(train)
+
+
+def indices(batches):
+    return torch.cat([batch.index for batch in batches]).tolist()
+
+
+def check_rows(batches):
+    """A batch holds the images and labels that its index names."""
+    for batch in batches:
+        assert torch.equal(batch.x, X[batch.index])
+        assert torch.equal(batch.labels, LABELS[batch.index])
+
+
+class TestTrain:
+    @pytest.mark.parametrize("number", [0, 1, 7])
+    @pytest.mark.parametrize("batch_size", [1, 5, 6, 37])
+    def test_an_epoch_is_a_permutation_less_the_remainder(self, batch_size, number):
+        train = loader(batch_size)
+        batches = epoch(train, number)
+        check_rows(batches)
+        assert len(batches) == len(train) == ROWS // batch_size
+        assert all(len(batch.index) == batch_size for batch in batches)
+        drawn = indices(batches)
+        assert len(set(drawn)) == len(drawn) == ROWS - ROWS % batch_size
+
+    def test_differs_between_epochs_and_seeds_and_is_repeatable(self):
+        orders = [indices(epoch(loader(seed=seed), number)) for seed in (0, 1) for number in (0, 1)]
+        assert len({tuple(order) for order in orders}) == 4
+        assert indices(epoch(loader(seed=1), 1)) == orders[3]
+
+    def test_over_many_epochs_every_row_is_seen(self):
+        train = loader(30)
+        assert {i for number in range(20) for i in indices(epoch(train, number))} == set(range(ROWS))
+
+    @settings(max_examples=20, deadline=None)
+    @given(world=st.integers(1, 3), share=st.integers(1, 6), seed=st.integers(0, 99), number=st.integers(0, 9))
+    def test_the_ranks_slices_make_up_the_global_batch(self, world, share, seed, number):
+        whole = epoch(loader(world * share, seed), number)
+        ranks = [epoch(loader(world * share, seed, rank, world), number) for rank in range(world)]
+        assert all(len(batches) == len(whole) for batches in ranks)
+        for batch, *parts in zip(whole, *ranks, strict=True):
+            assert torch.equal(torch.cat([part.index for part in parts]), batch.index)
+            assert torch.equal(torch.cat([part.x for part in parts]), batch.x)
+            assert all(part.seed == batch.seed for part in parts)
+
+    def test_every_batch_has_its_own_seed(self):
+        seeds = [batch.seed for seed in (0, 1) for number in range(5) for batch in epoch(loader(seed=seed), number)]
+        assert len(set(seeds)) == len(seeds) == 2 * 5 * 6
+
+    @pytest.mark.parametrize("world", [1, 2])
+    @pytest.mark.parametrize("stop", range(1, 7))
+    def test_resumes_in_mid_epoch_with_the_batches_that_are_left(self, stop, world):
+        uninterrupted = loader(rank=world - 1, world=world)
+        expected = epoch(uninterrupted, 3) + epoch(uninterrupted, 4)
+        stopped = loader(rank=world - 1, world=world)
+        stopped.sampler.set_epoch(3)
+        iterator = iter(stopped)
+        before = [next(iterator) for _ in range(stop)]
+        resumed = loader(rank=world - 1, world=world)
+        resumed.load_state_dict(stopped.state_dict())
+        after = epoch(resumed, 3) if stop < len(stopped) else []
+        after += epoch(resumed, 4)
+        assert indices(before + after) == indices(expected)
+        assert [batch.seed for batch in before + after] == [batch.seed for batch in expected]
+
+    def test_state_is_plain(self):
+        assert loader().state_dict() == {"next_batch": 0}
+
+    @pytest.mark.parametrize("world", [2, 3])
+    def test_refuses_a_remainder(self, world):
+        with pytest.raises(ValueError, match=r"data\.batch_size"):
+            loader(7, world=world)
+
+    def test_refuses_more_than_there_is(self):
+        with pytest.raises(ValueError, match=r"data\.batch_size"):
+            loader(ROWS + 1)
+
+
+class TestEvaluation:
+    @staticmethod
+    def batches(batch_size, rank=0, world=1, seed=0):
+        loader = EvalLoader(X, LABELS, batch_size, seed, rank, world)
+        batches = list(loader)
+        assert len(batches) == len(loader)
+        check_rows(batches)
+        return batches
+
+    @pytest.mark.parametrize("batch_size", [1, 5, 20, 37, 100])
+    def test_every_row_once_in_order(self, batch_size):
+        assert indices(self.batches(batch_size)) == list(range(ROWS))
+
+    @pytest.mark.parametrize("world", [1, 2, 3])
+    @pytest.mark.parametrize("batch_size", [1, 5, 20, 100])
+    def test_ranks_share_the_batches_of_one_process(self, batch_size, world):
+        """Each row once, and each batch with the rows and the seed that it has in one process."""
+        dealt = [batch for rank in range(world) for batch in self.batches(batch_size, rank, world)]
+        assert sorted(indices(dealt)) == list(range(ROWS))
+        expected = {batch.seed: batch.index.tolist() for batch in self.batches(batch_size)}
+        assert {batch.seed: batch.index.tolist() for batch in dealt} == expected
+
+    def test_ranks_differ_by_at_most_one_batch(self):
+        counts = [len(self.batches(5, rank, 3)) for rank in range(3)]
+        assert max(counts) - min(counts) <= 1
+
+    def test_is_the_same_at_every_validation(self):
+        loader = EvalLoader(X, LABELS, 5, 0, 0, 1)
+        assert [batch.seed for batch in loader] == [batch.seed for batch in loader]
+        assert len({batch.seed for batch in loader}) == len(loader)
+
+
+class TestDeriveSeed:
+    def test_is_the_same_on_every_machine(self):
+        """The first 8 bytes of SHA-256("0/order/1"), halved: changing it changes every run."""
+        assert derive_seed(0, "order", 1) == 4489457307835839548
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=4))
+    def test_is_a_seed_torch_accepts(self, parts):
+        seed = derive_seed(*parts)
+        assert 0 <= seed < 2**63
+        torch.Generator().manual_seed(seed)
+
+    def test_depends_on_every_part_and_their_order(self):
+        seeds = [derive_seed(*parts) for parts in [(0,), (1,), (0, 1), (1, 0), (0, "a"), (0, "b"), (0, 1, 2), (0, 12)]]
+        assert len(set(seeds)) == len(seeds)

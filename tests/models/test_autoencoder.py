@@ -1,0 +1,259 @@
+"""Encoder, bottleneck, decoder and likelihood as one model; and the frozen tokenizer made of it."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from vqvae_lightning.config import AEConfig, LikelihoodConfig, NetworkConfig
+from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.tokenizer import Tokenizer, fingerprint
+
+SHAPES = [(1, 28, 28), (3, 32, 32)]
+QUANTIZERS = ["vq-ema", "vq-gradient"]
+
+
+def images(shape=(1, 8, 8), n=3):
+    return 2 * torch.rand(n, *shape) - 1
+
+
+def train_step(net, x, optimizer):
+    optimizer.zero_grad()
+    objective = net(x)
+    objective.loss.backward()
+    net.bottleneck.update()
+    optimizer.step()
+    return objective
+
+
+@pytest.mark.parametrize("latent", ["vector", "grid"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+class TestEveryModel:
+    def test_builds_learns_and_samples(self, build, kind, shape, latent):
+        net, x = build(kind, shape, latent=latent), images(shape)
+        grid = (1, 1) if latent == "vector" else (shape[1] // 4, shape[2] // 4)
+        assert net.grid == grid
+        assert net.dims == math.prod(shape)
+        objective = net(x)
+        objective.loss.backward()
+        net.bottleneck.update()
+        assert objective.latent.z.shape == (3, 4, *grid)
+        assert objective.reconstruction.shape == x.shape
+        assert objective.distortion.shape == objective.latent.rate.shape == (3,)
+        assert objective.loss.shape == ()
+        assert torch.isfinite(objective.loss)
+        for name, parameter in net.named_parameters():
+            assert not parameter.requires_grad or parameter.grad is not None, name
+        sample = net.eval().sample(5)
+        assert sample.shape == (5, *shape)
+        assert -1 <= sample.min() <= sample.max() <= 1
+
+    @pytest.mark.parametrize("beta", [1.0, 0.0, 3.5])
+    def test_objective_is_the_formula(self, build, kind, shape, latent, beta):
+        """loss = mean(distortion)/dims + beta · mean(rate)/dims + penalty."""
+        net, x = build(kind, shape, latent=latent), images(shape)
+        objective = net(x, beta)
+        decoded = net.decoder(objective.latent.z)
+        distortion = -Normal(decoded, 0.4).log_prob(x).flatten(1).sum(1)
+        torch.testing.assert_close(objective.distortion, distortion)
+        torch.testing.assert_close(objective.reconstruction, decoded.clamp(-1, 1))
+        rate = {"ae": 0.0, "vae": objective.latent.rate.mean()}.get(kind, math.prod(net.grid) * math.log(16))
+        expected = distortion.mean() / net.dims + beta * rate / net.dims + objective.latent.penalty
+        torch.testing.assert_close(objective.loss, expected)
+
+    def test_memory_layout_does_not_matter(self, build, kind, shape, latent):
+        net, x = build(kind, shape, latent=latent).eval(), images(shape)
+        other = copy.deepcopy(net).to(memory_format=torch.contiguous_format)
+        results = []
+        for model, layout in ((net, torch.channels_last), (net, torch.contiguous_format)) + (
+            (other, torch.contiguous_format),
+        ):
+            torch.manual_seed(1)
+            results.append(model(x.contiguous(memory_format=layout)))
+        for result in results[1:]:
+            torch.testing.assert_close(result.loss, results[0].loss, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(result.latent.mean, results[0].latent.mean, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(result.reconstruction, results[0].reconstruction, rtol=1e-5, atol=1e-5)
+
+    def test_an_image_is_encoded_and_decoded_on_its_own(self, build, kind, shape, latent):
+        net, x = build(kind, shape, latent=latent).eval(), images(shape, n=4)
+        together, alone = net.encode(x), [net.encode(image[None]) for image in x]
+        torch.testing.assert_close(torch.cat([a.mean for a in alone]), together.mean, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(torch.cat([a.rate for a in alone]), together.rate, rtol=1e-5, atol=1e-5)
+        if together.codes is not None:
+            assert torch.equal(torch.cat([a.codes for a in alone]), together.codes)
+        decoded = torch.cat([net.decode(z[None]) for z in together.mean])
+        torch.testing.assert_close(decoded, net.decode(together.mean), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 8, 12), (1, 16, 16)], ids=str)
+def test_images_of_another_shape_are_refused(build, kind, shape):
+    with pytest.raises(ValueError, match="images"):
+        build(kind).encode(images(shape))
+
+
+def test_sides_that_cannot_be_halved_are_refused(build, kind):
+    with pytest.raises(ValueError, match="downsamples"):
+        build(kind, (1, 28, 28), downsamples=3)
+
+
+def test_a_doubled_batch_has_the_same_loss(build, kind):
+    net, x = build(kind).double().eval(), images().double()
+    losses = []
+    for batch, beta in ((x, 0.0), (torch.cat([x, x]), 0.0), (x, 1.0), (torch.cat([x, x]), 1.0)):
+        objective = net(batch, beta)
+        noiseless = objective.loss - objective.distortion.mean() / net.dims  # a VAE's z is drawn in evaluation too
+        losses.append(noiseless if kind == "vae" else objective.loss)
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(losses[2], losses[3])
+
+
+def test_vae_loss_is_minus_elbo_per_dimension(build):
+    net, x = build("vae").double(), images().double()
+    objective = net(x)
+    mean, log_variance = net.encoder(x).chunk(2, dim=1)
+    q = Normal(mean, (0.5 * log_variance).exp())
+    kl = kl_divergence(q, Normal(torch.zeros_like(mean), 1.0)).flatten(1).sum(1)
+    scale = net.likelihood.log_scale.exp()
+    log_p = Normal(net.decoder(objective.latent.z), scale).log_prob(x).flatten(1).sum(1)
+    torch.testing.assert_close(objective.loss, -(log_p - kl).mean() / net.dims)
+
+
+def test_loss_is_linear_in_beta(build, kind):
+    net, x = build(kind).double().eval(), images().double()
+    losses = []
+    for beta in (0.0, 1.0, 2.0):
+        torch.manual_seed(1)
+        losses.append(net(x, beta).loss)
+    torch.testing.assert_close(losses[2] - losses[1], losses[1] - losses[0])
+
+
+def test_bernoulli_needs_no_scale(build, kind):
+    net = build(kind, likelihood=LikelihoodConfig(name="bernoulli"))
+    objective = net(torch.sign(images()))
+    assert (objective.distortion > 0).all()
+    assert objective.reconstruction.abs().max() <= 1
+
+
+def test_loss_is_float32_and_close_under_autocast(build, kind):
+    net, x = build(kind).eval(), images()
+    objectives = []
+    for enabled in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            objectives.append(net(x))
+    assert objectives[1].loss.dtype == objectives[1].distortion.dtype == torch.float32
+    torch.testing.assert_close(objectives[1].loss, objectives[0].loss, rtol=0.05, atol=0.05)
+
+
+def test_samples_in_float64(build, kind):
+    """`trainer.precision: 64-true` makes a float64 model; its pictures must not fail."""
+    assert build(kind).double().eval().sample(2).shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize("kind", ["ae", "vae"])
+def test_has_the_right_gradient(build, kind):
+    """Analytic against numerical gradients, with the VAE's noise held fixed."""
+    net = build(kind, (1, 4, 4), hidden=2, downsamples=1, latent_dim=2).double()
+    x = images((1, 4, 4), n=2).double()
+    names, values = zip(*((n, p) for n, p in net.named_parameters() if p.requires_grad), strict=True)
+
+    def loss(x, *parameters):
+        torch.manual_seed(1)
+        return torch.func.functional_call(net, dict(zip(names, parameters, strict=True)), (x,)).loss
+
+    assert torch.autograd.gradcheck(loss, (x.requires_grad_(), *(v.detach().requires_grad_() for v in values)))
+
+
+class TestLearning:
+    def test_ae_overfits_eight_images(self):
+        network = NetworkConfig(hidden=32, residual_hidden=16, residual_blocks=1, downsamples=2)
+        net, x = Autoencoder((1, 8, 8), AEConfig(latent_dim=16, network=network)), images(n=8)
+        optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
+        for _ in range(250):
+            objective = train_step(net, x, optimizer)
+        assert (objective.reconstruction - x).square().mean() < 1e-3
+
+    @pytest.mark.parametrize("kind", QUANTIZERS)
+    def test_vq_gives_eight_colours_eight_codes(self, build, kind):
+        net = build(kind, (3, 8, 8), latent="vector", codebook_size=8)
+        colours = torch.cartesian_prod(*[torch.tensor([-0.8, 0.8])] * 3)  # 8,3
+        x = colours[:, :, None, None].expand(8, 3, 8, 8)
+        optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
+        for _ in range(100):
+            train_step(net, x, optimizer)
+        objective = net.eval()(x)
+        assert len(objective.latent.codes.unique()) == 8
+        assert (objective.reconstruction - x).square().mean() < 0.1
+
+
+@pytest.mark.parametrize("kind", QUANTIZERS)
+class TestTokenizer:
+    @pytest.fixture
+    def net(self, build, kind):
+        net = build(kind, (1, 8, 16), latent="grid")
+        train_step(net, images((1, 8, 16), n=8), torch.optim.Adam(net.parameters()))
+        return net
+
+    @pytest.fixture
+    def x(self):
+        return images((1, 8, 16), n=5)
+
+    def test_decoded_codes_are_the_reconstruction(self, net, x):
+        tokenizer = Tokenizer(net)
+        assert torch.equal(tokenizer.decode(tokenizer.encode(x)), net.eval()(x).reconstruction)
+
+    def test_codes_are_in_raster_order(self, net, x):
+        tokenizer = Tokenizer(net)
+        codes, grid = tokenizer.encode(x), net.eval()(x).latent.codes
+        assert (tokenizer.length, tokenizer.grid) == (8, (2, 4))
+        assert codes.shape == (5, 8)
+        assert codes.dtype == torch.int64
+        for r in range(2):
+            for c in range(4):
+                assert torch.equal(codes[:, r * 4 + c], grid[:, r, c])
+
+    def test_a_code_paints_its_own_place(self, net):
+        """The first code in raster order is the upper left corner of the image, the second the one right of it."""
+        tokenizer = Tokenizer(net)
+        plain = tokenizer.decode(torch.zeros(1, 8, dtype=torch.int64))
+        change = []
+        for t in range(8):
+            codes = torch.zeros(1, 8, dtype=torch.int64)
+            codes[0, t] = 1
+            difference = (tokenizer.decode(codes) - plain).abs()[0, 0]  # H,W
+            change.append(difference.unflatten(0, (2, 4)).unflatten(2, (4, 4)).sum((1, 3)).flatten().argmax())
+        assert [int(place) for place in change] == list(range(8))
+
+    def test_weights_never_change(self, net, x):
+        tokenizer = Tokenizer(net)
+        before = fingerprint(net)
+        holder = torch.nn.Module()
+        holder.tokenizer = tokenizer
+        holder.train()
+        for _ in range(3):
+            tokenizer.decode(tokenizer.encode(x))
+        assert tokenizer.fingerprint == before == fingerprint(net)
+        assert not list(holder.parameters())
+        assert not holder.state_dict()
+        assert not any(parameter.requires_grad for parameter in net.parameters())
+        assert not any(module.training for module in net.modules())
+
+    def test_fingerprint_tells_models_apart(self, net):
+        other = copy.deepcopy(net)
+        assert fingerprint(other) == fingerprint(net)
+        next(other.parameters()).data[0, 0, 0, 0] += 1e-6
+        assert fingerprint(other) != fingerprint(net)
+
+    @pytest.mark.parametrize("code", [-1, 16])
+    def test_refuses_codes_outside_the_codebook(self, net, code):
+        with pytest.raises(ValueError, match="codes"):
+            Tokenizer(net).decode(torch.full((1, 8), code))
+
+
+@pytest.mark.parametrize("kind", ["ae", "vae"])
+def test_a_model_without_codes_is_no_tokenizer(build, kind):
+    with pytest.raises(ValueError, match="codebook"):
+        Tokenizer(build(kind))

@@ -1,0 +1,227 @@
+"""The contract that every bottleneck keeps, and the VAE's Kullback-Leibler divergence."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.distributions import Normal, kl_divergence
+
+from vqvae_lightning.models.bottlenecks import Gaussian, Identity, kl_to_standard_normal
+from vqvae_lightning.models.quantizers import EMAVectorQuantizer, VectorQuantizer
+
+N, D, K, GRID = 3, 4, 5, (2, 6)
+
+# A new bottleneck costs one line here.
+BOTTLENECKS = {
+    "identity": lambda: Identity(D),
+    "gaussian": lambda: Gaussian(D),
+    "gradient": lambda: VectorQuantizer(K, D, commitment=0.25, decay=0.9, restart_below=0.1),
+    "ema": lambda: EMAVectorQuantizer(K, D, commitment=0.25, decay=0.9, restart_below=0.1),
+}
+RANDOM = {"gaussian"}  # z is a draw in evaluation too
+
+
+@pytest.fixture(params=BOTTLENECKS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def bottleneck(name):
+    return BOTTLENECKS[name]()
+
+
+@pytest.fixture
+def h(bottleneck):
+    return torch.randn(N, bottleneck.in_channels, *GRID, requires_grad=True)
+
+
+def step(bottleneck):
+    """One training step: a forward pass on new data and its update."""
+    bottleneck.train()
+    bottleneck(torch.randn(N, bottleneck.in_channels, *GRID))
+    bottleneck.update()
+
+
+@pytest.mark.parametrize("training", [True, False])
+class TestContract:
+    def test_shapes(self, bottleneck, h, training):
+        latent = bottleneck.train(training)(h)
+        assert latent.z.shape == latent.mean.shape == (N, bottleneck.out_channels, *GRID)
+        assert latent.rate.shape == (N,)
+        assert latent.penalty.shape == ()
+        assert all(term.shape == () and not term.requires_grad for term in latent.terms.values())
+        assert (latent.codes is None) == (bottleneck.codebook_size is None)
+
+    def test_rate_and_penalty_are_finite_and_not_negative(self, bottleneck, h, training):
+        latent = bottleneck.train(training)(h)
+        assert torch.isfinite(latent.rate).all()
+        assert (latent.rate >= 0).all()
+        assert torch.isfinite(latent.penalty)
+        assert latent.penalty >= 0
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_rate_and_penalty_are_float32_under_autocast(self, bottleneck, h, training, dtype):
+        with torch.autocast("cpu", torch.bfloat16):
+            latent = bottleneck.train(training)(h.to(dtype))
+        assert latent.rate.dtype == latent.penalty.dtype == torch.float32
+
+    def test_autocast_changes_no_rate(self, name, bottleneck, h, training):
+        h = h.to(torch.bfloat16)
+        rate = bottleneck.train(training)(h.float()).rate
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(bottleneck(h).rate, rate)
+
+    def test_works_in_float64(self, bottleneck, h, training):
+        assert bottleneck.double().train(training)(h.double()).z.dtype == torch.float64
+
+    def test_codes_are_indices_of_the_codebook(self, bottleneck, h, training):
+        codes = bottleneck.train(training)(h).codes
+        if codes is None:
+            with pytest.raises(ValueError, match="codebook"):
+                bottleneck.lookup(torch.zeros(N, *GRID, dtype=torch.int64))
+        else:
+            assert codes.shape == (N, *GRID)
+            assert codes.dtype == torch.int64
+            assert 0 <= codes.min() <= codes.max() < bottleneck.codebook_size
+
+
+def test_gradient_of_z_reaches_h(bottleneck, h):
+    weights = torch.randn(N, bottleneck.out_channels, *GRID)
+    (gradient,) = torch.autograd.grad((bottleneck.train()(h).z * weights).sum(), h)
+    assert gradient.flatten(1).any(1).all()
+
+
+def test_codes_look_up_to_z_bit_for_bit_in_evaluation(bottleneck, h):
+    step(bottleneck)
+    latent = bottleneck.eval()(h)
+    if latent.codes is not None:
+        assert torch.equal(bottleneck.lookup(latent.codes), latent.z)
+
+
+@pytest.mark.parametrize("code", [-1, K])
+def test_lookup_refuses_codes_outside_the_codebook(bottleneck, code):
+    with pytest.raises(ValueError, match="codes"):
+        bottleneck.lookup(torch.full((N, *GRID), code))
+
+
+def test_sample_has_the_shape_and_dtype_of_z(bottleneck):
+    sample = bottleneck.sample(7, GRID, torch.device("cpu"))
+    assert sample.shape == (7, bottleneck.out_channels, *GRID)
+    assert sample.dtype == torch.float32
+    assert torch.isfinite(sample).all()
+
+
+def test_state_has_the_same_names_before_and_after_training(bottleneck):
+    before = {name: value.shape for name, value in bottleneck.state_dict().items()}
+    step(bottleneck)
+    assert {name: value.shape for name, value in bottleneck.state_dict().items()} == before
+
+
+def test_state_stays_at_its_place_in_memory(bottleneck):
+    before = {name: value.data_ptr() for name, value in bottleneck.state_dict().items()}
+    for _ in range(10):
+        step(bottleneck)
+    assert {name: value.data_ptr() for name, value in bottleneck.state_dict().items()} == before
+
+
+def test_a_loaded_state_continues_as_the_saved_one(name, bottleneck, h):
+    step(bottleneck)
+    copy = BOTTLENECKS[name]()
+    copy.load_state_dict(bottleneck.state_dict())
+    latents = []
+    for module in (bottleneck.train(), copy.train()):
+        torch.manual_seed(1)
+        latents.append(module(h))
+        module.update()
+    assert torch.equal(latents[0].z, latents[1].z)
+    assert all(torch.equal(value, copy.state_dict()[key]) for key, value in bottleneck.state_dict().items())
+
+
+def test_evaluation_changes_no_state(bottleneck, h):
+    before = {name: value.clone() for name, value in bottleneck.state_dict().items()}
+    bottleneck.eval()(h)
+    bottleneck.update()
+    assert all(torch.equal(value, before[key]) for key, value in bottleneck.state_dict().items())
+
+
+def test_a_doubled_batch_costs_the_same(name, bottleneck, h):
+    """Catches sums over the batch where means are meant, and means over the latent where sums are meant."""
+    bottleneck.eval()
+    once, twice = bottleneck(h), bottleneck(torch.cat([h, h]))
+    torch.testing.assert_close(twice.rate, once.rate.repeat(2))
+    torch.testing.assert_close(twice.penalty, once.penalty)
+    if name not in RANDOM:
+        torch.testing.assert_close(twice.z, once.z.repeat(2, 1, 1, 1))
+
+
+def test_rate_is_a_sum_over_the_latent(bottleneck, h):
+    bottleneck.eval()
+    torch.testing.assert_close(bottleneck(torch.cat([h, h], dim=2)).rate, 2 * bottleneck(h).rate)
+
+
+class TestGaussian:
+    @pytest.fixture
+    def parameters(self):
+        """mean and log variance, float64 (64, 4), in [-2, 2]."""
+        return 4 * torch.rand(2, 64, 4, dtype=torch.float64) - 2
+
+    def test_kl_is_that_of_torch_distributions(self, parameters):
+        mean, log_variance = parameters
+        q = Normal(mean, (0.5 * log_variance).exp())
+        expected = kl_divergence(q, Normal(torch.zeros_like(mean), 1.0)).sum(1)
+        torch.testing.assert_close(kl_to_standard_normal(mean, log_variance), expected, rtol=0, atol=1e-12)
+
+    def test_kl_is_that_of_monte_carlo(self, parameters):
+        mean, log_variance = parameters[:, 0]
+        q = Normal(mean, (0.5 * log_variance).exp())
+        z = q.sample((200_000,))
+        estimate = (q.log_prob(z) - Normal(torch.zeros_like(mean), 1.0).log_prob(z)).sum(1)
+        error = estimate.std() / len(estimate) ** 0.5
+        assert abs(estimate.mean() - kl_to_standard_normal(mean[None], log_variance[None])) < 4 * error
+
+    def test_kl_is_0_at_the_prior(self):
+        assert torch.equal(kl_to_standard_normal(torch.zeros(3, 4), torch.zeros(3, 4)), torch.zeros(3))
+
+    @pytest.mark.parametrize("scale", [2.0, 1e-4])
+    def test_kl_is_not_negative(self, scale):
+        mean, log_variance = scale * (2 * torch.rand(2, 10_000, 4) - 1)
+        assert kl_to_standard_normal(torch.zeros_like(mean), log_variance).min() >= 0
+        assert kl_to_standard_normal(mean, log_variance).min() >= 0
+
+    def test_kl_of_concatenated_latents_is_the_sum(self, parameters):
+        mean, log_variance = parameters
+        parts = [kl_to_standard_normal(mean[:, i : i + 1], log_variance[:, i : i + 1]) for i in range(4)]
+        torch.testing.assert_close(kl_to_standard_normal(mean, log_variance), sum(parts), rtol=0, atol=1e-12)
+
+    def test_kl_has_the_right_gradient(self, parameters):
+        assert torch.autograd.gradcheck(kl_to_standard_normal, parameters[:, :3].clone().requires_grad_().unbind())
+
+    @pytest.mark.parametrize("log_variance", [-30.0, 30.0])
+    def test_is_finite_in_float32_at_extreme_variances(self, log_variance):
+        h = torch.cat([torch.ones(2, D, 1, 1), torch.full((2, D, 1, 1), log_variance)], dim=1).requires_grad_()
+        latent = Gaussian(D)(h)
+        (gradient,) = torch.autograd.grad(latent.rate.sum() + latent.z.sum(), h)
+        assert torch.isfinite(latent.rate).all()
+        assert torch.isfinite(latent.z).all()
+        assert torch.isfinite(gradient).all()
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_z_is_a_draw_from_the_posterior(self, training):
+        mean, log_variance = torch.randn(2, D)
+        h = torch.cat([mean, log_variance]).view(1, 2 * D, 1, 1).expand(50_000, -1, -1, -1)
+        latent = Gaussian(D).train(training)(h)
+        z = latent.z.flatten(1)
+        deviation = (0.5 * log_variance).exp()
+        torch.testing.assert_close(latent.mean.flatten(1)[0], mean)
+        assert ((z.mean(0) - mean).abs() < 5 * deviation / 50_000**0.5).all()
+        assert ((z.std(0) / deviation - 1).abs() < 5 / 100_000**0.5).all()
+
+    @settings(max_examples=20, deadline=None)
+    @given(d=st.integers(1, 5), h=st.integers(1, 4), w=st.integers(1, 4), seed=st.integers(0, 1000))
+    def test_mean_and_log_variance_are_the_halves_of_h(self, d, h, w, seed):
+        torch.manual_seed(seed)
+        mean, log_variance = torch.randn(2, N, d, h, w)
+        latent = Gaussian(d)(torch.cat([mean, log_variance], dim=1))
+        assert torch.equal(latent.mean, mean)
+        torch.testing.assert_close(latent.rate, kl_to_standard_normal(mean, log_variance))

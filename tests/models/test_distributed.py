@@ -1,0 +1,25 @@
+"""Without a process group every sum and gather is the identity."""
+
+import torch
+
+from vqvae_lightning.models.distributed import all_gather_rows, all_reduce_sum, rank_and_world, randn_rows
+
+
+def test_a_lone_process_is_rank_0_of_1():
+    assert rank_and_world() == (0, 1)
+
+
+def test_sum_and_gather_are_the_identity():
+    x = torch.randn(5, 3)
+    before = x.clone()
+    assert all_reduce_sum(x) is x
+    assert torch.equal(all_gather_rows(x), before)
+    assert torch.equal(x, before)
+
+
+def test_noise_is_that_of_torch():
+    x = torch.empty(5, 3, 2, dtype=torch.float64)
+    torch.manual_seed(7)
+    noise = randn_rows(x)
+    torch.manual_seed(7)
+    assert torch.equal(noise, torch.randn(5, 3, 2, dtype=torch.float64))

@@ -1,0 +1,91 @@
+"""Each likelihood is a distribution over images: against torch.distributions, or by summing to one."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch.distributions import Bernoulli, Normal
+
+from vqvae_lightning.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
+
+SHAPE = (3, 2, 4, 5)
+
+
+@pytest.fixture
+def decoded():
+    return torch.randn(SHAPE, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 2.5])
+def test_gaussian_is_the_normal_density(decoded, scale, learned):
+    x = 2 * torch.rand(SHAPE, dtype=torch.float64) - 1
+    expected = -Normal(decoded, scale).log_prob(x).flatten(1).sum(1)
+    actual = GaussianLikelihood(scale, learned).double().nll(x, decoded)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)  # the scale itself is stored in float32
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_only_a_learned_scale_gets_a_gradient(decoded, learned):
+    likelihood = GaussianLikelihood(0.4, learned).double()
+    likelihood.nll(torch.zeros_like(decoded), decoded).sum().backward()
+    assert (likelihood.log_scale.grad is not None) == learned
+    if learned:  # d/ds of −log N summed: 1 − error²/scale² for every pixel
+        expected = (1 - decoded.detach().square() / likelihood.log_scale.detach().exp() ** 2).sum()
+        torch.testing.assert_close(likelihood.log_scale.grad, expected)
+
+
+def test_the_best_learned_scale_is_the_root_mean_squared_error(decoded):
+    likelihood = GaussianLikelihood(1.0, learned=True).double()
+    x = torch.zeros_like(decoded)
+    likelihood.log_scale.data.fill_(0.5 * decoded.detach().square().mean().log())
+    likelihood.nll(x, decoded).sum().backward()
+    assert abs(likelihood.log_scale.grad) < 1e-9
+
+
+def test_bernoulli_sums_to_one_over_all_images():
+    images = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=4)), dtype=torch.float64).view(16, 1, 2, 2)
+    logits = 3 * torch.randn(1, 1, 2, 2, dtype=torch.float64).expand(16, -1, -1, -1)
+    likelihood = BernoulliLikelihood()
+    probability = torch.exp(-likelihood.nll(images, logits))
+    assert abs(probability.sum() - 1) < 1e-12
+    mean = (probability.view(-1, 1, 1, 1) * images).sum(0)
+    torch.testing.assert_close(likelihood.mean(logits)[0], mean, rtol=0, atol=1e-12)
+
+
+def test_bernoulli_is_that_of_torch_distributions(decoded):
+    x = (torch.rand(SHAPE) < 0.5).double()
+    expected = -Bernoulli(logits=decoded).log_prob(x).flatten(1).sum(1)
+    torch.testing.assert_close(BernoulliLikelihood().nll(2 * x - 1, decoded), expected)
+
+
+@pytest.mark.parametrize("likelihood", [GaussianLikelihood(0.4, True), BernoulliLikelihood()])
+class TestEvery:
+    def test_one_number_per_image_summed_over_its_pixels(self, likelihood):
+        x, decoded = torch.sign(torch.randn(SHAPE)), torch.randn(SHAPE)
+        nll = likelihood.nll(x, decoded)
+        assert nll.shape == SHAPE[:1]
+        pixels = [likelihood.nll(x[:, :, r : r + 1], decoded[:, :, r : r + 1]) for r in range(SHAPE[2])]
+        torch.testing.assert_close(sum(pixels), nll)
+
+    def test_the_mean_image_is_in_range(self, likelihood):
+        mean = likelihood.mean(10 * torch.randn(SHAPE))
+        assert mean.shape == SHAPE
+        assert -1 <= mean.min() <= mean.max() <= 1
+
+    def test_has_the_right_gradient(self, likelihood, decoded):
+        x = torch.sign(torch.randn(SHAPE, dtype=torch.float64))
+        assert torch.autograd.gradcheck(lambda d: likelihood.nll(x, d), decoded)
+
+
+def test_half_the_data_variance_gives_the_normalised_squared_error(decoded):
+    """With scale² = variance / 2, −log p per dimension is error²/variance plus a constant."""
+    variance = 0.3
+    likelihood = GaussianLikelihood(math.sqrt(variance / 2), learned=False).double()
+    dims = math.prod(SHAPE[1:])
+    zero = torch.zeros_like(decoded)
+    difference = likelihood.nll(zero, decoded) - likelihood.nll(zero, zero)
+    torch.testing.assert_close(
+        difference / dims, decoded.square().flatten(1).mean(1) / variance, rtol=1e-6, atol=0
+    )

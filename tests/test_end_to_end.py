@@ -1,0 +1,190 @@
+"""The whole path on a few hundred generated images: every kind trains, is found again, sampled and evaluated."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_data
+import pytest
+import torch
+
+from vqvae_lightning import cli
+from vqvae_lightning.data import sources
+from vqvae_lightning.training.loading import load_run
+from vqvae_lightning.training.runs import Run
+
+SMALL = ["trainer.accelerator=cpu", "trainer.steps=6", "trainer.validate_every=3", "trainer.log_every=1",
+         "data.batch_size=20", "data.eval_batch_size=30", "data.validation_size=40"]  # fmt: skip
+SMALL_NET = ["model.network.hidden=8", "model.network.residual_hidden=4", "model.network.residual_blocks=1"]
+SMALL_KIND = {
+    "ae": SMALL_NET,
+    "vae": SMALL_NET,
+    "vqvae": [*SMALL_NET, "model.codebook_size=16", "model.latent_dim=8"],
+    "prior": ["model.layers=1", "model.width=16", "model.heads=2"],
+}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """Generated data in place of MNIST, and a trained run of every kind."""
+    root = tmp_path_factory.mktemp("workplace")
+    before = dict(sources.DATASETS)
+    fake_data.install(root / "data")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for kind, small in SMALL_KIND.items():
+        cli.main(train_words(root, kind, f"name={kind}"))
+    yield root
+    torch.set_num_threads(threads)
+    sources.DATASETS.update(before)
+
+
+def train_words(root: Path, kind: str, *more: str) -> list[str]:
+    file = Path(__file__).parents[1] / "experiments" / "mnist" / f"{kind}.yaml"
+    places = [f"data.root={root / 'data'}", f"runs={root / 'runs'}"]
+    return ["train", str(file), *SMALL, *SMALL_KIND[kind], *places, *more]
+
+
+def run_of(root: Path, kind: str) -> Run:
+    return Run.open(root / "runs" / kind)
+
+
+@pytest.mark.parametrize("kind", SMALL_KIND)
+def test_a_run_folder_holds_what_the_readme_says(workplace, kind):
+    run = run_of(workplace, kind)
+    assert run.info["status"] == "finished"
+    assert run.info["versions"]["torch"] == torch.__version__
+    assert {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "images", "wandb"} <= {
+        p.name for p in run.path.iterdir()
+    }
+    assert {p.name for p in run.best.parent.iterdir()} == {
+        "best.ckpt", "best.ckpt.sha256", "last.ckpt", "last.ckpt.sha256",
+    }  # fmt: skip
+    keys = {key for row in run.metrics() for key in row}
+    shared = {"loss", "rate"} if kind == "prior" else {"loss", "rate", "distortion", "mse", "psnr", "ssim"}
+    assert keys >= {f"{split}/{name}" for split in ("val", "test") for name in shared}
+    assert keys >= {"train/loss", "train/gradient_norm", "train/images_seen"}
+
+
+@pytest.mark.parametrize("kind", SMALL_KIND)
+def test_last_is_the_last_step_and_checkpoints_hold_plain_types(workplace, kind):
+    checkpoint = torch.load(run_of(workplace, kind).last, weights_only=True)
+    assert checkpoint["global_step"] == 6
+
+    def walk(value):
+        assert isinstance(value, dict | list | tuple | str | int | float | bool | torch.Tensor | None), type(value)
+        for child in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+            walk(child)
+
+    walk(checkpoint)
+
+
+@pytest.mark.parametrize("kind", SMALL_KIND)
+def test_evaluate_gives_what_training_logged(workplace, kind):
+    run = run_of(workplace, kind)
+    logged = run.info["test"]
+    assert cli.evaluate([str(run.path)]) == pytest.approx(logged, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", SMALL_KIND)
+def test_sample_draws_the_same_picture_for_a_seed(workplace, kind, tmp_path):
+    paths = [
+        cli.sample([str(run_of(workplace, kind).path), "n=20", f"seed={seed}", f"out={tmp_path / f'{i}.png'}"])
+        for i, seed in enumerate((1, 1, 2))
+    ]
+    a, b, other = (path.read_bytes() for path in paths)
+    assert a == b != other
+
+
+def test_a_prior_knows_its_tokenizer_and_refuses_another(workplace):
+    prior = load_run(run_of(workplace, "prior"))
+    assert prior.description["run"] == str(workplace / "runs" / "vqvae")
+    other = load_run(run_of(workplace, "vqvae")).net
+    other.bottleneck.codebook.add_(1)
+    from vqvae_lightning.models.tokenizer import Tokenizer
+
+    with pytest.raises(ValueError, match="this prior was trained on the codes of"):
+        prior.attach(Tokenizer(other))
+
+
+def test_codes_are_computed_once(workplace):
+    (stored,) = (workplace / "runs" / "vqvae" / "codes").glob("*.npz")
+    before = stored.stat().st_mtime_ns
+    cli.main(train_words(workplace, "prior", "name=prior-again", "trainer.steps=1"))
+    assert stored.stat().st_mtime_ns == before
+
+
+def test_the_tokenizer_is_untouched_by_its_prior(workplace):
+    run = run_of(workplace, "vqvae")
+    assert run_of(workplace, "prior").info["tokenizer"]["fingerprint"] == load_tokenizer_fingerprint(run)
+
+
+def load_tokenizer_fingerprint(run: Run) -> str:
+    from vqvae_lightning.training.loading import load_tokenizer
+
+    return load_tokenizer(run).fingerprint
+
+
+def test_a_resumed_run_goes_on_where_it_stopped(workplace):
+    """6 steps, then 3 more, must equal 9 steps at once: same losses, same weights, bit for bit."""
+    schedule = ["optimizer.schedule=constant", "optimizer.warmup_steps=2"]  # a cosine depends on the last step
+    cli.main(train_words(workplace, "vqvae", "name=whole", "trainer.steps=9", *schedule))
+    cli.main(train_words(workplace, "vqvae", "name=part", *schedule))
+    part = run_of(workplace, "part")
+    cli.main(["train", f"resume={part.path}", "trainer.steps=9"])
+    whole = run_of(workplace, "whole")
+    a, b = (torch.load(run.last, weights_only=True) for run in (whole, part))
+    assert a["global_step"] == b["global_step"] == 9
+    for name, tensor in a["state_dict"].items():
+        assert torch.equal(tensor, b["state_dict"][name]), name
+    losses = [{row["step"]: row["train/loss"] for row in run.metrics() if "train/loss" in row} for run in (whole, part)]
+    assert losses[0] == losses[1]
+    assert part.info["wandb_id"] == json.loads((part.path / "run.json").read_text())["wandb_id"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["train"], "got no file, wanted one such as"),
+        (["train", "experiments/mnist/none.yaml"], "there is no file"),
+        (["train", "PRIOR", "model.tokenizer=AE"], "a prior needs a vqvae run"),
+        (["train", "PRIOR", "data.name=fashion_mnist"], "run `make train-vqvae DATASET=fashion_mnist` first"),
+        (["train", "VQVAE", "data.batch_size=64", "trainer.accumulate=3"], "wanted a multiple of 3"),
+        (["train", "VQVAE", "data.batch_size=4000"], "there are only 280 training images"),
+        (["train", "VQVAE", "data.validation_size=4000"], "wanted 1 to 319"),
+        (["train", "VQVAE", "model.network.downsamples=3"], "need sides divisible by 8, got images of 28x28"),
+        (["train", "VQVAE", "name=ae"], "exists already"),
+        (["train", "VQVAE", "resume=runs/none"], "is no run folder"),
+        (["sample", "AE", "label=1"], "has no classes"),
+        (["sample", "PRIOR-RUN", "label=10"], "label: got 10, wanted 0 to 9"),
+        (["sample", "PRIOR-RUN", "top_k=17"], "top_k: got 17, wanted 1 to 16"),
+        (["sample", "PRIOR-RUN", "temprature=1"], "did you mean temperature?"),
+        (["evaluate", "/nowhere"], "is no run folder"),
+        (["compare", "runs=/nowhere"], "there are no finished runs"),
+    ],
+)
+def test_mistakes_end_with_one_line_code_2_and_nothing_made(workplace, words, line, capsys, monkeypatch):
+    named = {
+        "VQVAE": train_words(workplace, "vqvae")[1:],
+        "PRIOR": train_words(workplace, "prior")[1:],
+        "AE": [str(workplace / "runs" / "ae")],
+        "PRIOR-RUN": [str(workplace / "runs" / "prior")],
+        "model.tokenizer=AE": [f"model.tokenizer={workplace / 'runs' / 'ae'}"],
+    }
+    words = [part for word in words for part in named.get(word, [word])]
+    before = sorted((workplace / "runs").iterdir())
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert line in error
+    assert error.startswith("vqvae: ")
+    assert "\n" not in error
+    assert sorted((workplace / "runs").iterdir()) == before
+
+
+def test_help_is_quick_because_nothing_heavy_is_imported():
+    code = "import sys, vqvae_lightning.cli as c; c.parser().format_help(); print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.strip() == "False"

@@ -1,0 +1,178 @@
+"""What is measured over a split: by hand, and the same however the split is cut into batches."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vqvae_lightning.models.autoencoder import Objective
+from vqvae_lightning.models.bottlenecks import Latent
+from vqvae_lightning.training.metrics import ActiveUnits, CodebookUsage, Mean, ReconstructionMetrics
+
+SHAPE = (1, 16, 16)
+DIMS = math.prod(SHAPE)
+
+
+def objective(reconstruction, distortion, rate):
+    """An Objective with loss = (distortion + rate) / dims."""
+    z = reconstruction.new_zeros(len(rate), 2, 1, 1)
+    loss = (distortion + rate).mean() / DIMS
+    return Objective(loss, distortion, reconstruction, Latent(z, z, rate, rate.new_zeros(())))
+
+
+def measured(metric, x, reconstruction, distortion, rate, size):
+    """The metric's values over the rows, given in batches of `size`."""
+    for start in range(0, len(x), size):
+        rows = slice(start, start + size)
+        metric.update(x[rows], objective(reconstruction[rows], distortion[rows], rate[rows]))
+    return metric.compute()
+
+
+@pytest.fixture
+def split():
+    """37 images and what a model made of them: x, reconstruction, distortion, rate."""
+    torch.manual_seed(0)
+    x = 2 * torch.rand(37, *SHAPE) - 1
+    reconstruction = (x + 0.3 * torch.randn_like(x) * torch.rand(37, 1, 1, 1)).clamp(-1, 1)
+    return x, reconstruction, 100 * torch.rand(37), 10 * torch.rand(37)
+
+
+class TestReconstruction:
+    def test_bits_by_hand(self):
+        """Distortion 12 ln 2 and rate 4 ln 2 nats are 16 bits: 1/16 bit for each of 256 dimensions."""
+        x, nats = torch.zeros(2, *SHAPE), math.log(2) * torch.ones(2)
+        values = measured(ReconstructionMetrics(DIMS, True), x, x, 12 * nats, 4 * nats, 2)
+        assert values["bits_per_dim"].item() == pytest.approx(1 / 16)
+        assert values["distortion"].item() == pytest.approx(12 * math.log(2))
+        assert values["rate"].item() == pytest.approx(4 * math.log(2))
+        assert values["loss"].item() == pytest.approx(math.log(2) / 16)
+
+    def test_no_bits_where_there_is_no_bound(self, split):
+        assert "bits_per_dim" not in measured(ReconstructionMetrics(DIMS, False), *split, 37)
+
+    def test_psnr_of_a_known_error(self):
+        """An error of 0.2 in [-1, 1] is 0.1 in [0, 1]: MSE 0.01, PSNR 20 dB."""
+        x, zero = torch.zeros(2, *SHAPE), torch.zeros(2)
+        values = measured(ReconstructionMetrics(DIMS, False), x, x + 0.2, zero, zero, 2)
+        assert values["mse"].item() == pytest.approx(0.01, rel=1e-6)
+        assert values["psnr"].item() == pytest.approx(20.0, rel=1e-6)
+
+    def test_psnr_is_that_of_the_splits_error(self):
+        """Two images of MSE 0.01 and 0.0001: the split's is 0.00505, whatever the batches."""
+        x, zero = torch.zeros(2, *SHAPE), torch.zeros(2)
+        reconstruction = x + torch.tensor([0.2, 0.02]).view(2, 1, 1, 1)
+        values = measured(ReconstructionMetrics(DIMS, False), x, reconstruction, zero, zero, 1)
+        assert values["psnr"].item() == pytest.approx(-10 * math.log10(0.00505), rel=1e-6)
+
+    def test_perfect_images_have_ssim_1(self, split):
+        x, _, distortion, rate = split
+        values = measured(ReconstructionMetrics(DIMS, False), x, x, distortion, rate, 37)
+        assert values["ssim"].item() == pytest.approx(1.0, abs=1e-5)
+
+    def test_ssim_of_a_shade_by_hand(self):
+        """Flat images a and b in [0, 1]: SSIM = (2ab + c)/(a² + b² + c), c = 0.01² (Wang et al. 2004)."""
+        x, zero = torch.zeros(2, *SHAPE), torch.zeros(2)  # 0.5 in [0, 1]
+        values = measured(ReconstructionMetrics(DIMS, False), x, x + 0.5, zero, zero, 2)  # 0.75
+        c = 0.01**2
+        assert values["ssim"].item() == pytest.approx((2 * 0.5 * 0.75 + c) / (0.5**2 + 0.75**2 + c), abs=1e-4)
+
+    @pytest.mark.parametrize("size", [1, 5, 36])
+    def test_does_not_depend_on_the_batch_size(self, split, size):
+        whole, cut = (measured(ReconstructionMetrics(DIMS, True), *split, n) for n in (37, size))
+        assert whole.keys() == cut.keys()
+        for name, value in whole.items():
+            # loss is the mean of a float32 batch mean, SSIM is summed in float32; the rest in float64
+            assert cut[name].item() == pytest.approx(value.item(), rel=1e-5 if name == "ssim" else 1e-6), name
+
+    def test_reset_forgets_everything(self, split):
+        """Every validation of a run uses the same object."""
+        x, reconstruction, distortion, rate = split
+        metric = ReconstructionMetrics(DIMS, True)
+        measured(metric, x, -x, 2 * distortion, 3 * rate, 37)
+        metric.reset()
+        expected = measured(ReconstructionMetrics(DIMS, True), *split, 37)
+        for name, value in measured(metric, x, reconstruction, distortion, rate, 37).items():
+            assert value.item() == pytest.approx(expected[name].item()), name
+
+    def test_is_no_part_of_a_checkpoint(self):
+        assert not ReconstructionMetrics(DIMS, True).state_dict()
+
+
+def usage(codes, k):
+    metric = CodebookUsage(k)
+    metric.update(torch.as_tensor(codes))
+    return {name: value.item() for name, value in metric.compute().items()}
+
+
+class TestCodebookUsage:
+    def test_one_code_is_exactly_1(self):
+        assert usage([3] * 10, 8) == {"perplexity": 1.0, "codes_used": 1.0, "code_entropy_bits": 0.0}
+
+    @pytest.mark.parametrize("k", [1, 2, 7, 512])
+    def test_all_codes_alike_are_k(self, k):
+        values = usage(torch.arange(k).repeat(3), k)
+        assert values["perplexity"] == pytest.approx(k, rel=1e-9)
+        assert values["codes_used"] == k
+        assert values["code_entropy_bits"] == pytest.approx(math.log2(k), abs=1e-9)
+
+    def test_by_hand(self):
+        """Shares 1/2, 1/4, 1/4: 1.5 bits."""
+        values = usage([0, 0, 1, 2], 8)
+        assert values["code_entropy_bits"] == pytest.approx(1.5)
+        assert values["perplexity"] == pytest.approx(2**1.5)
+        assert values["codes_used"] == 3
+
+    def test_comes_from_summed_counts(self):
+        """Two batches, each of its own single code, use two codes: a mean over batches would say one."""
+        metric = CodebookUsage(4)
+        for code in (0, 3):
+            metric.update(torch.full((2, 5, 5), code, dtype=torch.int32))
+        assert metric.compute()["perplexity"].item() == pytest.approx(2.0)
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 7), st.integers(0, 99))
+    def test_bounds_names_and_batches_do_not_matter(self, codes, size, seed):
+        torch.manual_seed(seed)
+        values = usage(codes, 10)
+        assert 1 - 1e-12 <= values["perplexity"] <= values["codes_used"] + 1e-9 <= 10 + 1e-9
+        assert usage(torch.randperm(10)[codes], 10) == pytest.approx(values)
+        metric = CodebookUsage(10)
+        for start in range(0, len(codes), size):
+            metric.update(torch.tensor(codes[start : start + size]))
+        assert {name: value.item() for name, value in metric.compute().items()} == values
+
+
+class TestActiveUnits:
+    def active(self, means, size=1000):
+        metric = ActiveUnits(means[0].numel())
+        for part in means.split(size):
+            metric.update(part)
+        return metric.compute()["active_units"].item()
+
+    def test_by_hand(self):
+        """±a has variance a²: 0.09 does not pass 0.01, 0.11 does; a constant never does."""
+        means = torch.tensor([[0.09, 0.11, 5.0, 0.0], [-0.09, -0.11, 5.0, 0.0]])
+        assert self.active(means[:, :, None, None]) == 1
+
+    def test_every_place_of_a_grid_is_a_unit(self):
+        means = torch.zeros(2, 2, 3, 3)
+        means[0, 1, :, 2] = 1
+        assert self.active(means) == 3
+
+    @pytest.mark.parametrize("size", [1, 7])
+    def test_does_not_depend_on_the_batch_size(self, size):
+        torch.manual_seed(0)
+        means = torch.randn(37, 20, 1, 1) * torch.linspace(0, 0.3, 20).view(20, 1, 1) + 100
+        assert self.active(means, size) == self.active(means)
+        assert self.active(means) == (means.double().var(0, correction=0) > 0.01).sum()
+
+
+@pytest.mark.parametrize("size", [1, 5, 37])
+def test_mean_is_over_rows_in_float64(size):
+    values = torch.arange(37, dtype=torch.float64) + 1e9  # float32 would round them to multiples of 64
+    metric = Mean()
+    for part in values.split(size):
+        metric.update(part)
+    assert metric.compute().item() == pytest.approx(1e9 + 18, rel=1e-15)

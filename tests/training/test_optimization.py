@@ -1,0 +1,132 @@
+"""AdamW: what decays, the learning rate at the steps that matter, and clipping."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from vqvae_lightning.config import (
+    AEConfig,
+    LikelihoodConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    PriorConfig,
+    VAEConfig,
+    VQVAEConfig,
+)
+from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.transformer import CodeTransformer
+from vqvae_lightning.training.optimization import (
+    clip_gradients,
+    configure_adamw,
+    learning_rate_factor,
+    logs_now,
+    parameter_groups,
+)
+
+NETWORK = NetworkConfig(hidden=4, residual_hidden=2, residual_blocks=1)
+MODELS = {
+    "ae": AEConfig(network=NETWORK),
+    "vae": VAEConfig(network=NETWORK, likelihood=LikelihoodConfig(learned=True)),
+    "vq-ema": VQVAEConfig(network=NETWORK, codebook="ema"),
+    "vq-gradient": VQVAEConfig(network=NETWORK, codebook="gradient"),
+}
+
+
+@pytest.fixture(params=[*MODELS, "prior"])
+def model(request):
+    if request.param == "prior":
+        return CodeTransformer(5, 4, 3, PriorConfig(layers=1, width=8, heads=2))
+    return Autoencoder((1, 8, 8), MODELS[request.param])
+
+
+class TestParameterGroups:
+    def test_each_trainable_parameter_is_in_exactly_one(self, model):
+        grouped = [id(p) for group in parameter_groups(model, 0.1) for p in group["params"]]
+        assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+
+    def test_only_weights_of_linear_and_convolution_layers_decay(self, model):
+        decays = {id(p): group["weight_decay"] for group in parameter_groups(model, 0.1) for p in group["params"]}
+        never = ("bias", "norm", "embedding", "position", "codebook", "log_scale")
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                assert decays[id(parameter)] == (0.0 if any(part in name for part in never) else 0.1), name
+
+    def test_a_step_without_gradient_shrinks_the_decayed_weights_only(self, model):
+        optimizer = torch.optim.AdamW(parameter_groups(model, 0.5), lr=0.1)
+        before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        decayed = {id(p) for p in optimizer.param_groups[0]["params"]}
+        for name, parameter in model.named_parameters():
+            factor = 1 - 0.1 * 0.5 if id(parameter) in decayed else 1.0
+            torch.testing.assert_close(parameter.detach(), factor * before[name])
+
+
+class TestSchedule:
+    @pytest.mark.parametrize(
+        ("step", "factor"),
+        [(0, 0.1), (4, 0.5), (9, 1.0), (10, 1.0), (60, 0.5), (110, 0.0)],
+    )
+    def test_cosine_by_hand(self, step, factor):
+        config = OptimizerConfig(warmup_steps=10, schedule="cosine")
+        assert learning_rate_factor(step, config, 110) == pytest.approx(factor, abs=1e-12)
+
+    @pytest.mark.parametrize(("step", "factor"), [(0, 0.1), (9, 1.0), (10, 1.0), (110, 1.0)])
+    def test_constant_by_hand(self, step, factor):
+        config = OptimizerConfig(warmup_steps=10, schedule="constant")
+        assert learning_rate_factor(step, config, 110) == pytest.approx(factor)
+
+    @pytest.mark.parametrize("schedule", ["cosine", "constant"])
+    @pytest.mark.parametrize(("warmup", "steps"), [(0, 1), (0, 20), (5, 20), (20, 20), (100, 20)])
+    def test_rises_then_never_rises_and_stays_in_range(self, schedule, warmup, steps):
+        config = OptimizerConfig(warmup_steps=warmup, schedule=schedule)
+        factors = [learning_rate_factor(step, config, steps) for step in range(steps)]
+        top = max(0, min(warmup, steps) - 1)
+        assert max(factors) == factors[top] == 1.0
+        assert all(0 < factor <= 1 for factor in factors)
+        assert factors[: top + 1] == sorted(factors[: top + 1])
+        assert factors[top:] == sorted(factors[top:], reverse=True)
+
+    def test_the_optimizer_uses_it_every_step(self):
+        config = OptimizerConfig(lr=0.2, warmup_steps=2, schedule="cosine")
+        configured = configure_adamw(torch.nn.Linear(2, 2), config, steps=6)
+        optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]
+        assert schedule["interval"] == "step"
+        rates = []
+        for _ in range(7):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule["scheduler"].step()
+        cosine = [0.1 * (1 + math.cos(math.pi * i / 4)) for i in range(5)]
+        assert rates == pytest.approx([0.1, 0.2, *cosine], abs=1e-12)
+
+
+class TestClipping:
+    @pytest.fixture
+    def module(self):
+        module = torch.nn.Linear(1, 2)
+        module.unused = torch.nn.Parameter(torch.ones(1))
+        module.weight.grad, module.bias.grad = torch.tensor([[3.0], [0.0]]), torch.tensor([0.0, 4.0])
+        return module
+
+    @pytest.mark.parametrize(("largest", "after"), [(1.0, 1.0), (5.0, 5.0), (10.0, 5.0), (0.0, 5.0)])
+    def test_scales_down_to_the_largest_norm_and_tells_the_old_one(self, module, largest, after):
+        assert clip_gradients(module, largest).item() == pytest.approx(5.0)
+        assert torch.cat([module.weight.grad.flatten(), module.bias.grad]).norm().item() == pytest.approx(after)
+        assert module.weight.grad[0, 0].item() == pytest.approx(0.6 * after)  # the direction stays
+
+    def test_a_gradient_that_is_not_finite_shows_in_the_norm(self, module):
+        module.bias.grad[0] = math.nan
+        assert not torch.isfinite(clip_gradients(module, 1.0))
+
+
+def test_logs_at_every_nth_step():
+    steps = [
+        step
+        for step in range(12)
+        if logs_now(SimpleNamespace(trainer=SimpleNamespace(global_step=step, log_every_n_steps=4)))
+    ]
+    assert steps == [3, 7, 11]

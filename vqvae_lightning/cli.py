@@ -1,0 +1,189 @@
+"""The command line: one verb per function, `key=value` for every setting.
+
+Heavy imports wait until a verb needs them, so that `vqvae --help` answers at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vqvae_lightning.training.launch import is_first_process
+
+SETTINGS = "settings as key=value, for example trainer.steps=500"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the console script `vqvae`."""
+    top = argparse.ArgumentParser(prog="vqvae", description="Train, compare and sample AE, VAE and VQ-VAE.")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, sentence: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(name, help=sentence, description=sentence)
+
+    for name, sentence in (
+        ("train", "train the experiment of FILE, or go on with resume=RUN"),
+        ("config", "print what `train` would run, and run nothing"),
+    ):
+        sub = verb(name, sentence)
+        sub.add_argument("words", nargs="*", metavar="FILE|key=value", help=f"a YAML file, then {SETTINGS}")
+    sub = verb("data", "fetch and verify a dataset")
+    sub.add_argument("words", nargs="*", metavar="key=value", help="name=cifar10 root=data download=false")
+    sub = verb("evaluate", "test metrics of a run's best checkpoint")
+    sub.add_argument("words", nargs="*", metavar="RUN|key=value", help="run folder (default: the newest)")
+    sub = verb("sample", "draw images from a run into a PNG grid")
+    sub.add_argument(
+        "words", nargs="*", metavar="RUN|key=value", help="run folder (default: the newest), then settings"
+    )
+    sub = verb("compare", "several runs as a table and one HTML page")
+    sub.add_argument("words", nargs="*", metavar="RUN|key=value", help="run folders (default: all), then settings")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a verb. Exit code 2 and one line for a user's mistake, 130 for Ctrl-C."""
+    options = parser().parse_args(arguments)
+    try:
+        VERBS[options.verb](options.words)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ValueError as error:
+        if options.debug:
+            raise
+        if is_first_process():  # once, however many ranks find it
+            print(f"vqvae: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Words that name files or folders, and `key=value` settings."""
+    return [w for w in words if "=" not in w], [w for w in words if "=" in w]
+
+
+def train(words: Sequence[str]) -> Any:
+    """`vqvae train FILE key=value …`; returns the TrainResult."""
+    experiment = _experiment(words)
+    from vqvae_lightning.training.train import train as run_training
+
+    result = run_training(experiment)
+    if is_first_process():
+        run = result.run
+        print("\n" + "\n".join(f"{name:24s} {value:.4g}" for name, value in sorted(result.test.items())))
+        print(f"\nrun       {run.path}")
+        for picture in run.pictures():
+            print(f"picture   {picture}")
+        print(f"W&B       {wandb_hint(run.path)}", flush=True)
+    return result
+
+
+def config(words: Sequence[str]) -> str:
+    """`vqvae config FILE key=value …`; prints and returns the YAML of the whole experiment."""
+    from vqvae_lightning.config import describe
+
+    text = describe(_experiment(words))
+    print(text, end="")
+    return text
+
+
+def data(words: Sequence[str]) -> Path:
+    """`vqvae data name=cifar10`; returns the folder of the verified files."""
+    from vqvae_lightning.config import DataConfig, options
+    from vqvae_lightning.data.sources import prepare
+
+    chosen = options(DataConfig, words)
+    folder = prepare(chosen.name, Path(chosen.root), chosen.download)
+    print(f"data      {folder}")
+    return folder
+
+
+def evaluate(words: Sequence[str]) -> dict[str, float]:
+    """`vqvae evaluate RUN`; returns the test metrics."""
+    from vqvae_lightning.config import EvaluateOptions, options
+
+    folders, settings = split_words(words)
+    chosen = options(EvaluateOptions, settings)
+    from vqvae_lightning.evaluation.evaluate import evaluate as run_evaluation
+
+    run = _run(folders, chosen.runs, chosen.dataset)
+    metrics = run_evaluation(run, chosen)
+    print("\n".join(f"{name:24s} {value:.4g}" for name, value in sorted(metrics.items())))
+    print(f"\nrun       {run.path}")
+    return metrics
+
+
+def sample(words: Sequence[str]) -> Path:
+    """`vqvae sample RUN temperature=0.9 …`; returns the path of the picture."""
+    from vqvae_lightning.config import SampleOptions, options
+
+    folders, settings = split_words(words)
+    chosen = options(SampleOptions, settings)
+    from vqvae_lightning.evaluation.sample import sample as draw
+
+    path = draw(_run(folders, chosen.runs, chosen.dataset), chosen)
+    print(f"picture   {path}")
+    return path
+
+
+def compare(words: Sequence[str]) -> Any:
+    """`vqvae compare RUN …`; returns the Comparison."""
+    from vqvae_lightning.config import CompareOptions, ConfigError, options
+
+    folders, settings = split_words(words)
+    chosen = options(CompareOptions, settings)
+    from vqvae_lightning.evaluation.compare import compare as compare_runs
+    from vqvae_lightning.evaluation.compare import print_table
+    from vqvae_lightning.evaluation.report import write_report
+    from vqvae_lightning.training.runs import Run, find_runs
+
+    runs = [Run.open(folder) for folder in folders] or find_runs(chosen.runs, dataset=chosen.dataset)
+    for run in runs:
+        if run.info["status"] != "finished":
+            raise ConfigError(f"compare: {run.path} is {run.info['status']}, wanted finished runs")
+    if not runs:
+        raise ConfigError(f"compare: there are no finished runs in {chosen.runs}/; run `make train-vqvae` first")
+    comparison = compare_runs(runs)
+    print_table(comparison)
+    page = write_report(comparison, Path(chosen.out or f"{chosen.runs}/compare.html"))
+    print(f"page      {page.resolve().as_uri()}")
+    return comparison
+
+
+VERBS = {"train": train, "config": config, "data": data, "evaluate": evaluate, "sample": sample, "compare": compare}
+
+
+def wandb_hint(run: Path) -> str:
+    """The one command that shows a run in W&B."""
+    offline = sorted((run / "wandb").glob("offline-run-*"))
+    if offline:
+        return f"wandb login; wandb sync {' '.join(str(folder) for folder in offline)}"
+    return "the run is online: `wandb status` names the server"
+
+
+def _experiment(words: Sequence[str]) -> Any:
+    """The experiment of `train` and `config`: a file, or a run to resume, with settings on top."""
+    from vqvae_lightning.config import ConfigError, load_experiment
+
+    files, settings = split_words(words)
+    if len(files) > 1:
+        raise ConfigError(f"config: got {len(files)} files ({', '.join(files)}), wanted one")
+    resume = next((s.partition("=")[2] for s in settings if s.startswith("resume=")), None)
+    if not files and not resume:
+        raise ConfigError("config: got no file, wanted one such as experiments/mnist/vqvae.yaml")
+    return load_experiment(files[0] if files else Path(str(resume)) / "config.yaml", settings)
+
+
+def _run(folders: list[str], root: str, dataset: str | None) -> Any:
+    """The run that is named, or the newest finished one."""
+    from vqvae_lightning.config import ConfigError
+    from vqvae_lightning.training.runs import Run, find_runs
+
+    if len(folders) > 1:
+        raise ConfigError(f"run: got {len(folders)} folders ({', '.join(folders)}), wanted one")
+    if folders:
+        return Run.open(folders[0])
+    found = find_runs(root, dataset=dataset)
+    if not found:
+        raise ConfigError(f"run: there are no finished runs in {root}/; run `make train-vqvae` first")
+    return found[-1]

@@ -1,0 +1,38 @@
+"""How many processes there are, how many there should be, and which of them speaks."""
+
+import os
+
+from vqvae_lightning.config import ConfigError, Experiment
+
+
+def is_first_process() -> bool:
+    """Whether this is rank 0 of what Lightning, torchrun or SLURM launched; True without a launcher."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return all(int(rank) == 0 for rank in ranks if rank is not None)
+
+
+def device_count(experiment: Experiment) -> int:
+    """Devices per machine; `auto` is every GPU, or one process without. Raises ConfigError for what cannot run here."""
+    import torch
+
+    settings = experiment.trainer
+    gpus = torch.cuda.device_count() if settings.accelerator != "cpu" else 0
+    if settings.accelerator == "gpu" and gpus == 0:
+        raise ConfigError("trainer.accelerator: got gpu, but this machine has none; use trainer.accelerator=cpu")
+    count = max(1, gpus) if settings.devices == "auto" else int(settings.devices)
+    if gpus and count > gpus:
+        raise ConfigError(f"trainer.devices: got {count}, but this machine has {gpus} GPUs")
+    cuts = count * settings.nodes * settings.accumulate
+    if experiment.data.batch_size % cuts:
+        raise ConfigError(
+            f"data.batch_size: got {experiment.data.batch_size}, wanted a multiple of {cuts}: "
+            f"{count * settings.nodes} devices x {settings.accumulate} passes"
+        )
+    return count
+
+
+def check_launch(world: int) -> None:
+    """Raises ConfigError where a launcher started another number of processes than the settings say."""
+    launched = int(os.environ.get("WORLD_SIZE", world))
+    if launched != world:
+        raise ConfigError(f"launch: {launched} processes were started, but trainer.devices x trainer.nodes is {world}")
