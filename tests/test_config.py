@@ -44,6 +44,7 @@ def test_there_are_experiments_for_every_kind_and_dataset():
         (["kind=prior", "model.heads=3"], "model.heads: 3 heads do not divide model.width 128"),
         (["trainer.devices=many"], "trainer.devices: got 'many', wanted a number"),
         (["trainer.devices=0"], "trainer.devices: got '0', wanted a number"),
+        (["trainer.steps=700"], "trainer.validate_every: 250 does not divide trainer.steps 700"),
         (["model=3"], "model: got '3', wanted a mapping"),
         (["--optimizer.lr=1"], "wanted key=value"),
         (["optimizer.lr"], "wanted key=value"),

@@ -4,6 +4,7 @@ Heavy imports wait until a verb needs them, so that `vqvae --help` answers at on
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,7 +75,7 @@ def train(words: Sequence[str]) -> Any:
         print(f"\nrun       {run.path}")
         for picture in run.pictures():
             print(f"picture   {picture}")
-        print(f"W&B       {wandb_hint(run.path)}", flush=True)
+        print(f"W&B       {wandb_hint(run)}", flush=True)
     return result
 
 
@@ -153,12 +154,12 @@ def compare(words: Sequence[str]) -> Any:
 VERBS = {"train": train, "config": config, "data": data, "evaluate": evaluate, "sample": sample, "compare": compare}
 
 
-def wandb_hint(run: Path) -> str:
-    """The one command that shows a run in W&B."""
-    offline = sorted((run / "wandb").glob("offline-run-*"))
-    if offline:
-        return f"wandb login; wandb sync {' '.join(str(folder) for folder in offline)}"
-    return "the run is online: `wandb status` names the server"
+def wandb_hint(run: Any) -> str:
+    """Where a run is in W&B, or the one command that brings it there."""
+    if run.info.get("wandb_url"):
+        return run.info["wandb_url"]
+    offline = " ".join(str(folder) for folder in sorted((run.path / "wandb").glob("offline-run-*")))
+    return f"{os.path.relpath(Path(sys.executable).parent / 'wandb')} sync {offline}"
 
 
 def _experiment(words: Sequence[str]) -> Any:

@@ -2,7 +2,7 @@
 
 import torch
 
-from vqvae_lightning.models.distributed import all_gather_rows, all_reduce_sum, rank_and_world, randn_rows
+from vqvae_lightning.models.distributed import all_gather_rows, all_reduce_sum, randn_rows, rank_and_world
 
 
 def test_a_lone_process_is_rank_0_of_1():

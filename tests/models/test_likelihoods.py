@@ -86,6 +86,4 @@ def test_half_the_data_variance_gives_the_normalised_squared_error(decoded):
     dims = math.prod(SHAPE[1:])
     zero = torch.zeros_like(decoded)
     difference = likelihood.nll(zero, decoded) - likelihood.nll(zero, zero)
-    torch.testing.assert_close(
-        difference / dims, decoded.square().flatten(1).mean(1) / variance, rtol=1e-6, atol=0
-    )
+    torch.testing.assert_close(difference / dims, decoded.square().flatten(1).mean(1) / variance, rtol=1e-6, atol=0)

@@ -1,5 +1,7 @@
 """Vector quantizers against independent loops: nearest code, gradients, moving averages, k-means, restarts."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -379,7 +381,7 @@ class TestKMeans:
             return (rows - centres[nearest_code(rows, centres)]).square().sum()
 
         distortions = [distortion(i) for i in range(6)]
-        assert all(after <= before for before, after in zip(distortions, distortions[1:], strict=False))
+        assert all(after <= before for before, after in itertools.pairwise(distortions))
 
     def test_the_first_training_batch_sets_the_codebook_once(self, quantizer, rows):
         module = make(quantizer, initialized=False)

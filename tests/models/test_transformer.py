@@ -269,8 +269,11 @@ class TestSampler:
 
     @pytest.mark.parametrize(
         ("name", "value"),
-        [("temperature", -1.0), ("temperature", float("nan")), ("top_k", 0), ("top_k", 6), ("top_p", 0.0)]
-        + [("top_p", 1.1), ("top_p", float("nan"))],
+        [
+            *[("temperature", value) for value in (-1.0, float("nan"))],
+            *[("top_k", value) for value in (-1, 0, 6)],
+            *[("top_p", value) for value in (-0.1, 0.0, 1.1, float("nan"))],
+        ],
     )
     def test_refuses_settings_out_of_range(self, build, name, value):
         model = build(k=5)

@@ -76,7 +76,7 @@ class TestReconstruction:
         x, zero = torch.zeros(2, *SHAPE), torch.zeros(2)  # 0.5 in [0, 1]
         values = measured(ReconstructionMetrics(DIMS, False), x, x + 0.5, zero, zero, 2)  # 0.75
         c = 0.01**2
-        assert values["ssim"].item() == pytest.approx((2 * 0.5 * 0.75 + c) / (0.5**2 + 0.75**2 + c), abs=1e-4)
+        assert values["ssim"].item() == pytest.approx((2 * 0.5 * 0.75 + c) / (0.5**2 + 0.75**2 + c), abs=1e-3)
 
     @pytest.mark.parametrize("size", [1, 5, 36])
     def test_does_not_depend_on_the_batch_size(self, split, size):

@@ -181,6 +181,12 @@ def _check_together(experiment: Experiment) -> None:
     devices = experiment.trainer.devices
     if devices != "auto" and not (isinstance(devices, int) and devices >= 1):
         raise ConfigError(f"trainer.devices: got '{devices}', wanted a number of at least 1, or auto")
+    steps, every = experiment.trainer.steps, experiment.trainer.validate_every
+    if steps % min(every, steps):
+        raise ConfigError(
+            f"trainer.validate_every: {every} does not divide trainer.steps {steps}; "
+            "the last steps would be neither validated nor saved"
+        )
     likelihood = getattr(experiment.model, "likelihood", None)
     if likelihood is not None and likelihood.name == "bernoulli" and experiment.data.binarize == "none":
         raise ConfigError(

@@ -60,6 +60,7 @@ class Column:
     better: Literal["", "higher", "lower"] = ""
     format: str = ".3f"
     comparable: Callable[[Row], Any] = lambda row: None
+    on_page: bool = True  # False: the page has another place for it
 
     def text(self, row: Row) -> str:
         value = row.values.get(self.key)
@@ -96,11 +97,11 @@ COLUMNS = (
     Column("bits_per_dim", "−log p(x) ≤", "bits/dim", "lower", ".4f", lambda row: row.conditional),
     Column("active_units", "Active units", "", "", ".0f"),
     Column("perplexity", "Perplexity", "codes", "", ".1f"),
-    Column("codes_used", "Codes used", "of K", "", ".0f"),
+    Column("codes_used", "Codes used", "of K", "", ".0f", on_page=False),
     Column("code_entropy_bits", "Histogram", "bits/code", "", ".2f"),
     Column("bits_per_code", "Prior", "bits/code", "lower", ".3f", _codes),
     Column("saved", "Saved", "bits/code", "higher", ".3f", _codes),
-    Column("parameters", "Parameters", "", "", ",.0f"),
+    Column("parameters", "Parameters", "", "", ",.0f", on_page=False),
 )
 
 
@@ -253,7 +254,7 @@ def _notes(rows: Sequence[Row]) -> Iterable[str]:
         yield "VQ-VAE: the rate is T log K, what T codes cost when all K are taken to be equally likely."
     if "prior" in kinds:
         yield "Prior: the distortion is its tokenizer's; the sum is that of the two stages together."
-        yield "Saved: log2 K − the prior's bits per code. Histogram: what counting codes, without their order, would cost."
+        yield "Saved: log2 K − the prior's bits per code. Histogram: what codes cost if only counted, not ordered."
     if any(row.conditional for row in rows):
         classes = DATASETS[rows[0].info["dataset"]].classes
         yield (

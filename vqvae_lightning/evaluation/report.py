@@ -194,8 +194,19 @@ def points(rows: Sequence[Row]) -> Figure | None:
         Curve(row, [(x.at(a), y.at(b), f"{row.name}: {a:.0f} bits, {b:.2f} dB") for a, b in ends], 0)
         for row, ends in placed
     ]
-    labels = [(curve.dots[0][0] + 9, curve.dots[0][1] - 7, str(curve.row.number)) for curve in drawn]
-    return Figure(x, y, "bits per image", "PSNR, dB", drawn, _apart(labels))
+    return Figure(x, y, "bits per image", "PSNR, dB", drawn, _beside(drawn))
+
+
+def _beside(drawn: Sequence[Curve]) -> list[tuple[float, float, str]]:
+    """A label for each point, on the first of its sides that is free."""
+    placed: list[tuple[float, float, str]] = []
+    for curve in drawn:
+        x, y, _ = curve.dots[0]
+        sides = [(x + 9, y - 7), (x + 9, y + 17), (x - 18, y - 7), (x - 18, y + 17)]
+        taken = [(dot[0] - 4, dot[1] + 4) for other in drawn for dot in other.dots] + [label[:2] for label in placed]
+        free = [(a, b) for a, b in sides if all(abs(a - c) > 11 or abs(b - d) > 9 for c, d in taken)]
+        placed.append((*(free or sides)[0], str(curve.row.number)))
+    return placed
 
 
 def _apart(labels: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
@@ -280,5 +291,5 @@ def _webp(path: Path, **settings: Any) -> bytes:
         # Grids are written enlarged twice, each pixel as four: this takes back only that.
         small = image.convert("RGB").resize((image.width // 2, image.height // 2), Image.Resampling.NEAREST)
     buffer = io.BytesIO()
-    small.save(buffer, "webp", method=6, **settings)
+    small.save(buffer, "webp", **settings)
     return buffer.getvalue()

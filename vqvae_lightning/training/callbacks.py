@@ -79,7 +79,7 @@ def render(module: Any, references: Tensor) -> dict[str, Image.Image]:
 
 
 class Throughput(Callback):
-    """Logs images seen and images per second, so that runs with other batch sizes or devices can be overlaid."""
+    """Logs the learning rate, images seen and images per second, so that other batch sizes can be overlaid."""
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
@@ -90,6 +90,7 @@ class Throughput(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             steps, seconds = trainer.global_step - self.first_step, time.monotonic() - self.started
+            module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
             module.log("train/images_seen", float(trainer.global_step * self.batch_size))
             module.log("train/images_per_second", steps * self.batch_size / seconds)
 

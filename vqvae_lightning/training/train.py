@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
@@ -84,6 +84,7 @@ def train(experiment: Experiment) -> TrainResult:
         run.write(status="finished", finished=datetime.now(UTC).isoformat(timespec="seconds"), test=dict(test))
         for logger in trainer.loggers:
             if isinstance(logger, RunWandbLogger):
+                run.write(wandb_url=logger.experiment.url)
                 logger.experiment.finish()
     return TrainResult(run, dict(test))
 
@@ -128,12 +129,10 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
         Pictures(folder / "images"),
         Throughput(experiment.data.batch_size),
         progress(),
-        # Two: Lightning's `save_last` beside a monitor keeps the last *best* one (design: what `last` says).
+        # Two: Lightning's `save_last` beside a monitor keeps the last *best* one instead of the last.
         ModelCheckpoint(folder / "checkpoints", "best", monitor="val/loss", save_top_k=1, enable_version_counter=False),
         ModelCheckpoint(folder / "checkpoints", save_top_k=0, save_last=True, every_n_train_steps=every),
     ]
-    if run:
-        callbacks.append(LearningRateMonitor("step"))
     # DDP must not overwrite codebooks with rank 0's: they are equal because their statistics are summed.
     strategy = DDPStrategy(forward_sync_buffers=False, gradient_as_bucket_view=True)
     return pl.Trainer(
