@@ -78,7 +78,7 @@ def test_bad_files_are_one_line(tmp_path, text, line):
 
 
 def test_missing_file():
-    with pytest.raises(ConfigError, match="there is no file nowhere.yaml"):
+    with pytest.raises(ConfigError, match=r"there is no file nowhere\.yaml"):
         load_experiment("nowhere.yaml", [])
 
 

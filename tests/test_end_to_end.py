@@ -33,7 +33,7 @@ def workplace(tmp_path_factory):
     fake_data.install(root / "data")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    for kind, small in SMALL_KIND.items():
+    for kind in SMALL_KIND:
         cli.main(train_words(root, kind, f"name={kind}"))
     yield root
     torch.set_num_threads(threads)

@@ -93,9 +93,10 @@ def test_the_comparison_sees_statistics_that_are_not_summed(tmp_path):
 
 def test_the_command_line_trains_on_two_ranks_as_on_one(tmp_path):
     """`trainer.devices=2` gives one run folder and the metrics of one process."""
+    runs = tmp_path / "runs"
     settings = ["kind=vqvae", "model.network.hidden=8", "model.codebook_size=16", "model.latent_dim=8",
                 "data.batch_size=20", "data.eval_batch_size=15", "data.validation_size=40", "trainer.accelerator=cpu",
-                "trainer.steps=3", "trainer.validate_every=3", "trainer.log_every=1", f"runs={tmp_path}/runs"]  # fmt: skip
+                "trainer.steps=3", "trainer.validate_every=3", "trainer.log_every=1", f"runs={runs}"]  # fmt: skip
     empty = tmp_path / "empty.yaml"
     empty.write_text("{}\n")
     for devices in (1, 2):

@@ -84,7 +84,8 @@ def train(experiment: Experiment) -> TrainResult:
         run.write(status="finished", finished=datetime.now(UTC).isoformat(timespec="seconds"), test=dict(test))
         for logger in trainer.loggers:
             if isinstance(logger, RunWandbLogger):
-                run.write(wandb_url=logger.experiment.url)
+                if not logger.experiment.offline:
+                    run.write(wandb_url=logger.experiment.url)
                 logger.experiment.finish()
     return TrainResult(run, dict(test))
 
