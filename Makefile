@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= python3.11
 VENV := .venv
 VQVAE := $(VENV)/bin/vqvae
-PIP := $(VENV)/bin/pip --disable-pip-version-check install --quiet --constraint .ci/constraints.txt
+PIP := $(VENV)/bin/pip --disable-pip-version-check install -qq --constraint .ci/constraints.txt
 TRAIN = $(VQVAE) train experiments/$(DATASET)/$(1).yaml trainer.devices=$(DEVICES) seed=$(SEED) $(ARGS)
 
 .DEFAULT_GOAL := help

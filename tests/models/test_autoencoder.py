@@ -191,7 +191,7 @@ class TestLearning:
     def test_vq_learns_a_code_for_every_image(self, build, colours):
         net = build("vq-ema", (3, 8, 8), hidden=16, latent="vector", codebook_size=8, decay=0.5, restart_below=0.2)
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-        for _ in range(300):
+        for _ in range(400):
             train_step(net, colours, optimizer)
         objective = net.eval()(colours)
         assert len(objective.latent.codes.unique()) == 8

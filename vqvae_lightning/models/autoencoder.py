@@ -86,7 +86,7 @@ class Autoencoder(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Mean image (N, C, H, W) in [-1, 1] of latents z (N, D, h, w)."""
-        return self.likelihood.mean(self.decoder(z)).float()
+        return self.likelihood.mean(self.decoder(z.to(next(self.parameters()).dtype))).float()
 
     def forward(self, x: Tensor, beta: float = 1.0) -> Objective:
         """The objective for images x (N, C, H, W) in [-1, 1]; every reduction to a scalar is here.

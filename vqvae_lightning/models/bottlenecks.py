@@ -62,6 +62,7 @@ class Identity(Bottleneck):
         self.in_channels = self.out_channels = latent_dim
 
     def forward(self, h: Tensor) -> Latent:
+        h = at_least_float32(h)
         return Latent(z=h, mean=h, rate=h.new_zeros(h.shape[0]), penalty=h.new_zeros(()))
 
     def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
@@ -81,11 +82,12 @@ class Gaussian(Bottleneck):
         self.in_channels, self.out_channels = 2 * latent_dim, latent_dim
 
     def forward(self, h: Tensor) -> Latent:
-        mean, log_variance = h.chunk(2, dim=1)  # N,D,h,w each
-        noise = randn_rows(mean) if self.training else torch.randn_like(mean)
+        mean, log_variance = at_least_float32(h).chunk(2, dim=1)  # N,D,h,w each
+        # not randn_like: it fills in memory order, and the noise of an image would depend on its layout
+        noise = randn_rows(mean) if self.training else torch.randn(mean.shape, dtype=mean.dtype, device=mean.device)
         z = mean + torch.exp(0.5 * log_variance) * noise
         rate = kl_to_standard_normal(mean, log_variance)  # N
-        return Latent(z=z, mean=mean, rate=rate, penalty=h.new_zeros(()), terms={"kl": rate.detach().mean()})
+        return Latent(z=z, mean=mean, rate=rate, penalty=mean.new_zeros(()), terms={"kl": rate.detach().mean()})
 
     def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
         return torch.randn(n, self.out_channels, *grid, device=device)
@@ -93,7 +95,13 @@ class Gaussian(Bottleneck):
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) in nats, (N, ...) → (N,) summed over all but the first dimension."""
-    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(1)
+    # expm1, and its difference first: near a collapsed posterior exp(l) − 1 − l would cancel to less than 0
+    return 0.5 * (mean.square() + (torch.expm1(log_variance) - log_variance)).flatten(1).sum(1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """x as float32, or float64 if it is that: rates are sums over many small terms."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Quantizer(Bottleneck):

@@ -19,7 +19,7 @@ KMEANS_ITERATIONS = 10
 def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     """Index of the Euclidean-nearest row of codebook (K, D) for each row of z (M, D), int64 (M,).
 
-    Both are float32 or float64. ‖z‖² is the same for every code, so it is left out; of equal codes the lowest
+    Both are float32 or float64. ‖z‖² is the same for every code, so it is left out; of equal scores the lowest
     index wins. Distances are taken from the codebook's mean, so that a common offset costs no precision.
     """
     centre = codebook.mean(0)

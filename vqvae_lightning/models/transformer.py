@@ -72,7 +72,7 @@ class CodeTransformer(nn.Module):
                 nn.init.normal_(parameter, std=0.02 * scale)
 
     def start(self, labels: Tensor | None, n: int) -> Tensor:
-        """The token before the first code, (N, 1, width). Raises ValueError if labels are missing or out of range."""
+        """The token before the first code, (N, 1, width). Raises ValueError if labels are missing."""
         if self.classes == 0:
             return self.start_embedding.weight.expand(n, 1, -1)
         if labels is None:
@@ -135,6 +135,8 @@ class CodeTransformer(nn.Module):
         whose probability reaches p (nucleus sampling, Holtzman et al. 2020). Raises ValueError for values out of range.
         """
         check_sampling(self.codebook_size, temperature, top_k, top_p)
+        if self.classes and labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
+            raise ValueError(f"labels: got {int(labels.min())} to {int(labels.max())}, wanted 0 to {self.classes - 1}")
         was_training = self.training
         self.eval()
         cache, codes, previous = self.new_cache(n), [], None

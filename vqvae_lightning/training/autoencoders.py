@@ -135,7 +135,7 @@ class AutoencoderModule(pl.LightningModule):
     def pictures(self, x: Tensor) -> dict[str, tuple[Tensor, int]]:
         """Named grids to show, for reference images x (N, C, H, W): images in [-1, 1] and how many stand in a row."""
         columns = min(16, x.shape[0])
-        x = x[: x.shape[0] // columns * columns]
+        x = x.to(self.dtype)[: x.shape[0] // columns * columns]
         rows = zip(x.split(columns), self.net(x).reconstruction.split(columns), strict=True)
         return {
             "reconstructions": (torch.cat([images for row in rows for images in row]), columns),  # originals above

@@ -42,6 +42,10 @@ class ReconstructionMetrics(Metric):
         self.sums += torch.stack([term.double() for term in terms])
         self.ssim.update(reconstruction, target)
 
+    def reset(self) -> None:
+        super().reset()
+        self.ssim.reset()  # torchmetrics does not reset a metric inside a metric
+
     def compute(self) -> dict[str, Tensor]:
         count, *sums = self.sums.unbind()
         loss, distortion, rate, mse = (value / count for value in sums)
