@@ -118,7 +118,7 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def stratified_split(labels: np.ndarray[Any, Any], size: int, seed: int) -> np.ndarray[Any, Any]:
-    """Mask (N,) bool of `size` rows that hold each label in its share, drawn from the seed (to within one row, for labels of like size)."""
+    """Mask (N,) bool of `size` rows that hold each label in its share (to a row, for labels of like size)."""
     order = np.random.default_rng(seed).permutation(len(labels))
     # Each row's rank within its label as a fraction: the `size` lowest take the same share of every label.
     fraction = np.empty(len(labels))
