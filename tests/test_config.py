@@ -3,9 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
+from omegaconf import OmegaConf
 
 from vqvae_lightning.config import ConfigError, describe, experiment_from, load_experiment, model_config, plain
 from vqvae_lightning.config.schema import MODEL_CONFIGS, VAEConfig
+from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.training.autoencoders import AUTOENCODERS
+from vqvae_lightning.training.prior import CodePrior
 
 SHIPPED = sorted((Path(__file__).parents[1] / "experiments").glob("*/*.yaml"))
 
@@ -17,9 +22,16 @@ def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file):
     first = file.read_text().splitlines()[0]
     assert first.startswith("# make "), "the first comment is the command, its cost and its result"
     # what is printed is what is read
-    from omegaconf import OmegaConf
-
     assert experiment_from(OmegaConf.create(describe(experiment)), experiment.kind) == experiment
+    # and it can be built
+    dataset = DATASETS[experiment.data.name]
+    if experiment.kind == "prior":
+        tokenizer = {"run": "", "fingerprint": "", "codebook_size": 16, "grid": [2, 2], "dims": 4}
+        module = CodePrior(experiment.model, tokenizer, dataset.classes, experiment.optimizer)
+        assert module.net.nll(torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, dtype=torch.long)).shape == (1, 4)
+    else:
+        module = AUTOENCODERS[experiment.kind](experiment.model, dataset.shape, experiment.optimizer)
+        assert module.net.eval()(torch.zeros(1, *dataset.shape)).reconstruction.shape == (1, *dataset.shape)
 
 
 def test_there_are_experiments_for_every_kind_and_dataset():

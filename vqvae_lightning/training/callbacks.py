@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import rich.progress
 import torch
 from PIL import Image
-from pytorch_lightning.callbacks import Callback, RichProgressBar
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
@@ -95,31 +96,39 @@ class Throughput(Callback):
             module.log("train/images_per_second", steps * self.batch_size / seconds)
 
 
-class PlainProgress(Callback):
-    """One line per validation, for logs and pipes."""
+class Progress(Callback):
+    """One line per validation; on a terminal, also a bar over the optimizer steps."""
+
+    shown = ("loss", "distortion", "rate", "psnr", "perplexity", "codes_used", "bits_per_code")
+
+    def __init__(self) -> None:
+        self.bar = rich.progress.Progress(
+            rich.progress.TextColumn("step {task.completed}/{task.total}"),
+            rich.progress.BarColumn(),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("left"),
+            rich.progress.TimeRemainingColumn(),
+            disable=not sys.stdout.isatty(),
+            transient=True,
+        )
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.started = time.monotonic()
+        if trainer.is_global_zero:
+            self.started = time.monotonic()
+            self.task = self.bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.is_global_zero:
+            self.bar.update(self.task, completed=trainer.global_step)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking:
             return
-        names = ("loss", "distortion", "rate", "psnr", "perplexity", "codes_used", "bits_per_code")
-        values = {name: trainer.callback_metrics.get(f"val/{name}") for name in names}
-        shown = "  ".join(f"{name} {float(value):.4g}" for name, value in values.items() if value is not None)
+        values = {name: trainer.callback_metrics.get(f"val/{name}") for name in self.shown}
+        words = "  ".join(f"{name} {float(value):.4g}" for name, value in values.items() if value is not None)
         seconds = time.monotonic() - self.started
-        print(f"step {trainer.global_step}/{trainer.max_steps}  {seconds:.0f} s  val: {shown}", flush=True)
+        print(f"step {trainer.global_step}/{trainer.max_steps}  {seconds:.0f} s  val: {words}", flush=True)
 
-
-class TerminalProgress(RichProgressBar):
-    """Rich's bar without Lightning's version number."""
-
-    def get_metrics(self, trainer: pl.Trainer, module: pl.LightningModule) -> dict[str, Any]:
-        metrics = super().get_metrics(trainer, module)
-        metrics.pop("v_num", None)
-        return metrics
-
-
-def progress() -> Callback:
-    """A bar on a terminal, plain lines elsewhere."""
-    return TerminalProgress(leave=True) if sys.stdout.isatty() else PlainProgress()
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        self.bar.stop()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, ProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
@@ -19,7 +19,7 @@ from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.storage import hash_path, read_checkpoint, write_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
-from vqvae_lightning.training.callbacks import Pictures, Throughput, progress
+from vqvae_lightning.training.callbacks import Pictures, Progress, Throughput
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
 from vqvae_lightning.training.loading import describe_tokenizer, find_tokenizer, load_tokenizer
 from vqvae_lightning.training.prior import CodePrior
@@ -72,13 +72,13 @@ def train(experiment: Experiment) -> TrainResult:
     trainer = build_trainer(experiment, devices, run)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=str(resumed.last) if resumed else None, weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         run = Run(Path(trainer.strategy.broadcast(str(run.path) if run else "")))
         (test,) = trainer.test(module, datamodule=data, ckpt_path=str(run.best), weights_only=True, verbose=False)
     except BaseException as error:
         if run and trainer.is_global_zero:
-            run.write(status="interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            run.write(status="interrupted" if trainer.interrupted else "failed")
+        if trainer.interrupted:  # Lightning turns Ctrl-C into exit code 1
+            raise KeyboardInterrupt from error
         raise
     if trainer.is_global_zero:
         run.write(status="finished", finished=datetime.now(UTC).isoformat(timespec="seconds"), test=dict(test))
@@ -129,7 +129,7 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
     callbacks: list[Callback] = [
         Pictures(folder / "images"),
         Throughput(experiment.data.batch_size),
-        progress(),
+        Progress(),
         # Two: Lightning's `save_last` beside a monitor keeps the last *best* one instead of the last.
         ModelCheckpoint(folder / "checkpoints", "best", monitor="val/loss", save_top_k=1, enable_version_counter=False),
         ModelCheckpoint(folder / "checkpoints", save_top_k=0, save_last=True, every_n_train_steps=every),
@@ -154,7 +154,7 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
         callbacks=callbacks,
         plugins=[VerifiedCheckpointIO()],
         enable_model_summary=False,
-        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+        enable_progress_bar=False,
         enable_autolog_hparams=False,
     )
 
