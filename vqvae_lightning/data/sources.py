@@ -12,7 +12,6 @@ A source that fails is not asked again in the same call. `root/name` holds the d
 import errno
 import hashlib
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -26,6 +25,7 @@ from typing import IO, Literal
 
 from vqvae_lightning.data import formats
 from vqvae_lightning.data.formats import DataError as DataError
+from vqvae_lightning.storage import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -192,32 +192,25 @@ def _missing(dataset: Dataset, folder: Path) -> list[str]:
     return [name for name in expected if not (folder / name).is_file() or _hash(folder / name) != expected[name]]
 
 
-def _store(dataset: Dataset, folder: Path, scratch: Path, name: str, data: bytes) -> None:
+def _store(dataset: Dataset, folder: Path, name: str, data: bytes) -> None:
     """Put one verified file in place."""
     if len(data) != dataset.sizes[name]:
         raise DataError(f"{name} has {len(data)} bytes, wanted {dataset.sizes[name]}")
     sha256, published = hashlib.sha256(data).hexdigest(), dataset.files[name]
     if published not in (None, sha256):
         raise DataError(f"sha256 of {name} is {sha256}, wanted {published}")
-    _write(folder / name, data, scratch)
+    write_whole(folder / name, data)
     if published is None:
         sums = _expected(dataset, folder) | {name: sha256}
-        _write(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sums if sums[name]).encode(), scratch)
-
-
-def _write(path: Path, data: bytes, scratch: Path) -> None:
-    """Whole or not at all: `scratch` is on the same file system, so the replacement is atomic."""
-    with (scratch / path.name).open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(file.name, path)
+        write_whole(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sums if sums[name]).encode())
 
 
 def _ask(sources: Sequence[Source], dataset: Dataset, folder: Path) -> dict[Source, str]:
     """Ask the sources in turn for what is missing and say why some failed. The caller holds the lock."""
     for stale in folder.glob(".fetch-*"):  # of a process that was killed
         shutil.rmtree(stale)
+    for stale in folder.glob(".*.tmp"):
+        stale.unlink()
     failed: dict[Source, str] = {}
     missing = _missing(dataset, folder)
     for source in sources:
@@ -226,7 +219,7 @@ def _ask(sources: Sequence[Source], dataset: Dataset, folder: Path) -> dict[Sour
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
             try:
                 for name, data in source.fetch(dataset, tuple(missing), folder, Path(scratch)):
-                    _store(dataset, folder, Path(scratch), name, data)
+                    _store(dataset, folder, name, data)
                     missing.remove(name)
             except (DataError, OSError) as error:  # OSError: the exceptions of requests are, too
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
