@@ -2,6 +2,7 @@
 DATASET ?= mnist
 DEVICES ?= auto
 SEED ?= 0
+SEEDS ?= 3
 RUN ?=
 ARGS ?=
 
@@ -12,7 +13,7 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check install -qq --constraint .ci/
 TRAIN = $(VQVAE) train experiments/$(DATASET)/$(1).yaml trainer.devices=$(DEVICES) seed=$(SEED) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train-ae train-vae train-vqvae train-prior sample evaluate compare config check lint test test-slow clean
+.PHONY: help setup data train-ae train-vae train-vqvae train-prior sample evaluate compare study check lint test test-slow clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | awk -F@ '{printf "%-20s %s\n", $$1, $$2}'
@@ -56,6 +57,9 @@ evaluate: $(VENV)/.run  ## test metrics of RUN (default: the newest of DATASET)
 
 compare: $(VENV)/.run  ## all finished runs side by side: a table and runs/compare.html
 	@$(VQVAE) compare $(RUN) $(ARGS)
+
+study: $(VENV)/.run  ## AE, VAE, VQ-VAE and prior on DATASET with SEEDS seeds: train, compare, mean and spread
+	@$(VQVAE) study dataset=$(DATASET) seeds=$(SEEDS) $(ARGS)
 
 check: lint test  ## lint, types and tests: what CI runs
 

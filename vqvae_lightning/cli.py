@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     )
     sub = verb("compare", "several runs as a table and one HTML page")
     sub.add_argument("words", nargs="*", metavar="RUN|key=value", help="run folders (default: all), then settings")
+    sub = verb("study", "every kind of model with several seeds: train, compare, mean and spread")
+    sub.add_argument("words", nargs="*", metavar="key=value", help="dataset=mnist seeds=3, then settings of the runs")
     return top
 
 
@@ -151,7 +153,34 @@ def compare(words: Sequence[str]) -> Any:
     return comparison
 
 
-VERBS = {"train": train, "config": config, "data": data, "evaluate": evaluate, "sample": sample, "compare": compare}
+def study(words: Sequence[str]) -> Any:
+    """`vqvae study dataset=mnist seeds=3`; returns the spreads of the test metrics by kind."""
+    from vqvae_lightning.config import StudyOptions, options
+
+    own = [w for w in words if w.partition("=")[0] in StudyOptions.__dataclass_fields__]
+    chosen = options(StudyOptions, own)
+    from vqvae_lightning.evaluation.compare import compare as compare_runs
+    from vqvae_lightning.evaluation.report import write_report
+    from vqvae_lightning.evaluation.study import print_spreads, spreads
+    from vqvae_lightning.evaluation.study import study as run_study
+
+    runs = run_study(chosen, [w for w in words if w not in own])
+    summary = spreads(runs)
+    print_spreads(summary)
+    page = write_report(compare_runs(runs), runs[0].path.parent / "compare.html")
+    print(f"page      {page.resolve().as_uri()}")
+    return summary
+
+
+VERBS = {
+    "train": train,
+    "config": config,
+    "data": data,
+    "evaluate": evaluate,
+    "sample": sample,
+    "compare": compare,
+    "study": study,
+}
 
 
 def wandb_hint(run: Any) -> str:

@@ -202,6 +202,16 @@ class SampleOptions:
 
 
 @dataclass
+class StudyOptions:
+    """Settings of `vqvae study`; all others go to its runs."""
+
+    dataset: DatasetName = setting("mnist", "dataset")
+    seeds: int = setting(3, "seeds, from 0", at_least=1)
+    runs: str | None = setting(None, "folder of the study's runs; empty: runs/study-<dataset>")
+    experiments: str = setting("experiments", "folder of the experiment files")
+
+
+@dataclass
 class CompareOptions:
     """Settings of `vqvae compare`."""
 

@@ -77,6 +77,8 @@ def train(experiment: Experiment) -> TrainResult:
     except BaseException as error:
         if run and trainer.is_global_zero:
             run.write(status="interrupted" if trainer.interrupted else "failed")
+            if run.last.is_file():
+                print(f"\nstopped at step {trainer.global_step}; to go on: vqvae train resume={run.path}", flush=True)
         if trainer.interrupted:  # Lightning turns Ctrl-C into exit code 1
             raise KeyboardInterrupt from error
         raise
@@ -179,5 +181,6 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
