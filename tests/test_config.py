@@ -61,6 +61,18 @@ def test_there_are_experiments_for_every_kind_and_dataset():
         (["--optimizer.lr=1"], "wanted key=value"),
         (["optimizer.lr"], "wanted key=value"),
         (["model.likelihood.name=bernoulli"], "needs binary pixels"),
+        (
+            ["model.likelihood.name=discretized_logistic", "data.binarize=static"],
+            "discretized_logistic is of 256 grey levels, got data.binarize=static, wanted none",
+        ),
+        (
+            ["kind=vae", "model.importance_samples=5", "model.free_bits=0.5"],
+            "model.importance_samples: got 5 with model.free_bits=0.5, but the importance-weighted bound has no KL "
+            "term; wanted 1, or model.free_bits=0.0",
+        ),
+        (["kind=vae", "model.importance_samples=5", "model.beta=2"], "wanted 1, or model.beta=1.0"),
+        (["kind=vae", "model.importance_samples=5", "model.kl_warmup_steps=9"], "wanted 1, or model.kl_warmup_steps=0"),
+        (["kind=vae", "model.importance_samples=0"], "model.importance_samples: got 0, wanted at least 1"),
         (["data.root=${oc.env:HOME}"], "a config cannot read the environment"),
         (["data.root=${nothing}"], "nothing"),
     ],

@@ -1,6 +1,7 @@
 """The whole path on a few hundred generated images: every kind trains, is found again, sampled and evaluated."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -84,7 +85,57 @@ def test_last_is_the_last_step_and_checkpoints_hold_plain_types(workplace, kind)
 def test_evaluate_gives_what_training_logged(workplace, kind):
     run = run_of(workplace, kind)
     logged = run.info["test"]
-    assert cli.evaluate([str(run.path)]) == pytest.approx(logged, rel=1e-6)
+    measured = cli.evaluate([str(run.path)])
+    assert {name: measured[name] for name in logged} == pytest.approx(logged, rel=1e-6)
+    assert run.info["test"].items() >= measured.items()
+    assert measured["test/distortion"] > 0 or kind != "prior"  # a prior's is its tokenizer's, measured here
+    if kind == "vae":
+        rates = run.info["kl_per_dim"]
+        assert len(rates) == 16
+        assert sum(rates) == pytest.approx(measured["test/rate"], rel=1e-5)
+    else:
+        assert "kl_per_dim" not in run.info
+
+
+def test_evaluate_bounds_the_likelihood_by_importance_sampling(workplace):
+    vae, vqvae = run_of(workplace, "vae"), run_of(workplace, "vqvae")
+    elbo = cli.evaluate([str(vae.path)])
+    one, fifty = (cli.evaluate([str(vae.path), f"iwae_samples={k}"]) for k in (1, 50))
+    assert fifty["test/iwae_samples"] == 50
+    assert fifty["test/iwae_nats"] < one["test/iwae_nats"]
+    assert one["test/iwae_nats"] == pytest.approx(elbo["test/distortion"] + elbo["test/rate"], rel=0.02)
+    assert "test/iwae_bits_per_dim" not in fifty  # of a density
+    assert cli.evaluate([str(vae.path), "iwae_samples=50"]) == fifty  # seeded
+    assert cli.evaluate([str(vae.path), "iwae_samples=2", "split=val"])["val/iwae_samples"] == 2
+    assert vae.info["test"]["test/iwae_samples"] == 50
+    values = cli.evaluate([str(vqvae.path), "iwae_samples=50"])  # nothing is drawn: one sample says all
+    assert values["test/iwae_samples"] == 1
+    assert values["test/iwae_nats"] == pytest.approx(values["test/distortion"] + values["test/rate"], rel=1e-5)
+
+
+def test_grey_levels_have_bits_in_every_kind_with_a_p_of_z(workplace):
+    bits = "model.likelihood={name: discretized_logistic, scale: 0.1, learned: true}"
+    more = {"vae": ["model.kl_warmup_steps=4", "model.free_bits=0.1"], "vqvae": [], "ae": []}
+    for kind, options in more.items():
+        cli.main(train_words(workplace, kind, f"name={kind}-bits", bits, *options))
+    cli.main(train_words(workplace, "prior", "name=prior-bits", f"model.tokenizer={workplace / 'runs' / 'vqvae-bits'}"))
+    assert "test/bits_per_dim" not in run_of(workplace, "ae-bits").info["test"]
+    for kind in ("vae", "vqvae", "prior"):
+        values = cli.evaluate([str(run_of(workplace, f"{kind}-bits").path)])
+        nats = values["test/distortion"] + values["test/rate"]
+        assert values["test/bits_per_dim"] == pytest.approx(nats / (784 * math.log(2)), rel=1e-5), kind
+    tokenizer = run_of(workplace, "vqvae-bits").info["test"]
+    assert values["test/distortion"] == pytest.approx(tokenizer["test/distortion"], rel=1e-6)
+    values = cli.evaluate([str(run_of(workplace, "vae-bits").path), "iwae_samples=3"])
+    assert values["test/iwae_bits_per_dim"] == pytest.approx(values["test/iwae_nats"] / (784 * math.log(2)))
+    betas = [row["train/beta"] for row in run_of(workplace, "vae-bits").metrics() if "train/beta" in row]
+    assert betas == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
+
+
+def test_a_vae_trains_on_the_importance_weighted_bound(workplace):
+    cli.main(train_words(workplace, "vae", "name=iwae", "model.importance_samples=3"))
+    test = run_of(workplace, "iwae").info["test"]
+    assert test["test/loss"] == pytest.approx((test["test/distortion"] + test["test/rate"]) / 784, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", SMALL_KIND)
@@ -161,6 +212,9 @@ def test_a_resumed_run_goes_on_where_it_stopped(workplace):
         (["sample", "PRIOR-RUN", "top_k=17"], "top_k: got 17, wanted 1 to 16"),
         (["sample", "PRIOR-RUN", "temprature=1"], "did you mean temperature?"),
         (["evaluate", "/nowhere"], "is no run folder"),
+        (["evaluate", "AE", "iwae_samples=5"], "an AE has no p(z), so it has no likelihood"),
+        (["evaluate", "PRIOR-RUN", "iwae_samples=5"], "wanted a run of kind vae or vqvae"),
+        (["train", "VQVAE", "model.likelihood.name=discretized_logistic", "data.binarize=dynamic"], "256 grey levels"),
         (["compare", "runs=/nowhere"], "there are no finished runs"),
     ],
 )

@@ -117,16 +117,17 @@ def evaluate(words: Sequence[str]) -> dict[str, float]:
 
 
 def sample(words: Sequence[str]) -> Path:
-    """`vqvae sample RUN temperature=0.9 …`; returns the path of the picture."""
+    """`vqvae sample RUN sampler=mixture …`; returns the path of the picture, of several the first."""
     from vqvae_lightning.config import SampleOptions, options
 
     folders, settings = split_words(words)
     chosen = options(SampleOptions, settings)
     from vqvae_lightning.evaluation.sample import sample as draw
 
-    path = draw(_run(folders, chosen.runs, chosen.dataset), chosen)
-    print(f"picture   {path}")
-    return path
+    paths = draw(_run(folders, chosen.runs, chosen.dataset), chosen)
+    for path in paths:
+        print(f"picture   {path}")
+    return paths[0]
 
 
 def compare(words: Sequence[str]) -> Any:

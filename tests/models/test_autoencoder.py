@@ -166,6 +166,91 @@ def test_has_the_right_gradient(build, kind):
     assert torch.autograd.gradcheck(loss, (x.requires_grad_(), *(v.detach().requires_grad_() for v in values)))
 
 
+class TestFreeBits:
+    def test_the_loss_has_the_charged_rate_and_the_ledger_the_true_one(self, build):
+        net, x, free, beta = build("vae").double(), images().double(), 0.3, 1.7
+        objectives = []
+        for arguments in ((x, beta), (x, beta, free)):
+            torch.manual_seed(1)
+            objectives.append(net(*arguments))
+        plain, charged = objectives
+        assert torch.equal(plain.latent.rate, charged.latent.rate)
+        means = plain.latent.rates.mean(0).flatten().tolist()
+        assert min(means) < free
+        excess = sum(max(free, mean) - mean for mean in means)
+        torch.testing.assert_close(charged.loss - plain.loss, charged.loss.new_tensor(beta * excess / net.dims))
+
+    def test_dimensions_that_are_free_are_moved_by_the_distortion_alone(self, build):
+        net, x = build("vae").double(), images().double()
+        gradients = []
+        for arguments in ((x, 1.0, 1e3), (x, 0.0)):
+            torch.manual_seed(1)
+            net.zero_grad()
+            net(*arguments).loss.backward()
+            gradients.append([p.grad.clone() for p in net.parameters() if p.requires_grad])
+        for free, without in zip(*gradients, strict=True):
+            assert torch.equal(free, without)
+
+
+class TestImportanceWeights:
+    def test_by_hand(self, build):
+        """log p(x|z) + log p(z) − log q(z|x) of each draw, and the loss −log of their mean."""
+        net, x, k = build("vae").double(), images().double(), 6
+        torch.manual_seed(1)
+        log_weights = net.log_weights(x, k)
+        mean, log_variance = net.encoder(x).chunk(2, dim=1)
+        torch.manual_seed(1)
+        expected = []
+        for _ in range(k):
+            z = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, dtype=mean.dtype)
+            log_p = Normal(net.decoder(z), net.likelihood.log_scale.exp()).log_prob(x).flatten(1).sum(1)
+            log_prior = Normal(0.0, 1.0).log_prob(z).flatten(1).sum(1)
+            log_q = Normal(mean, (0.5 * log_variance).exp()).log_prob(z).flatten(1).sum(1)
+            expected.append(log_p + log_prior - log_q)
+        expected = torch.stack(expected)
+        torch.testing.assert_close(log_weights, expected, rtol=0, atol=1e-10)
+        torch.manual_seed(1)
+        objective = net.importance_weighted(x, k)
+        bound = expected.exp().mean(0).log() if expected.min() > -700 else expected.logsumexp(0) - math.log(k)
+        torch.testing.assert_close(objective.loss, -bound.mean() / net.dims, rtol=0, atol=1e-12)
+
+    def test_one_weight_is_the_one_sample_elbo(self, build):
+        """With the same noise, and log p(z) − log q(z|x) in the place of its mean, −rate."""
+        net, x = build("vae").double(), images().double()
+        torch.manual_seed(1)
+        (log_weight,) = net.log_weights(x, 1)
+        torch.manual_seed(1)
+        objective = net(x)
+        torch.manual_seed(1)
+        _, (log_ratio,) = net.bottleneck.draws(net.encoder(x), 1)
+        torch.testing.assert_close(log_weight, log_ratio - objective.distortion, rtol=0, atol=1e-12)
+        torch.manual_seed(1)
+        weighted = net.importance_weighted(x, 1)
+        torch.testing.assert_close(weighted.distortion, objective.distortion, rtol=0, atol=1e-12)
+        torch.testing.assert_close(weighted.reconstruction, objective.reconstruction, rtol=0, atol=1e-12)
+        torch.testing.assert_close(weighted.latent.z, objective.latent.z, rtol=0, atol=1e-12)
+        torch.testing.assert_close(weighted.latent.rate, objective.latent.rate, rtol=0, atol=1e-12)
+
+    @pytest.mark.parametrize("kind", QUANTIZERS)
+    def test_a_quantizers_weights_are_minus_distortion_and_rate(self, build, kind):
+        net, x = build(kind).eval(), images()
+        objective = net(x)
+        weights = net.log_weights(x, 3)
+        assert weights.shape == (3, 3)
+        torch.testing.assert_close(weights, -(objective.distortion + objective.latent.rate).expand(3, 3))
+
+    def test_an_ae_has_none(self, build):
+        with pytest.raises(ValueError, match="no likelihood"):
+            build("ae").log_weights(images(), 2)
+
+    def test_every_parameter_learns_from_them(self, build):
+        net = build("vae", likelihood=LikelihoodConfig(name="discretized_logistic", learned=True))
+        objective = net.importance_weighted(torch.randint(256, (3, 1, 8, 8)) / 127.5 - 1, 4)
+        objective.loss.backward()
+        assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
+        assert not objective.latent.rate.requires_grad
+
+
 class TestLearning:
     def test_ae_overfits_eight_images(self):
         network = NetworkConfig(hidden=32, residual_hidden=16, residual_blocks=1, downsamples=2)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from vqvae_lightning.models.bottlenecks import Gaussian, Identity, kl_to_standard_normal
+from vqvae_lightning.models.bottlenecks import Gaussian, Identity, kl_to_standard_normal, rate_with_free_bits
 from vqvae_lightning.models.quantizers import EMAVectorQuantizer, VectorQuantizer
 
 N, D, K, GRID = 3, 4, 5, (2, 6)
@@ -97,6 +97,39 @@ def test_codes_look_up_to_z_bit_for_bit_in_evaluation(bottleneck, h):
     latent = bottleneck.eval()(h)
     if latent.codes is not None:
         assert torch.equal(bottleneck.lookup(latent.codes), latent.z)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_draws_are_of_z_and_their_log_ratio_averages_to_minus_the_rate(name, bottleneck, h, training):
+    """E_q[log p(z) − log q(z|x)] = −KL for a VAE; −T log K for a quantizer; an AE has no p(z)."""
+    bottleneck.train(training)
+    if not bottleneck.has_prior:
+        with pytest.raises(ValueError, match="no likelihood"):
+            bottleneck.draws(h, 2)
+        return
+    z, log_ratio = bottleneck.draws(h, 4000)
+    latent = bottleneck(h)
+    assert z.shape == (4000, *latent.z.shape)
+    assert log_ratio.shape == (4000, N)
+    assert z.dtype == log_ratio.dtype == torch.float32
+    assert bottleneck.random == (name in RANDOM)
+    error = 4 * log_ratio.std(0) / 4000**0.5 if bottleneck.random else 0
+    assert ((log_ratio.mean(0) + latent.rate).abs() <= error + 1e-4 * latent.rate).all()
+    assert bottleneck.random or torch.equal(z[-1], latent.z)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_draws_do_not_depend_on_how_many_are_made_at_once(bottleneck, h, training):
+    bottleneck.train(training)
+    if bottleneck.has_prior:
+        made = []
+        for parts in ((7,), (3, 4), (1,) * 7):
+            torch.manual_seed(1)
+            z, log_ratio = zip(*[bottleneck.draws(h, k) for k in parts], strict=True)
+            made.append((torch.cat(z), torch.cat(log_ratio)))
+        assert all(torch.equal(a, b) for other in made[1:] for a, b in zip(made[0], other, strict=True))
+        torch.manual_seed(1)
+        assert torch.equal(bottleneck(h).z, made[0][0][0])  # the first draw is the forward pass's
 
 
 @pytest.mark.parametrize("code", [-1, K])
@@ -216,6 +249,32 @@ class TestGaussian:
         torch.testing.assert_close(latent.mean.flatten(1)[0], mean)
         assert ((z.mean(0) - mean).abs() < 5 * deviation / 50_000**0.5).all()
         assert ((z.std(0) / deviation - 1).abs() < 5 / 100_000**0.5).all()
+
+    def test_the_rate_is_the_sum_over_latent_dimensions(self, parameters):
+        mean, log_variance = (p.view(64, 1, 2, 2) for p in parameters)
+        latent = Gaussian(1)(torch.cat([mean, log_variance], dim=1))
+        assert latent.rates.shape == latent.z.shape
+        torch.testing.assert_close(latent.rates.flatten(1).sum(1), latent.rate, rtol=0, atol=1e-12)
+        q = Normal(mean, (0.5 * log_variance).exp())
+        torch.testing.assert_close(latent.rates, kl_divergence(q, Normal(torch.zeros_like(mean), 1.0)))
+
+    def test_log_ratio_is_that_of_torch_distributions(self, parameters):
+        mean, log_variance = (p.view(64, 1, 2, 2) for p in parameters)
+        z, log_ratio = Gaussian(1).draws(torch.cat([mean, log_variance], dim=1), 5)
+        q, p = Normal(mean, (0.5 * log_variance).exp()), Normal(torch.zeros_like(mean), 1.0)
+        expected = (p.log_prob(z) - q.log_prob(z)).flatten(2).sum(2)
+        torch.testing.assert_close(log_ratio, expected, rtol=0, atol=1e-11)
+
+    @pytest.mark.parametrize("free_bits", [0.01, 0.5, 3.0, 100.0])
+    def test_free_bits_charge_each_dimension_at_least_this(self, free_bits):
+        """Σ_d max(λ, mean over the batch of KL_d), by a loop; a dimension below λ has no gradient at all."""
+        rates = (4 * torch.rand(N, D, *GRID, dtype=torch.float64) ** 3).requires_grad_()
+        charged = rate_with_free_bits(rates, free_bits)
+        means = rates.detach().mean(0).flatten().tolist()
+        assert charged.item() == pytest.approx(sum(max(free_bits, mean) for mean in means), rel=1e-12)
+        (gradient,) = torch.autograd.grad(charged, rates)
+        above = (rates.detach().mean(0) > free_bits).double()
+        assert torch.equal(gradient, (above / N).expand_as(gradient))
 
     @settings(max_examples=20, deadline=None)
     @given(d=st.integers(1, 5), h=st.integers(1, 4), w=st.integers(1, 4), seed=st.integers(0, 1000))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal
 
-from vqvae_lightning.models.likelihoods import BernoulliLikelihood, GaussianLikelihood
+from vqvae_lightning.models.likelihoods import BernoulliLikelihood, DiscretizedLogistic, GaussianLikelihood
 
 SHAPE = (3, 2, 4, 5)
 
@@ -60,7 +60,89 @@ def test_bernoulli_is_that_of_torch_distributions(decoded):
     torch.testing.assert_close(BernoulliLikelihood().nll(2 * x - 1, decoded), expected)
 
 
-@pytest.mark.parametrize("likelihood", [GaussianLikelihood(0.4, True), BernoulliLikelihood()])
+LEVELS = torch.arange(256, dtype=torch.float64) * 2 / 255 - 1  # of a pixel
+
+
+def level_nll(likelihood, location, levels=LEVELS):
+    """−log p of each level for one pixel with its logistic at `location`, (256,)."""
+    x = levels.view(-1, 1, 1, 1)
+    return likelihood.nll(x, torch.as_tensor(location, dtype=x.dtype).expand_as(x))
+
+
+class TestDiscretizedLogistic:
+    @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e-3, 0.02, 0.4, 5.0, 1e4])
+    @pytest.mark.parametrize("location", [-40.0, -1.0, -0.998, 0.0, 1 / 255, 0.3, 0.9975, 1.0, 7.0])
+    def test_sums_to_one_over_the_256_levels(self, location, scale):
+        probability = torch.exp(-level_nll(DiscretizedLogistic(scale, False).double(), location))
+        assert abs(probability.sum() - 1) < 1e-12
+
+    @pytest.mark.parametrize("scale", [0.01, 0.4, 3.0])
+    def test_is_the_formula(self, scale):
+        likelihood = DiscretizedLogistic(scale, False).double()
+        s = likelihood.log_scale.exp().item()
+        for location in (-1.3, -1.0, 0.1, 0.99):
+            upper = torch.sigmoid((LEVELS + 1 / 255 - location) / s)
+            lower = torch.sigmoid((LEVELS - 1 / 255 - location) / s)
+            upper[-1], lower[0] = 1.0, 0.0
+            expected, actual = upper - lower, torch.exp(-level_nll(likelihood, location))
+            torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-14)
+
+    @pytest.mark.parametrize("scale", [1e-30, 1e-4, 1e-2, 0.4, 1e3])
+    def test_float32_is_finite_and_close(self, scale):
+        """Every level, at locations near and far: the value and both gradients."""
+        likelihood = DiscretizedLogistic(scale, True)
+        x = (torch.arange(256) / 127.5 - 1).view(-1, 1, 1, 1)
+        assert x.min() == -1
+        assert x.max() == 1
+        for location in (-5.0, -1.0, -0.2, 0.0, 1.0, 60.0):
+            decoded = torch.full_like(x, location, requires_grad=True)
+            nll = likelihood.nll(x, decoded)
+            gradients = torch.autograd.grad(nll.sum(), (decoded, likelihood.log_scale))
+            assert all(torch.isfinite(value).all() for value in (nll, *gradients))
+            assert (nll >= 0).all()
+            if scale >= 1e-2:
+                exact = level_nll(DiscretizedLogistic(scale, False).double(), location)
+                torch.testing.assert_close(nll.detach(), exact.float(), rtol=1e-4, atol=1e-4)
+
+    def test_has_the_right_gradient(self, decoded):
+        likelihood = DiscretizedLogistic(0.05, True).double()
+        x = LEVELS[torch.randint(256, SHAPE)]
+        x[0, 0, 0, :2] = torch.tensor([-1.0, 1.0])
+
+        def nll(decoded, log_scale):
+            return torch.func.functional_call(_Nll(likelihood), {"likelihood.log_scale": log_scale}, (x, decoded))
+
+        log_scale = likelihood.log_scale.detach().clone().requires_grad_()
+        assert torch.autograd.gradcheck(nll, (decoded, log_scale))
+
+    @pytest.mark.parametrize("scale", [1e-6, 1e-3, 0.01, 0.1, 2.0])
+    def test_mean_is_that_of_the_levels(self, scale):
+        likelihood = DiscretizedLogistic(scale, False).double()
+        for location in (-3.0, -1.0, -0.6, 0.123, 0.999, 2.0):
+            expected = (torch.exp(-level_nll(likelihood, location)) * LEVELS).sum()
+            actual = likelihood.mean(torch.tensor(location, dtype=torch.float64))
+            assert abs(actual - expected) < (1e-4 if scale >= 0.01 else 1 / 255 + 1e-9)  # at most half a level
+
+    def test_a_huge_scale_puts_all_on_the_edges(self):
+        nll = level_nll(DiscretizedLogistic(1e4, False).double(), 0.0)
+        torch.testing.assert_close(nll[1:-1], nll[1:2].expand(254), rtol=1e-6, atol=0)
+        torch.testing.assert_close(nll[[0, -1]], torch.full((2,), math.log(2), dtype=torch.float64), rtol=1e-3, atol=0)
+
+
+class _Nll(torch.nn.Module):
+    """A likelihood's nll as a forward pass."""
+
+    def __init__(self, likelihood):
+        super().__init__()
+        self.likelihood = likelihood
+
+    def forward(self, x, decoded):
+        return self.likelihood.nll(x, decoded)
+
+
+@pytest.mark.parametrize(
+    "likelihood", [GaussianLikelihood(0.4, True), BernoulliLikelihood(), DiscretizedLogistic(0.4, True)]
+)
 class TestEvery:
     def test_one_number_per_image_summed_over_its_pixels(self, likelihood):
         x, decoded = torch.sign(torch.randn(SHAPE)), torch.randn(SHAPE)

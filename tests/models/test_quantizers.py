@@ -167,7 +167,7 @@ class TestForward:
             states.append(module.state_dict())
         assert torch.equal(*codes)
         assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-        assert all(value.dtype in (torch.float32, torch.bool) for value in states[1].values())
+        assert all(value.dtype in (torch.float32, torch.bool, torch.int64) for value in states[1].values())
 
 
 class TestMovingAverage:
@@ -287,6 +287,32 @@ class TestUpdate:
             module.update()
             states.append(self.state(module))
         assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+class TestAge:
+    """Steps since a code was last used, by an independent count."""
+
+    @pytest.mark.parametrize("parts", [1, 2])
+    def test_counts_steps_without_use(self, quantizer, parts):
+        module = make(quantizer, decay=0.5)
+        random, expected = np.random.default_rng(0), np.zeros(K, dtype=int)
+        for _ in range(30):
+            codes = random.integers(0, K, 2)
+            for part in module.codebook.detach()[codes].chunk(parts):
+                assert set(module(as_h(part)).codes.flatten().tolist()) <= set(codes.tolist())
+            module.update()
+            used = np.isin(np.arange(K), codes)
+            expected = np.where(used, 0, expected + 1)
+            assert module.age.tolist() == expected.tolist()
+            assert module.diagnostics()["oldest_code"] == expected.max()
+        assert expected.max() > 1
+
+    def test_a_moved_code_is_new(self, quantizer, rows):
+        module = make(quantizer, decay=0.0, restart_below=0.1)
+        module.codebook.data[3:] += 1e3
+        module.age.fill_(7)
+        step(module, rows)
+        assert not module.age.any()
 
 
 class TestRestart:

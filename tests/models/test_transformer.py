@@ -352,3 +352,73 @@ def test_learns_a_constant_grid():
         model.nll(codes, None).mean().backward()
         optimizer.step()
     assert model.nll(codes, None).mean() < 0.01
+
+
+class TestPrefix:
+    @pytest.mark.parametrize("given", [0, 1, 3, 4])
+    def test_the_rest_is_drawn_from_the_exact_conditional(self, build, classes, given):
+        """By brute force over all sequences: p(rest | prefix) = p(prefix, rest) / Σ over every other rest."""
+        k, length, n = 3, 4, 20_000
+        model = build(k, length, classes)
+        labels = with_label(model, 1, n)
+        prefix = torch.tensor([2, 0, 1, 1])[:given]
+        sequences = all_sequences(k, length)
+        joint = torch.exp(-model.nll(sequences, with_label(model, 1, len(sequences))).sum(1)).detach()
+        joint = torch.where((sequences[:, :given] == prefix).all(1), joint, 0)
+        codes = model.generate(n, labels, prefix=prefix.expand(n, -1))
+        assert torch.equal(codes[:, :given], prefix.expand(n, -1))
+        place = (codes * k ** torch.arange(length - 1, -1, -1)).sum(1)
+        observed = torch.bincount(place, minlength=len(sequences)).double()
+        assert (observed[joint == 0] == 0).all()
+        if given < length:
+            assert chi_square_p(observed, n * joint / joint.sum()) > 1e-4
+
+    def test_each_row_goes_on_from_its_own(self, build, classes):
+        model = build(classes=classes)
+        codes, labels = some_codes(model, 4), some_labels(model, 4)
+        together = model.generate(4, labels, temperature=0.0, prefix=codes[:, :3])
+        alone = [
+            model.generate(
+                1, labels if labels is None else labels[i : i + 1], temperature=0.0, prefix=codes[i : i + 1, :3]
+            )
+            for i in range(4)
+        ]
+        assert torch.equal(together, torch.cat(alone))
+
+    def test_greedy_codes_go_on_from_their_own_beginning(self, build, classes):
+        model = build(classes=classes)
+        labels = some_labels(model)
+        whole = model.generate(3, labels, temperature=0.0)
+        for t in range(model.length + 1):
+            assert torch.equal(model.generate(3, labels, temperature=0.0, prefix=whole[:, :t]), whole)
+
+    def test_nothing_given_changes_nothing(self, build, classes):
+        model = build(classes=classes)
+        labels = some_labels(model, 20)
+        drawn = [
+            model.generate(20, labels, generator=torch.Generator().manual_seed(0), **given)
+            for given in ({}, {"prefix": torch.zeros(20, 0, dtype=torch.int64)})
+        ]
+        assert torch.equal(*drawn)
+
+    def test_everything_given_is_returned(self, build, classes):
+        model = build(classes=classes)
+        codes = some_codes(model)
+        assert torch.equal(model.generate(3, some_labels(model), prefix=codes), codes)
+
+    @pytest.mark.parametrize(
+        "prefix",
+        [
+            torch.zeros(3, dtype=torch.int64),
+            torch.zeros(2, 1, dtype=torch.int64),
+            torch.zeros(3, 8, dtype=torch.int64),
+            torch.zeros(3, 1),
+            torch.full((3, 1), 5),
+            torch.full((3, 1), -1),
+        ],
+        ids=["no rows", "too few rows", "too long", "not integer", "code too large", "code negative"],
+    )
+    def test_refuses_what_is_no_prefix(self, build, prefix):
+        model = build(k=5, length=7)
+        with pytest.raises(ValueError, match=r"prefix: got .*, wanted "):
+            model.generate(3, some_labels(model), prefix=prefix)

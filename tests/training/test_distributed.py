@@ -33,7 +33,9 @@ config = {
     "ema": VQVAEConfig(codebook_size=16, latent_dim=4, network=network, restart_below=0.5, decay=0.5),
     "gradient": VQVAEConfig(codebook_size=16, latent_dim=4, network=network, codebook="gradient"),
     "vae": VAEConfig(latent_dim=4, network=network),
+    "free bits": VAEConfig(latent_dim=4, network=network),
 }[kind]
+arguments = (1.0, 0.0136) if kind == "free bits" else ()  # between the means of one dimension on the two ranks
 net = Autoencoder((1, 8, 8), config).double()
 model = DistributedDataParallel(net, forward_sync_buffers=False) if world > 1 else net
 optimizer = torch.optim.Adam(net.parameters(), 1e-3)
@@ -42,7 +44,7 @@ share = 12 // world
 for step in range(steps):
     torch.manual_seed(step)
     optimizer.zero_grad()
-    model(data[step, rank * share : (rank + 1) * share]).loss.backward()
+    model(data[step, rank * share : (rank + 1) * share], *arguments).loss.backward()
     net.bottleneck.update()
     optimizer.step()
 torch.save({k: v.contiguous() for k, v in net.state_dict().items()}, f"{path}-{rank}.pt")
@@ -75,7 +77,7 @@ def states(tmp_path: Path, world: int, kind: str, statistics: str = "summed") ->
     return [torch.load(f"{path}-{rank}.pt", weights_only=True) for rank in range(world)]
 
 
-@pytest.mark.parametrize("kind", ["ema", "gradient", "vae"])
+@pytest.mark.parametrize("kind", ["ema", "gradient", "vae", "free bits"])
 def test_two_ranks_equal_one_process(tmp_path, kind):
     (one,), (first, second) = states(tmp_path, 1, kind), states(tmp_path, 2, kind)
     for name, value in one.items():

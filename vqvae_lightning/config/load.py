@@ -192,3 +192,8 @@ def _check_together(experiment: Experiment) -> None:
         raise ConfigError(
             "model.likelihood.name: bernoulli needs binary pixels, got data.binarize=none, wanted dynamic"
         )
+    if likelihood is not None and likelihood.name == "discretized_logistic" and experiment.data.binarize != "none":
+        raise ConfigError(
+            "model.likelihood.name: discretized_logistic is of 256 grey levels, got "
+            f"data.binarize={experiment.data.binarize}, wanted none"
+        )

@@ -51,10 +51,17 @@ class NetworkConfig:
 class LikelihoodConfig:
     """p(x|z)."""
 
-    name: Literal["gaussian", "bernoulli"] = setting(
-        "gaussian", "distribution of a pixel; bernoulli needs data.binarize"
+    name: Literal["gaussian", "discretized_logistic", "bernoulli"] = setting(
+        "gaussian",
+        "distribution of a pixel: a density, probabilities of the 256 levels (gives bits_per_dim), or of 0 and 1 "
+        "(needs data.binarize)",
     )
-    scale: float = setting(0.4, "standard deviation of gaussian, in units of the pixel range [-1, 1]", above=0)
+    scale: float = setting(
+        0.4,
+        "standard deviation of gaussian, scale of discretized_logistic, in units of the pixel range [-1, 1]; where it "
+        "starts, if learned",
+        above=0,
+    )
     learned: bool = setting(False, "learn the scale")
 
 
@@ -78,6 +85,25 @@ class VAEConfig(AutoencoderConfig):
     """Variational autoencoder."""
 
     beta: float = setting(1.0, "weight of KL(q(z|x) || p(z)) in the loss; 1: loss = -ELBO", at_least=0)
+    kl_warmup_steps: int = setting(0, "steps in which beta rises from 0, in training only", at_least=0)
+    free_bits: float = setting(
+        0.0,
+        "nats that each latent dimension is charged at least (as a mean over the batch), in training only",
+        at_least=0,
+    )
+    importance_samples: int = setting(
+        1, "draws of z per image in training; above 1: loss = -(importance-weighted bound) (IWAE)", at_least=1
+    )
+
+    def __post_init__(self) -> None:
+        given = {"beta": self.beta != 1, "free_bits": self.free_bits, "kl_warmup_steps": self.kl_warmup_steps}
+        others = [name for name, differs in given.items() if differs]
+        if self.importance_samples > 1 and others:
+            raise ConfigError(
+                f"model.importance_samples: got {self.importance_samples} with model.{others[0]}="
+                f"{getattr(self, others[0])}, but the importance-weighted bound has no KL term; wanted 1, or "
+                f"model.{others[0]}={VAEConfig.__dataclass_fields__[others[0]].default}"
+            )
 
 
 @dataclass
@@ -181,6 +207,13 @@ class EvaluateOptions:
     runs: str = setting("runs", "folder that holds the runs, where none is named")
     dataset: DatasetName | None = setting(None, "take the newest run of this dataset, where none is named")
     split: Literal["val", "test"] = setting("test", "split to evaluate")
+    iwae_samples: int = setting(
+        0, "draws of z per image for the importance-weighted bound on log p(x), of vae and vqvae; 0: none", at_least=0
+    )
+    representation: bool = setting(False, "accuracies of classifiers on the latents, of ae, vae and vqvae")
+    representation_images: int = setting(
+        10_000, "train images that those classifiers see; figures compare only where it is the same", at_least=100
+    )
 
 
 @dataclass
@@ -189,8 +222,17 @@ class SampleOptions:
 
     runs: str = setting("runs", "folder that holds the runs, where none is named")
     dataset: DatasetName | None = setting(None, "take the newest run of this dataset, where none is named")
+    show: Literal["samples", "interpolation", "completion"] = setting(
+        "samples",
+        "new images, or what lies between test images (ae, vae), or test images with a new lower half (prior)",
+    )
+    sampler: str | None = setting(
+        None,
+        "ae: normal, gaussian, mixture; vae: normal, mixture; vqvae: uniform, unigram; prior: prior; all: each of "
+        "them; empty: the first",
+    )
     n: int = setting(100, "images", at_least=1, at_most=10_000)
-    columns: int = setting(10, "images in a row of the grid", at_least=1)
+    columns: int = setting(10, "images in a row of the grid; interpolation, completion: n/columns rows", at_least=1)
     label: int | None = setting(None, "class to draw, for a class-conditional prior; empty: a row per class")
     temperature: float = setting(1.0, "of a prior; 0 takes the most likely code", at_least=0)
     top_k: int | None = setting(None, "keep the k most likely codes, of a prior", at_least=1)

@@ -263,7 +263,7 @@ def _notes(rows: Sequence[Row]) -> Iterable[str]:
         )
     if len({str(row.likelihood) for row in rows if row.likelihood}) > 1:
         yield "The runs differ in p(x|z): their distortions are on different scales, and are not ranked."
-    if any(row.kind == "prior" and not row.tokenizer for row in rows):
+    if any(row.kind == "prior" and "distortion" not in row.values for row in rows):
         yield "A prior without distortion: the run of its tokenizer is gone, or was trained again since."
 
 

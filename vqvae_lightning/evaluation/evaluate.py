@@ -1,24 +1,37 @@
 """`evaluate(run)`: the metrics of a run's best checkpoint over a whole split."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 
 from vqvae_lightning.config import EvaluateOptions
+from vqvae_lightning.evaluation.codebook import codes_picture, usage_picture
+from vqvae_lightning.evaluation.information import code_counts, code_information, encoded, prior_savings
+from vqvae_lightning.evaluation.likelihood import check_samples, latent_rates, likelihood_metrics
+from vqvae_lightning.evaluation.representation import check_images, check_representation, representation
+from vqvae_lightning.training.callbacks import write_picture
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.train import build, quieten
 
 
 def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
-    """Metrics of the split, by name; those of the test split are kept in run.json.
+    """Metrics of the split, by name; those of the test split are kept in run.json, and so is a VAE's `kl_per_dim`.
 
     On one device, so that the figure does not depend on how samples are dealt to several. Raises CheckpointError for a
-    damaged checkpoint and DataError if the images cannot be had.
+    damaged checkpoint, DataError if the images cannot be had, and ConfigError for `iwae_samples` of a run without p(x)
+    or `representation` of a run without latents of images, or of more images than there are.
     """
+    check_samples(run, options.iwae_samples)
+    if options.representation:
+        check_representation(run)
     quieten()
-    data, _ = build(run.experiment())
+    data: Any = build(run.experiment())[0]
     data.prepare_data()
     data.setup()
-    module = load_run(run)
+    if options.representation:
+        check_images(data, options.representation_images)
+    module: Any = load_run(run)
     trainer = pl.Trainer(
         devices=1,
         logger=False,
@@ -27,7 +40,33 @@ def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
         enable_model_summary=False,
     )
     step = trainer.test if options.split == "test" else trainer.validate
-    (metrics,) = step(module, datamodule=data, verbose=False)
+    (measured,) = step(module, datamodule=data, verbose=False)
+    metrics = {**measured, **likelihood_metrics(module, data, options.split, dict(measured), options.iwae_samples)}
+    metrics |= code_metrics(run, module, data, options.split, metrics)
+    if options.representation:
+        found = representation(module.net, data, options.split, options.representation_images)
+        metrics |= {f"{options.split}/{name}": value for name, value in found.items()}
     if options.split == "test":
-        run.write(test=dict(metrics))
-    return dict(metrics)
+        run.write(test={**run.info.get("test", {}), **metrics})
+        rates = latent_rates(module, data, "test")
+        if rates is not None:
+            run.write(kl_per_dim=rates)
+    return metrics
+
+
+def code_metrics(run: Run, module: Any, data: Any, split: str, measured: dict[str, float]) -> dict[str, float]:
+    """Information measures of a tokenizer or a prior, by name; {} where there are no codes.
+
+    Of a tokenizer it also writes codes.png and usage.png, of the codes of `split`. `measured` holds what the codes cost
+    under a prior.
+    """
+    if module.kind != "prior" and module.net.bottleneck.codebook_size is None:
+        return {}
+    train, held_out = (code_counts(module, data, name) for name in ("train", split))
+    if module.kind == "prior":
+        found = prior_savings(train, held_out, measured[f"{split}/bits_per_code"])
+    else:
+        found = code_information(train, held_out, split)
+        write_picture(run.images / "codes.png", codes_picture(module.net, held_out, encoded(module, data, split)))
+        write_picture(run.images / "usage.png", usage_picture(held_out, split))
+    return {f"{split}/{name}": value for name, value in found.items()}

@@ -1,46 +1,52 @@
-"""`sample(run)`: images drawn from a run, as one PNG grid."""
+"""`sample(run)`: images drawn from a run, or the grids that show what it has learned, as PNG files."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from vqvae_lightning.config import ConfigError, SampleOptions
+from vqvae_lightning.evaluation.grids import GRIDS, check_grid
+from vqvae_lightning.evaluation.samplers import TrainLatents, draw, sampler_names
 from vqvae_lightning.training.callbacks import grid_image, write_picture
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 
 
-def sample(run: Run, options: SampleOptions) -> Path:
-    """Draws `options.n` images and writes their grid; returns its path.
+def sample(run: Run, options: SampleOptions) -> list[Path]:
+    """Draws what `options` asks for and writes a picture each; returns their paths.
 
-    A class-conditional prior draws a row per class. AE and VAE draw z ~ N(0, I), a VQ-VAE without a prior draws
-    uniform codes. Raises ConfigError for a label or top_k that the model does not have.
+    `samples-seed0.png` is the default sampler's, `samples-<sampler>.png` that of one which is named, and
+    `interpolation.png` and `completion.png` are grids on test images; another seed than 0 ends the latter's names.
+    Raises ConfigError, before anything is loaded, for a sampler or a grid that this kind of run does not have, and for
+    a label or top_k that the model does not have.
     """
+    kind = run.info["kind"]
+    names = sampler_names(kind, options.sampler)
+    if options.show != "samples":
+        check_grid(kind, options.show)
+        if options.sampler:
+            raise ConfigError(f"sampler: got '{options.sampler}', but show={options.show} has none")
+    if options.label is not None and kind != "prior":
+        raise ConfigError(f"label: got {options.label}, but a {kind} has no classes; sample a prior run")
+    if options.out and len(names) > 1:
+        raise ConfigError(f"out: got one file, but sampler=all draws {len(names)} pictures; leave out empty")
+
     module: Any = load_run(run)
     module.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    torch.manual_seed(options.seed)
-    if module.kind == "prior":
-        images = module.sample(
-            _labels(options, module.classes),
-            temperature=options.temperature,
-            top_k=options.top_k,
-            top_p=options.top_p,
-        )
-    else:
-        if options.label is not None:
-            raise ConfigError(f"label: got {options.label}, but a {module.kind} has no classes; sample a prior run")
-        images = module.net.sample(options.n)
-    path = Path(options.out) if options.out else run.images / f"samples-seed{options.seed}.png"
-    write_picture(path, grid_image(images, options.columns))
-    return path
+    if options.show != "samples":
+        images, columns = GRIDS[options.show][1](module, run.experiment(), options)
+        path = Path(options.out) if options.out else run.images / f"{options.show}{_seed(options)}.png"
+        write_picture(path, grid_image(images, columns))
+        return [path]
+    train, paths = TrainLatents(module.net, run.experiment()), []
+    for name in names:
+        file = f"samples-{name}{_seed(options)}.png" if options.sampler else f"samples-seed{options.seed}.png"
+        path = Path(options.out) if options.out else run.images / file
+        write_picture(path, grid_image(draw(module, train, name, options), options.columns))
+        paths.append(path)
+    return paths
 
 
-def _labels(options: SampleOptions, classes: int) -> Tensor:
-    """The class of each image of the grid, (n,): one row after another."""
-    if options.label is not None:
-        if not 0 <= options.label < classes:
-            raise ConfigError(f"label: got {options.label}, wanted 0 to {classes - 1}")
-        return torch.full((options.n,), options.label)
-    return (torch.arange(options.n) // options.columns) % classes
+def _seed(options: SampleOptions) -> str:
+    return f"-seed{options.seed}" if options.seed else ""

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from vqvae_lightning.config import AEConfig, AutoencoderConfig, LikelihoodConfig, VAEConfig, VQVAEConfig
-from vqvae_lightning.models.bottlenecks import Bottleneck, Gaussian, Identity, Latent
-from vqvae_lightning.models.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
+from vqvae_lightning.models.bottlenecks import Bottleneck, Gaussian, Identity, Latent, rate_with_free_bits
+from vqvae_lightning.models.likelihoods import BernoulliLikelihood, DiscretizedLogistic, GaussianLikelihood, Likelihood
 from vqvae_lightning.models.networks import Decoder, Encoder, feature_grid
 from vqvae_lightning.models.quantizers import EMAVectorQuantizer, VectorQuantizer
 
@@ -40,7 +40,8 @@ def build_likelihood(config: LikelihoodConfig) -> Likelihood:
     """The likelihood that `config` names."""
     if config.name == "bernoulli":
         return BernoulliLikelihood()
-    return GaussianLikelihood(config.scale, config.learned)
+    scaled = {"gaussian": GaussianLikelihood, "discretized_logistic": DiscretizedLogistic}[config.name]
+    return scaled(config.scale, config.learned)
 
 
 @dataclass(frozen=True)
@@ -80,26 +81,65 @@ class Autoencoder(nn.Module):
 
     def encode(self, x: Tensor) -> Latent:
         """Latent of images x (N, C, H, W) in [-1, 1]. Raises ValueError on another shape."""
+        return self.bottleneck(self._features(x))
+
+    def _features(self, x: Tensor) -> Tensor:
+        """h (N, bottleneck.in_channels, h, w), what the bottleneck reads. Raises ValueError on another shape."""
         if x.shape[1:] != self.image_shape:
             raise ValueError(f"images: got shape {tuple(x.shape)}, wanted (N, {', '.join(map(str, self.image_shape))})")
-        return self.bottleneck(self.encoder(x.contiguous(memory_format=torch.channels_last)))
+        return self.encoder(x.contiguous(memory_format=torch.channels_last))
 
     def decode(self, z: Tensor) -> Tensor:
         """Mean image (N, C, H, W) in [-1, 1] of latents z (N, D, h, w)."""
         return self.likelihood.mean(self.decoder(z.to(next(self.parameters()).dtype))).float()
 
-    def forward(self, x: Tensor, beta: float = 1.0) -> Objective:
+    def forward(self, x: Tensor, beta: float = 1.0, free_bits: float = 0.0) -> Objective:
         """The objective for images x (N, C, H, W) in [-1, 1]; every reduction to a scalar is here.
 
-        With beta = 1 the loss of a VAE is −ELBO / dims.
+        With beta = 1 the loss of a VAE is −ELBO / dims. With `free_bits`, its latent dimensions are charged this many
+        nats at least: the loss exceeds the ledger by what they are charged beyond their rate.
         """
         latent = self.encode(x)
         decoded = self.decoder(latent.z)
         with torch.autocast(x.device.type, enabled=False):
             decoded = decoded.to(x.dtype)
             distortion = self.likelihood.nll(x, decoded)
-            loss = (distortion + beta * latent.rate).mean() / self.dims + latent.penalty
+            charged = latent.rate  # N
+            if free_bits:
+                assert latent.rates is not None, type(self.bottleneck)
+                charged = rate_with_free_bits(latent.rates, free_bits)  # ()
+            loss = (distortion + beta * charged).mean() / self.dims + latent.penalty
         return Objective(loss, distortion, self.likelihood.mean(decoded), latent)
+
+    def log_weights(self, x: Tensor, k: int) -> Tensor:
+        """log p(x|z_i) + log p(z_i) − log q(z_i|x) in nats, (k, N), for images x (N, C, H, W) and k draws z_i ~ q(z|x).
+
+        The mean of exp of them over draws has the mean p(x), so that log of it bounds log p(x) from below, the closer
+        the more draws (Burda et al. 2016, arXiv 1509.00519, eq. 8); a quantizer's are all the same. k is what fits into
+        memory: draws may be made in several calls. Raises ValueError for an AE, which has no p(z).
+        """
+        return self._weigh(x, self._features(x), k)[0]
+
+    def importance_weighted(self, x: Tensor, k: int) -> Objective:
+        """The objective whose loss is −log of the mean weight of k draws, / dims (Burda et al. 2016, eq. 8), for a VAE.
+
+        Distortion, reconstruction and latent are those of the first draw. Raises ValueError for an AE.
+        """
+        h = self._features(x)
+        log_weights, z, decoded, distortion = self._weigh(x, h, k)
+        loss = -(log_weights.logsumexp(0) - math.log(k)).mean() / self.dims
+        with torch.no_grad():
+            latent = replace(self.bottleneck(h), z=z[0])
+        return Objective(loss, distortion[0], self.likelihood.mean(decoded[0]), latent)
+
+    def _weigh(self, x: Tensor, h: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """log weights (k, N), z (k, N, D, h, w), decoded (k, N, C, H, W) and distortion (k, N) of k draws."""
+        z, log_ratio = self.bottleneck.draws(h, k)
+        decoded = self.decoder(z.flatten(0, 1))  # k·N,C,H,W
+        with torch.autocast(x.device.type, enabled=False):
+            decoded = decoded.to(x.dtype)
+            distortion = self.likelihood.nll(x.repeat(k, 1, 1, 1), decoded).unflatten(0, (k, -1))  # k,N
+        return log_ratio - distortion, z, decoded.unflatten(0, (k, -1)), distortion
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:

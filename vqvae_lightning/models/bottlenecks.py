@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from vqvae_lightning.models.distributed import randn_rows
+from vqvae_lightning.models.distributed import all_reduce_sum, randn_rows, rank_and_world
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Latent:
     penalty: Tensor  # ()       training-only term of the loss, already averaged
     codes: Tensor | None = None  # N,h,w    int64 indices, for quantizers only
     terms: dict[str, Tensor] = field(default_factory=dict)  # () each: named parts to log
+    rates: Tensor | None = None  # N,D,h,w  the rate by latent dimension, where it is a sum over them
 
 
 class Bottleneck(nn.Module, ABC):
@@ -28,6 +29,7 @@ class Bottleneck(nn.Module, ABC):
     ```
     h N,c_in,h,w ──► forward ──► Latent(z N,D,h,w; rate N; penalty; codes)
     n, grid      ──► sample  ──► z n,D,h,w          from the prior that the rate is charged against
+    h N, k       ──► draws   ──► z k,N,D,h,w; log p(z) − log q(z|x) k,N
     ```
     """
 
@@ -35,6 +37,7 @@ class Bottleneck(nn.Module, ABC):
     out_channels: int
     codebook_size: int | None = None  # K, for quantizers
     has_prior: bool = True  # False where the rate is a convention and no likelihood follows from it
+    random: bool = False  # True where z is drawn from q(z|x), so that more draws tighten a bound on log p(x)
 
     @abstractmethod
     def forward(self, h: Tensor) -> Latent:
@@ -44,12 +47,24 @@ class Bottleneck(nn.Module, ABC):
     def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
         """n latents z (n, D, h, w) drawn from p(z)."""
 
+    def draws(self, h: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """k draws z ~ q(z|x) for h (N, in_channels, h, w), (k, N, D, h, w), and log p(z) − log q(z|x) in nats, (k, N).
+
+        The noise of draw i does not depend on k: drawn one after another or at once, they are the same. Raises
+        ValueError where there is no p(z).
+        """
+        raise ValueError(f"draws: {type(self).__name__} has no p(z), so there is no likelihood")
+
     def lookup(self, codes: Tensor) -> Tensor:
         """z (N, D, h, w) of codes (N, h, w). Raises ValueError for a code outside 0 … K−1, or where there are none."""
         raise ValueError(f"codes: {type(self).__name__} has no codebook, wanted a quantizer")
 
     def update(self) -> None:
         """Take over what the forward passes of one optimizer step have seen. Called once per optimizer step."""
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        """Named measures of the state, () each, to log. Asked for after `update`, and only at steps that log."""
+        return {}
 
 
 class Identity(Bottleneck):
@@ -77,17 +92,38 @@ class Gaussian(Bottleneck):
     latent of each image. z is a sample in evaluation too, so that distortion + rate is an unbiased −ELBO there.
     """
 
+    random = True
+
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         self.in_channels, self.out_channels = 2 * latent_dim, latent_dim
 
     def forward(self, h: Tensor) -> Latent:
         mean, log_variance = at_least_float32(h).chunk(2, dim=1)  # N,D,h,w each
+        z = mean + torch.exp(0.5 * log_variance) * self._noise(mean)
+        rates = kl_elements(mean, log_variance)  # N,D,h,w
+        rate = rates.flatten(1).sum(1)  # N
+        return Latent(
+            z=z,
+            mean=mean,
+            rate=rate,
+            penalty=mean.new_zeros(()),
+            terms={"kl": rate.detach().mean()},
+            rates=rates,
+        )
+
+    def _noise(self, mean: Tensor) -> Tensor:
+        """Standard normal noise (N, D, h, w): one draw for each image."""
         # not randn_like: it fills in memory order, and the noise of an image would depend on its layout
-        noise = randn_rows(mean) if self.training else torch.randn(mean.shape, dtype=mean.dtype, device=mean.device)
+        return randn_rows(mean) if self.training else torch.randn(mean.shape, dtype=mean.dtype, device=mean.device)
+
+    def draws(self, h: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        mean, log_variance = at_least_float32(h).chunk(2, dim=1)  # N,D,h,w each
+        noise = torch.stack([self._noise(mean) for _ in range(k)])  # k,N,D,h,w
         z = mean + torch.exp(0.5 * log_variance) * noise
-        rate = kl_to_standard_normal(mean, log_variance)  # N
-        return Latent(z=z, mean=mean, rate=rate, penalty=mean.new_zeros(()), terms={"kl": rate.detach().mean()})
+        # log N(z; 0, I) − log N(z; μ, σ²I): the two constants cancel
+        log_ratio = 0.5 * (noise.square() - z.square() + log_variance).flatten(2).sum(2)  # k,N
+        return z, log_ratio
 
     def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
         return torch.randn(n, self.out_channels, *grid, device=device)
@@ -95,8 +131,25 @@ class Gaussian(Bottleneck):
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) in nats, (N, ...) → (N,) summed over all but the first dimension."""
+    return kl_elements(mean, log_variance).flatten(1).sum(1)
+
+
+def kl_elements(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) in nats, element by element."""
     # expm1, and its difference first: near a collapsed posterior exp(l) − 1 − l would cancel to less than 0
-    return 0.5 * (mean.square() + (torch.expm1(log_variance) - log_variance)).flatten(1).sum(1)
+    return 0.5 * (mean.square() + (torch.expm1(log_variance) - log_variance))
+
+
+def rate_with_free_bits(rates: Tensor, free_bits: float) -> Tensor:
+    """Σ_d max(free_bits, E[rate_d]) in nats per image, (), of rates (N, D, h, w): a dimension is charged this at least.
+
+    The means are over the batch of all ranks, so a dimension below its free bits has no gradient on any of them (Kingma
+    et al. 2016, arXiv 1606.04934, app. C.8, one group per latent dimension). The value is this rank's part: the mean of
+    it over ranks is the sum above.
+    """
+    mean = rates.mean(0)  # D,h,w
+    whole = all_reduce_sum(mean.detach().clone()) / rank_and_world()[1]
+    return torch.where(whole > free_bits, mean, free_bits).sum()
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -113,6 +166,11 @@ class Quantizer(Bottleneck):
         """T log K nats for each image of codes (N, h, w), (N,) in float32."""
         nats = codes.shape[1:].numel() * math.log(self.codebook_size)
         return torch.full((codes.shape[0],), nats, device=codes.device)
+
+    def draws(self, h: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """k times the same z, for q(z|x) is one code sequence: log q = 0, and log p(z) = −T log K."""
+        latent = self(h)
+        return latent.z.expand(k, *latent.z.shape), -latent.rate.expand(k, -1)
 
     def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
         codes = torch.randint(self.codebook_size, (n, *grid), device=device)

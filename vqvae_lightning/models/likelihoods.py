@@ -43,6 +43,38 @@ class GaussianLikelihood(Likelihood):
         return decoded.clamp(-1, 1)
 
 
+class DiscretizedLogistic(Likelihood):
+    """The mass that a logistic at `decoded` puts on each of the 256 pixel levels −1 + 2k/255.
+
+    Level x gets σ((x + 1/255 − μ)/s) − σ((x − 1/255 − μ)/s); the edges −1 and 1 get all that lies beyond them, so that
+    the levels' probabilities sum to one (Salimans et al. 2017, arXiv 1701.05517, eq. 2, one component). One scale s for
+    all pixels, fixed or learned. x must be pixel levels: see `data.binarize`.
+    """
+
+    discrete = True
+
+    def __init__(self, scale: float, learned: bool) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learned)
+
+    def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
+        inverse = torch.exp(-self.log_scale)
+        level = ((x + 1) * 127.5).round()  # 0 … 255: so that two neighbours have the same border, bit for bit
+        # σ(b) − σ(a) = σ(b) σ(−a) (1 − exp(a − b)): no difference of nearly equal numbers, however small the scale
+        below_upper = F.logsigmoid(((2 * level + 1) / 255 - 1 - decoded) * inverse)  # log σ(b)
+        above_lower = F.logsigmoid((decoded - ((2 * level - 1) / 255 - 1)) * inverse)  # log σ(−a)
+        width = torch.log(-torch.expm1(-2 / 255 * inverse))  # (), log(1 − exp(a − b))
+        inner = below_upper + above_lower + width
+        log_p = torch.where(level == 0, below_upper, torch.where(level == 255, above_lower, inner))
+        return -log_p.flatten(1).sum(1)
+
+    def mean(self, decoded: Tensor) -> Tensor:
+        # −1 + ∫ P(X > t) dt over [-1, 1]: the sum over the 256 levels is this integral's midpoint rule
+        scale = torch.exp(self.log_scale)
+        area = F.softplus((decoded + 1) / scale) - F.softplus((decoded - 1) / scale)
+        return (scale * area - 1).clamp(-1, 1)
+
+
 class BernoulliLikelihood(Likelihood):
     """Bernoulli per pixel with logits from the decoder. x must be binary, -1 or 1: see `data.binarize`."""
 

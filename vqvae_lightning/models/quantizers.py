@@ -59,11 +59,13 @@ class CodebookQuantizer(Quantizer):
 
     The codebook starts as the k-means centres of the first training batch. A running `usage` of every code (1 = its
     uniform share 1/K; an average with factor `decay` per step) tells which are dead: a code whose usage falls below
-    `restart_below` moves onto an encoder output of the current batch, drawn at random over all ranks.
+    `restart_below` moves onto an encoder output of the current batch, drawn at random over all ranks. `age` counts the
+    optimizer steps since a code was last used, or moved.
     """
 
     codebook: Tensor  # K,D
     usage: Tensor  # K
+    age: Tensor  # K    int64, the same on every rank
     initialized: Tensor  # ()
 
     def __init__(
@@ -73,6 +75,7 @@ class CodebookQuantizer(Quantizer):
         self.codebook_size, self.in_channels, self.out_channels = codebook_size, latent_dim, latent_dim
         self.commitment, self.decay, self.restart_below = commitment, decay, restart_below
         self.register_buffer("usage", torch.ones(codebook_size))
+        self.register_buffer("age", torch.zeros(codebook_size, dtype=torch.int64))
         self.register_buffer("initialized", torch.tensor(False))
         self._ready = False  # `initialized` once it is known to be true: saves a device sync at every step
         self._seen: list[tuple[Tensor, Tensor]] = []  # (rows M,D; codes M) since the last update
@@ -140,11 +143,16 @@ class CodebookQuantizer(Quantizer):
         counts, sums = packed[:k], packed[k : k + k * d].view(k, d)
         share = counts * (k / counts.sum())  # 1 = the uniform share
         self.usage.lerp_(share.to(self.usage.dtype), 1 - self.decay)
+        self.age.add_(1).masked_fill_(counts > 0, 0)
         self.learn(counts, sums)
         if self.restart_below > 0:
             dead = self.usage < self.restart_below
             self.replace(dead, packed[k + k * d :].view(k, d))
             self.usage.masked_fill_(dead, 1.0)
+            self.age.masked_fill_(dead, 0)
+
+    def diagnostics(self) -> dict[str, Tensor]:
+        return {"oldest_code": self.age.max()}
 
     def _candidates(self) -> Tensor:
         """K rows of the global batch, (K, D): this rank's in their places and zero elsewhere, so that ranks sum to all.

@@ -23,6 +23,7 @@ class Tokenizer:
         self.grid = autoencoder.grid
         self.image_shape = autoencoder.image_shape
         self.dims = autoencoder.dims
+        self.discrete = autoencoder.likelihood.discrete  # whether distortion + rate is a bound in bits per dimension
         self.fingerprint = fingerprint(autoencoder)
 
     @property
@@ -40,6 +41,11 @@ class Tokenizer:
         codes = self._net.encode(x).codes
         assert codes is not None
         return codes.flatten(1)
+
+    @torch.inference_mode()
+    def distortion(self, x: Tensor) -> Tensor:
+        """−log p(x|z) in nats per image (N,) of images x (N, C, H, W) in [-1, 1], with z of their own codes."""
+        return self._net(x).distortion
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:

@@ -128,21 +128,28 @@ class CodeTransformer(nn.Module):
         top_k: int | None = None,
         top_p: float | None = None,
         generator: torch.Generator | None = None,
+        prefix: Tensor | None = None,
     ) -> Tensor:
         """n code sequences (n, T) drawn from p(codes | label), position by position through the cache.
 
         `temperature` 0 takes the most likely code. `top_k` keeps the k most likely codes, `top_p` the smallest set
-        whose probability reaches p (nucleus sampling, Holtzman et al. 2020). Raises ValueError for values out of range.
+        whose probability reaches p (nucleus sampling, Holtzman et al. 2020). With `prefix` (n, t), 0 <= t <= T, the
+        first t codes are those given and the rest is drawn from p(z_t … z_T−1 | prefix, label): exactly, for the
+        model predicts every code from those before it. Raises ValueError for values out of range.
         """
         check_sampling(self.codebook_size, temperature, top_k, top_p)
+        if prefix is None:
+            prefix = torch.empty(n, 0, dtype=torch.int64, device=self.head.weight.device)
+        check_prefix(prefix, n, self.length, self.codebook_size)
         if self.classes and labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
             raise ValueError(f"labels: got {int(labels.min())} to {int(labels.max())}, wanted 0 to {self.classes - 1}")
         was_training = self.training
         self.eval()
         cache, codes, previous = self.new_cache(n), [], None
-        for _ in range(self.length):
-            logits = self.next_logits(previous, labels, n, cache)
-            previous = draw(logits.float(), temperature, top_k, top_p, generator)
+        for t in range(self.length):
+            logits = self.next_logits(previous, labels, n, cache)  # for a given code too: it fills the cache
+            given = t < prefix.shape[1]
+            previous = prefix[:, t] if given else draw(logits.float(), temperature, top_k, top_p, generator)
             codes.append(previous)
         self.train(was_training)
         return torch.stack(codes, dim=1)
@@ -156,6 +163,19 @@ def check_sampling(codebook_size: int, temperature: float, top_k: int | None, to
         raise ValueError(f"top_k: got {top_k}, wanted 1 to {codebook_size}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p: got {top_p}, wanted above 0, at most 1")
+
+
+def check_prefix(prefix: Tensor, n: int, length: int, codebook_size: int) -> None:
+    """Raises ValueError unless prefix is int64 (n, t) with t <= T and codes in 0 … K−1."""
+    if prefix.dim() != 2 or prefix.shape[0] != n or prefix.shape[1] > length or prefix.dtype != torch.int64:
+        raise ValueError(
+            f"prefix: got {prefix.dtype} of shape {tuple(prefix.shape)}, wanted torch.int64 of shape ({n}, t), "
+            f"t at most {length}"
+        )
+    if prefix.numel() and not 0 <= int(prefix.min()) <= int(prefix.max()) < codebook_size:
+        raise ValueError(
+            f"prefix: got codes {int(prefix.min())} to {int(prefix.max())}, wanted 0 to {codebook_size - 1}"
+        )
 
 
 def draw(

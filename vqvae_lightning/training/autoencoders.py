@@ -70,14 +70,18 @@ class AutoencoderModule(pl.LightningModule):
         """Adds a batch to the metrics of `extra_metrics`."""
 
     def beta(self) -> float:
-        """Weight of the rate in the loss at this step."""
+        """Weight of the rate in the loss of validation and test, the same at every step."""
         return 1.0
+
+    def training_objective(self, x: Tensor) -> Objective:
+        """The objective of a training step for images x (N, C, H, W) in [-1, 1]."""
+        return self.net(x, self.beta())
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(batch.seed)  # every draw of this step is then a function of (seed, epoch, batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        objective: Objective = self.net(batch.x, self.beta())
+        objective = self.training_objective(batch.x)
         if logs_now(self):
             mse = (objective.reconstruction.detach() - batch.x).square().mean() / 4  # of pixels in [0, 1]
             values = {
@@ -93,6 +97,9 @@ class AutoencoderModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.net.bottleneck.update()
+        if logs_now(self):
+            diagnostics = self.net.bottleneck.diagnostics()
+            self.log_dict({f"train/{name}": value.float() for name, value in diagnostics.items()})
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         norm = clip_gradients(self.net, self.optimizer_config.clip)
@@ -151,13 +158,26 @@ class AE(AutoencoderModule):
 
 
 class VAE(AutoencoderModule):
-    """Variational autoencoder (Kingma & Welling 2014; β: Higgins et al. 2017); with β = 1 its loss is −ELBO/dims."""
+    """Variational autoencoder (Kingma & Welling 2014; β: Higgins et al. 2017); with β = 1 its loss is −ELBO/dims.
+
+    Warm-up of β, free bits and importance weighting are of training only: val/loss is (distortion + β rate)/dims
+    whatever they are, so runs with and without them compare, and one run before and after its warm-up.
+    """
 
     kind = "vae"
     config_type = VAEConfig
 
     def beta(self) -> float:
         return self.config.beta
+
+    def training_objective(self, x: Tensor) -> Objective:
+        config: VAEConfig = self.config
+        if config.importance_samples > 1:
+            return self.net.importance_weighted(x, config.importance_samples)
+        beta = warmed_up(config.beta, self.trainer.global_step, config.kl_warmup_steps)
+        if config.kl_warmup_steps and logs_now(self):
+            self.log("train/beta", beta)
+        return self.net(x, beta, config.free_bits)
 
     def extra_metrics(self) -> dict[str, Metric]:
         units = self.config.latent_dim * self.net.grid[0] * self.net.grid[1]
@@ -178,6 +198,11 @@ class VQVAE(AutoencoderModule):
 
     def update_extra_metrics(self, metrics: MetricCollection, objective: Objective) -> None:
         metrics["codebook"].update(objective.latent.codes)
+
+
+def warmed_up(beta: float, step: int, warmup_steps: int) -> float:
+    """β after `step` optimizer steps: linear from 0 at the first to `beta` at step `warmup_steps` and after."""
+    return beta * min(1.0, step / warmup_steps) if warmup_steps else beta
 
 
 AUTOENCODERS: dict[str, type[AutoencoderModule]] = {module.kind: module for module in (AE, VAE, VQVAE)}

@@ -1,0 +1,376 @@
+"""Every named sampler draws from what it says; interpolation and completion keep what they were given."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import fake_data
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vqvae_lightning import cli
+from vqvae_lightning.config import ConfigError, SampleOptions, load_experiment
+from vqvae_lightning.data import sources
+from vqvae_lightning.evaluation import grids, samplers
+from vqvae_lightning.evaluation.samplers import SAMPLERS, TrainLatents, draw, fit_gaussian, fit_mixture
+from vqvae_lightning.storage import write_checkpoint
+from vqvae_lightning.training.loading import load_run
+from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.train import build
+
+SMALL_NET = ["model.network.hidden=8", "model.network.residual_hidden=4", "model.network.residual_blocks=1"]
+SMALL_KIND = {
+    "ae": [*SMALL_NET, "model.latent_dim=4"],
+    "vae": [*SMALL_NET, "model.latent_dim=4"],
+    "vqvae": [*SMALL_NET, "model.codebook_size=16", "model.latent_dim=8"],
+    "prior": ["model.layers=1", "model.width=16", "model.heads=2"],
+}
+ALL = [(kind, name) for kind, known in SAMPLERS.items() for name in known]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Generated data in place of MNIST, and a finished, untrained run of every kind: kind → Run."""
+    root = tmp_path_factory.mktemp("samplers")
+    before, threads = dict(sources.DATASETS), torch.get_num_threads()
+    fake_data.install(root / "data")
+    torch.set_num_threads(1)
+    yield {kind: make_run(root, kind) for kind in SMALL_KIND}
+    torch.set_num_threads(threads)
+    sources.DATASETS.update(before)
+
+
+def make_run(root: Path, kind: str, *more: str) -> Run:
+    settings = [f"data.root={root / 'data'}", f"runs={root / 'runs'}", "data.batch_size=20", "data.eval_batch_size=30",
+                "data.validation_size=40", *SMALL_KIND[kind], f"name={kind}", *more]  # fmt: skip
+    if kind == "prior":
+        settings.append(f"model.tokenizer={root / 'runs' / 'vqvae'}")
+    experiment = load_experiment(Path(__file__).parents[2] / "experiments" / "mnist" / f"{kind}.yaml", settings)
+    _, module = build(experiment)
+    if kind == "vqvae":
+        spread_codes(module.net, root / "data")
+    run = Run.create(experiment)
+    run.best.parent.mkdir()
+    write_checkpoint(run.best, {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)})
+    run.write(status="finished", finished=run.info["created"])
+    return run
+
+
+def spread_codes(net, root: Path) -> None:
+    """Puts the codebook where the encoder's outputs are, as training would, so that images differ in their codes."""
+    x = torch.from_numpy(fake_data.images(32, 2)[0])[:, None].float() / 127.5 - 1
+    with torch.no_grad():
+        rows = net.encoder(x).movedim(1, -1).flatten(0, 2)
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+        net.bottleneck.replace(torch.ones(16, dtype=torch.bool), rows[order[:16]])
+
+
+def opened(run: Run):
+    module = load_run(run)
+    return module, TrainLatents(module.net, run.experiment())
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+class TestSamplers:
+    @pytest.mark.parametrize(("kind", "name"), ALL)
+    def test_gives_images(self, runs, kind, name):
+        module, train = opened(runs[kind])
+        images = draw(module, train, name, SampleOptions(n=7))
+        assert images.shape == (7, 1, 28, 28)
+        assert images.dtype == torch.float32
+        assert -1 <= images.min() < images.max() <= 1
+
+    @pytest.mark.parametrize(("kind", "name"), ALL)
+    def test_a_seed_gives_one_result_whatever_was_drawn_before(self, runs, kind, name):
+        same, again, other = (
+            draw(*opened(runs[kind]), name, SampleOptions(n=5, seed=seed, temperature=5.0)) for seed in (1, 1, 2)
+        )
+        assert torch.equal(same, again)
+        assert not torch.equal(same, other)
+
+    @pytest.mark.parametrize(("kind", "name"), [(k, n) for k, n in ALL if n in ("normal", "uniform", "prior")])
+    def test_those_that_are_not_fitted_read_no_images(self, runs, kind, name):
+        module, _ = opened(runs[kind])
+        draw(module, None, name, SampleOptions(n=2))
+
+    def test_the_default_is_what_the_module_draws_by_itself(self, runs):
+        for kind in ("ae", "vae", "vqvae"):
+            module, train = opened(runs[kind])
+            (name,) = samplers.sampler_names(kind, None)
+            torch.manual_seed(3)
+            expected = module.net.sample(6)
+            assert torch.equal(draw(module, train, name, SampleOptions(n=6, seed=3)), expected)
+
+    def test_parts_are_one_whole(self, runs, monkeypatch):
+        module, train = opened(runs["ae"])
+        whole = draw(module, train, "gaussian", SampleOptions(n=7))
+        monkeypatch.setattr(samplers, "BATCH", 3)
+        parts = draw(module, train, "gaussian", SampleOptions(n=7))
+        torch.testing.assert_close(whole, parts, rtol=0, atol=1e-5)
+
+    def test_a_row_per_class_or_the_class_that_is_named(self):
+        options = SampleOptions(n=7, columns=3)
+        assert samplers.labels_of(options, 10).tolist() == [0, 0, 0, 1, 1, 1, 2]
+        assert samplers.labels_of(replace(options, label=4), 10).tolist() == [4] * 7
+
+
+class TestTrainLatents:
+    def test_are_those_of_the_first_training_images_unaugmented(self, runs, monkeypatch):
+        monkeypatch.setattr(samplers, "TRAIN_IMAGES", 50)  # within a batch: 30 and 20
+        module, train = opened(runs["ae"])
+        data, _ = build(runs["ae"].experiment())
+        data.setup()
+        with torch.no_grad():
+            expected = module.net.encode(data.references("train", 50)).z
+        torch.testing.assert_close(train.encoded[0], expected)
+
+    def test_all_of_them_where_there_are_fewer(self, runs):
+        module, train = opened(runs["vqvae"])
+        assert train.codes.shape == (280, *module.net.grid)
+        assert len(train.codes.unique()) > 4
+
+    def test_of_a_vae_are_samples_and_leave_the_random_state(self, runs):
+        module, train = opened(runs["vae"])
+        torch.manual_seed(0)
+        before = torch.random.get_rng_state()
+        z = train.encoded[0]
+        assert torch.equal(torch.random.get_rng_state(), before)
+        assert torch.equal(TrainLatents(module.net, runs["vae"].experiment()).encoded[0], z)
+        data, _ = build(runs["vae"].experiment())
+        data.setup()
+        with torch.no_grad():
+            mean = module.net.encode(data.references("train", 280)).mean
+        spread = (z - mean).std()  # an untrained encoder says σ ≈ 1
+        assert 0.5 < spread < 2
+
+    def test_a_grid_too_large_for_a_covariance_is_refused_before_anything_is_encoded(self, runs, tmp_path):
+        root = Path(runs["ae"].experiment().data.root).parent
+        run = make_run(root, "ae", "name=ae-grid", "model.latent=grid", "model.latent_dim=11", f"runs={tmp_path}")
+        module, train = opened(run)
+        with pytest.raises(ConfigError, match="of 539 latent numbers is too large, wanted at most 512"):
+            draw(module, train, "gaussian", SampleOptions(n=2))
+        assert "encoded" not in vars(train)
+
+    def test_a_small_grid_is_one_row(self, runs, tmp_path):
+        root = Path(runs["ae"].experiment().data.root).parent
+        run = make_run(root, "ae", "name=ae-grid", "model.latent=grid", "model.latent_dim=2", f"runs={tmp_path}")
+        module, train = opened(run)
+        assert train.rows.shape == (280, 2 * 7 * 7)
+        rows = train.rows[:3]
+        expected = samplers.decode(module.net, train.encoded[0][:3])
+        torch.testing.assert_close(samplers.decode_rows(module.net, rows), expected)
+        assert draw(module, train, "gaussian", SampleOptions(n=2)).shape == (2, 1, 28, 28)
+
+
+class TestFits:
+    def test_a_gaussian_is_recovered(self):
+        torch.manual_seed(0)
+        mean = torch.tensor([3.0, -1.0, 0.5], dtype=torch.float64)
+        factor = torch.tensor([[2.0, 0, 0], [1.0, 0.5, 0], [-1.0, 0.3, 0.1]], dtype=torch.float64)
+        rows = mean + torch.randn(50_000, 3, dtype=torch.float64) @ factor.T
+        fit = fit_gaussian(rows)
+        torch.testing.assert_close(fit.means[0], mean, rtol=0, atol=0.05)
+        torch.testing.assert_close(fit.factors[0] @ fit.factors[0].T, factor @ factor.T, rtol=0.03, atol=0.03)
+        sample = fit.sample(50_000)
+        torch.testing.assert_close(sample.mean(0), rows.mean(0), rtol=0, atol=0.05)
+        torch.testing.assert_close(sample.T.cov(), rows.T.cov(), rtol=0.03, atol=0.03)
+
+    def test_a_dimension_that_never_varies_stays_put(self):
+        rows = torch.randn(100, 3, dtype=torch.float64)
+        rows[:, 1] = 4.0
+        sample = fit_gaussian(rows).sample(50)
+        torch.testing.assert_close(sample[:, 1], torch.full((50,), 4.0, dtype=torch.float64))
+
+    def test_one_dimension(self):
+        assert fit_gaussian(torch.randn(100, 1, dtype=torch.float64)).sample(5).shape == (5, 1)
+
+    def test_fewer_rows_than_dimensions(self):
+        rows = torch.randn(10, 40, dtype=torch.float64)
+        sample = fit_gaussian(rows).sample(2000)
+        torch.testing.assert_close(sample.T.cov(), rows.T.cov(), rtol=0, atol=0.35)
+
+    def test_a_mixture_stays_near_its_blobs(self):
+        torch.manual_seed(0)
+        blobs = torch.tensor([[-10.0, 0.0], [10.0, 5.0]], dtype=torch.float64)
+        which = (torch.arange(2000) >= 500).long()  # a quarter, three quarters
+        rows = blobs[which] + 0.3 * torch.randn(2000, 2, dtype=torch.float64)
+        for components in (2, 10):
+            sample = fit_mixture(rows, components).sample(4000)
+            distance, nearest = torch.cdist(sample, blobs).min(1)
+            assert distance.max() < 2  # one Gaussian would fill the 20 between them
+            assert abs((nearest == 1).double().mean() - 0.75) < 0.03
+
+    def test_the_fit_has_a_seed_of_its_own(self):
+        rows = torch.randn(300, 3, dtype=torch.float64)
+        torch.manual_seed(1)
+        one = fit_mixture(rows, 3)
+        torch.manual_seed(2)
+        assert torch.equal(one.means, fit_mixture(rows, 3).means)
+
+    def test_unigram_codes_have_the_train_histogram_in_every_place(self, runs, monkeypatch):
+        module, train = opened(runs["vqvae"])
+        seen = []
+        lookup = module.net.bottleneck.lookup
+        monkeypatch.setattr(module.net.bottleneck, "lookup", lambda codes: seen.append(codes) or lookup(codes))
+        draw(module, train, "unigram", SampleOptions(n=400))
+        (codes,) = seen
+        assert codes.shape == (400, 7, 7)
+        expected = torch.bincount(train.codes.flatten(), minlength=16).double()
+        for drawn in (codes, codes[:, 0, 0], codes[:, 3, 3]):
+            observed = torch.bincount(drawn.flatten(), minlength=16).double()
+            assert chi_square_p(observed, drawn.numel() * expected / expected.sum()) > 1e-4
+
+
+def chi_square_p(observed, expected):
+    """P(a larger statistic) of Pearson's test, with the cells of expectation below 5 merged into one."""
+    assert (observed[expected == 0] == 0).all()
+    small = expected < 5
+    observed, expected = (torch.cat([x[~small], x[small].sum()[None]]) for x in (observed, expected))
+    kept = expected > 0
+    statistic = ((observed - expected).square()[kept] / expected[kept]).sum()
+    return torch.special.gammaincc((kept.sum() - 1) / 2, statistic / 2)
+
+
+class TestInterpolation:
+    @pytest.mark.parametrize("kind", ["ae", "vae"])
+    def test_ends_are_reconstructions_between_originals(self, runs, kind):
+        module, _ = opened(runs[kind])
+        images, columns = grids.interpolation(module, runs[kind].experiment(), SampleOptions(n=30, columns=10))
+        assert images.shape == (3 * columns, 1, 28, 28)
+        rows = images.unflatten(0, (3, columns))
+        with torch.no_grad():
+            for original, end in ((rows[:, 0], rows[:, 1]), (rows[:, -1], rows[:, -2])):
+                reconstruction = module.net.decode(module.net.encode(original).mean)
+                torch.testing.assert_close(end, reconstruction, rtol=0, atol=1e-5)
+
+    def test_the_latents_lie_on_a_line_in_equal_steps(self, runs, monkeypatch):
+        module, _ = opened(runs["ae"])
+        monkeypatch.setattr(module.net, "decode", lambda z: z)
+        left, right = torch.rand(2, 3, 1, 28, 28) * 2 - 1
+        z = grids.interpolate(module.net, left, right, 5)[..., 0, 0]  # 3,5,D
+        steps = z.diff(dim=1)
+        torch.testing.assert_close(steps, steps[:, :1].expand_as(steps), rtol=1e-4, atol=1e-5)
+
+    def test_pairs_are_of_two_classes_and_change_with_the_seed(self, runs):
+        experiment = runs["ae"].experiment()
+        images, labels = grids.examples(experiment, torch.tensor([0, 1, 1, 11]), 0)
+        assert labels.tolist() == [0, 1, 1, 1]
+        assert len(images.flatten(1).unique(dim=0)) == 4
+        assert torch.equal(images, grids.examples(experiment, torch.tensor([0, 1, 1, 11]), 0)[0])
+        assert not torch.equal(images, grids.examples(experiment, torch.tensor([0, 1, 1, 11]), 1)[0])
+
+    def test_repeats_images_of_a_class_that_has_too_few(self, runs):
+        images, labels = grids.examples(runs["ae"].experiment(), torch.zeros(20, dtype=torch.int64), 0)
+        assert set(labels.tolist()) == {0}
+        assert len(images.flatten(1).unique(dim=0)) == 7  # of 64 generated test images
+
+
+class TestCompletion:
+    def complete(self, runs, **settings):
+        module, _ = opened(runs["prior"])
+        seen = {}
+        decode = module.tokenizer.decode
+        module.tokenizer.decode = lambda codes: seen.update(codes=codes) or decode(codes)
+        options = SampleOptions(n=20, columns=10, **settings)
+        images, columns = grids.completion(module, runs["prior"].experiment(), options)
+        return module, images.unflatten(0, (2, columns)), seen["codes"].unflatten(0, (2, columns - 2))
+
+    def test_the_upper_codes_are_those_of_the_masked_image(self, runs):
+        module, rows, codes = self.complete(runs)
+        kept = module.tokenizer.encode(rows[:, 1])[:, : 3 * 7]
+        assert torch.equal(codes[:, :, : 3 * 7], kept[:, None].expand(-1, grids.COMPLETIONS, -1))
+        assert len(codes[0].unique(dim=0)) > 1  # the rest is drawn
+        assert len(kept.unique(dim=0)) == 2  # and each row has its own image
+
+    def test_a_row_is_original_masked_and_completions(self, runs):
+        module, rows, codes = self.complete(runs)
+        original, masked = rows[:, 0], rows[:, 1]
+        assert torch.equal(masked[:, :, :14], original[:, :, :14])
+        assert (masked[:, :, 14:] == -1).all()
+        assert torch.equal(rows[:, 2:].flatten(0, 1), module.tokenizer.decode(codes.flatten(0, 1)))
+
+    def test_nothing_below_the_cut_reaches_the_codes(self, runs, monkeypatch):
+        module, rows, codes = self.complete(runs)
+        whole = module.tokenizer.encode(rows[:, 0])[:, : 3 * 7]
+        assert not torch.equal(whole, codes[:, 0, : 3 * 7])  # unmasked, the upper codes do see below the cut
+        examples = grids.examples
+
+        def other_below(*arguments):
+            x, labels = examples(*arguments)
+            x[:, :, 14:] = torch.rand_like(x[:, :, 14:]) * 2 - 1
+            return x, labels
+
+        monkeypatch.setattr(grids, "examples", other_below)
+        _, _, changed = self.complete(runs)
+        assert torch.equal(codes, changed)
+
+    def test_the_label_chooses_the_images(self, runs, monkeypatch):
+        labels = []
+        examples = grids.examples
+        monkeypatch.setattr(grids, "examples", lambda *a: labels.append(a[1].tolist()) or examples(*a))
+        self.complete(runs)
+        self.complete(runs, label=7)
+        assert labels == [[0, 1], [7, 7]]
+
+    def test_background_of_colours_is_the_mean_of_the_upper_half(self):
+        x = torch.rand(2, 3, 5, 4)
+        masked = grids.mask_lower_half(x)
+        assert torch.equal(masked[:, :, :2], x[:, :, :2])
+        torch.testing.assert_close(masked[:, :, 2:], x[:, :, :2].mean((2, 3), keepdim=True).expand(2, 3, 3, 4))
+
+
+class TestCommand:
+    @pytest.mark.parametrize("kind", SAMPLERS)
+    def test_all_writes_a_grid_for_each_as_if_it_were_named(self, runs, kind, capsys):
+        run, names = runs[kind], list(SAMPLERS[kind])
+        cli.sample([str(run.path), "sampler=all", "n=4"])
+        assert [line.split("/")[-1] for line in capsys.readouterr().out.splitlines()] == [
+            f"samples-{name}.png" for name in names
+        ]
+        together = [(run.images / f"samples-{name}.png").read_bytes() for name in names]
+        alone = [cli.sample([str(run.path), f"sampler={name}", "n=4"]).read_bytes() for name in names]
+        assert together == alone
+        assert cli.sample([str(run.path), "n=4"]).read_bytes() == alone[0]
+        assert len(set(together)) == len(names)
+
+    @pytest.mark.parametrize(("kind", "show", "columns"), [("vae", "interpolation", 12), ("prior", "completion", 6)])
+    def test_grids_are_files_of_the_run(self, runs, kind, show, columns):
+        run = runs[kind]
+        words = [str(run.path), f"show={show}", "n=20"]
+        path, again, other = (cli.sample([*words, f"seed={seed}"]) for seed in (0, 0, 1))
+        assert path == again == run.images / f"{show}.png"
+        assert other == run.images / f"{show}-seed1.png"
+        assert pixels(path).shape == (2 * (2 * 30 + 2), 2 * (columns * 30 + 2))
+        before = path.read_bytes()
+        assert cli.sample(words).read_bytes() == before != other.read_bytes()
+
+    @pytest.mark.parametrize(
+        ("kind", "words", "line"),
+        [
+            ("vae", ["sampler=mixtur"], "sampler: got 'mixtur', but a vae run has normal, mixture;"),
+            ("vae", ["sampler=gaussian"], "but a vae run has normal, mixture;"),
+            ("vqvae", ["sampler=normal"], "but a vqvae run has uniform, unigram;"),
+            ("prior", ["sampler=mixture"], "but a prior run has prior;"),
+            ("ae", ["sampler=all", "out=x.png"], "out: got one file, but sampler=all draws 3 pictures"),
+            ("vqvae", ["show=interpolation"], "needs a run of kind ae or vae, got one of kind vqvae"),
+            ("prior", ["show=interpolation"], "needs a run of kind ae or vae, got one of kind prior"),
+            ("ae", ["show=completion"], "needs a run of kind prior, got one of kind ae"),
+            ("ae", ["show=interpolation", "sampler=normal"], "but show=interpolation has none"),
+            ("ae", ["show=interpolation", "label=1"], "has no classes"),
+            ("prior", ["show=completion", "label=10"], "label: got 10, wanted 0 to 9"),
+            ("ae", ["show=samplers"], "show: "),
+        ],
+    )
+    def test_mistakes_are_one_line_and_write_nothing(self, runs, kind, words, line, capsys):
+        before = sorted(runs[kind].path.rglob("*"))
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["sample", str(runs[kind].path), *words])
+        error = capsys.readouterr().err.strip()
+        assert stop.value.code == 2
+        assert line in error
+        assert "\n" not in error
+        assert sorted(runs[kind].path.rglob("*")) == before

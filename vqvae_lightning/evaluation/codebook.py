@@ -1,0 +1,100 @@
+"""Pictures of a codebook: what every code looks like and what it stands for, and how often each is used."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.training.callbacks import grid_image
+
+COLUMNS, SHOWN = 32, 512  # codes in a row, and at most
+AROUND = 3  # cells of the latent grid that a patch spans, where the grid has as many
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 1000, 460, 90, 30, 80, 70  # of the usage picture, pixels
+INK, PALE, BAR, LINE = "#333333", "#dddddd", "#4269d0", "#c0392b"
+
+
+@torch.inference_mode()
+def codes_picture(net: Autoencoder, counts: Tensor, encoded: Iterable[tuple[Tensor, Tensor]]) -> Image.Image:
+    """The codes from the most used on, two patches each, of 3 × 3 cells: above, the code; below, what it stands for.
+
+    Above: the middle of the image that the decoder makes of a latent filled with this code alone. Below: the mean of
+    all image patches in whose middle the encoder put this code; grey where it never did. `counts` (K,) sort them,
+    `encoded` brings images (N, C, H, W) in [-1, 1] with their codes (N, h, w). At most 512 codes are shown.
+    """
+    device = next(net.parameters()).device
+    order = counts.argsort(descending=True, stable=True)[:SHOWN]
+    columns = min(COLUMNS, len(order))
+    height, width = net.grid
+    around = AROUND if min(net.grid) >= AROUND else 1
+    cell = net.image_shape[1] // height, net.image_shape[2] // width
+    alone = torch.cat(
+        [
+            net.decode(net.bottleneck.lookup(codes.to(device).view(-1, 1, 1).expand(-1, height, width))).cpu()
+            for codes in order.split(columns)
+        ]
+    )
+    top, left = (height - around) // 2 * cell[0], (width - around) // 2 * cell[1]
+    alone = alone[:, :, top : top + around * cell[0], left : left + around * cell[1]]
+    means = mean_patches(encoded, counts.numel(), cell, around)[order]
+    blank = torch.zeros(-len(order) % columns, *means.shape[1:])  # grey: fills up the last row
+    rows = zip(*(torch.cat([patches, blank]).split(columns) for patches in (alone, means)), strict=True)
+    return grid_image(torch.cat([patches for row in rows for patches in row]), columns)
+
+
+def mean_patches(encoded: Iterable[tuple[Tensor, Tensor]], k: int, cell: tuple[int, int], around: int) -> Tensor:
+    """Mean patch (K, C, around · cell) of the images around the places of each of k codes; 0 for a code without any.
+
+    `cell` is the height and width in pixels of a place of the latent grid. Beyond its edge an image repeats its last
+    pixels.
+    """
+    size, edge = (around * cell[0], around * cell[1]), (around // 2 * cell[0], around // 2 * cell[1])
+    sums, counts = torch.zeros(()), torch.zeros(k)
+    for x, codes in encoded:
+        padded = F.pad(x, (edge[1], edge[1], edge[0], edge[0]), mode="replicate")
+        windows = padded.unfold(2, size[0], cell[0]).unfold(3, size[1], cell[1])  # N,C,h,w,size
+        patches = windows.movedim(1, 3).reshape(codes.numel(), -1)  # N·h·w,C·size
+        batch = torch.zeros(k, patches.shape[1]).index_add_(0, codes.flatten(), patches)
+        sums, counts = sums + batch, counts + torch.bincount(codes.flatten(), minlength=k)
+    return (sums / counts.clamp_min(1)[:, None]).view(k, -1, *size)
+
+
+def usage_picture(counts: Tensor, split: str) -> Image.Image:
+    """How often each code occurs in a split, as bars on a logarithmic scale, most used first; counts (K,)."""
+    sorted_counts, k, total = counts.sort(descending=True).values.tolist(), counts.numel(), int(counts.sum())
+    share = counts.double() / total
+    perplexity = math.exp(-torch.special.xlogy(share, share).sum().item())
+    canvas = Image.new("RGB", (WIDTH, HEIGHT), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(18)
+    right, floor, plot = WIDTH - RIGHT, HEIGHT - BOTTOM, WIDTH - LEFT - RIGHT
+    decades = max(1, math.ceil(math.log10(max(2, sorted_counts[0]))))
+
+    def level(count: float) -> float:  # the scale starts at half an occurrence, so that one occurrence is seen
+        return floor - math.log10(2 * count) / math.log10(2 * 10**decades) * (floor - TOP)
+
+    for power in range(decades + 1):
+        y = level(10**power)
+        draw.line((LEFT, y, right, y), fill=PALE)
+        draw.text((LEFT - 10, y), f"{10**power:,}", fill=INK, font=font, anchor="rm")
+    gap = 1 if plot >= 4 * k else 0
+    for x in range(plot):  # by pixel, so that any number of codes fits
+        rank = x * k // plot
+        if sorted_counts[rank] and not (gap and (x + 1) * k // plot > rank):
+            draw.line((LEFT + x, level(sorted_counts[rank]), LEFT + x, floor), fill=BAR)
+    draw.line((LEFT, floor, right, floor), fill=INK)
+    for quarter in range(5):
+        tick = LEFT + plot * quarter / 4
+        draw.line((tick, floor, tick, floor + 6), fill=INK)
+        draw.text((tick, floor + 10), f"{k * quarter / 4:,.0f}", fill=INK, font=font, anchor="ma")
+    draw.text((LEFT + plot / 2, HEIGHT - 12), "codes, most used first", fill=INK, font=font, anchor="mb")
+    draw.text((12, 12), f"times used in the {split} split (log scale)", fill=INK, font=font)
+    summary = f"{(counts > 0).sum():,} of {k:,} codes used, perplexity {perplexity:.1f}"
+    draw.text((right, 12), summary, fill=INK, font=font, anchor="ra")
+    y = level(max(total / k, 0.5))
+    for x in range(LEFT, right, 12):
+        draw.line((x, y, x + 6, y), fill=LINE, width=2)
+    draw.text((right, 40), f"dashes: all alike, {total / k:,.4g} times", fill=LINE, font=font, anchor="ra")
+    return canvas

@@ -1,0 +1,92 @@
+"""How well labels can be read from the latents of an autoencoder: a linear probe and nearest neighbours.
+
+One protocol for AE, VAE and VQ-VAE, so that their figures compare; none of them has seen a label.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+from vqvae_lightning.config import ConfigError
+from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.data.loader import EvalLoader, derive_seed
+from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.training.runs import Run
+
+NEIGHBOURS = 10
+INVERSE_PENALTY, ITERATIONS = 0.1, 100  # of the probe: C of the L2 penalty, and L-BFGS steps at most
+
+Array = np.ndarray[Any, Any]
+
+
+def check_representation(run: Run) -> None:
+    """Raises ConfigError for a run without latents of images."""
+    if run.info["kind"] == "prior":
+        raise ConfigError(f"representation: {run.path} is a prior; it sees codes, wanted an ae, vae or vqvae run")
+
+
+def check_images(data: ImageDataModule, images: int) -> None:
+    """Raises ConfigError if the train split holds fewer images than are asked for."""
+    found = len(data.splits["train"][0])
+    if images > found:
+        raise ConfigError(f"representation_images: got {images}, but there are only {found} training images")
+
+
+def representation(net: Autoencoder, data: ImageDataModule, split: str, images: int) -> dict[str, float]:
+    """Accuracies, 0 to 1, on all images of `split` of classifiers that saw the latents of `images` train images.
+
+    A latent is E[z|x] (`Latent.mean`), flattened to D · h · w numbers. The train images are the first of a permutation
+    of the train split that depends on its size alone.
+
+    - `probe_accuracy`: multinomial logistic regression on standardised latents, L2 penalty with C = 0.1, at most 100
+      steps of L-BFGS from 0;
+    - `knn_accuracy`: the vote of the 10 nearest train latents, Euclidean distance in the latents' own units.
+
+    Figures compare only for the same number of train images, which is kept beside them as `representation_images`; the
+    default, 10,000, is the protocol. Raises ConfigError for more images than there are.
+    """
+    check_images(data, images)
+    generator = torch.Generator().manual_seed(derive_seed("representation"))
+    rows = torch.randperm(len(data.splits["train"][0]), generator=generator)[:images]
+    x, labels = data.splits["train"]
+    loader = EvalLoader(x[rows], labels[rows], data.config.eval_batch_size, data.seed, 0, 1)
+    found = accuracies(*latents(net, data, loader), *latents(net, data, data.eval_loader(split)))
+    return {**found, "representation_images": float(images)}
+
+
+@torch.inference_mode()
+def latents(net: Autoencoder, data: ImageDataModule, loader: EvalLoader) -> tuple[Array, Array]:
+    """Flattened latents (N, D · h · w) float32 and labels (N,) of all images of a loader."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = net.eval().to(device)
+    means, labels = [], []
+    for batch in loader:
+        x = data.scale(batch._replace(x=batch.x.to(device))).x
+        means.append(net.encode(x).mean.flatten(1).float().cpu().numpy())
+        labels.append(batch.labels.numpy())
+    return np.concatenate(means), np.concatenate(labels)
+
+
+def accuracies(train_z: Array, train_labels: Array, z: Array, labels: Array) -> dict[str, float]:
+    """Accuracies on latents z (M, F) of the two classifiers fitted to train_z (N, F), N at least 10.
+
+    On one thread: the numbers then do not depend on the machine's cores, and where other work runs on them, L-BFGS on
+    two threads was measured at ten times the time.
+    """
+    from sklearn.exceptions import ConvergenceWarning  # takes a second to import
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_PENALTY, max_iter=ITERATIONS))
+    neighbours = KNeighborsClassifier(NEIGHBOURS, algorithm="brute")
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of steps is part of the protocol
+        return {
+            "probe_accuracy": float(probe.fit(train_z, train_labels).score(z, labels)),
+            "knn_accuracy": float(neighbours.fit(train_z, train_labels).score(z, labels)),
+        }

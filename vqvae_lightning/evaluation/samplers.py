@@ -1,0 +1,206 @@
+"""Named samplers: the ways to draw images from a finished run, those that work and those that theory says cannot.
+
+```
+                    ┌── normal, uniform: the p(z) of the rate ───────────────┐
+ train images ──► z ┴── gaussian, mixture, unigram: fitted after training ───┴──► z or codes ──► Decoder ──► images
+ label ──► CodePrior ── prior: P(codes | label) ──► codes ──► Tokenizer ───────────────────────────────────► images
+```
+
+A sampler fitted after training ("ex-post density estimation", Ghosh et al. 2020, arXiv 1903.12436) replaces the p(z)
+that the model was trained with; what it draws says nothing about that p(z), and the ledger does not count it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqvae_lightning.config import ConfigError, Experiment, SampleOptions
+from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.bottlenecks import Latent
+
+TRAIN_IMAGES = 10_000  # of the training split, its first: enough for a fit, seconds on a CPU
+LARGEST_LATENT = 512  # D·h·w: a full covariance has D·h·w squared entries
+COMPONENTS = 10
+BATCH = 500  # images decoded at once
+
+
+class TrainLatents:
+    """What an autoencoder makes of the first TRAIN_IMAGES training images, encoded in evaluation mode when first asked.
+
+    Images are not augmented. Of a VAE, z is one sample of q(z|x) per image, not its mean: the fit is then to the
+    aggregate posterior, which is what the decoder was trained on. Raises DataError if the images cannot be had.
+    """
+
+    def __init__(self, net: Autoencoder, experiment: Experiment) -> None:
+        self.net, self.experiment = net, experiment
+
+    @cached_property
+    def encoded(self) -> tuple[Tensor, Tensor | None]:
+        """z (N, D, h, w) and codes (N, h, w), or None without a codebook; on the CPU, the same at every call."""
+        data = ImageDataModule(self.experiment.data, self.experiment.seed)
+        data.prepare_data()
+        data.setup()
+        device = next(self.net.parameters()).device
+        latents: list[Latent] = []
+        with torch.random.fork_rng(), torch.inference_mode():
+            torch.manual_seed(0)
+            batches = islice(data.eval_loader("train"), -(-TRAIN_IMAGES // data.config.eval_batch_size))
+            for batch in batches:
+                latents.append(self.net.encode(data.scale(batch._replace(x=batch.x.to(device))).x))
+        z = torch.cat([latent.z.cpu() for latent in latents])[:TRAIN_IMAGES]
+        codes = [latent.codes.cpu() for latent in latents if latent.codes is not None]
+        return z, torch.cat(codes)[:TRAIN_IMAGES] if codes else None
+
+    @property
+    def rows(self) -> Tensor:
+        """z as float64 rows (N, D·h·w). Raises ConfigError where they are too long for a full covariance."""
+        height, width = self.net.grid
+        size = self.net.bottleneck.out_channels * height * width
+        if size > LARGEST_LATENT:
+            raise ConfigError(
+                f"sampler: a full covariance of {size} latent numbers is too large, wanted at most {LARGEST_LATENT}; "
+                "use sampler=normal, or train with model.latent=vector"
+            )
+        return self.encoded[0].flatten(1).double()
+
+    @property
+    def codes(self) -> Tensor:
+        """Codes (N, h, w) int64."""
+        codes = self.encoded[1]
+        assert codes is not None  # the table offers samplers of codes only where there are codes
+        return codes
+
+
+@dataclass(frozen=True)
+class GaussianMixture:
+    """Σ_m weight_m · N(mean_m, factor_m factor_mᵀ) over rows of length D, in float64."""
+
+    weights: Tensor  # M
+    means: Tensor  # M,D
+    factors: Tensor  # M,D,D
+
+    def sample(self, n: int) -> Tensor:
+        """n rows (n, D), by torch's global random state."""
+        component = torch.multinomial(self.weights, n, replacement=True)  # n
+        rows = torch.randn(n, self.means.shape[1], dtype=self.means.dtype)
+        for m, (mean, factor) in enumerate(zip(self.means, self.factors, strict=True)):
+            rows[component == m] = mean + rows[component == m] @ factor.T
+        return rows
+
+
+def fit_gaussian(rows: Tensor) -> GaussianMixture:
+    """The Gaussian with the mean and the covariance of float64 rows (N, D), N at least 2."""
+    covariance = torch.atleast_2d(rows.T.cov())
+    return GaussianMixture(torch.ones(1, dtype=rows.dtype), rows.mean(0)[None], square_root(covariance)[None])
+
+
+def fit_mixture(rows: Tensor, components: int = COMPONENTS) -> GaussianMixture:
+    """A mixture of full-covariance Gaussians fitted to float64 rows (N, D) by EM, started at k-means.
+
+    The settings of Ghosh et al. 2020 (RAE): 10 components, tolerance 1e-3, at most 2000 iterations. The fit has a seed
+    of its own, so that the seed of a picture changes what is drawn, not what it is drawn from.
+    """
+    from sklearn.mixture import GaussianMixture as Fit  # takes a second to import
+
+    fit = Fit(components, covariance_type="full", tol=1e-3, max_iter=2000, random_state=0).fit(rows.numpy())
+    factors = torch.stack([square_root(torch.from_numpy(covariance)) for covariance in fit.covariances_])
+    return GaussianMixture(torch.from_numpy(fit.weights_), torch.from_numpy(fit.means_), factors)
+
+
+def square_root(covariance: Tensor) -> Tensor:
+    """A (D, D) with A Aᵀ = covariance (D, D), which may be singular: a latent that never varies has no variance."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp_min(0).sqrt()
+
+
+# A sampler makes options.n images (n, C, H, W) in [-1, 1] of a module; `train` is encoded only if it is looked at.
+Sampler = Callable[[Any, TrainLatents, SampleOptions], Tensor]
+
+
+def own_prior(module: Any, train: TrainLatents, options: SampleOptions) -> Tensor:
+    """z from the p(z) that the bottleneck charges its rate against; for an AE, N(0, I), which nothing made true."""
+    net: Autoencoder = module.net
+    return decode(net, net.bottleneck.sample(options.n, net.grid, module.device))
+
+
+def gaussian(module: Any, train: TrainLatents, options: SampleOptions) -> Tensor:
+    """z from one Gaussian with the mean and the covariance of the training latents."""
+    return decode_rows(module.net, fit_gaussian(train.rows).sample(options.n))
+
+
+def mixture(module: Any, train: TrainLatents, options: SampleOptions) -> Tensor:
+    """z from a mixture of Gaussians fitted to the training latents."""
+    return decode_rows(module.net, fit_mixture(train.rows).sample(options.n))
+
+
+def unigram(module: Any, train: TrainLatents, options: SampleOptions) -> Tensor:
+    """Codes drawn one by one from their histogram over the training images: the shares are right, no place is."""
+    net: Autoencoder = module.net
+    counts = torch.bincount(train.codes.flatten(), minlength=int(net.bottleneck.codebook_size or 0))
+    codes = torch.multinomial(counts.double(), options.n * train.codes[0].numel(), replacement=True)
+    codes = codes.view(options.n, *train.codes.shape[1:])  # n,h,w
+    return decode(net, net.bottleneck.lookup(codes.to(module.device)))
+
+
+def prior(module: Any, train: TrainLatents, options: SampleOptions) -> Tensor:
+    """Codes from the learned prior P(codes | label), a row of the grid per class."""
+    parts = [module.sample(part, **sampling(options)) for part in labels_of(options, module.classes).split(BATCH)]
+    return torch.cat(parts)
+
+
+# kind of run → its samplers by name, the default first
+SAMPLERS: dict[str, dict[str, Sampler]] = {
+    "ae": {"normal": own_prior, "gaussian": gaussian, "mixture": mixture},
+    "vae": {"normal": own_prior, "mixture": mixture},
+    "vqvae": {"uniform": own_prior, "unigram": unigram},
+    "prior": {"prior": prior},
+}
+
+
+def sampler_names(kind: str, name: str | None) -> list[str]:
+    """The samplers that `name` means for a kind of run: one, `all` of them, or the default. Raises ConfigError."""
+    known = list(SAMPLERS[kind])
+    if name not in (None, "all", *known):
+        raise ConfigError(f"sampler: got '{name}', but a {kind} run has {', '.join(known)}; wanted one of them, or all")
+    return known if name == "all" else [name or known[0]]
+
+
+def draw(module: Any, train: TrainLatents, name: str, options: SampleOptions) -> Tensor:
+    """options.n images (n, C, H, W) in [-1, 1] of one of the samplers of the module's kind, the same for a seed.
+
+    Raises ConfigError for a latent too long to be fitted, and for a label or top_k that a prior does not have.
+    """
+    torch.manual_seed(options.seed)
+    return SAMPLERS[module.kind][name](module, train, options)
+
+
+def decode(net: Autoencoder, z: Tensor) -> Tensor:
+    """Mean images (N, C, H, W) in [-1, 1] of latents z (N, D, h, w), a part of them at a time."""
+    with torch.inference_mode():
+        return torch.cat([net.decode(part) for part in z.split(BATCH)])
+
+
+def decode_rows(net: Autoencoder, rows: Tensor) -> Tensor:
+    """Mean images (N, C, H, W) in [-1, 1] of latents as rows (N, D·h·w) on the CPU."""
+    z = rows.view(len(rows), -1, *net.grid)  # N,D,h,w
+    return decode(net, z.float().to(next(net.parameters()).device))
+
+
+def sampling(options: SampleOptions) -> dict[str, Any]:
+    """What `CodeTransformer.generate` is told."""
+    return {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
+
+
+def labels_of(options: SampleOptions, classes: int) -> Tensor:
+    """The class of each image of the grid, (n,): one row after another. Raises ConfigError for a label that is none."""
+    if options.label is not None:
+        if not 0 <= options.label < classes:
+            raise ConfigError(f"label: got {options.label}, wanted 0 to {classes - 1}")
+        return torch.full((options.n,), options.label)
+    return (torch.arange(options.n) // options.columns) % classes
