@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqvae_lightning.data.loader import EvalLoader, TrainLoader, derive_seed
+from vqvae_lightning.data.loader import EvalLoader, TrainLoader, derive_seed, seed_torch
 
 ROWS = 37
 X, LABELS = 10 * torch.arange(ROWS)[:, None], 100 * torch.arange(ROWS)
@@ -134,3 +134,13 @@ class TestDeriveSeed:
     def test_depends_on_every_part_and_their_order(self):
         seeds = [derive_seed(*parts) for parts in [(0,), (1,), (0, 1), (1, 0), (0, "a"), (0, "b"), (0, 1, 2), (0, 12)]]
         assert len(set(seeds)) == len(seeds)
+
+
+def test_seeding_gives_torchs_draws_and_queues_nothing():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    queued = len(torch.cuda._queued_calls)
+    for seed in (1, 2, 5):
+        seed_torch(seed)
+    assert torch.equal(torch.rand(3), expected)
+    assert len(torch.cuda._queued_calls) == queued

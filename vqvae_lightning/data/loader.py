@@ -23,6 +23,18 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def seed_torch(seed: int) -> None:
+    """`torch.manual_seed`, fit for every step.
+
+    Without a GPU that function appends a formatted traceback to a list at every call, for the GPU that may still come:
+    a millisecond and some kilobytes a step, for ever.
+    """
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
 class Order:
     """Which rows each batch of an epoch holds. Lightning calls `set_epoch` before it iterates."""
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
-from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.data.loader import Batch, seed_torch
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.runs import Run
@@ -36,7 +36,7 @@ def iwae_bound(net: Autoencoder, batches: Iterable[Batch], samples: int, chunk: 
     """
     total, images = 0.0, 0
     for batch in batches:
-        torch.manual_seed(batch.seed)
+        seed_torch(batch.seed)
         n = batch.x.shape[0]
         total += log_mean_weight(net, batch.x, samples, chunk or max(1, IMAGES_PER_PASS // n)).sum().item()
         images += n

@@ -17,7 +17,7 @@ from vqvae_lightning.config import (
     model_config,
     plain,
 )
-from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.data.loader import Batch, seed_torch
 from vqvae_lightning.models.autoencoder import Autoencoder, ImageShape, Objective
 from vqvae_lightning.training.metrics import ActiveUnits, CodebookUsage, ReconstructionMetrics
 from vqvae_lightning.training.optimization import clip_gradients, configure_adamw, logs_now
@@ -78,7 +78,7 @@ class AutoencoderModule(pl.LightningModule):
         return self.net(x, self.beta())
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        torch.manual_seed(batch.seed)  # every draw of this step is then a function of (seed, epoch, batch)
+        seed_torch(batch.seed)  # every draw of this step is then a function of (seed, epoch, batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         objective = self.training_objective(batch.x)
@@ -107,10 +107,10 @@ class AutoencoderModule(pl.LightningModule):
             self.log("train/gradient_norm", norm)
 
     def on_validation_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        torch.manual_seed(batch.seed)
+        seed_torch(batch.seed)
 
     def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        torch.manual_seed(batch.seed)
+        seed_torch(batch.seed)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluation_step("val", batch)

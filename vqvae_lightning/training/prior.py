@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from vqvae_lightning.config import OptimizerConfig, PriorConfig, model_config, plain
-from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.data.loader import Batch, seed_torch
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.models.transformer import CodeTransformer
 from vqvae_lightning.training.metrics import CodebookUsage, Mean
@@ -75,7 +75,7 @@ class CodePrior(pl.LightningModule):
         return self
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        torch.manual_seed(batch.seed + self.global_rank)  # dropout: a function of (seed, epoch, batch, rank)
+        seed_torch(batch.seed + self.global_rank)  # dropout: a function of (seed, epoch, batch, rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         nll = self.net.nll(batch.x.long(), self._labels(batch))  # N,T
