@@ -61,9 +61,9 @@ class CodeDataModule(pl.LightningDataModule):
         for split in ("train", "val", "test"):
             parts, labels = [], []
             for mirrored in (False, True) if split == "train" and self.images.config.flip else (False,):
-                for batch in self.images.eval_loader(split):
-                    x = self.images.scale(batch._replace(x=batch.x.to(device))).x
-                    parts.append(self.tokenizer.encode(x.flip(-1) if mirrored else x).cpu().int())
+                for batch in self.images.batches(split, device):
+                    x = batch.x.flip(-1) if mirrored else batch.x
+                    parts.append(self.tokenizer.encode(x).cpu().int())
                     labels.append(batch.labels)
             arrays[f"{split}_codes"] = torch.cat(parts).numpy()
             arrays[f"{split}_labels"] = torch.cat(labels).numpy()

@@ -1,5 +1,6 @@
 """ImageDataModule: MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100 as uint8 in memory, scaled on the device."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,12 @@ class ImageDataModule(pl.LightningDataModule):
     def eval_loader(self, split: str, rank: int = 0, world: int = 1) -> EvalLoader:
         """Every image of a split once, in order."""
         return EvalLoader(*self.splits[split], self.config.eval_batch_size, self.seed, rank, world)
+
+    def batches(self, split: str, device: torch.device) -> Iterator[Batch]:
+        """Every image of a split once, in order, on `device` and float (N, C, H, W) in [-1, 1], not augmented."""
+        self.setup()
+        for batch in self.eval_loader(split):
+            yield self.scale(batch._replace(x=batch.x.to(device)))
 
     def references(self, split: str, n: int) -> Tensor:
         """The first n images of a split, float32 (n, C, H, W) in [-1, 1], to be looked at."""

@@ -89,6 +89,5 @@ def encoded(module: Any, data: ImageDataModule, split: str) -> Iterator[tuple[Te
     """The images x (N, C, H, W) in [-1, 1] of a whole split and their codes (N, h, w) under a tokenizer, on the CPU."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = module.net.eval().to(device)
-    for batch in data.eval_loader(split):
-        x = data.scale(batch._replace(x=batch.x.to(device))).x
-        yield x.cpu(), net.encode(x).codes.cpu()
+    for batch in data.batches(split, device):
+        yield batch.x.cpu(), net.encode(batch.x).codes.cpu()

@@ -1,7 +1,7 @@
 """What a run says about log p(x), in nats and bits: bounds over a whole split, and where a VAE spends its rate."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -93,13 +93,13 @@ def likelihood_metrics(
     values: dict[str, float] = {}
     if isinstance(data, CodeDataModule):
         tokenizer = data.tokenizer.to(device)
-        values["distortion"] = mean_distortion(tokenizer, _images(data.images, split, device))
+        values["distortion"] = mean_distortion(tokenizer, data.images.batches(split, device))
         if tokenizer.discrete:
             values["bits_per_dim"] = bits_per_dim(values["distortion"] + measured[f"{split}/rate"], tokenizer.dims)
     elif samples:
         net: Autoencoder = module.to(device).eval().net
         used = samples if net.bottleneck.random else 1
-        values["iwae_nats"] = -iwae_bound(net, _images(data, split, device), used)
+        values["iwae_nats"] = -iwae_bound(net, data.batches(split, device), used)
         values["iwae_samples"] = float(used)
         if net.likelihood.discrete:
             values["iwae_bits_per_dim"] = bits_per_dim(values["iwae_nats"], net.dims)
@@ -111,16 +111,9 @@ def latent_rates(module: Any, data: ImageDataModule | CodeDataModule, split: str
     if isinstance(data, CodeDataModule):
         return None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return kl_per_dim(module.to(device).eval().net, _images(data, split, device))
+    return kl_per_dim(module.to(device).eval().net, data.batches(split, device))
 
 
 def bits_per_dim(nats: float, dims: int) -> float:
     """Nats per image as bits for each of its C·H·W values."""
     return nats / (dims * math.log(2))
-
-
-def _images(data: ImageDataModule, split: str, device: torch.device) -> Iterator[Batch]:
-    """Every image of a split once, float (N, C, H, W) in [-1, 1], as validation and test see them."""
-    data.setup()
-    for batch in data.eval_loader(split):
-        yield data.scale(batch._replace(x=batch.x.to(device)))

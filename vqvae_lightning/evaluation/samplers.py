@@ -50,9 +50,8 @@ class TrainLatents:
         latents: list[Latent] = []
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(0)
-            batches = islice(data.eval_loader("train"), -(-TRAIN_IMAGES // data.config.eval_batch_size))
-            for batch in batches:
-                latents.append(self.net.encode(data.scale(batch._replace(x=batch.x.to(device))).x))
+            for batch in islice(data.batches("train", device), -(-TRAIN_IMAGES // data.config.eval_batch_size)):
+                latents.append(self.net.encode(batch.x))
         z = torch.cat([latent.z.cpu() for latent in latents])[:TRAIN_IMAGES]
         codes = [latent.codes.cpu() for latent in latents if latent.codes is not None]
         return z, torch.cat(codes)[:TRAIN_IMAGES] if codes else None
