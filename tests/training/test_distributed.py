@@ -48,6 +48,9 @@ for step in range(steps):
     net.bottleneck.update()
     optimizer.step()
 torch.save({k: v.contiguous() for k, v in net.state_dict().items()}, f"{path}-{rank}.pt")
+if world > 1:  # gloo's threads must have ended before the interpreter does
+    dist.barrier()
+    dist.destroy_process_group()
 """
 
 
