@@ -77,7 +77,7 @@ class Evil:
 
 def test_a_pickle_that_would_run_code_runs_nothing(tmp_path):
     canary, path = tmp_path / "canary", tmp_path / "evil.ckpt"
-    for data in (pickle.dumps(Evil(canary)), None):
+    for data in (pickle.dumps(Evil(canary), protocol=2), None):
         if data is None:
             write_checkpoint(path, {"state_dict": Evil(canary)})
         else:
