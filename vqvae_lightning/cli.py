@@ -73,7 +73,7 @@ def train(words: Sequence[str]) -> Any:
     result = run_training(experiment)
     if is_first_process():
         run = result.run
-        print("\n" + "\n".join(f"{name:24s} {value:.4g}" for name, value in sorted(result.test.items())))
+        print("\n" + "\n".join(f"{name:30s} {value:.4g}" for name, value in sorted(result.test.items())))
         print(f"\nrun       {run.path}")
         for picture in run.pictures():
             print(f"picture   {picture}")
@@ -111,7 +111,7 @@ def evaluate(words: Sequence[str]) -> dict[str, float]:
 
     run = _run(folders, chosen.runs, chosen.dataset)
     metrics = run_evaluation(run, chosen)
-    print("\n".join(f"{name:24s} {value:.4g}" for name, value in sorted(metrics.items())))
+    print("\n".join(f"{name:30s} {value:.4g}" for name, value in sorted(metrics.items())))
     print(f"\nrun       {run.path}")
     return metrics
 
