@@ -1,6 +1,5 @@
 """The whole path on a few hundred generated images: every kind trains, is found again, sampled and evaluated."""
 
-import json
 import math
 import subprocess
 import sys
@@ -183,6 +182,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(workplace):
     cli.main(train_words(workplace, "vqvae", "name=whole", "trainer.steps=9", *schedule))
     cli.main(train_words(workplace, "vqvae", "name=part", *schedule))
     part = run_of(workplace, "part")
+    wandb_id = part.info["wandb_id"]
     cli.main(["train", f"resume={part.path}", "trainer.steps=9"])
     whole = run_of(workplace, "whole")
     a, b = (torch.load(run.last, weights_only=True) for run in (whole, part))
@@ -191,7 +191,10 @@ def test_a_resumed_run_goes_on_where_it_stopped(workplace):
         assert torch.equal(tensor, b["state_dict"][name]), name
     losses = [{row["step"]: row["train/loss"] for row in run.metrics() if "train/loss" in row} for run in (whole, part)]
     assert losses[0] == losses[1]
-    assert part.info["wandb_id"] == json.loads((part.path / "run.json").read_text())["wandb_id"]
+    assert part.info["wandb_id"] == wandb_id
+    sessions = list((part.path / "wandb").glob("offline-run-*"))
+    assert len(sessions) == 2
+    assert all(f"-{wandb_id}" in session.name for session in sessions)  # of one second, the later ends in "-1"
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def train(words: Sequence[str]) -> Any:
     result = run_training(experiment)
     if is_first_process():
         run = result.run
-        print("\n" + "\n".join(f"{name:30s} {value:.4g}" for name, value in sorted(result.test.items())))
+        print_metrics(result.test)
         print(f"\nrun       {run.path}")
         for picture in run.pictures():
             print(f"picture   {picture}")
@@ -111,7 +111,7 @@ def evaluate(words: Sequence[str]) -> dict[str, float]:
 
     run = _run(folders, chosen.runs, chosen.dataset)
     metrics = run_evaluation(run, chosen)
-    print("\n".join(f"{name:30s} {value:.4g}" for name, value in sorted(metrics.items())))
+    print_metrics(metrics)
     print(f"\nrun       {run.path}")
     return metrics
 
@@ -137,14 +137,11 @@ def compare(words: Sequence[str]) -> Any:
     folders, settings = split_words(words)
     chosen = options(CompareOptions, settings)
     from vqvae_lightning.evaluation.compare import compare as compare_runs
-    from vqvae_lightning.evaluation.compare import print_table
     from vqvae_lightning.evaluation.report import write_report
+    from vqvae_lightning.evaluation.table import print_table
     from vqvae_lightning.training.runs import Run, find_runs
 
     runs = [Run.open(folder) for folder in folders] or find_runs(chosen.runs, dataset=chosen.dataset)
-    for run in runs:
-        if run.info["status"] != "finished":
-            raise ConfigError(f"compare: {run.path} is {run.info['status']}, wanted finished runs")
     if not runs:
         raise ConfigError(f"compare: there are no finished runs in {chosen.runs}/; run `make train-vqvae` first")
     comparison = compare_runs(runs)
@@ -182,6 +179,11 @@ VERBS = {
     "compare": compare,
     "study": study,
 }
+
+
+def print_metrics(metrics: dict[str, float]) -> None:
+    """One line per metric, by name, below an empty one."""
+    print("\n" + "\n".join(f"{name:30s} {value:.4g}" for name, value in sorted(metrics.items())))
 
 
 def wandb_hint(run: Any) -> str:

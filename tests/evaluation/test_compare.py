@@ -15,8 +15,9 @@ from PIL import Image
 from rich.console import Console
 
 from vqvae_lightning.config import ConfigError, describe, load_experiment
-from vqvae_lightning.evaluation.compare import MISSING, Comparison, compare, print_table
+from vqvae_lightning.evaluation.compare import MISSING, Comparison, compare
 from vqvae_lightning.evaluation.report import Axis, encode_pictures, write_report
+from vqvae_lightning.evaluation.table import print_table
 from vqvae_lightning.training.runs import Run
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -51,8 +51,7 @@ class Pictures(Callback):
         self.folder = folder
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self._write(trainer, module, "val")
+        self._write(trainer, module, "val")
 
     def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._write(trainer, module, "test")
@@ -123,7 +122,7 @@ class Progress(Callback):
             self.bar.update(self.task, completed=trainer.global_step)
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.sanity_checking:
+        if not trainer.is_global_zero:
             return
         values = {name: trainer.callback_metrics.get(f"val/{name}") for name in self.shown}
         words = "  ".join(f"{name} {float(value):.4g}" for name, value in values.items() if value is not None)

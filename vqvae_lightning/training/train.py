@@ -1,4 +1,4 @@
-"""`train(experiment)`: from settings to a finished run folder. The only place that builds a Trainer."""
+"""`train(experiment)`: from settings to a finished run folder. The only place that builds a Trainer for training."""
 
 import logging
 import secrets
