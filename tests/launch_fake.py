@@ -1,5 +1,10 @@
-"""`python launch_fake.py ROOT VERB …`: the command line on generated images, in processes that a test starts."""
+"""`python launch_fake.py ROOT VERB …`: the command line on generated images, in processes that a test starts.
 
+FAULT, a JSON mapping, says what goes wrong on the rank it names: the arguments of `faults.install`.
+"""
+
+import json
+import os
 import sys
 from pathlib import Path
 
@@ -9,4 +14,9 @@ from vqvae_lightning.cli import main
 
 if __name__ == "__main__":
     fake_data.install(Path(sys.argv[1]))
+    fault = json.loads(os.environ.get("FAULT", "{}"))
+    if fault and fault.pop("rank") == int(os.environ.get("LOCAL_RANK", "0")):
+        import faults
+
+        faults.install(**fault)
     main([*sys.argv[2:], *([f"data.root={sys.argv[1]}"] if sys.argv[2] == "train" else [])])

@@ -12,7 +12,8 @@ from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
 from vqvae_lightning.training.prior import CodePrior
 
-SHIPPED = sorted((Path(__file__).parents[1] / "experiments").glob("*/*.yaml"))
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+SHIPPED = sorted(path for path in EXPERIMENTS.glob("*/*.yaml") if path.parent.name != "sweeps")
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda f: f"{f.parent.name}/{f.name}")

@@ -1,7 +1,15 @@
 """Files are whole or not there; a checkpoint that was changed, cut or made to run code is never a model."""
 
+import contextlib
 import os
 import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -48,11 +56,14 @@ def test_a_kill_between_hash_and_file_leaves_a_valid_checkpoint(checkpoint, monk
 
 
 def test_every_flipped_byte_and_truncation_is_found(checkpoint):
-    data = checkpoint.read_bytes()
+    data, believed = checkpoint.read_bytes(), 0
     for offset in range(0, len(data), len(data) // 40):
         checkpoint.write_bytes(data[:offset] + bytes([data[offset] ^ 1]) + data[offset + 1 :])
         with pytest.raises(CheckpointError, match="damaged"):
             read_checkpoint(checkpoint)
+        with contextlib.suppress(Exception):
+            believed += "state_dict" in torch.load(checkpoint, weights_only=True)
+    assert believed  # torch itself takes some of them for a model
     for length in (0, 1, len(data) // 2, len(data) - 22, len(data) - 1):
         checkpoint.write_bytes(data[:length])
         with pytest.raises(CheckpointError, match="damaged"):
@@ -88,3 +99,80 @@ def test_a_pickle_that_would_run_code_runs_nothing(tmp_path):
         with pytest.raises(CheckpointError):
             read_checkpoint(path)
         assert not canary.exists()
+
+
+# Saves checkpoints 1, 2, 3, … of 5 MB over each other, and says so after each.
+SAVE = """
+import sys, torch
+from pathlib import Path
+from vqvae_lightning.storage import write_checkpoint
+path, step = Path(sys.argv[1]), 0
+while True:
+    step += 1
+    write_checkpoint(path, {"step": step, "weights": torch.full((1_250_000,), float(step))})
+    print(step, flush=True)
+"""
+
+
+@pytest.mark.faults
+def test_killed_at_any_time_while_saving_the_last_acknowledged_checkpoint_or_a_later_one_is_there(tmp_path):
+    path, random = tmp_path / "last.ckpt", Random(0)
+    saver = [sys.executable, "-c", SAVE, str(path)]
+    for trial in range(30):
+        process = subprocess.Popen(saver, stdout=subprocess.PIPE, text=True)
+        acknowledged = [process.stdout.readline()]
+        time.sleep(random.uniform(0, 0.05))
+        process.kill()
+        acknowledged += process.stdout.read().split()
+        process.wait()
+        found = read_checkpoint(path)
+        assert found["step"] >= int(acknowledged[-1]), trial
+        assert (found["weights"] == found["step"]).all()
+    leftovers = [file for file in tmp_path.iterdir() if not file.name.startswith(".")]
+    assert sorted(file.name for file in leftovers) == ["last.ckpt", "last.ckpt.sha256"]
+
+
+# Saves once more under a limit, as root or as nobody, and tells what went wrong.
+LIMITED = """
+import os, resource, sys, torch
+from pathlib import Path
+from vqvae_lightning.storage import write_checkpoint
+how, path = sys.argv[1], Path(sys.argv[2])
+if how == "disk full":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+if how == "read-only folder" and os.getuid() == 0:
+    os.setuid(65534)
+try:
+    write_checkpoint(path, {"step": 2, "weights": torch.ones(1_250_000)})
+except OSError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ("how", "said"), [("disk full", "OSError [Errno 27] File too large"), ("read-only folder", "PermissionError")]
+)
+def test_a_save_that_cannot_be_says_so_and_leaves_the_old_checkpoint(how, said):
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others than their owner
+        folder = Path(name)
+        folder.chmod(0o755)
+        path = folder / "last.ckpt"
+        write_checkpoint(path, {"step": 1})
+        if how == "read-only folder":
+            folder.chmod(0o555)
+        done = subprocess.run(
+            [sys.executable, "-c", LIMITED, how, str(path)], capture_output=True, text=True, timeout=60
+        )
+        folder.chmod(0o755)
+        assert said in done.stdout, done
+        assert read_checkpoint(path)["step"] == 1
+        assert sorted(file.name for file in folder.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+
+
+def test_nothing_is_staged_on_another_device(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(shutil, "move", None)  # what a copy between devices would need
+    write_checkpoint(tmp_path / "last.ckpt", CONTENT)
+    assert "state_dict" in read_checkpoint(tmp_path / "last.ckpt")

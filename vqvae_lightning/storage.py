@@ -39,6 +39,12 @@ def write_whole(path: Path, data: bytes) -> None:
         os.close(folder)
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_json(path: Path, values: Any) -> None:
     """`values` as indented JSON, whole or not at all."""
     write_whole(path, (json.dumps(values, indent=2) + "\n").encode())
@@ -57,7 +63,7 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     data = buffer.getvalue()
     hashes = [hashlib.sha256(data).hexdigest()]
     if path.is_file():
-        hashes.append(hashlib.sha256(path.read_bytes()).hexdigest())
+        hashes.append(file_sha256(path))
     write_whole(hash_path(path), ("\n".join(hashes) + "\n").encode())
     write_whole(path, data)
 

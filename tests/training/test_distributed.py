@@ -10,19 +10,27 @@ from pathlib import Path
 import pytest
 import torch
 
+from vqvae_lightning.config import ConfigError
+from vqvae_lightning.training.launch import check_launch
+
 TESTS = Path(__file__).parents[1]
 STEPS = 4
+SMALL = ["kind=vqvae", "model.network.hidden=8", "model.codebook_size=16", "model.latent_dim=8",
+         "data.batch_size=20", "data.eval_batch_size=15", "data.validation_size=40", "trainer.accelerator=cpu",
+         "trainer.steps=3", "trainer.validate_every=3", "trainer.log_every=1"]  # fmt: skip
+pytestmark = pytest.mark.dist
 
-# One rank's work: a float64 VQ-VAE trained on its share of fixed global batches, DDP's buffer broadcast off.
+# One rank's work: a float64 model trained on its share of fixed global batches, DDP's buffer broadcast off.
 RANK = """
-import sys, torch, torch.distributed as dist
+import os, sys, torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from vqvae_lightning.config import NetworkConfig, VAEConfig, VQVAEConfig
+from vqvae_lightning.config import AEConfig, NetworkConfig, PriorConfig, VAEConfig, VQVAEConfig
 from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.transformer import CodeTransformer
 
 kind, path, steps, local_statistics = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "local"
 torch.set_num_threads(1)
-dist.init_process_group("gloo") if "RANK" in __import__("os").environ else None
+dist.init_process_group("gloo") if "RANK" in os.environ else None
 rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 if local_statistics:  # negative control: each rank learns from its own rows
     import vqvae_lightning.models.quantizers as q
@@ -30,24 +38,48 @@ if local_statistics:  # negative control: each rank learns from its own rows
 torch.manual_seed(0)
 network = NetworkConfig(hidden=8, residual_hidden=4, residual_blocks=1)
 config = {
+    "ae": AEConfig(latent_dim=4, network=network),
     "ema": VQVAEConfig(codebook_size=16, latent_dim=4, network=network, restart_below=0.5, decay=0.5),
     "gradient": VQVAEConfig(codebook_size=16, latent_dim=4, network=network, codebook="gradient"),
     "vae": VAEConfig(latent_dim=4, network=network),
     "free bits": VAEConfig(latent_dim=4, network=network),
+    "prior": PriorConfig(layers=1, width=16, heads=2, dropout=0),
 }[kind]
 arguments = (1.0, 0.0136) if kind == "free bits" else ()  # between the means of one dimension on the two ranks
-net = Autoencoder((1, 8, 8), config).double()
-model = DistributedDataParallel(net, forward_sync_buffers=False) if world > 1 else net
+generator = torch.Generator().manual_seed(1)
+data = torch.rand(steps, 12, 1, 8, 8, dtype=torch.float64, generator=generator) * 2 - 1
+labels = torch.randint(10, (steps, 12), generator=generator)
+if kind == "prior":
+    net = CodeTransformer(16, 4, 10, config).double()
+    data = torch.randint(16, (steps, 12, 4), generator=generator)
+else:
+    net = Autoencoder((1, 8, 8), config).double()
+
+
+class Loss(torch.nn.Module):  # what DDP wraps: its forward gives the loss
+    def __init__(self):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, y):
+        return net.nll(x, y).mean() if kind == "prior" else net(x, *arguments).loss
+
+
+model = Loss()
+model = DistributedDataParallel(model, forward_sync_buffers=False) if world > 1 else model
 optimizer = torch.optim.Adam(net.parameters(), 1e-3)
-data = torch.rand(steps, 12, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 2 - 1
-share = 12 // world
+share = slice(rank * 12 // world, (rank + 1) * 12 // world)
+found = {}
 for step in range(steps):
     torch.manual_seed(step)
     optimizer.zero_grad()
-    model(data[step, rank * share : (rank + 1) * share], *arguments).loss.backward()
-    net.bottleneck.update()
+    model(data[step, share], labels[step, share]).backward()
+    if step == 0:
+        found = {f"gradient of {k}": p.grad.contiguous() for k, p in net.named_parameters() if p.grad is not None}
+    if kind != "prior":
+        net.bottleneck.update()
     optimizer.step()
-torch.save({k: v.contiguous() for k, v in net.state_dict().items()}, f"{path}-{rank}.pt")
+torch.save({**found, **{k: v.contiguous() for k, v in net.state_dict().items()}}, f"{path}-{rank}.pt")
 if world > 1:  # gloo's threads must have ended before the interpreter does
     dist.barrier()
     dist.destroy_process_group()
@@ -80,15 +112,17 @@ def states(tmp_path: Path, world: int, kind: str, statistics: str = "summed") ->
     return [torch.load(f"{path}-{rank}.pt", weights_only=True) for rank in range(world)]
 
 
-@pytest.mark.parametrize("kind", ["ema", "gradient", "vae", "free bits"])
+@pytest.mark.parametrize("kind", ["ae", "ema", "gradient", "vae", "free bits", "prior"])
 def test_two_ranks_equal_one_process(tmp_path, kind):
     (one,), (first, second) = states(tmp_path, 1, kind), states(tmp_path, 2, kind)
+    assert sum(name.startswith("gradient of ") for name in one) >= 4
     for name, value in one.items():
         assert torch.equal(first[name], second[name]), f"{name} differs between ranks"
         if name.endswith("usage"):
             assert torch.equal(value, first[name]), name
         else:
-            torch.testing.assert_close(value, first[name], rtol=1e-10, atol=1e-10, msg=name)
+            close = 1e-12 if name.startswith("gradient of ") else 1e-10
+            torch.testing.assert_close(value, first[name], rtol=close, atol=close, msg=name)
 
 
 def test_the_comparison_sees_statistics_that_are_not_summed(tmp_path):
@@ -96,15 +130,12 @@ def test_the_comparison_sees_statistics_that_are_not_summed(tmp_path):
     assert not torch.equal(first["bottleneck.codebook"], second["bottleneck.codebook"])
 
 
-def test_the_command_line_trains_on_two_ranks_as_on_one(tmp_path):
-    """`trainer.devices=2` gives one run folder and the metrics of one process."""
-    runs = tmp_path / "runs"
-    settings = ["kind=vqvae", "model.network.hidden=8", "model.codebook_size=16", "model.latent_dim=8",
-                "data.batch_size=20", "data.eval_batch_size=15", "data.validation_size=40", "trainer.accelerator=cpu",
-                "trainer.steps=3", "trainer.validate_every=3", "trainer.log_every=1", f"runs={runs}"]  # fmt: skip
+def test_the_command_line_trains_on_two_and_three_ranks_as_on_one(tmp_path):
+    """One run folder each, and in float64 the metrics of one process: each of 64 test images counts once."""
+    settings = [*SMALL, "data.batch_size=24", "trainer.precision=64-true", f"runs={tmp_path / 'runs'}"]
     empty = tmp_path / "empty.yaml"
     empty.write_text("{}\n")
-    for devices in (1, 2):
+    for devices in (1, 2, 3):
         words = ["train", str(empty), *settings, f"trainer.devices={devices}", f"name=d{devices}"]
         subprocess.run(
             [sys.executable, str(TESTS / "launch_fake.py"), str(tmp_path / "data"), *words],
@@ -112,10 +143,11 @@ def test_the_command_line_trains_on_two_ranks_as_on_one(tmp_path):
             timeout=120,
             check=True,
         )
-    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["d1", "d2"]
-    one, two = (json.loads((tmp_path / "runs" / name / "run.json").read_text()) for name in ("d1", "d2"))
-    assert two["status"] == "finished"
-    assert two["test"] == pytest.approx(one["test"], rel=1e-3)
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["d1", "d2", "d3"]
+    one, two, three = (json.loads((tmp_path / "runs" / f"d{n}" / "run.json").read_text()) for n in (1, 2, 3))
+    assert two["status"] == three["status"] == "finished"
+    assert two["test"] == pytest.approx(one["test"], rel=1e-6)  # the metrics' own sums are in float32
+    assert three["test"] == pytest.approx(one["test"], rel=1e-6)
     assert len(list((tmp_path / "runs" / "d2" / "wandb").glob("offline-run-*"))) == 1
 
 
@@ -131,5 +163,55 @@ def test_a_launcher_that_disagrees_with_the_settings_is_refused(tmp_path):
         timeout=60,
     )
     assert result.returncode == 2
-    assert "2 processes were started, but trainer.devices x trainer.nodes is 1" in result.stderr
+    assert "torchrun started 2 processes (WORLD_SIZE=2), but trainer.devices x trainer.nodes is 1" in result.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"WORLD_SIZE": "1"}, "torchrun started 1 process "),
+        ({"SLURM_NTASKS": "1"}, "SLURM started 1 process "),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "train"}, "SLURM started 4 processes "),
+        ({"SLURM_NTASKS": "1", "SLURM_JOB_NAME": "bash"}, None),
+        ({"SLURM_NTASKS": "2", "WORLD_SIZE": "2"}, None),
+        ({}, None),
+    ],
+)
+def test_two_processes_must_be_what_was_launched(monkeypatch, variables, line):
+    for name in ("WORLD_SIZE", "SLURM_NTASKS", "SLURM_JOB_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if line is None:
+        check_launch(2)
+    else:
+        with pytest.raises(ConfigError, match=line):
+            check_launch(2)
+
+
+@pytest.mark.slow
+def test_torchrun_and_two_nodes_on_loopback_train_as_lightning_does(tmp_path):
+    """`torchrun --nproc-per-node 2`, and two agents of one process each, as two machines would be."""
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("{}\n")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+
+    def start(name: str, launch: list[str], *more: str) -> subprocess.Popen:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", *launch]
+        places = [f"runs={tmp_path / 'runs'}", f"name={name}", *more]
+        words = [str(TESTS / "launch_fake.py"), str(tmp_path / "data"), "train", str(empty), *SMALL, *places]
+        return subprocess.Popen([*torchrun, *words], env=environment)
+
+    one_machine = start("one", ["--standalone", "--nproc-per-node", "2"], "trainer.devices=2")
+    assert one_machine.wait(timeout=120) == 0
+    port = free_port()
+    agents = [
+        start("two", ["--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(rank), "--master-addr", "127.0.0.1",
+                      "--master-port", port], "trainer.devices=1", "trainer.nodes=2")
+        for rank in (0, 1)
+    ]  # fmt: skip
+    assert [agent.wait(timeout=120) for agent in agents] == [0, 0]
+    one, two = (json.loads((tmp_path / "runs" / name / "run.json").read_text()) for name in ("one", "two"))
+    assert one["status"] == two["status"] == "finished"
+    assert one["test"] == two["test"]

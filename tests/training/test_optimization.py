@@ -15,9 +15,12 @@ from vqvae_lightning.config import (
     VAEConfig,
     VQVAEConfig,
 )
+from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.transformer import CodeTransformer
 from vqvae_lightning.training.optimization import (
+    NonFiniteError,
+    StepUnderWay,
     clip_gradients,
     configure_adamw,
     learning_rate_factor,
@@ -118,9 +121,21 @@ class TestClipping:
         assert torch.cat([module.weight.grad.flatten(), module.bias.grad]).norm().item() == pytest.approx(after)
         assert module.weight.grad[0, 0].item() == pytest.approx(0.6 * after)  # the direction stays
 
-    def test_a_gradient_that_is_not_finite_shows_in_the_norm(self, module):
-        module.bias.grad[0] = math.nan
-        assert not torch.isfinite(clip_gradients(module, 1.0))
+    @pytest.mark.parametrize("value", [math.nan, math.inf])
+    def test_a_gradient_that_is_not_finite_is_refused_and_left_as_it_is(self, module, value):
+        module.bias.grad[0] = value
+        with pytest.raises(NonFiniteError, match="gradient of bias is not finite"):
+            clip_gradients(module, 1.0)
+        assert module.weight.grad.flatten().tolist() == [3.0, 0.0]
+
+    def test_what_was_not_finite_is_named_by_its_row_in_the_data(self):
+        x = torch.zeros(3, 1, 2, 2)
+        x[1, 0, 0, 1] = math.nan
+        under_way = StepUnderWay()
+        under_way.remember(Batch(x, torch.zeros(3), torch.tensor([7, 42, 9]), 0), torch.tensor(math.nan))
+        assert under_way.describe() == "loss nan, input of image 42 is not finite"
+        under_way.forget()
+        assert under_way.describe() == "loss "
 
 
 def test_logs_at_every_nth_step():

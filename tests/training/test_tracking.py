@@ -1,13 +1,23 @@
 """Tracking: everything is in metrics.jsonl, W&B is offline unless it can be online, and nothing is ever asked."""
 
+import contextlib
+import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import wandb
 
-from vqvae_lightning.training.tracking import JsonLinesLogger, choose_wandb_mode
+from vqvae_lightning.storage import write_checkpoint
+from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.tracking import JsonLinesLogger, choose_wandb_mode, log_artifacts
 
 WANDB = ("WANDB_MODE", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ERROR_REPORTING", "WANDB_BASE_URL", "WANDB_API_KEY")
 
@@ -19,6 +29,11 @@ def environment(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def alone() -> dict[str, str]:
+    """The environment without what W&B has put there, such as the address of this process's own service."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
 
 
 def test_lines_are_flushed_and_readable(tmp_path):
@@ -41,12 +56,169 @@ def test_a_mode_that_was_chosen_is_kept(tmp_path, monkeypatch):
 
 def test_online_without_a_server_says_so_and_goes_on_offline(tmp_path):
     # in a process of its own: wandb reads its settings once
-    code = f"from vqvae_lightning.training.tracking import choose_wandb_mode as c; import pathlib as p, os; \
-print(c(p.Path({str(tmp_path)!r})), os.environ['WANDB_MODE'])"
+    code = f"""if True:
+        from vqvae_lightning.config import load_experiment
+        from vqvae_lightning.training.runs import Run
+        from vqvae_lightning.training.train import start_tracking
+        experiment = load_experiment(None, ["kind=ae", "runs={tmp_path}", "name=run"])
+        run = start_tracking(experiment, Run.create(experiment))[1].experiment
+        print("offline" if run.offline else "online")
+        run.finish()
+        """
     result = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9"},
+        env={**alone(), "WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9"},
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert "W&B: offline although WANDB_MODE=online, because its server does not answer" in result.stdout
     assert result.stdout.strip().endswith("offline")
+
+
+class Recorder:
+    """Stands for a W&B run; online, it answers what a server would."""
+
+    def __init__(self, offline: bool, known: bool = True) -> None:
+        self.offline, self.known, self.logged, self.used = offline, known, [], []
+        self.disabled = False
+
+    def log_artifact(self, artifact, aliases=None):
+        self.logged.append((artifact, aliases))
+        return SimpleNamespace(wait=lambda: artifact)
+
+    def use_artifact(self, artifact):
+        if isinstance(artifact, str) and not self.known:
+            raise wandb.errors.CommError("no such artifact\nmore")
+        self.used.append(artifact)
+
+
+@pytest.fixture
+def prior(tmp_path):
+    """A finished run of a prior, and the codes that it learned from."""
+    run = Run(tmp_path / "prior-run")
+    write_checkpoint(run.best, {"weights": {}})
+    tokenizer = {"run": "runs/tok", "fingerprint": "f" * 64}
+    run.write(kind="prior", test={"test/rate": 1.0}, tokenizer=tokenizer)
+    codes = tmp_path / "codes.npz"
+    codes.write_bytes(b"codes")
+    return run, codes
+
+
+def test_a_tokenizer_becomes_an_artifact_with_its_hash(tmp_path, prior):
+    run, _ = prior
+    run.write(kind="vqvae", tokenizer=None)
+    recorder = Recorder(offline=True)
+    log_artifacts(recorder, run, None)
+    ((artifact, aliases),) = recorder.logged
+    assert (artifact.name, artifact.type, aliases) == ("prior-run", "tokenizer", ["best"])
+    assert artifact.metadata["sha256"] == hashlib.sha256(run.best.read_bytes()).hexdigest()
+    assert [entry.path for entry in artifact.manifest.entries.values()] == ["best.ckpt"]
+
+
+def test_offline_a_prior_says_what_it_was_made_of_in_its_artifacts(prior):
+    run, codes = prior
+    recorder = Recorder(offline=True)
+    log_artifacts(recorder, run, codes)
+    (stored, _), (model, _) = recorder.logged
+    assert (stored.name, stored.type, stored.metadata["fingerprint"]) == ("tok-codes", "codes", "f" * 64)
+    assert [entry.ref for entry in stored.manifest.entries.values()] == [codes.as_uri()]
+    assert (model.type, model.metadata["tokenizer"]["run"]) == ("prior", "runs/tok")
+    assert recorder.used == []
+
+
+def test_online_the_lineage_runs_from_tokenizer_to_codes_to_prior(prior):
+    recorder = Recorder(offline=False)
+    log_artifacts(recorder, *prior)
+    (stored, _), _ = recorder.logged
+    assert recorder.used == ["tok:latest", stored]
+
+
+def test_a_tokenizer_that_the_server_does_not_know_is_one_line(prior, capsys):
+    recorder = Recorder(offline=False, known=False)
+    log_artifacts(recorder, *prior)
+    assert capsys.readouterr().out == "W&B: no lineage to the tokenizer tok: no such artifact\n"
+    assert len(recorder.logged) == 2
+
+
+def test_the_summary_keeps_the_best_and_the_last_value_and_no_secret_of_the_environment(tmp_path):
+    # in a process of its own: wandb reads its settings once
+    code = f"""if True:
+        import os, pathlib
+        from vqvae_lightning.config import load_experiment
+        from vqvae_lightning.training.train import start_tracking
+        from vqvae_lightning.training.runs import Run
+        os.environ["WANDB_MODE"] = "offline"
+        experiment = load_experiment(None, ["kind=ae", "runs={tmp_path}", "name=run"])
+        run = Run.create(experiment)
+        logger = start_tracking(experiment, run)[1]
+        for step, (loss, psnr) in enumerate([(3.0, 10.0), (1.0, 30.0), (2.0, 20.0)]):
+            logger.log_metrics({{"val/loss": loss, "val/psnr": psnr}}, step=step)
+        logger.experiment.finish()
+        """
+    secret = "canary-of-a-token"
+    environment = {**alone(), "MY_API_TOKEN": secret, "WANDB_API_KEY": secret.ljust(40, "0")}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, stdin=subprocess.DEVNULL, env=environment)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 5
+    assert not [path for path in written if secret.encode() in path.read_bytes()]
+    (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    shown = subprocess.run(
+        [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--summary", "--json", str(folder)],
+        capture_output=True, text=True, timeout=60, check=True,
+        env={**alone(), "WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"},
+    )  # fmt: skip
+    summary = json.loads(shown.stdout)["summary"]
+    assert summary["val/loss"] == {"min": 1, "last": 2}
+    assert summary["val/psnr"] == {"max": 30, "last": 20}
+
+
+class Server:
+    """A W&B server on loopback that takes connections and says `answer` to each request, or nothing at all."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer, self.open = answer, []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.socket.accept()
+                self.open.append(connection)
+                if self.answer:
+                    threading.Thread(target=self.reply, args=(connection,), daemon=True).start()
+
+    def reply(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while connection.recv(1 << 16):
+                connection.sendall(self.answer)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"])
+def test_a_server_that_answers_nothing_or_nonsense_costs_seconds_and_no_metric(tmp_path, answer):
+    server = Server(answer)
+    code = f"""if True:
+        from vqvae_lightning.config import load_experiment
+        from vqvae_lightning.training import tracking
+        from vqvae_lightning.training.runs import Run
+        from vqvae_lightning.training.train import start_tracking
+        tracking.START_TIMEOUT = tracking.FINISH_TIMEOUT = 3
+        experiment = load_experiment(None, ["kind=ae", "runs={tmp_path}", "name=run"])
+        local, logger = start_tracking(experiment, Run.create(experiment))
+        for step in range(5):
+            for sink in (local, logger):
+                sink.log_metrics({{"val/loss": 1.0 / (step + 1)}}, step=step)
+        logger.experiment.finish()
+        """
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**alone(), "WANDB_MODE": "online", "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    server.socket.close()
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - started < 60
+    assert done.stdout.count("W&B: offline") == 1
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 5
+    assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))

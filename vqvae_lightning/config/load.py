@@ -39,7 +39,7 @@ def experiment_from(values: Any, kind: str) -> Experiment:
         merged = OmegaConf.create(values)
         written = OmegaConf.to_container(merged)
         _check_keys(written, defaults, "")
-        _refuse_environment(written, "")
+        _refuse_no_values(written, "")
         experiment = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(defaults), merged))
     assert isinstance(experiment, Experiment)
     _check_ranges(experiment, "")
@@ -141,11 +141,13 @@ def _hint(key: str, names: list[str], prefix: str, root: Any) -> str:
     return f"did you mean {prefix}{nearest[0]}?" if nearest else f"known here: {', '.join(names)}"
 
 
-def _refuse_environment(values: Any, key: str) -> None:
-    """An interpolated environment variable would end in logs and checkpoints."""
+def _refuse_no_values(values: Any, key: str) -> None:
+    """What is no value: `???`, and an interpolated environment variable, which would end in logs and checkpoints."""
     if isinstance(values, dict):
         for name, value in values.items():
-            _refuse_environment(value, f"{key}.{name}" if key else str(name))
+            _refuse_no_values(value, f"{key}.{name}" if key else str(name))
+    elif values == "???":
+        raise ConfigError(f"{key}: got ???, wanted a value")
     elif isinstance(values, str) and "${oc." in values:
         raise ConfigError(f"{key}: got '{values}', but a config cannot read the environment; write the value")
 

@@ -214,6 +214,37 @@ class EvaluateOptions:
     representation_images: int = setting(
         10_000, "train images that those classifiers see; figures compare only where it is the same", at_least=100
     )
+    fid_samples: int = setting(
+        0, "images drawn from each sampler for Fréchet and kernel distance, precision and recall; 0: none", at_least=0
+    )
+    fid_network: Literal["inception", "classifier"] = setting(
+        "inception", "whose features: the literature's Inception, or the dataset's own classifier (`make classifier`)"
+    )
+    fid_reference: Literal["train", "test"] = setting(
+        "test", "real images that samples are compared with: all of a file"
+    )
+    sampler: str | None = setting(
+        None, "the one to measure (see `sample`), or reconstruction: test images after a round trip; empty: all"
+    )
+    seed: int = setting(0, "seed of those samples", at_least=0)
+
+
+@dataclass
+class DoctorOptions:
+    """Settings of `vqvae doctor`."""
+
+    runs: str = setting("runs", "folder of runs, whose disk is looked at")
+    root: str = setting("data", "folder that holds the datasets")
+
+
+@dataclass
+class ClassifierOptions:
+    """Settings of `vqvae classifier`."""
+
+    dataset: DatasetName = setting("mnist", "dataset")
+    root: str = setting("data", "folder that holds the datasets, and the classifiers in classifiers/")
+    steps: int = setting(1500, "optimizer steps", at_least=1)
+    seed: int = setting(0, "seed of weights, order and shifts", at_least=0)
 
 
 @dataclass
@@ -254,12 +285,29 @@ class StudyOptions:
 
 
 @dataclass
+class SweepOptions:
+    """Settings of `vqvae sweep`; all others go to its runs."""
+
+    runs: str | None = setting(None, "folder of the sweep's runs; empty: runs/sweep-<file>")
+
+
+@dataclass
 class CompareOptions:
     """Settings of `vqvae compare`."""
 
     runs: str = setting("runs", "folder that holds the runs, where none is named")
     dataset: DatasetName | None = setting(None, "take only runs of this dataset, where none is named")
     out: str | None = setting(None, "HTML file to write; empty: compare.html in the folder of runs")
+    wandb: bool = setting(False, "log the comparison as a W&B run too, offline unless WANDB_MODE=online")
+    project: str = setting("vqvae_lightning", "W&B project of that run")
+
+
+@dataclass
+class DashboardOptions:
+    """Settings of `vqvae dashboard`."""
+
+    project: str = setting("vqvae_lightning", "W&B project")
+    entity: str | None = setting(None, "W&B user or team; empty: that of the key")
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import EvalLoader, TrainLoader
 from vqvae_lightning.data.sources import Dataset
+from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.storage import write_whole
 
@@ -55,7 +56,7 @@ class CodeDataModule(pl.LightningDataModule):
     def _extract(self) -> None:
         log.info("codes: computing them with tokenizer %s", self.tokenizer.fingerprint[:16])
         self.images.setup()
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = own_device()
         self.tokenizer.to(device)
         arrays: dict[str, np.ndarray] = {"fingerprint": np.array(self.tokenizer.fingerprint)}
         for split in ("train", "val", "test"):

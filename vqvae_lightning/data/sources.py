@@ -237,6 +237,11 @@ def _named(name: str) -> Dataset:
     return DATASETS[name]
 
 
+def missing(name: str, root: Path) -> list[str]:
+    """Names of the files of a data set that root/name does not hold as they should be. Raises DataError."""
+    return _missing(_named(name), (Path(root) / name).absolute())
+
+
 def prepare(name: str, root: Path, download: bool = True) -> Path:
     """Make root/name hold every decoded file of the data set, verified, and return that folder.
 

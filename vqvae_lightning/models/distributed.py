@@ -8,6 +8,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def own_device() -> torch.device:
+    """Where work outside a Trainer is done: a GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def rank_and_world() -> tuple[int, int]:
     """This process's rank and the number of ranks, (0, 1) without a process group."""
     if dist.is_available() and dist.is_initialized():

@@ -20,7 +20,7 @@ from vqvae_lightning.config import (
 from vqvae_lightning.data.loader import Batch, seed_torch
 from vqvae_lightning.models.autoencoder import Autoencoder, ImageShape, Objective
 from vqvae_lightning.training.metrics import ActiveUnits, CodebookUsage, ReconstructionMetrics
-from vqvae_lightning.training.optimization import clip_gradients, configure_adamw, logs_now
+from vqvae_lightning.training.optimization import StepUnderWay, clip_step, configure_adamw, logs_now
 
 
 class AutoencoderModule(pl.LightningModule):
@@ -53,6 +53,7 @@ class AutoencoderModule(pl.LightningModule):
                 for split in ("val", "test")
             }
         )
+        self.under_way = StepUnderWay()
         self.save_hyperparameters(
             {
                 "kind": self.kind,
@@ -81,9 +82,10 @@ class AutoencoderModule(pl.LightningModule):
         seed_torch(batch.seed)  # every draw of this step is then a function of (seed, epoch, batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        objective = self.training_objective(batch.x)
+        x = batch.x.to(self.dtype)  # float64 with trainer.precision=64-true
+        objective = self.training_objective(x)
         if logs_now(self):
-            mse = (objective.reconstruction.detach() - batch.x).square().mean() / 4  # of pixels in [0, 1]
+            mse = (objective.reconstruction.detach() - x).square().mean() / 4  # of pixels in [0, 1]
             values = {
                 "loss": objective.loss.detach(),
                 "distortion": objective.distortion.detach().mean(),
@@ -93,18 +95,15 @@ class AutoencoderModule(pl.LightningModule):
                 **objective.latent.terms,
             }
             self.log_dict({f"train/{name}": value for name, value in values.items()})
+        self.under_way.remember(batch, objective.loss)
         return objective.loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        clip_step(self, self.net, self.optimizer_config, self.under_way)  # before the codebook learns from the step
         self.net.bottleneck.update()
         if logs_now(self):
             diagnostics = self.net.bottleneck.diagnostics()
             self.log_dict({f"train/{name}": value.float() for name, value in diagnostics.items()})
-
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        norm = clip_gradients(self.net, self.optimizer_config.clip)
-        if logs_now(self):
-            self.log("train/gradient_norm", norm)
 
     def on_validation_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         seed_torch(batch.seed)
@@ -119,9 +118,10 @@ class AutoencoderModule(pl.LightningModule):
         self._evaluation_step("test", batch)
 
     def _evaluation_step(self, split: str, batch: Batch) -> None:
-        objective: Objective = self.net(batch.x, self.beta())
+        x = batch.x.to(self.dtype)
+        objective: Objective = self.net(x, self.beta())
         metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
-        metrics["reconstruction"].update(batch.x, objective)
+        metrics["reconstruction"].update(x, objective)
         self.update_extra_metrics(metrics, objective)
 
     def on_validation_epoch_end(self) -> None:

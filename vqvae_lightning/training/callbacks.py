@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import rich.progress
 import torch
 from PIL import Image
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
@@ -76,6 +76,20 @@ def render(module: Any, references: Tensor) -> dict[str, Image.Image]:
         grids = module.pictures(references.to(module.device))
     module.train(was_training)
     return {name: grid_image(images, columns) for name, (images, columns) in grids.items()}
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves `path` after every validation: not before, for a run that goes on from it must have counted that one.
+
+    As a `Checkpoint`, Lightning calls it after all others, in the order given. Its own `save_last` beside a monitor
+    keeps the last *best* checkpoint instead.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        trainer.save_checkpoint(self.path, weights_only=False)  # the optimizer's state too
 
 
 class Throughput(Callback):

@@ -32,7 +32,16 @@ def device_count(experiment: Experiment) -> int:
 
 
 def check_launch(world: int) -> None:
-    """Raises ConfigError where a launcher started another number of processes than the settings say."""
-    launched = int(os.environ.get("WORLD_SIZE", world))
-    if launched != world:
-        raise ConfigError(f"launch: {launched} processes were started, but trainer.devices x trainer.nodes is {world}")
+    """Raises ConfigError where torchrun or SLURM started another number of processes than the settings say.
+
+    SLURM's variables are those of a batch job even in a shell that it opened, where nothing was launched yet.
+    """
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    launchers = {"torchrun": "WORLD_SIZE"} | ({} if interactive else {"SLURM": "SLURM_NTASKS"})
+    for launcher, variable in launchers.items():
+        launched = int(os.environ.get(variable, world))
+        if launched != world:
+            raise ConfigError(
+                f"launch: {launcher} started {launched} process{'es' * (launched > 1)} ({variable}={launched}), but "
+                f"trainer.devices x trainer.nodes is {world}; wanted the same number"
+            )

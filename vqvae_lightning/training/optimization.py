@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vqvae_lightning.config import OptimizerConfig
+from vqvae_lightning.data.loader import Batch
 
 DECAYED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
@@ -39,10 +40,65 @@ def learning_rate_factor(step: int, config: OptimizerConfig, steps: int) -> floa
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
 
+class NonFiniteError(ArithmeticError):
+    """One line: the step whose gradient is not finite, and the first tensor where that shows."""
+
+
 def clip_gradients(module: nn.Module, largest_norm: float) -> Tensor:
-    """Scales the gradients down to `largest_norm` (0: leaves them) and returns the norm they had."""
-    parameters = [p for p in module.parameters() if p.grad is not None]
-    return nn.utils.clip_grad_norm_(parameters, largest_norm if largest_norm > 0 else math.inf)
+    """Scales the gradients down to `largest_norm` (0: leaves them) and returns the norm they had.
+
+    Gradients are summed over ranks before, so a loss that is not finite on one rank is seen on all of them. Raises
+    NonFiniteError then, and leaves the gradients as they are.
+    """
+    named = {name: p for name, p in module.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
+    norm = nn.utils.get_total_norm(gradients.values())
+    if not torch.isfinite(norm):
+        worst = next((name for name, g in gradients.items() if not torch.isfinite(g).all()), "all of them together")
+        raise NonFiniteError(f"gradient of {worst} is not finite")
+    if largest_norm > 0:
+        nn.utils.clip_grads_with_norm_(named.values(), largest_norm, norm)
+    return norm
+
+
+def clip_step(module: pl.LightningModule, net: nn.Module, config: OptimizerConfig, under_way: "StepUnderWay") -> None:
+    """Clips the gradients of a step and logs their norm, before anything has learnt from the step.
+
+    Raises NonFiniteError that names the step, this rank, and what of its own loss and inputs is not finite.
+    """
+    try:
+        norm = clip_gradients(net, config.clip)
+    except NonFiniteError as error:
+        step = module.trainer.global_step + 1
+        raise NonFiniteError(f"step {step}, rank {module.global_rank}: {error}; {under_way.describe()}") from None
+    under_way.forget()
+    if logs_now(module):
+        module.log("train/gradient_norm", norm)
+
+
+class StepUnderWay:
+    """Losses and batches of the forward passes of one optimizer step, to be told if it goes wrong."""
+
+    def __init__(self) -> None:
+        self.passes: list[tuple[Batch, Tensor]] = []
+
+    def remember(self, batch: Batch, loss: Tensor) -> None:
+        self.passes.append((batch, loss.detach()))
+
+    def forget(self) -> None:
+        self.passes.clear()
+
+    def describe(self) -> str:
+        """What is not finite on this rank: the loss, and the rows of the data set whose pixels are not."""
+        losses = ", ".join(f"{loss.item():.4g}" for _, loss in self.passes)
+        rows = [
+            int(row)
+            for batch, _ in self.passes
+            if batch.x.is_floating_point()
+            for row, finite in zip(batch.rows, torch.isfinite(batch.x).flatten(1).all(1), strict=True)
+            if not finite
+        ]
+        return f"loss {losses}" + (f", input of image {', '.join(map(str, rows[:5]))} is not finite" if rows else "")
 
 
 def logs_now(module: pl.LightningModule) -> bool:

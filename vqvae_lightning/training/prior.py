@@ -14,7 +14,7 @@ from vqvae_lightning.data.loader import Batch, seed_torch
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.models.transformer import CodeTransformer
 from vqvae_lightning.training.metrics import CodebookUsage, Mean
-from vqvae_lightning.training.optimization import clip_gradients, configure_adamw, logs_now
+from vqvae_lightning.training.optimization import StepUnderWay, clip_step, configure_adamw, logs_now
 
 
 class CodePrior(pl.LightningModule):
@@ -54,6 +54,7 @@ class CodePrior(pl.LightningModule):
         )
         self.tokenizer: Tokenizer | None = None  # for pictures only; see `attach`
         self.classes = classes
+        self.under_way = StepUnderWay()
         self.save_hyperparameters(
             {
                 "kind": self.kind,
@@ -80,15 +81,14 @@ class CodePrior(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         nll = self.net.nll(batch.x.long(), self._labels(batch))  # N,T
         loss = nll.mean()
+        self.under_way.remember(batch, loss)
         if logs_now(self):
             rate = nll.detach().sum(1).mean()
             self.log_dict({f"train/{name}": value for name, value in self._units(rate).items()})
         return loss
 
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        norm = clip_gradients(self.net, self.optimizer_config.clip)
-        if logs_now(self):
-            self.log("train/gradient_norm", norm)
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        clip_step(self, self.net, self.optimizer_config, self.under_way)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluation_step("val", batch)

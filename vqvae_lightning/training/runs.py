@@ -48,6 +48,8 @@ class Run:
             run.path.mkdir(parents=True)
         except FileExistsError:
             raise ConfigError(f"name: {run.path} exists already; choose another name, or resume={run.path}") from None
+        except OSError as error:
+            raise ConfigError(f"runs: {run.path} cannot be made ({error.strerror}); name another folder") from None
         run.images.mkdir()
         write_whole(run.path / "config.yaml", describe(experiment).encode())
         run.write(
@@ -72,14 +74,24 @@ class Run:
         return run
 
     @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
     def info(self) -> dict[str, Any]:
         """What run.json holds."""
         return json.loads((self.path / "run.json").read_text())
 
     def write(self, **values: Any) -> None:
-        """Adds values to run.json, whole or not at all."""
+        """Puts values into run.json, whole or not at all; None takes one out."""
         known = self.info if (self.path / "run.json").is_file() else {}
-        write_json(self.path / "run.json", {**known, **values})
+        kept = {key: value for key, value in {**known, **values}.items() if value is not None}
+        write_json(self.path / "run.json", kept)
+
+    def sweep(self) -> None:
+        """Removes the unfinished files that a process leaves which is killed while it writes."""
+        for stale in self.path.rglob(".*.tmp"):
+            stale.unlink()
 
     def experiment(self) -> Experiment:
         """The settings of the run."""
@@ -121,18 +133,24 @@ def find_runs(root: str | Path, kind: str | None = None, dataset: str | None = N
     return sorted(chosen, key=lambda run: run.info["finished"])
 
 
-# What may differ between a run and its continuation: how long and where it runs, not what is computed.
-RESUMABLE = ("resume", "name", "runs", "trainer.steps", "trainer.devices", "trainer.nodes", "trainer.accelerator",
+# Settings that say where a run is computed, not what.
+PLACE = ("resume", "name", "runs", "trainer.devices", "trainer.nodes", "trainer.accelerator",
              "trainer.log_every", "data.root", "data.download", "tracking")  # fmt: skip
 
 
 def check_resume(run: Run, experiment: Experiment) -> None:
-    """Raises ConfigError if `experiment` differs from the run's settings in what is computed, or has no checkpoint."""
+    """Raises ConfigError if `experiment` differs from the run in more than its length, or the run has no checkpoint."""
     if not run.last.is_file():
         raise ConfigError(f"resume: {run.path} holds no checkpoint at {run.last}; start it again without resume")
-    for key, (old, new) in differences(plain(run.experiment()), plain(experiment)).items():
-        if not key.startswith(RESUMABLE):
+    for key, (old, new) in computed_otherwise(run, experiment).items():
+        if key != "trainer.steps":
             raise ConfigError(f"resume: {key} was {old} in {run.path} and is {new} now; start a new run to change it")
+
+
+def computed_otherwise(run: Run, experiment: Experiment) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys of what is computed, with its length, in which a run and an experiment differ, with both values."""
+    changed = differences(plain(run.experiment()), plain(experiment))
+    return {key: values for key, values in changed.items() if not key.startswith(PLACE)}
 
 
 def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:

@@ -6,14 +6,27 @@ import socket
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from vqvae_lightning.config import Experiment, plain
+from vqvae_lightning.storage import file_sha256
 from vqvae_lightning.training.runs import Run
+
+# Seconds: for a server to answer at all, to start a run, and to take what is left of it at the end. W&B's own are none,
+# 90, and for ever; what was not taken stays on disk, to be synced.
+ANSWER_TIMEOUT, START_TIMEOUT, FINISH_TIMEOUT = 3, 20, 60
+
+# Keys of the W&B summary → which value is the best; the same for every model that logs them.
+BEST = {
+    **dict.fromkeys(("val/loss", "val/distortion", "val/rate", "val/bits_per_dim", "val/mse"), "min"),
+    **dict.fromkeys(("val/bits_per_code", "val/entropy_ratio"), "min"),
+    **dict.fromkeys(("val/psnr", "val/ssim", "val/active_units", "val/perplexity", "val/codes_used"), "max"),
+}
 
 
 class JsonLinesLogger(Logger):
@@ -45,8 +58,6 @@ class RunWandbLogger(WandbLogger):
     """W&B with the experiment's settings as config, and no word on stdout."""
 
     def __init__(self, experiment: Experiment, run: Run) -> None:
-        import wandb
-
         info, settings = run.info, plain(experiment)
         super().__init__(
             name=info["name"],
@@ -57,21 +68,89 @@ class RunWandbLogger(WandbLogger):
             job_type=f"train-{experiment.kind}",
             tags=[experiment.data.name, experiment.kind, *experiment.tracking.tags],
             resume="allow",
-            # Nothing of the machine or the shell that the experiment does not name leaves it.
-            settings=wandb.Settings(
-                console="off", silent=True, disable_git=True, save_code=False, x_disable_meta=True, x_disable_stats=True
-            ),
+            settings=quiet_settings(),
             config={**settings, "dataset": experiment.data.name, "commit": info["versions"].get("commit")},
         )
         # Lightning passes `anonymous`, which wandb no longer has and will refuse.
         self._wandb_init.pop("anonymous", None)
 
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run, started when first asked for; its summary holds the best and the last value of BEST's keys.
+
+        A server that does not start it in time costs one line and the run goes on offline.
+        """
+        import wandb
+
+        starting = self._experiment is None
+        try:
+            run = super().experiment
+        except wandb.errors.CommError as error:
+            os.environ["WANDB_MODE"] = "offline"
+            print(f"W&B: offline, because its server did not start the run ({str(error).splitlines()[0]})", flush=True)
+            wandb.teardown()  # or the half-started run would be in the way of this one
+            self._wandb_init["settings"] = quiet_settings()
+            run = super().experiment
+        if starting:
+            for key, best in BEST.items():
+                run.define_metric(key, summary=f"{best},last", step_metric="trainer/global_step")
+        return run
+
+
+def quiet_settings() -> Any:
+    """W&B settings with which nothing of the machine or the shell that the experiment does not name leaves it.
+
+    The mode is said again, for W&B keeps the one that it read when it was first asked for anything.
+    """
+    import wandb
+
+    return wandb.Settings(
+        mode=cast(Any, os.environ.get("WANDB_MODE", "offline")),
+        init_timeout=START_TIMEOUT,
+        finish_timeout=FINISH_TIMEOUT,
+        console="off",
+        silent=True,
+        disable_git=True,
+        save_code=False,
+        x_disable_meta=True,
+        x_disable_stats=True,
+    )
+
+
+def log_artifacts(tracked: Any, run: Run, codes: Path | None) -> None:
+    """Puts a finished run into the lineage tokenizer → codes → prior of the W&B run `tracked`.
+
+    The best checkpoint becomes an artifact named like the run; `codes`, those that a prior learned from, a reference to
+    the file where it lies. What was used can only be said to a server: offline, as always, run.json has it.
+    """
+    import wandb
+
+    info = run.info
+    source = info.get("tokenizer")
+    if source and codes:
+        name = Path(source["run"]).name
+        origin = {"tokenizer": name, "fingerprint": source["fingerprint"]}
+        artifact = wandb.Artifact(f"{name}-codes", type="codes", metadata=origin)
+        artifact.add_reference(codes.resolve().as_uri())
+        logged = tracked.log_artifact(artifact)
+        if not tracked.offline and not tracked.disabled:
+            try:
+                tracked.use_artifact(f"{name}:latest")
+            except (wandb.errors.CommError, ValueError) as error:  # its run is not, or not yet, in this project
+                print(f"W&B: no lineage to the tokenizer {name}: {str(error).splitlines()[0]}", flush=True)
+            tracked.use_artifact(logged.wait())
+    kinds = {"vqvae": "tokenizer", "prior": "prior"}
+    described = {"sha256": file_sha256(run.best), "test": info["test"], "tokenizer": source}
+    model = wandb.Artifact(run.name, type=kinds.get(info["kind"], "model"), metadata=described)
+    model.add_file(str(run.best))
+    tracked.log_artifact(model, aliases=["best"])
+
 
 def choose_wandb_mode(folder: Path) -> str | None:
     """Sets WANDB_MODE for this process and its children; returns why it is offline where online was asked for.
 
-    Offline is the default. `WANDB_MODE=online` is honoured if there is a key and the server answers within 3 seconds;
-    W&B itself would ask a question or wait for minutes. W&B's own files stay in the run folder.
+    Offline is the default. `WANDB_MODE=online` is honoured if the server can be used. W&B's own files stay in `folder`.
     """
     os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "wandb"))
     os.environ.setdefault("WANDB_CACHE_DIR", str(folder.resolve() / "wandb"))
@@ -79,17 +158,27 @@ def choose_wandb_mode(folder: Path) -> str | None:
     wanted = os.environ.setdefault("WANDB_MODE", "offline")
     if wanted != "online":
         return None
+    reason = why_not_online()
+    if reason is None:
+        return None
+    os.environ["WANDB_MODE"] = "offline"
+    return f"W&B: offline although WANDB_MODE=online, because {reason}"
+
+
+def why_not_online() -> str | None:
+    """None if there is a key and the server can be reached within 3 seconds, else what is missing.
+
+    Asked before W&B is: it would put a question to the terminal, or wait for minutes.
+    """
     import wandb
 
     try:
         url = urlsplit(wandb.setup().settings.base_url)
         port = url.port or (443 if url.scheme == "https" else 80)
         if not os.environ.get("HTTPS_PROXY"):
-            socket.create_connection((url.hostname or "", port), timeout=3).close()
+            socket.create_connection((url.hostname or "", port), timeout=ANSWER_TIMEOUT).close()
         if wandb.login(prompt=False, verify=False):
             return None
-        reason = "there is no API key (run `wandb login`)"
+        return "there is no API key (run `wandb login`)"
     except Exception as error:
-        reason = f"its server does not answer ({error})"
-    os.environ["WANDB_MODE"] = "offline"
-    return f"W&B: offline although WANDB_MODE=online, because {reason}"
+        return f"its server does not answer ({error})"

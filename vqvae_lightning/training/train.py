@@ -1,6 +1,7 @@
 """`train(experiment)`: from settings to a finished run folder. The only place that builds a Trainer for training."""
 
 import logging
+import os
 import secrets
 import warnings
 from dataclasses import dataclass, replace
@@ -19,12 +20,13 @@ from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.storage import hash_path, read_checkpoint, write_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
-from vqvae_lightning.training.callbacks import Pictures, Progress, Throughput
+from vqvae_lightning.training.callbacks import LastCheckpoint, Pictures, Progress, Throughput
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
 from vqvae_lightning.training.loading import describe_tokenizer, find_tokenizer, load_tokenizer
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.runs import Run, check_resume
-from vqvae_lightning.training.tracking import JsonLinesLogger, RunWandbLogger, choose_wandb_mode
+from vqvae_lightning.training.signals import StopOnSignal, Stopped
+from vqvae_lightning.training.tracking import JsonLinesLogger, RunWandbLogger, choose_wandb_mode, log_artifacts
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def train(experiment: Experiment) -> TrainResult:
     experiment = with_tokenizer(experiment, resumed)
     if resumed:
         check_resume(resumed, experiment)
+        resumed.sweep()
     data, module = build(experiment)
     data.prepare_data()  # before any process group exists, so that a failure is one error and no rank waits
 
@@ -76,16 +79,21 @@ def train(experiment: Experiment) -> TrainResult:
         (test,) = trainer.test(module, datamodule=data, ckpt_path=str(run.best), weights_only=True, verbose=False)
     except BaseException as error:
         if run and trainer.is_global_zero:
-            run.write(status="interrupted" if trainer.interrupted else "failed")
+            run.write(status="interrupted" if isinstance(error, SystemExit) else "failed")
             if run.last.is_file():
                 print(f"\nstopped at step {trainer.global_step}; to go on: vqvae train resume={run.path}", flush=True)
-        if trainer.interrupted:  # Lightning turns Ctrl-C into exit code 1
+        for logger in trainer.loggers:
+            if isinstance(logger, RunWandbLogger):
+                logger.experiment.finish(exit_code=1)
+        if isinstance(error, SystemExit) and not isinstance(error, Stopped):  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from error
         raise
     if trainer.is_global_zero:
         run.write(status="finished", finished=datetime.now(UTC).isoformat(timespec="seconds"), test=dict(test))
+        run.write(evaluated=None, generation=None, kl_per_dim=None)  # of a resumed run: of its older checkpoint
         for logger in trainer.loggers:
             if isinstance(logger, RunWandbLogger):
+                log_artifacts(logger.experiment, run, getattr(data, "path", None))
                 if not logger.experiment.offline:
                     run.write(wandb_url=logger.experiment.url)
                 logger.experiment.finish()
@@ -132,9 +140,9 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
         Pictures(folder / "images"),
         Throughput(experiment.data.batch_size),
         Progress(),
-        # Two: Lightning's `save_last` beside a monitor keeps the last *best* one instead of the last.
         ModelCheckpoint(folder / "checkpoints", "best", monitor="val/loss", save_top_k=1, enable_version_counter=False),
-        ModelCheckpoint(folder / "checkpoints", save_top_k=0, save_last=True, every_n_train_steps=every),
+        LastCheckpoint(folder / "checkpoints" / "last.ckpt"),
+        StopOnSignal(folder / "checkpoints" / "last.ckpt", every, settings.log_every),
     ]
     # DDP must not overwrite codebooks with rank 0's: they are equal because their statistics are summed.
     strategy = DDPStrategy(forward_sync_buffers=False, gradient_as_bucket_view=True)
@@ -164,7 +172,7 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
 def start_tracking(experiment: Experiment, run: Run) -> list[Logger]:
     """The run's loggers: metrics.jsonl and W&B."""
     if "wandb_id" not in run.info:
-        run.write(wandb_id=secrets.token_hex(4))
+        run.write(wandb_id=os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))  # set by an agent of a W&B sweep
     warning = choose_wandb_mode(run.path)
     if warning:
         print(warning, flush=True)
@@ -182,5 +190,6 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*have no `validation_step`.*")
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,128 @@
+"""`python faults.py ROOT`: trainings on generated images that are stopped at chosen points, in forked processes.
+
+Imports are paid for once: the process loads everything and forks for each training, which then runs `cli.main`. A plan
+is a JSON list on stdin; its entries say `words` (of the command line), and what goes wrong in them: see `install`.
+Answers, a JSON line for each entry: `code`, how the process ended (negative: by that signal), and `out`, what it wrote.
+"""
+
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fake_data
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from vqvae_lightning import cli, storage
+from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.data.loader import TrainLoader
+from vqvae_lightning.evaluation import evaluate as _everything  # noqa: F401  imported before the fork
+from vqvae_lightning.training import train
+
+
+class Fault(Callback):
+    """Sends `signals` to this process at `point` of optimizer step `step`, and notes the rows of every batch.
+
+    Points: `batch` (its end), `validation` (in the middle of it), `save` (of a checkpoint, half written). Without
+    signals it raises an error.
+    """
+
+    def __init__(self, rows: str = "", point: str = "", step: int = 0, signals: Sequence[int] = ()) -> None:
+        self.rows, self.point, self.step, self.signals = rows, point, step, signals
+        self.trainer: Any = None
+        if point == "save":
+            whole = storage.write_whole
+
+            def half(path: Path, data: bytes) -> None:
+                if path.suffix == ".ckpt" and self.point and self.trainer.global_step == step:
+                    (path.parent / ".half.ckpt.tmp").write_bytes(data[: len(data) // 2])
+                    self.strike()
+                whole(path, data)
+
+            storage.write_whole = half
+
+    def strike(self) -> None:
+        self.point = ""  # once
+        for number in self.signals:
+            os.kill(os.getpid(), number)
+        if not self.signals:
+            raise RuntimeError("an error on one rank")
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.trainer = trainer
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, _: Any, batch: Any, i: int) -> None:
+        if self.rows:
+            with open(self.rows, "a") as file:
+                file.write(json.dumps([trainer.global_step, batch.rows.tolist()]) + "\n")
+        if (self.point, self.step) == ("batch", trainer.global_step):
+            self.strike()
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if (self.point, self.step) == ("validation", trainer.global_step):
+            self.strike()
+
+
+def install(fault: dict[str, Any], rows: str = "", forget: bool = False, poison: int = 0) -> None:
+    """Puts a `Fault` into every training of this process.
+
+    `forget` drops the position in the data at a resume, `poison` makes a pixel NaN at that step.
+    """
+    build = train.build_trainer
+
+    def with_fault(*arguments: Any) -> pl.Trainer:
+        trainer = build(*arguments)
+        trainer.callbacks.insert(0, Fault(rows, **fault))
+        return trainer
+
+    train.build_trainer = with_fault
+    if forget:
+        TrainLoader.load_state_dict = lambda self, state: None
+    if poison:
+        scale = ImageDataModule.scale
+
+        def poisoned(self: ImageDataModule, batch: Any, **more: Any) -> Any:
+            scaled = scale(self, batch, **more)
+            if self.trainer and self.trainer.training and self.trainer.global_step == poison - 1:
+                scaled.x[2, 0, 3, 4] = math.nan
+            return scaled
+
+        ImageDataModule.scale = poisoned
+
+
+def main(root: Path) -> None:
+    torch.set_num_threads(1)
+    fake_data.install(root)
+    for entry in json.load(sys.stdin):
+        with tempfile.TemporaryFile() as output:
+            pid = os.fork()
+            if pid == 0:
+                os.dup2(output.fileno(), 1)
+                os.dup2(output.fileno(), 2)
+                code = 0
+                try:
+                    options = {key: entry[key] for key in ("forget", "poison") if key in entry}
+                    install(entry.get("fault", {}), entry["rows"], **options)
+                    cli.main([*entry["words"], f"data.root={root}"])
+                except SystemExit as stop:
+                    code = int(stop.code or 0)
+                except BaseException:
+                    __import__("traceback").print_exc()
+                    code = 99
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+            _, status = os.waitpid(pid, 0)
+            code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+            output.seek(0)
+            print(json.dumps({"code": code, "out": output.read().decode()}), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
