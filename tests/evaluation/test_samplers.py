@@ -7,25 +7,17 @@ import fake_data
 import numpy as np
 import pytest
 import torch
+import untrained
 from PIL import Image
 
 from vqvae_lightning import cli
-from vqvae_lightning.config import ConfigError, SampleOptions, load_experiment
-from vqvae_lightning.data import sources
+from vqvae_lightning.config import ConfigError, SampleOptions
 from vqvae_lightning.evaluation import grids, samplers
 from vqvae_lightning.evaluation.samplers import SAMPLERS, TrainLatents, draw, fit_gaussian, fit_mixture
-from vqvae_lightning.storage import write_checkpoint
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.train import build
 
-SMALL_NET = ["model.network.hidden=8", "model.network.residual_hidden=4", "model.network.residual_blocks=1"]
-SMALL_KIND = {
-    "ae": [*SMALL_NET, "model.latent_dim=4"],
-    "vae": [*SMALL_NET, "model.latent_dim=4"],
-    "vqvae": [*SMALL_NET, "model.codebook_size=16", "model.latent_dim=8"],
-    "prior": ["model.layers=1", "model.width=16", "model.heads=2"],
-}
 ALL = [(kind, name) for kind, known in SAMPLERS.items() for name in known]
 
 
@@ -33,32 +25,19 @@ ALL = [(kind, name) for kind, known in SAMPLERS.items() for name in known]
 def runs(tmp_path_factory):
     """Generated data in place of MNIST, and a finished, untrained run of every kind: kind → Run."""
     root = tmp_path_factory.mktemp("samplers")
-    before, threads = dict(sources.DATASETS), torch.get_num_threads()
-    fake_data.install(root / "data")
-    torch.set_num_threads(1)
-    yield {kind: make_run(root, kind) for kind in SMALL_KIND}
-    torch.set_num_threads(threads)
-    sources.DATASETS.update(before)
+    with untrained.workplace(root):
+        yield {kind: make_run(root, kind) for kind in untrained.SMALL_KIND}
 
 
 def make_run(root: Path, kind: str, *more: str) -> Run:
-    settings = [f"data.root={root / 'data'}", f"runs={root / 'runs'}", "data.batch_size=20", "data.eval_batch_size=30",
-                "data.validation_size=40", *SMALL_KIND[kind], f"name={kind}", *more]  # fmt: skip
-    if kind == "prior":
-        settings.append(f"model.tokenizer={root / 'runs' / 'vqvae'}")
-    experiment = load_experiment(Path(__file__).parents[2] / "experiments" / "mnist" / f"{kind}.yaml", settings)
-    _, module = build(experiment)
-    if kind == "vqvae":
-        spread_codes(module.net, root / "data")
-    run = Run.create(experiment)
-    run.best.parent.mkdir()
-    write_checkpoint(run.best, {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)})
-    run.write(status="finished", finished=run.info["created"])
-    return run
+    return untrained.make_run(root, kind, spread_codes, *more)
 
 
-def spread_codes(net, root: Path) -> None:
-    """Puts the codebook where the encoder's outputs are, as training would, so that images differ in their codes."""
+def spread_codes(module, root: Path) -> None:
+    """Puts a codebook where the encoder's outputs are, as training would, so that images differ in their codes."""
+    if module.kind != "vqvae":
+        return
+    net = module.net
     x = torch.from_numpy(fake_data.images(32, 2)[0])[:, None].float() / 127.5 - 1
     with torch.no_grad():
         rows = net.encoder(x).movedim(1, -1).flatten(0, 2)

@@ -1,11 +1,13 @@
 """`evaluate(run)`: the metrics of a run's best checkpoint over a whole split."""
 
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
-from vqvae_lightning.config import EvaluateOptions
+from vqvae_lightning.config import EvaluateOptions, plain
 from vqvae_lightning.evaluation.codebook import codes_picture, usage_picture
+from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network, fidelity
 from vqvae_lightning.evaluation.information import code_counts, code_information, encoded, prior_savings
 from vqvae_lightning.evaluation.likelihood import check_samples, latent_rates, likelihood_metrics
 from vqvae_lightning.evaluation.representation import check_images, check_representation, representation
@@ -18,15 +20,21 @@ from vqvae_lightning.training.train import build, quieten
 def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
     """Metrics of the split, by name; those of the test split are kept in run.json, and so is a VAE's `kl_per_dim`.
 
+    With `fid_samples`, `generation` in run.json gets a figure of each sampler, with its protocol (see `fidelity`).
     On one device, so that the figure does not depend on how samples are dealt to several. Raises CheckpointError for a
-    damaged checkpoint, DataError if the images cannot be had, and ConfigError for `iwae_samples` of a run without p(x)
-    or `representation` of a run without latents of images, or of more images than there are.
+    damaged checkpoint, DataError if the images cannot be had, and ConfigError for `iwae_samples` of a run without p(x),
+    `representation` of a run without latents of images, or of more images than there are, and a sampler or a feature
+    network that is not there.
     """
     check_samples(run, options.iwae_samples)
     if options.representation:
         check_representation(run)
+    experiment = run.experiment()
+    samplers = check_fidelity(run, options)
+    if samplers:
+        network = feature_network(options, experiment.data.name, Path(experiment.data.root))
     quieten()
-    data: Any = build(run.experiment())[0]
+    data: Any = build(experiment)[0]
     data.prepare_data()
     data.setup()
     if options.representation:
@@ -51,6 +59,10 @@ def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
         rates = latent_rates(module, data, "test")
         if rates is not None:
             run.write(kl_per_dim=rates)
+    if samplers:
+        images = data.images if module.kind == "prior" else data
+        fidelity(run, module, images, network, samplers, options)
+    run.write(evaluated=plain(options))
     return metrics
 
 

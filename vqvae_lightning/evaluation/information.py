@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.models.distributed import own_device
 
 
 def smoothed(counts: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ def code_counts(module: Any, data: Any, split: str) -> Tensor:
 @torch.inference_mode()
 def encoded(module: Any, data: ImageDataModule, split: str) -> Iterator[tuple[Tensor, Tensor]]:
     """The images x (N, C, H, W) in [-1, 1] of a whole split and their codes (N, h, w) under a tokenizer, on the CPU."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     net = module.net.eval().to(device)
     for batch in data.batches(split, device):
         yield batch.x.cpu(), net.encode(batch.x).codes.cpu()

@@ -12,6 +12,7 @@ from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import Batch, seed_torch
 from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.runs import Run
 
@@ -89,7 +90,7 @@ def likelihood_metrics(
     A prior: `distortion` of its tokenizer on the same images, and for a discrete likelihood `bits_per_dim` of the two
     stages: −log p(x|z) − log p(z), a bound on −log p(x), or on −log p(x|label) if the prior knows the label.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     values: dict[str, float] = {}
     if isinstance(data, CodeDataModule):
         tokenizer = data.tokenizer.to(device)
@@ -110,7 +111,7 @@ def latent_rates(module: Any, data: ImageDataModule | CodeDataModule, split: str
     """`kl_per_dim` of a run's module over a split; None for all but a VAE."""
     if isinstance(data, CodeDataModule):
         return None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     return kl_per_dim(module.to(device).eval().net, data.batches(split, device))
 
 

@@ -13,6 +13,7 @@ from vqvae_lightning.config import ConfigError
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import EvalLoader, derive_seed
 from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.training.runs import Run
 
 NEIGHBOURS = 10
@@ -59,7 +60,7 @@ def representation(net: Autoencoder, data: ImageDataModule, split: str, images: 
 @torch.inference_mode()
 def latents(net: Autoencoder, data: ImageDataModule, loader: EvalLoader) -> tuple[Array, Array]:
     """Flattened latents (N, D · h · w) float32 and labels (N,) of all images of a loader."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device()
     net = net.eval().to(device)
     means, labels = [], []
     for batch in loader:

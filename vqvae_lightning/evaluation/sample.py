@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vqvae_lightning.config import ConfigError, SampleOptions
 from vqvae_lightning.evaluation.grids import GRIDS, check_grid
 from vqvae_lightning.evaluation.samplers import TrainLatents, draw, sampler_names
+from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.training.callbacks import grid_image, write_picture
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
@@ -33,7 +32,7 @@ def sample(run: Run, options: SampleOptions) -> list[Path]:
         raise ConfigError(f"out: got one file, but sampler=all draws {len(names)} pictures; leave out empty")
 
     module: Any = load_run(run)
-    module.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    module.to(own_device())
     if options.show != "samples":
         images, columns = GRIDS[options.show][1](module, run.experiment(), options)
         path = Path(options.out) if options.out else run.images / f"{options.show}{_seed(options)}.png"

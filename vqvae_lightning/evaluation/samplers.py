@@ -10,7 +10,7 @@ A sampler fitted after training ("ex-post density estimation", Ghosh et al. 2020
 that the model was trained with; what it draws says nothing about that p(z), and the ledger does not count it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -119,26 +119,27 @@ def square_root(covariance: Tensor) -> Tensor:
 
 
 # A sampler makes options.n images (n, C, H, W) in [-1, 1] of a module; `train` is encoded only if it is looked at.
-Sampler = Callable[[Any, TrainLatents, SampleOptions], Tensor]
+# The class of each image, labels (n,), matters to a class-conditional prior only.
+Sampler = Callable[[Any, TrainLatents, SampleOptions, Tensor], Tensor]
 
 
-def own_prior(module: Any, train: TrainLatents, options: SampleOptions) -> Tensor:
+def own_prior(module: Any, train: TrainLatents, options: SampleOptions, labels: Tensor) -> Tensor:
     """z from the p(z) that the bottleneck charges its rate against; for an AE, N(0, I), which nothing made true."""
     net: Autoencoder = module.net
     return decode(net, net.bottleneck.sample(options.n, net.grid, module.device))
 
 
-def gaussian(module: Any, train: TrainLatents, options: SampleOptions) -> Tensor:
+def gaussian(module: Any, train: TrainLatents, options: SampleOptions, labels: Tensor) -> Tensor:
     """z from one Gaussian with the mean and the covariance of the training latents."""
     return decode_rows(module.net, fit_gaussian(train.rows).sample(options.n))
 
 
-def mixture(module: Any, train: TrainLatents, options: SampleOptions) -> Tensor:
+def mixture(module: Any, train: TrainLatents, options: SampleOptions, labels: Tensor) -> Tensor:
     """z from a mixture of Gaussians fitted to the training latents."""
     return decode_rows(module.net, fit_mixture(train.rows).sample(options.n))
 
 
-def unigram(module: Any, train: TrainLatents, options: SampleOptions) -> Tensor:
+def unigram(module: Any, train: TrainLatents, options: SampleOptions, labels: Tensor) -> Tensor:
     """Codes drawn one by one from their histogram over the training images: the shares are right, no place is."""
     net: Autoencoder = module.net
     counts = torch.bincount(train.codes.flatten(), minlength=int(net.bottleneck.codebook_size or 0))
@@ -147,10 +148,9 @@ def unigram(module: Any, train: TrainLatents, options: SampleOptions) -> Tensor:
     return decode(net, net.bottleneck.lookup(codes.to(module.device)))
 
 
-def prior(module: Any, train: TrainLatents, options: SampleOptions) -> Tensor:
-    """Codes from the learned prior P(codes | label), a row of the grid per class."""
-    parts = [module.sample(part, **sampling(options)) for part in labels_of(options, module.classes).split(BATCH)]
-    return torch.cat(parts)
+def prior(module: Any, train: TrainLatents, options: SampleOptions, labels: Tensor) -> Tensor:
+    """Codes from the learned prior, P(codes | label) or P(codes)."""
+    return torch.cat([module.sample(part, **sampling(options)) for part in labels.split(BATCH)])
 
 
 # kind of run → its samplers by name, the default first
@@ -161,22 +161,37 @@ SAMPLERS: dict[str, dict[str, Sampler]] = {
     "prior": {"prior": prior},
 }
 
+DESCRIPTIONS = {
+    "normal": "z ~ N(0, I)",
+    "gaussian": "z from a Gaussian fitted to the training latents",
+    "mixture": f"z from a mixture of {COMPONENTS} Gaussians fitted to the training latents",
+    "uniform": "codes drawn uniformly",
+    "unigram": "codes drawn in their shares, without order",
+    "prior": "codes from the learned prior",
+}
 
-def sampler_names(kind: str, name: str | None) -> list[str]:
-    """The samplers that `name` means for a kind of run: one, `all` of them, or the default. Raises ConfigError."""
-    known = list(SAMPLERS[kind])
+
+def sampler_names(kind: str, name: str | None, also: Sequence[str] = ()) -> list[str]:
+    """The samplers that `name` means for a kind of run: one, `all` of them, or the default. Raises ConfigError.
+
+    `also` may be named beside them.
+    """
+    known = [*SAMPLERS[kind], *also]
     if name not in (None, "all", *known):
         raise ConfigError(f"sampler: got '{name}', but a {kind} run has {', '.join(known)}; wanted one of them, or all")
     return known if name == "all" else [name or known[0]]
 
 
-def draw(module: Any, train: TrainLatents, name: str, options: SampleOptions) -> Tensor:
+def draw(module: Any, train: TrainLatents, name: str, options: SampleOptions, labels: Tensor | None = None) -> Tensor:
     """options.n images (n, C, H, W) in [-1, 1] of one of the samplers of the module's kind, the same for a seed.
 
+    A class-conditional prior draws images of `labels` (n,), if none are given a row of the grid per class.
     Raises ConfigError for a latent too long to be fitted, and for a label or top_k that a prior does not have.
     """
     torch.manual_seed(options.seed)
-    return SAMPLERS[module.kind][name](module, train, options)
+    if labels is None:
+        labels = labels_of(options, getattr(module, "classes", 1))
+    return SAMPLERS[module.kind][name](module, train, options, labels)
 
 
 def decode(net: Autoencoder, z: Tensor) -> Tensor:

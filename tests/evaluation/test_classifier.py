@@ -1,0 +1,146 @@
+"""The classifier that judges samples: moved images, a verified file, and labels it reads from its own features."""
+
+import hashlib
+
+import fake_data
+import pytest
+import torch
+
+from vqvae_lightning.config import ClassifierOptions, ConfigError, DataConfig
+from vqvae_lightning.data import sources
+from vqvae_lightning.data.images import to_float
+from vqvae_lightning.evaluation import classifier
+from vqvae_lightning.evaluation.classifier import (
+    FEATURES,
+    SHIFT,
+    Classifier,
+    ClassifierFeatures,
+    classifier_path,
+    shifted,
+    train_classifier,
+)
+from vqvae_lightning.storage import CheckpointError, read_checkpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Generated images in place of MNIST, in batches and a validation split that so few of them can fill."""
+    root, before, threads = tmp_path_factory.mktemp("classifier"), dict(sources.DATASETS), torch.get_num_threads()
+    fake_data.install(root)
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        small = {"batch_size": 32, "eval_batch_size": 30, "validation_size": 40}
+        patch.setattr(classifier, "DataConfig", lambda **settings: DataConfig(**settings | small))
+        yield root
+    torch.set_num_threads(threads)
+    sources.DATASETS.update(before)
+
+
+@pytest.fixture(scope="module")
+def trained(root):
+    return train_classifier(ClassifierOptions(root=str(root), steps=2))
+
+
+@pytest.fixture(scope="module")
+def test_images(root):
+    """uint8 images and their labels."""
+    return tuple(map(torch.from_numpy, sources.load("mnist", root, "test")))
+
+
+class TestShifted:
+    def test_every_image_is_moved_by_whole_pixels(self):
+        torch.manual_seed(0)
+        x = torch.rand(150, 3, 7, 5)
+        rows, columns = torch.arange(7), torch.arange(5)
+        found = set()
+        for before, after in zip(x, shifted(x), strict=True):
+            moves = [
+                (down, right)
+                for down in range(-3, 4)
+                for right in range(-3, 4)
+                if torch.equal(after, before[:, (rows + down).clamp(0, 6)][:, :, (columns + right).clamp(0, 4)])
+            ]
+            assert len(moves) == 1
+            found.update(moves)
+        possible = range(-SHIFT, SHIFT + 1)
+        assert found == {(down, right) for down in possible for right in possible}  # all of them, and each by its own
+
+    def test_draws_anew_at_every_call(self):
+        x = torch.rand(20, 1, 6, 6)
+        assert not torch.equal(shifted(x), shifted(x))
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 10), (3, 32, 100)])
+def test_logits_of_every_class(shape):
+    channels, side, classes = shape
+    assert Classifier(*shape)(torch.rand(2, channels, side, side)).shape == (2, classes)
+
+
+def test_training_leaves_a_verified_file(root, trained):
+    path = classifier_path("mnist", root)
+    assert trained["path"] == path
+    assert trained["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert trained["sha256"] in path.with_name("mnist.ckpt.sha256").read_text().split()
+    checkpoint = read_checkpoint(path)
+    assert checkpoint["shape"] == [1, 28, 10]
+    assert checkpoint["test_accuracy"] == trained["test_accuracy"]
+    assert checkpoint["options"]["steps"] == 2
+
+
+def test_features_belong_to_the_file(root, trained, test_images):
+    network = ClassifierFeatures("mnist", root)
+    assert network.identity == {
+        "network": "classifier-mnist",
+        "weights_sha256": trained["sha256"],
+        "preprocessing": ClassifierFeatures.preprocessing,
+    }
+    found = network(test_images[0])
+    assert found.shape == (64, FEATURES) == (64, 128)
+    assert torch.equal(network(test_images[0]), found)  # no dropout
+    torch.testing.assert_close(network(test_images[0][5:7]), found[5:7], rtol=1e-4, atol=1e-5)
+
+
+def test_accuracy_is_that_of_the_whole_network(root, trained, test_images):
+    (images, labels), network = test_images, ClassifierFeatures("mnist", root)
+    with torch.no_grad():
+        guesses = network.module(to_float(images)).argmax(1)
+    for wanted in (labels, guesses, (guesses + 1) % 10):
+        expected = (guesses == wanted).double().mean().item()
+        assert network.accuracy(network(images), wanted) == pytest.approx(expected)
+    assert network.accuracy(network(images), labels) == pytest.approx(trained["test_accuracy"])
+
+
+def test_the_seed_decides_the_weights(root, trained, tmp_path, monkeypatch):
+    ours = read_checkpoint(trained["path"])["state_dict"]
+    monkeypatch.setattr(classifier, "classifier_path", lambda dataset, root: tmp_path / "other.ckpt")
+    same, other = (
+        read_checkpoint(train_classifier(ClassifierOptions(root=str(root), steps=2, seed=seed))["path"])["state_dict"]
+        for seed in (0, 1)
+    )
+    assert all(torch.equal(same[name], ours[name]) for name in ours)
+    assert not torch.equal(other["head.weight"], ours["head.weight"])
+
+
+def test_steps_learn_the_labels(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier, "classifier_path", lambda dataset, root: tmp_path / "other.ckpt")
+    assert train_classifier(ClassifierOptions(root=str(root), steps=10))["test_accuracy"] > 0.5  # chance is 0.1
+
+
+def test_one_that_was_not_trained_is_named_with_its_remedy(tmp_path):
+    with pytest.raises(ConfigError, match=r"fashion_mnist\.ckpt; run `make classifier DATASET=fashion_mnist`"):
+        ClassifierFeatures("fashion_mnist", tmp_path)
+
+
+def test_a_flipped_bit_is_refused(root, trained, tmp_path):
+    (tmp_path / "classifiers").mkdir()
+    for suffix in ("", ".sha256"):
+        data = bytearray(trained["path"].with_name(f"mnist.ckpt{suffix}").read_bytes())
+        classifier_path("mnist", tmp_path).with_name(f"mnist.ckpt{suffix}").write_bytes(data)
+    ClassifierFeatures("mnist", tmp_path)  # a copy does
+    data = bytearray(classifier_path("mnist", tmp_path).read_bytes())
+    data[len(data) // 2] ^= 1
+    classifier_path("mnist", tmp_path).write_bytes(data)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        ClassifierFeatures("mnist", tmp_path)

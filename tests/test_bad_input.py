@@ -1,0 +1,142 @@
+"""Every mistake gets one line that says what, where, got and wanted, exit code 2, and leaves nothing behind."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fake_data
+import pytest
+
+from vqvae_lightning import cli
+from vqvae_lightning.data import sources
+
+FILES = {
+    "vqvae.yaml": "kind: vqvae\n", "vae.yaml": "kind: vae\n", "prior.yaml": "kind: prior\n",
+    "twice.yaml": "kind: ae\nkind: vae\n", "list.yaml": "- a\n", "tab.yaml": "data:\n\tname: mnist\n",
+    "alias.yaml": "a: &a [*a]\n", "nothing.yaml": "seed: ${nothing}\n", "secret.yaml": "name: ${oc.env:HOME}\n",
+    "missing.yaml": "seed: ???\n",
+}  # fmt: skip
+V = "train vqvae.yaml "
+CASES = {
+    # settings
+    V + "model.codbook_size=512": "unknown key model.codbook_size; did you mean model.codebook_size?",
+    V + "batch_size=3": "unknown key batch_size; it exists as data.batch_size",
+    V + "model.beta=2": "unknown key model.beta; it belongs to kind=vae, this is kind=vqvae",
+    "train vae.yaml model.codebook_size=3": "it belongs to kind=vqvae, this is kind=vae",
+    V + "data.batch_size=12.5": "data.batch_size: Value '12.5' of type 'float' could not be converted to Integer",
+    V + "data.batch_size=true": "of type 'bool' could not be converted to Integer",
+    V + "optimizer.lr=fast": "optimizer.lr: Value 'fast' of type 'str' could not be converted to Float",
+    V + "optimizer.lr=nan": "optimizer.lr: got nan, wanted a finite number",
+    V + "optimizer.lr=inf": "optimizer.lr: got inf, wanted a finite number",
+    V + "optimizer.lr=0": "optimizer.lr: got 0.0, wanted above 0",
+    V + "data.batch_size=-1": "data.batch_size: got -1, wanted at least 1",
+    V + "data.eval_batch_size=0": "data.eval_batch_size: got 0, wanted at least 1",
+    V + "model.codebook_size=0": "model.codebook_size: got 0, wanted at least 1",
+    V + "model.codebook_size=1000000000000": "model.codebook_size: got 1000000000000, wanted at most 1048576",
+    V + "model.decay=1": "model.decay: got 1.0, wanted below 1",
+    V + "trainer.steps=0": "trainer.steps: got 0, wanted at least 1",
+    "train prior.yaml model.dropout=1": "model.dropout: got 1.0, wanted below 1",
+    "train prior.yaml model.heads=3": "model.heads: 3 heads do not divide model.width 128",
+    V + "trainer.precision=fp8": "trainer.precision: Invalid value 'fp8', expected one of ['32-true',",
+    V + "data.name=imagenet": "data.name: Invalid value 'imagenet', expected one of ['mnist',",
+    V + "kind=gan": "kind: got 'gan', wanted one of ae, vae, vqvae, prior",
+    V + "optimizer.lr": "got 2 files (vqvae.yaml, optimizer.lr), wanted one",
+    V + "trainer.validate_every=3": "trainer.validate_every: 3 does not divide trainer.steps 1000",
+    # files
+    "train": "got no file, wanted one such as",
+    "train none.yaml": "there is no file none.yaml",
+    "train .": "there is no file .",
+    "train twice.yaml": "line 2, column 1",
+    "train list.yaml": "list.yaml holds a list or a single value, wanted a mapping",
+    "train tab.yaml": "line 2, column 1",
+    "train bytes.yaml": "bytes.yaml is not UTF-8 text",
+    "train alias.yaml": "recursive aliases",
+    "train nothing.yaml": "seed: Interpolation key 'nothing' not found",
+    "train secret.yaml": "a config cannot read the environment",
+    "train missing.yaml": "seed: got ???, wanted a value",
+    # what does not fit together, or is not there
+    V + "data.batch_size=4000": "data.batch_size: got 4000, but there are only 280 training images",
+    V + "data.validation_size=320": "data.validation_size: got 320, wanted 1 to 319",
+    V + "model.network.downsamples=3": "3 halvings need sides divisible by 8, got images of 28x28",
+    V + "trainer.accelerator=gpu": "trainer.accelerator: got gpu, but this machine has none",
+    V + "trainer.devices=two": "trainer.devices: got 'two', wanted a number of at least 1, or auto",
+    V + "trainer.devices=3": "data.batch_size: got 20, wanted a multiple of 3",
+    V + "data.root=/nowhere data.download=false": "/nowhere/mnist/train-images-idx3-ubyte",
+    "train prior.yaml": "there is no finished vqvae run of mnist in runs/; run `make train-vqvae DATASET=mnist` first",
+    "train prior.yaml model.tokenizer=http://host/run": "http:/host/run is no run folder",
+    # places
+    V + "name=../../x": "name: got '../../x', wanted 1 to 100 letters, digits, '.', '_' or '-'",
+    V + "name=/absolute": "name: got '/absolute', wanted",
+    V + "name=" + "x" * 300: "wanted 1 to 100 letters",
+    V + "runs=/proc/nowhere name=x": "runs: /proc/nowhere/x cannot be made",
+    V + "resume=none": "none is no run folder",
+    # other verbs
+    "evaluate none": "none is no run folder",
+    "sample none": "none is no run folder",
+    "compare none": "none is no run folder",
+    "sample runs=none": "there are no finished runs in none/",
+    "evaluate fid_samples=-1": "fid_samples: got -1, wanted at least 0",
+    "sample n=0": "n: got 0, wanted at least 1",
+    "study seeds=0": "seeds: got 0, wanted at least 1",
+    "sweep none.yaml": "cannot read none.yaml",
+    "data name=imagenet": "name: Invalid value 'imagenet'",
+    "classifier dataset=imagenet": "dataset: Invalid value 'imagenet'",
+    "dashboard nam=x": "unknown key nam",
+}
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    root = tmp_path_factory.mktemp("mistakes")
+    for name, text in FILES.items():
+        (root / name).write_text(text)
+    (root / "bytes.yaml").write_bytes(b"\xff\xfe\x00k")
+    before = dict(sources.DATASETS)
+    fake_data.install(root / "data")
+    yield root
+    sources.DATASETS.update(before)
+
+
+def full(line: str) -> list[str]:
+    """The words of a line, with settings that fit the small data unless it says others."""
+    words = line.split(" ")
+    if words[0] != "train":
+        return words
+    defaults = {"data.batch_size": "20", "data.validation_size": "40", "trainer.accelerator": "cpu"}
+    given = {word.partition("=")[0] for word in words}
+    return [*words, *(f"{key}={value}" for key, value in defaults.items() if key not in given and len(words) > 1)]
+
+
+@pytest.mark.parametrize("line", CASES, ids=lambda line: line[:60])
+def test_a_mistake_is_one_line_and_leaves_nothing(workplace, line, capsys, monkeypatch):
+    monkeypatch.chdir(workplace)
+    before, started = sorted(workplace.rglob("*")), time.monotonic()
+    with pytest.raises(SystemExit) as stop:
+        cli.main(full(line))
+    assert stop.value.code == 2
+    assert time.monotonic() - started < 10
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("vqvae: ")
+    assert CASES[line] in error
+    assert "\n" not in error
+    assert sorted(workplace.rglob("*")) == before
+
+
+def test_debug_shows_where_it_was_found(workplace, monkeypatch):
+    monkeypatch.chdir(workplace)
+    with pytest.raises(ValueError, match="unknown key"):
+        cli.main(["--debug", "train", "vqvae.yaml", "model.codbook_size=512"])
+
+
+@pytest.mark.dist
+def test_two_ranks_say_it_once(workplace):
+    words = [*full(V + "data.batch_size=4000"), "trainer.devices=2", "trainer.validate_every=250"]
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "launch_fake.py"), str(workplace / "data"), *words],
+        cwd=workplace, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [
+        "vqvae: data.batch_size: got 4000, but there are only 280 training images"
+    ]

@@ -1,0 +1,153 @@
+"""A small classifier of one dataset: an eye for images that Inception was never shown, such as digits.
+
+Its features give a Fréchet distance, precision and recall that mean something on MNIST, and its labels say whether a
+class-conditional sample shows its class. It sees real images only, and no model is trained with it.
+
+```
+x N,C,H,W ──► 2 × (conv, conv, halve) ──► linear ──► features N,128 ──► linear ──► logits N,classes
+```
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.callbacks import TQDMProgressBar
+from torch import Tensor, nn
+
+from vqvae_lightning.config import ClassifierOptions, ConfigError, DataConfig, OptimizerConfig, plain
+from vqvae_lightning.data.images import ImageDataModule, to_float
+from vqvae_lightning.data.loader import Batch, seed_torch
+from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.evaluation.features import FeatureNetwork
+from vqvae_lightning.storage import file_sha256, read_checkpoint, write_checkpoint
+from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
+from vqvae_lightning.training.runs import versions
+from vqvae_lightning.training.train import quieten
+
+WIDTH, FEATURES, GROUPS = 32, 128, 8
+SHIFT = 2  # pixels: training images are moved by up to this much
+OPTIMIZER = OptimizerConfig(lr=2e-3, weight_decay=0.05)
+
+
+class Classifier(pl.LightningModule):
+    """Convolutions with GroupNorm; images (N, C, H, W) in [-1, 1] to logits (N, classes)."""
+
+    def __init__(self, channels: int, side: int, classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = channels
+        for out in (WIDTH, 2 * WIDTH):
+            for _ in range(2):
+                layers += [nn.Conv2d(width, out, 3, padding=1), nn.GroupNorm(GROUPS, out), nn.ReLU()]
+                width = out
+            layers += [nn.MaxPool2d(2)]
+        layers += [nn.Flatten(), nn.Dropout(0.3), nn.Linear(width * (side // 4) ** 2, FEATURES), nn.ReLU()]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Linear(FEATURES, classes)
+        self.correct = 0
+        self.to(memory_format=torch.channels_last)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Features (N, FEATURES) of images x (N, C, H, W) in [-1, 1]."""
+        return self.features(x.contiguous(memory_format=torch.channels_last))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.embed(x))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        seed_torch(batch.seed)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return F.cross_entropy(self(shifted(batch.x)), batch.labels, label_smoothing=0.05)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        clip_gradients(self, OPTIMIZER.clip)
+
+    def configure_optimizers(self) -> Any:
+        return configure_adamw(self, OPTIMIZER, self.trainer.max_steps)
+
+    def on_test_epoch_start(self) -> None:
+        self.correct = 0
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.correct += int((self(batch.x).argmax(1) == batch.labels).sum())
+
+
+def shifted(x: Tensor) -> Tensor:
+    """Images (N, C, H, W), each moved by a whole number of pixels up to SHIFT; what comes in repeats the border."""
+    n, _, height, width = x.shape
+    down, right = torch.randint(-SHIFT, SHIFT + 1, (2, n, 1), device=x.device)  # n,1 each
+    rows = (torch.arange(height, device=x.device) + down).clamp(0, height - 1)  # n,H
+    columns = (torch.arange(width, device=x.device) + right).clamp(0, width - 1)  # n,W
+    picked = x.gather(2, rows[:, None, :, None].expand_as(x))
+    return picked.gather(3, columns[:, None, None, :].expand_as(x))
+
+
+def classifier_path(dataset: str, root: Path) -> Path:
+    """Where the classifier of a dataset lies."""
+    return root / "classifiers" / f"{dataset}.ckpt"
+
+
+def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
+    """Trains the classifier of a dataset and writes it whole; returns its path, test accuracy and SHA-256.
+
+    The test images take no part in any choice. Another classifier has another hash, and figures made with it do not
+    compare: one that exists is replaced. Raises DataError if the images cannot be had.
+    """
+    quieten()
+    pl.seed_everything(options.seed, verbose=False)
+    root, dataset = Path(options.root), DATASETS[options.dataset]
+    channels, side, _ = dataset.shape
+    data = ImageDataModule(
+        DataConfig(name=options.dataset, root=options.root, batch_size=128, flip=channels == 3), options.seed
+    )
+    module = Classifier(channels, side, dataset.classes)
+    trainer = pl.Trainer(
+        devices=1,
+        max_steps=options.steps,
+        max_epochs=-1,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        callbacks=[TQDMProgressBar(refresh_rate=50)],
+    )
+    trainer.fit(module, datamodule=data)
+    trainer.test(module, datamodule=data, verbose=False)
+    accuracy = module.correct / len(data.splits["test"][0])
+    path = classifier_path(options.dataset, root)
+    state = {"shape": [channels, side, dataset.classes], "state_dict": module.cpu().state_dict()}
+    write_checkpoint(path, {**state, "test_accuracy": accuracy, "options": plain(options), "versions": versions()})
+    return {"path": path, "test_accuracy": accuracy, "sha256": file_sha256(path)}
+
+
+class ClassifierFeatures(FeatureNetwork):
+    """Features before the last layer of a dataset's own classifier, F = 128. Figures are on its own scale.
+
+    Raises ConfigError if it has not been trained, CheckpointError if its file is damaged.
+    """
+
+    preprocessing = "pixels in [-1, 1], float32"
+
+    def __init__(self, dataset: str, root: Path) -> None:
+        path = classifier_path(dataset, root)
+        if not path.is_file():
+            raise ConfigError(f"fid_network: there is no classifier at {path}; run `make classifier DATASET={dataset}`")
+        checkpoint = read_checkpoint(path)
+        self.name = f"classifier-{dataset}"
+        self.weights = file_sha256(path)
+        self.module = Classifier(*checkpoint["shape"])
+        self.module.load_state_dict(checkpoint["state_dict"])
+        self.module.eval()
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.module.to(images.device).embed(to_float(images))
+
+    @torch.inference_mode()
+    def accuracy(self, features: Tensor, labels: Tensor) -> float:
+        """Share of features (N, F) whose image the classifier takes for its label (N,)."""
+        return (self.module.cpu().head(features).argmax(1) == labels).double().mean().item()
