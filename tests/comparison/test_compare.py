@@ -1,0 +1,406 @@
+"""Comparing runs: the arithmetic, what is not ranked, and a page that is whole, small and harmless."""
+
+import io
+import json
+import math
+import re
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from vqvae_lightning.comparison.compare import MISSING, Comparison, compare
+from vqvae_lightning.comparison.report import Axis, encode_pictures, write_report
+from vqvae_lightning.comparison.table import print_table
+from vqvae_lightning.config import ConfigError, describe, load_experiment
+from vqvae_lightning.training.runs import Run
+
+CHROMIUM = Path("/usr/bin/chromium")
+PIXELS = {"mnist": 784, "cifar10": 3072}
+TESTED = {
+    "ae": {"psnr": 24.0, "ssim": 0.90, "mse": 0.0040, "distortion": 100.0, "rate": 0.0},
+    "vae": {"psnr": 20.0, "ssim": 0.80, "mse": 0.0100, "distortion": 200.0, "rate": 20.0, "active_units": 7.0},
+    "vqvae": {"psnr": 25.0, "ssim": 0.92, "mse": 0.0032, "distortion": 90.0, "rate": 49 * math.log(512),
+              "perplexity": 300.0, "codes_used": 500.0, "code_entropy_bits": 8.2},
+    "prior": {"rate": 49 * 4.0 * math.log(2), "bits_per_code": 4.0, "entropy_ratio": 0.5,
+              "perplexity": 300.0, "codes_used": 500.0, "code_entropy_bits": 8.2},
+}  # fmt: skip
+
+
+def write_run(
+    root: Path,
+    kind: str,
+    *overrides: str,
+    name: str = "",
+    dataset: str = "mnist",
+    tokenizer: str = "tok",
+    **test: float,
+) -> Run:
+    """A finished run folder, as training leaves it, without the training."""
+    name = name or f"{kind}-run"
+    run = Run(root / re.sub(r"\W", "_", name))
+    run.images.mkdir(parents=True)
+    experiment = load_experiment(None, [f"kind={kind}", f"data.name={dataset}", *overrides])
+    (run.path / "config.yaml").write_text(describe(experiment))
+    run.write(
+        name=name,
+        kind=kind,
+        dataset=dataset,
+        seed=0,
+        status="finished",
+        created="2026-01-02T00:00:00+00:00" if kind == "prior" else "2026-01-01T00:00:00+00:00",
+        finished="2026-01-02T01:00:00+00:00" if kind == "prior" else "2026-01-01T01:00:00+00:00",
+        command=["/somewhere/bin/vqvae", "train", f"kind={kind}"],
+        versions={"torch": "2.13.0", "python": "3.11", "commit": "abc123"},
+        parameters=1234567,
+        test={f"test/{key}": value for key, value in {"loss": 1.0, **TESTED[kind], **test}.items()},
+    )
+    if kind == "prior":
+        run.write(
+            tokenizer={"run": str(root / tokenizer), "fingerprint": "f" * 64, "codebook_size": 512, "grid": [7, 7],
+                       "dims": PIXELS[dataset]}
+        )  # fmt: skip
+    metric = "val/bits_per_code" if kind == "prior" else "val/psnr"
+    lines = [{"step": step, "train/loss": 1.0} for step in (0, 25)]
+    lines += [{"step": step, metric: value} for step, value in ((49, 5.0), (99, math.nan), (149, 10.0))]
+    run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    picture = Image.fromarray(np.kron(np.eye(30, dtype=np.uint8) * 255, np.ones((2, 2), dtype=np.uint8)))
+    for grid in ("reconstructions", "samples") if kind != "prior" else ("samples",):
+        picture.save(run.images / f"{grid}.png")
+    return run
+
+
+def values(comparison: Comparison, name: str) -> dict[str, float]:
+    (row,) = [row for row in comparison.rows if row.name == name]
+    return row.values
+
+
+def terminal(comparison: Comparison, width: int = 400) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    print_table(comparison, console)
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def page(comparison: Comparison, folder: Path) -> str:
+    return write_report(comparison, folder / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """The whole story: a prior (given first) on a VQ-VAE, beside a VAE and an AE."""
+    root = tmp_path_factory.mktemp("four")
+    tokenizer = write_run(root, "vqvae", name="tok")
+    runs = [write_run(root, kind) for kind in ("prior", "vae", "ae")]
+    for run, sampler, frechet in zip(runs, ("prior", "mixture", "normal"), (3.0, 8.0, 90.0), strict=True):
+        run.write(generation=[figure(sampler, frechet)])
+    tokenizer.write(generation=[figure("reconstruction", 1.0)])
+    return compare([*runs, tokenizer])
+
+
+def figure(sampler: str, frechet: float) -> dict[str, Any]:
+    """What `vqvae evaluate` keeps of a sampler."""
+    return {"sampler": sampler, "network": "inception-2015", "weights_sha256": "7ff4" * 16, "preprocessing": "none",
+            "samples": 10_000, "reference": "test", "reference_images": 10_000, "seed": 0, "frechet": frechet,
+            "kid": 0.002, "kid_std": 0.001, "precision": 0.5, "recall": 0.25}  # fmt: skip
+
+
+def test_no_runs_and_unfinished_runs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        compare([])
+    run = write_run(tmp_path, "ae")
+    run.write(status="failed")
+    with pytest.raises(ValueError, match="status=failed"):
+        compare([run])
+
+
+def test_settings_of_another_version_name_their_file(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "ae")
+    (run.path / "config.yaml").write_text("kind: ae\nmodel: {gone: 1}\n")
+    with pytest.raises(ConfigError, match=r"ae_run/config\.yaml: unknown key model\.gone"):
+        compare([run])
+
+
+def test_units(four: Comparison) -> None:
+    vae = values(four, "vae-run")
+    assert vae["distortion"] == pytest.approx(200 / 784)
+    assert vae["rate"] == pytest.approx(20 / 784)
+    assert vae["total"] == pytest.approx(220 / 784)
+    assert vae["rate_bits"] == pytest.approx(20 / math.log(2))
+    assert values(four, "tok")["rate_bits"] == pytest.approx(49 * 9)
+    assert "7 / 16" in terminal(four)
+
+
+def test_what_a_prior_saved(four: Comparison) -> None:
+    prior = values(four, "prior-run")
+    assert prior["saved"] == pytest.approx(9 - 4)
+    assert prior["uniform_bits"] - prior["rate_bits"] == pytest.approx(49 * (9 - 4))
+    assert prior["uniform"] == pytest.approx(values(four, "tok")["rate"])
+    assert prior["distortion"] == values(four, "tok")["distortion"]  # pixels are its tokenizer's
+    assert prior["total"] == pytest.approx((90 + 49 * 4 * math.log(2)) / 784)
+
+
+def test_a_prior_worse_than_uniform_is_shown_as_a_loss(tmp_path: Path) -> None:
+    tokenizer = write_run(tmp_path, "vqvae", name="tok")
+    prior = write_run(tmp_path, "prior", bits_per_code=10.0, rate=490 * math.log(2))
+    comparison = compare([tokenizer, prior])
+    assert values(comparison, "prior-run")["saved"] == pytest.approx(-1)
+    assert "lost 49 of 441 bits/image" in page(comparison, tmp_path)
+
+
+def test_a_tokenizer_that_is_gone_or_newer_lends_no_distortion(tmp_path: Path) -> None:
+    prior = write_run(tmp_path, "prior")
+    assert "distortion" not in values(compare([prior]), "prior-run")
+    tokenizer = write_run(tmp_path, "vqvae", name="tok")
+    assert "distortion" in values(compare([prior]), "prior-run")  # it need not be among the runs
+    tokenizer.write(finished="2026-02-01T00:00:00+00:00")
+    comparison = compare([prior])
+    assert "distortion" not in values(comparison, "prior-run")
+    assert "trained again since" in page(comparison, tmp_path)
+
+
+def test_an_ae_has_no_rate(four: Comparison, tmp_path: Path) -> None:
+    assert {"rate", "total", "bits_per_dim"} & set(values(four, "ae-run")) == set()
+    line = next(line for line in terminal(four).splitlines() if line.startswith("ae-run"))
+    assert MISSING in line
+    assert "An AE has no p(z), so nothing can be charged." in page(four, tmp_path)
+
+
+def test_samplers_stand_on_the_page_with_their_protocol(four: Comparison, tmp_path: Path) -> None:
+    text = page(four, tmp_path)
+    (table,) = four.groups[0].generation
+    assert [row.sampler for row in table.rows] == ["normal", "mixture", "reconstruction", "prior"]
+    assert table.protocol in text
+    assert "7ff47ff47ff4" in table.protocol
+    assert "10,000 samples against the 10,000 test images" in table.protocol
+    assert [row.sampler for row in table.rows if row.number in table.best["frechet"]] == ["prior"]
+
+
+def test_runs_are_ordered_from_ae_to_prior(four: Comparison) -> None:
+    assert [(row.number, row.kind) for row in four.rows] == [(1, "ae"), (2, "vae"), (3, "vqvae"), (4, "prior")]
+
+
+def test_only_comparable_values_are_ranked(tmp_path: Path) -> None:
+    one = write_run(tmp_path, "vae", name="one")
+    two = write_run(tmp_path, "vae", name="two", distortion=50.0, psnr=19.0)
+    three = write_run(tmp_path, "vae", "model.likelihood.scale=0.1", name="three", psnr=30.0)
+    (same,) = compare([one, two]).groups
+    assert (same.best["psnr"], same.best["distortion"], same.best["rate"]) == ({1}, {2}, set())
+    (other,) = compare([one, two, three]).groups
+    assert (other.best["psnr"], other.best["distortion"], other.best["total"]) == ({3}, set(), set())
+    assert compare([one]).groups[0].best["psnr"] == set()  # nothing to be better than
+
+
+def test_values_that_are_shown_alike_are_both_best(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, "ae", name=name, psnr=psnr) for name, psnr in (("a", 24.001), ("b", 24.0), ("c", 20))]
+    assert compare(runs).groups[0].best["psnr"] == {1, 2}
+
+
+def test_a_diverged_run_is_shown_and_never_best(tmp_path: Path) -> None:
+    good, bad = write_run(tmp_path, "ae", name="good"), write_run(tmp_path, "ae", name="bad")
+    worst = write_run(tmp_path, "ae", name="worst", psnr=5.0)
+    bad.write(test=dict.fromkeys(bad.info["test"], math.nan))
+    comparison = compare([good, bad, worst])
+    assert comparison.groups[0].best["psnr"] == {1}
+    assert "nan" in terminal(comparison)
+    assert ">nan<" in page(comparison, tmp_path)
+
+
+def test_datasets_and_binarizations_are_never_mixed(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path, "vae", name="grey"),
+        write_run(tmp_path, "vqvae", name="colour", dataset="cifar10", psnr=99.0),
+        write_run(tmp_path, "vae", "data.binarize=static", "model.likelihood.name=bernoulli", name="binary"),
+    ]
+    comparison = compare(runs)
+    assert [group.title for group in comparison.groups] == ["MNIST", "CIFAR-10", "MNIST, static binarization"]
+    assert [row.number for row in comparison.rows] == [1, 2, 3]
+    assert values(comparison, "colour")["distortion"] == pytest.approx(90 / 3072)
+    html = page(comparison, tmp_path)
+    assert html.count('class="sortable"') == 3
+    assert html.count('class="dataset"') == 3
+
+
+def test_only_settings_that_differ_are_listed(tmp_path: Path) -> None:
+    one = write_run(tmp_path, "vae", "optimizer.lr=0.001", "runs=here", name="one")
+    two = write_run(tmp_path, "vae", "optimizer.lr=0.002", "runs=there", "model.likelihood.learned=true", name="two")
+    (settings,) = compare([one, two]).groups[0].settings
+    assert settings.values == {"model.likelihood.learned": ("false", "true"), "optimizer.lr": ("0.001", "0.002")}
+    assert "optimizer.<wbr>lr" in page(compare([one, two]), tmp_path)
+    assert compare([one]).groups[0].settings == ()
+
+
+def test_settings_that_one_kind_lacks(four: Comparison) -> None:
+    (settings,) = four.groups[0].settings  # of the autoencoders; a single prior differs from nothing
+    assert settings.values["model.codebook_size"] == (MISSING, MISSING, "512")
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_terminal_cuts_no_number_off(four: Comparison, width: int) -> None:
+    text = terminal(four, width)
+    assert all(len(line) <= width for line in text.splitlines())
+    for number in ("25.00*", "0.920*", "0.2551", "441.0", "500 / 512", "1,234,567"):
+        assert number in text
+
+
+class Checker(HTMLParser):
+    """Tags that are closed in order, and every attribute that could fetch something."""
+
+    void = frozenset({"meta", "img", "br", "wbr", "link", "hr", "input"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in self.void:
+            self.open.append(tag)
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), (tag, names)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        if tag == "img":
+            assert dict(attrs)["alt"]
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.void:
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def check(html: str) -> Checker:
+    checker = Checker()
+    checker.feed(html)
+    checker.close()
+    assert checker.open == []
+    return checker
+
+
+def test_the_page_is_whole_and_fetches_nothing(four: Comparison, tmp_path: Path) -> None:
+    html = page(four, tmp_path)
+    checker = check(html)
+    assert checker.sources
+    assert all(source.startswith("data:image/png;base64,") for source in checker.sources)
+    assert not re.search(r"https?:|//cdn|@import|url\(", html)
+    assert html.lstrip().startswith("<!DOCTYPE html>")
+    for text in ("saved 245 of 441 bits/image", "Learning curves", "Rate and distortion", "Codebook health", "abc123"):
+        assert text in html
+
+
+@pytest.mark.parametrize("kind", ["ae", "vae", "vqvae", "prior"])
+def test_a_page_of_one_run(tmp_path: Path, kind: str) -> None:
+    check(page(compare([write_run(tmp_path, kind)]), tmp_path))
+
+
+def test_a_run_without_curves_and_pictures(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "vqvae")
+    run.metrics_path.unlink()
+    for picture in run.pictures():
+        picture.unlink()
+    html = page(compare([run]), tmp_path)
+    check(html)
+    assert "Learning curves" not in html
+    assert "<img" not in html
+
+
+def test_names_and_tags_are_text(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\"'"
+    other = write_run(tmp_path, "vqvae", name="plain")
+    run = write_run(tmp_path, "vqvae", "tracking.tags=['<img src=x onerror=alert(2)>']", name=evil)
+    run.write(command=["vqvae", "</code><script>alert(3)</script>"])
+    comparison = compare([other, run])
+    html = page(comparison, tmp_path)
+    checker = check(html)
+    assert checker.tags.count("script") == 1  # the page's own
+    assert "x" not in checker.sources
+    assert "&lt;script&gt;alert(1)" in html
+    assert "&lt;img src=x" in html
+    assert "[bold]" in terminal(compare([write_run(tmp_path, "ae", name="[bold]x[/bold]")]))  # nor is it markup
+
+
+def test_pictures_are_kept_as_they_are_or_shrunk_without_loss(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "ae")
+    original = (run.images / "samples.png").read_bytes()
+    pictures = encode_pictures(compare([run]).rows, limit=2 * len(original))
+    assert all(picture.source and "image/png" in picture.source for picture in pictures.values())
+    rng = np.random.default_rng(0)
+    noise = np.kron(rng.integers(0, 255, (40, 40), dtype=np.uint8), np.ones((2, 2), dtype=np.uint8))
+    for name in ("samples", "reconstructions"):
+        Image.fromarray(noise).save(run.images / f"{name}.png")
+    pictures = encode_pictures(compare([run]).rows, limit=4200)
+    sources = [picture.source for picture in pictures.values()]
+    assert all(source and source.startswith("data:image/webp") for source in sources)
+    assert {(picture.width, picture.height) for picture in pictures.values()} == {(80, 80)}
+
+
+def test_the_page_stays_below_two_megabytes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 255, (400, 544, 3), dtype=np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    runs = []
+    for i in range(8):
+        runs.append(write_run(tmp_path, "vqvae", name=f"noise{i}", dataset="cifar10"))
+        lines = [{"step": step, "val/psnr": 20 + rng.random()} for step in range(2000)]
+        runs[-1].metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Image.fromarray(noise).save(tmp_path / "noise.png", compress_level=1)
+    for run in runs:
+        for name in ("samples", "reconstructions"):
+            (run.images / f"{name}.png").write_bytes((tmp_path / "noise.png").read_bytes())
+    path = write_report(compare(runs), tmp_path / "report.html")
+    assert path.stat().st_size <= 2_000_000
+    assert "Left out to keep this page small" in path.read_text()
+
+
+@pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [0.1, 0.9], [-3.0, 1e6], [1e-9, 2e-9], [24.87, 25.31]])
+def test_axes_hold_their_values(values: list[float]) -> None:
+    axis = Axis.of(values, 0, 100)
+    assert all(-0.01 <= axis.at(value) <= 100.01 for value in values)
+    labels = [text for _, text in axis.labels]
+    assert 2 <= len(labels) <= 9
+    assert len(set(labels)) == len(labels)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs chromium")
+def test_sorting_in_a_browser(four: Comparison, tmp_path: Path) -> None:
+    click = """<script>
+      const [results, samplers] = document.querySelectorAll(".sortable");
+      const order = () => [...results.querySelectorAll("tbody th .name")].map(cell => cell.textContent);
+      const button = [...results.querySelectorAll("button")].find(b => b.textContent.includes("PSNR"));
+      const before = order();
+      button.click(); const down = order(), state = button.parentElement.getAttribute("aria-sort");
+      button.click(); const up = order();
+      [...samplers.querySelectorAll("button")].find(b => b.textContent.includes("Fréchet")).click();
+      const distances = [...samplers.tBodies[0].rows].map(row => row.cells[2].textContent.replace(" (best)", ""));
+      const seen = [...document.images].filter(image => image.naturalWidth > 1 && image.clientWidth > 100).length;
+      document.body.dataset.result = JSON.stringify({before, down, up, state, distances, seen,
+        wide: document.documentElement.scrollWidth > document.documentElement.clientWidth});
+    </script></body>"""
+    copy = tmp_path / "click.html"
+    copy.write_text(page(four, tmp_path).replace("</body>", click))
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,900",
+         "--virtual-time-budget=2000", "--dump-dom", copy.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert "CONSOLE" not in done.stderr, done.stderr
+    found = re.search(r'data-result="([^"]*)"', done.stdout)
+    assert found
+    result = json.loads(found.group(1).replace("&quot;", '"'))
+    assert result["before"] == ["ae-run", "vae-run", "tok", "prior-run"]
+    assert result["down"] == ["tok", "ae-run", "vae-run", "prior-run"]  # a prior has no PSNR: last in either order
+    assert result["up"] == ["vae-run", "ae-run", "tok", "prior-run"]
+    assert result["state"] == "descending"
+    assert result["distances"] == ["90.00", "8.00", "3.00", "1.00"]
+    assert result["seen"] == 7  # the reconstructions of three, the samples of four
+    assert not result["wide"]  # tables scroll in their own box

@@ -1,0 +1,89 @@
+"""The W&B workspace is built without a server, shows only what runs log, and is saved only where it can be."""
+
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+import wandb_workspaces.workspaces as views
+
+from vqvae_lightning.comparison import dashboard
+from vqvae_lightning.comparison.dashboard import CURVES, save_dashboard, workspace
+from vqvae_lightning.config import MODEL_CONFIGS, ConfigError, DashboardOptions, LikelihoodConfig
+from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.training.autoencoders import AUTOENCODERS
+from vqvae_lightning.training.callbacks import Throughput
+from vqvae_lightning.training.prior import CodePrior
+from vqvae_lightning.training.tracking import BEST
+
+KEYS = [key for keys in CURVES.values() for key in keys.values()]
+
+
+def test_it_holds_a_panel_for_every_key_and_groups_runs_by_model():
+    text = workspace("team", "project")._to_model().model_dump_json()
+    assert all(json.dumps(key) in text for key in [*KEYS, "compare/results", "compare/samplers", "test/samples"])
+    built = workspace("team", "project")
+    assert [str(group.name) for group in built.runset_settings.groupby] == ["kind"]
+    assert built.settings.x_axis == "trainer/global_step"
+    assert sum(len(section.panels) for section in built.sections) >= len(KEYS)
+
+
+def test_its_validation_keys_are_those_whose_best_value_the_summary_keeps():
+    assert {key for key in KEYS if key.startswith("val/")} == set(BEST)
+
+
+def test_a_model_logs_every_key_that_it_shows():
+    logged: set[str] = set()
+    labels, tokenizer = torch.zeros(2, dtype=torch.long), {"codebook_size": 4, "grid": [2, 2]}
+    modules = [
+        kind(MODEL_CONFIGS[name](likelihood=LikelihoodConfig("discretized_logistic")), (1, 28, 28))
+        for name, kind in AUTOENCODERS.items()
+    ]
+    for module in [*modules, CodePrior(MODEL_CONFIGS["prior"](), tokenizer, 10)]:
+        module.log_dict = logged.update
+        images = torch.rand(2, 1, 28, 28)
+        module.validation_step(
+            Batch(labels.new_zeros(2, 4) if module.kind == "prior" else images, labels, labels, 0), 0
+        )
+        module.on_validation_epoch_end()
+    logged |= {f"train/{name}" for module in modules for name in module.net.bottleneck.diagnostics()}
+    trainer = SimpleNamespace(
+        global_step=25, log_every_n_steps=25, optimizers=[SimpleNamespace(param_groups=[{"lr": 1}])]
+    )
+    speed = Throughput(2)
+    speed.on_train_start(trainer, None)
+    speed.on_train_batch_end(trainer, SimpleNamespace(log=lambda key, value: logged.add(key)))
+    assert {*KEYS, *BEST} <= logged
+
+
+def test_without_its_package_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
+    with pytest.raises(ConfigError, match=r"run `make wandb-dashboard`, or pip install 'vqvae_lightning\[dashboard\]'"):
+        workspace("team", "project")
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """Workspaces that would have been sent."""
+    sent = []
+
+    def save(self):
+        sent.append(self)
+        return type("Saved", (), {"url": "https://wandb.example/view"})
+
+    monkeypatch.setattr(views.Workspace, "save", save)
+    return sent
+
+
+def test_without_a_server_it_says_why_and_sends_nothing(monkeypatch, saved, capsys):
+    monkeypatch.setattr(dashboard, "why_not_online", lambda: "there is no API key")
+    assert save_dashboard(DashboardOptions()) is None
+    assert saved == []
+    assert "not saved, because there is no API key" in capsys.readouterr().out
+
+
+def test_with_one_it_is_saved_once_for_the_team_that_is_named(monkeypatch, saved):
+    monkeypatch.setattr(dashboard, "why_not_online", lambda: None)
+    assert save_dashboard(DashboardOptions(project="p", entity="team")) == "https://wandb.example/view"
+    assert [(w.entity, w.project) for w in saved] == [("team", "p")]

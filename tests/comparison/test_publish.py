@@ -1,0 +1,79 @@
+"""A comparison in W&B: one offline run whose tables hold what the page shows, with pictures that can be seen."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+TESTS = Path(__file__).parents[1]
+
+# In a process of its own: W&B reads its settings once.
+PUBLISH = """
+import sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[2], sys.argv[2] + "/comparison"]
+from test_compare import figure, write_run
+from vqvae_lightning.comparison.compare import compare
+from vqvae_lightning.comparison.publish import publish
+root = Path(sys.argv[1])
+runs = [write_run(root, kind) for kind in ("ae", "vae")]
+runs[1].write(generation=[figure("mixture", 8.0), figure("reconstruction", 1.0)])
+print("AT", publish(compare(runs), "project", root / "out"))
+"""
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    root = tmp_path_factory.mktemp("published")
+    (root / "home").mkdir()
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    done = subprocess.run(
+        [sys.executable, "-c", PUBLISH, str(root), str(TESTS)], cwd=root, capture_output=True, text=True, timeout=120,
+        check=True, env={**environment, "HOME": str(root / "home")},
+    )  # fmt: skip
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("AT ")]
+    return root, Path(line[3:])
+
+
+def table(folder: Path, name: str) -> list[dict]:
+    (file,) = folder.glob(f"files/media/table/compare/{name}*.json")
+    content = json.loads(file.read_text())
+    return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]
+
+
+def test_it_is_an_offline_run_that_can_be_synced_and_all_its_files_are_in_the_folder(published):
+    root, folder = published
+    assert folder.parent == root / "out" / "wandb"
+    assert folder.name.startswith("offline-run-")
+    assert list(folder.glob("run-*.wandb"))
+    assert [path for path in (root / "home").rglob("*") if path.is_file()] == []
+
+
+def test_the_results_hold_every_run_and_what_is_not_there_is_null(published):
+    ae, vae = table(published[1], "results")
+    assert (ae["run"], ae["kind"], ae["dataset"], ae["PSNR (dB)"]) == ("ae-run", "AE", "MNIST", 24.0)
+    assert vae["PSNR (dB)"] == 20.0
+    assert ae["Active units"] is None
+    assert vae["Active units"] == 7
+
+
+def test_the_samplers_hold_what_was_measured_and_what_was_only_drawn(published):
+    measured, again, *drawn = table(published[1], "samplers")
+    assert (measured["samples"], again["samples"]) == (None, "Image")  # a mixture that nobody drew has no picture
+    assert (measured["run"], measured["sampler"], measured["Fréchet distance"]) == ("vae-run", "mixture", 8.0)
+    assert "10,000 samples" in measured["protocol"]
+    assert [(row["run"], row["sampler"], row["Fréchet distance"]) for row in drawn] == [
+        ("ae-run", "normal", None), ("vae-run", "normal", None),
+    ]  # fmt: skip
+
+
+def test_pictures_are_not_black(published):
+    staged = [path.read_bytes() for path in (published[1].parent / "artifacts" / "staging").iterdir()]
+    pictures = [Image.open(io.BytesIO(data)) for data in staged if data.startswith(b"\x89PNG")]
+    assert len(pictures) == 2 * 2 + 3  # of each run, and of each row of the samplers that has one
+    assert all(picture.convert("L").getextrema() == (0, 255) for picture in pictures)

@@ -1,0 +1,104 @@
+"""A study trains every kind with every seed once, goes on where it was stopped, and sums up what it found."""
+
+import statistics
+
+import fake_data
+import pytest
+
+from vqvae_lightning import cli
+from vqvae_lightning.comparison import many, study
+from vqvae_lightning.config import ConfigError, StudyOptions
+from vqvae_lightning.data import sources
+from vqvae_lightning.training.runs import Run
+
+SETTINGS = ["trainer.accelerator=cpu", "trainer.steps=2", "trainer.validate_every=1", "data.batch_size=20",
+            "data.validation_size=40", "representation=false"]  # fmt: skip
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """Generated images, tiny experiment files, and runs in this process in place of one of their own."""
+    monkeypatch.setitem(sources.DATASETS, "mnist", sources.DATASETS["mnist"])  # put back afterwards
+    fake_data.install(tmp_path / "data")
+    files = tmp_path / "experiments" / "mnist"
+    files.mkdir(parents=True)
+    network = "  network: {hidden: 8, residual_hidden: 4, residual_blocks: 1}\n"
+    (files / "ae.yaml").write_text(f"kind: ae\nmodel:\n{network}")
+    (files / "vae.yaml").write_text(f"kind: vae\nmodel:\n{network}")
+    (files / "vqvae.yaml").write_text(f"kind: vqvae\nmodel:\n  codebook_size: 16\n  latent_dim: 8\n{network}")
+    (files / "prior.yaml").write_text("kind: prior\nmodel: {layers: 1, width: 16, heads: 2}\n")
+    calls = []
+
+    def in_this_process(words, log):
+        calls.append(words)
+        cli.main(words)
+        return 0
+
+    monkeypatch.setattr(many, "launch", in_this_process)
+    options = StudyOptions(seeds=2, runs=str(tmp_path / "study"), experiments=str(tmp_path / "experiments"))
+    return options, [*SETTINGS, f"data.root={tmp_path / 'data'}"], calls
+
+
+def test_every_kind_and_seed_once_then_nothing_more(workplace):
+    options, settings, calls = workplace
+    runs = study.study(options, settings)
+    assert [run.path.name for run in runs] == [f"{kind}-s{seed}" for seed in (0, 1) for kind in study.KINDS]
+    assert all(run.info["status"] == "finished" for run in runs)
+    assert Run.open(runs[3].path).info["tokenizer"]["run"] == str(runs[2].path)
+    assert [run.info["seed"] for run in runs] == [0] * 4 + [1] * 4
+    trained = [word for call in calls for word in call if word.startswith("name=")]
+    study.study(options, settings)
+    assert [word for call in calls for word in call if word.startswith("name=")] == trained
+
+
+def test_a_stopped_run_is_resumed_and_one_without_a_checkpoint_starts_over(workplace):
+    options, settings, calls = workplace
+    options.seeds = 1
+    ae, vae, *_ = study.study(options, settings)
+    ae.write(status="failed")
+    vae.write(status="failed")
+    vae.last.unlink()
+    calls.clear()
+    study.study(options, settings)
+    assert any(word == f"resume={ae.path}" for word in calls[0])
+    assert not any(word.startswith("resume=") for word in calls[1])
+    assert len(list(vae.path.parent.glob("vae-s0.stopped-*"))) == 1
+
+
+def test_a_setting_that_does_not_fit_is_refused_before_anything_runs(workplace):
+    options, settings, calls = workplace
+    with pytest.raises(ConfigError, match="unknown key"):
+        study.study(options, [*settings, "trainer.stepps=3"])
+    assert calls == []
+
+
+def test_settings_of_the_evaluation_do_not_reach_the_training(workplace):
+    options, settings, calls = workplace
+    options.seeds = 1
+    study.study(options, [*settings, "fid_network=classifier"])
+    for words in calls:
+        assert ("fid_network=classifier" in words) == (words[0] == "evaluate"), words
+        assert ("trainer.steps=2" in words) == (words[0] == "train"), words
+    evaluated = [words for words in calls if words[0] == "evaluate"]
+    assert len(evaluated) == 4
+    assert all("representation=false" in words for words in evaluated[:3])  # the study's own default is true
+    for wrong in ("fid_network=none", "sampler=gaussian"):  # no sampler is every kind's
+        with pytest.raises(ConfigError, match=wrong.partition("=")[0]):
+            study.study(options, [*settings, wrong])
+
+
+def test_mean_and_spread_by_hand(tmp_path):
+    for seed, psnr in enumerate((20.0, 22.0, 27.0)):
+        run = Run(tmp_path / f"ae-s{seed}")
+        run.path.mkdir()
+        figure = {"sampler": "normal", "network": "inception-2015", "samples": 10_000, "frechet": psnr / 2,
+                  "weights_sha256": "7ff4" * 16, "reference": "test", "seed": 0}  # fmt: skip
+        run.write(kind="ae", test={"test/psnr": psnr}, generation=[figure])
+    runs = [Run(tmp_path / f"ae-s{seed}") for seed in range(3)]
+    spread = study.spreads(runs)["psnr",]["ae"]
+    assert (spread.mean, spread.count) == (23.0, 3)
+    assert spread.deviation == pytest.approx(statistics.stdev([20, 22, 27]))
+    assert str(spread) == "23 ± 3.6"
+    (row,) = study.sampler_spreads(runs).items()
+    assert row[0] == ("ae", "normal", "inception-2015 7ff47ff4, 10,000 samples, test, seed 0")
+    assert {column: str(spread) for column, spread in row[1].items()} == {"Fréchet distance": "11.5 ± 1.8"}

@@ -1,0 +1,64 @@
+"""Many runs by one command: each in a process and a folder of its own, none done twice.
+
+What was stopped goes on when it is called again: finished runs are skipped, a run with a checkpoint is resumed, a run
+without one starts over. All output goes to `<root>/<name>.log`.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from vqvae_lightning.config import ConfigError, EvaluateOptions, load_experiment, options, plain
+from vqvae_lightning.evaluation.samplers import SAMPLERS
+from vqvae_lightning.training.runs import Run, computed_otherwise
+
+
+def train_once(root: Path, name: str, file: Path, settings: Sequence[str]) -> Run:
+    """The finished run root/name of an experiment file with settings, trained now if it was not before.
+
+    Raises ConfigError for a run that was trained with other settings, and, naming its log, for one that fails.
+    """
+    run = Run(root / name)
+    words = [str(file), *settings, f"runs={root}", f"name={name}"]
+    if (run.path / "run.json").is_file():
+        for key, (old, new) in computed_otherwise(run, load_experiment(file, words[1:])).items():
+            raise ConfigError(f"{key}: {run.path} was trained with {old}, now it is {new}; name another folder")
+        if run.info["status"] == "finished":
+            return run
+        if run.last.is_file():
+            words.append(f"resume={run.path}")
+        else:  # nothing was learnt in it; what it logged is kept
+            run.path.rename(root / f"{name}.stopped-{time.time_ns()}")
+    _do(run, ["train", *words])
+    return run
+
+
+def evaluate_once(run: Run, settings: Sequence[str]) -> None:
+    """Evaluates a finished run, and draws a grid by each of its samplers, unless that was done with these settings.
+
+    Settings that a kind of run has no use for are left out. Raises ConfigError, naming the run's log, if it fails.
+    """
+    idle = {"ae": {"iwae_samples"}, "prior": {"iwae_samples", "representation", "representation_images"}}
+    words = [word for word in settings if word.partition("=")[0] not in idle.get(run.info["kind"], set())]
+    if run.info.get("evaluated") != plain(options(EvaluateOptions, words)):
+        _do(run, ["evaluate", str(run.path), *words])
+    if any(not (run.images / f"samples-{name}.png").is_file() for name in list(SAMPLERS[run.info["kind"]])[1:]):
+        _do(run, ["sample", str(run.path), "sampler=all"])
+
+
+def _do(run: Run, words: Sequence[str]) -> None:
+    run.path.parent.mkdir(parents=True, exist_ok=True)
+    log = run.path.parent / f"{run.name}.log"
+    code = launch(words, log)
+    if code:
+        lines = log.read_text().strip().splitlines() or [""]
+        raise ConfigError(f"{words[0]}: {run.name} ended with code {code} ({lines[-1]}); see {log}")
+
+
+def launch(words: Sequence[str], log: Path) -> int:
+    """Runs the command line in a process of its own, its output appended to `log`; returns its exit code."""
+    with log.open("a") as output:
+        command = [sys.executable, "-m", "vqvae_lightning", *words]
+        return subprocess.run(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL).returncode

@@ -1,0 +1,101 @@
+"""A comparison as one W&B run of job_type `compare`: the table of results, that of the samplers, and the pictures."""
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vqvae_lightning.comparison.columns import Column
+from vqvae_lightning.comparison.compare import KINDS, Comparison
+from vqvae_lightning.comparison.report import sample_pictures
+from vqvae_lightning.config import ConfigError
+from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
+from vqvae_lightning.training.tracking import choose_wandb_mode, quiet_settings
+
+HEAD = ("dataset", "run", "kind", "seed")
+
+
+def publish(comparison: Comparison, project: str, folder: Path) -> Path | str | None:
+    """Logs the comparison, offline unless WANDB_MODE=online; returns where it is: a folder to sync, or an address.
+
+    None with WANDB_MODE=disabled. Raises ConfigError if a server does not start the run.
+    """
+    import wandb
+
+    folder.mkdir(parents=True, exist_ok=True)
+    warning = choose_wandb_mode(folder)
+    if warning:
+        print(warning, flush=True)
+    try:
+        tracked = wandb.init(
+            project=project,
+            id=secrets.token_hex(4),
+            name=f"compare {len(comparison.rows)} runs",
+            job_type="compare",
+            dir=str(folder),
+            settings=quiet_settings(),
+            config={"runs": [row.name for row in comparison.rows]},
+        )
+    except wandb.errors.CommError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"W&B: its server did not start the run ({reason}); leave out WANDB_MODE=online") from error
+    tracked.log({"compare/results": _results(comparison), "compare/samplers": _samplers(comparison)})
+    place = Path(tracked.dir).parent if tracked.offline else tracked.url
+    tracked.finish()
+    return None if tracked.disabled else place
+
+
+def _results(comparison: Comparison) -> Any:
+    import wandb
+
+    columns = list(dict.fromkeys(column for group in comparison.groups for column in group.columns))
+    table = wandb.Table([*HEAD, *map(_title, columns), "reconstructions", "samples"])
+    for group in comparison.groups:
+        for row in group.rows:
+            pictures = [_picture(row.run.images / f"{name}.png") for name in ("reconstructions", "samples")]
+            table.add_data(group.title, *_about(row), *(row.values.get(c.key) for c in columns), *pictures)
+    return table
+
+
+def _samplers(comparison: Comparison) -> Any:
+    """A row for each sampler of which there is a picture or a figure; the protocol stands beside the figures."""
+    import wandb
+
+    tables = [(group.title, table) for group in comparison.groups for table in group.generation]
+    columns = list(dict.fromkeys(column for _, generation in tables for column in generation.columns))
+    table = wandb.Table([*HEAD, "sampler", *map(_title, columns), "protocol", "samples"])
+    measured = set()
+    for title, generation in tables:
+        for found in generation.rows:
+            row = found.run
+            measured.add((row.number, found.sampler))
+            values = [found.values.get(c.key) for c in columns]
+            stem = {RECONSTRUCTION: "reconstructions", **sample_pictures(row)}.get(found.sampler)
+            picture = _picture(row.run.images / f"{stem}.png")
+            table.add_data(title, *_about(row), found.label, *values, generation.protocol, picture)
+    for group in comparison.groups:
+        for row in group.rows:
+            for sampler, stem in sample_pictures(row).items():
+                picture = _picture(row.run.images / f"{stem}.png")
+                if picture and (row.number, sampler) not in measured:
+                    table.add_data(group.title, *_about(row), sampler, *[None] * len(columns), None, picture)
+    return table
+
+
+def _about(row: Any) -> tuple[str, str, int]:
+    return row.name, KINDS[row.kind], row.info["seed"]
+
+
+def _title(column: Column) -> str:
+    return f"{column.title} ({column.unit})" if column.unit else column.title
+
+
+def _picture(path: Path) -> Any:
+    """The picture as uint8: W&B turns floats black."""
+    import wandb
+
+    if not path.is_file():
+        return None
+    with Image.open(path) as image:
+        return wandb.Image(image.convert("RGB"))

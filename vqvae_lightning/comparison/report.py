@@ -1,0 +1,316 @@
+"""A comparison as one HTML page that needs nothing else: no network, no fonts, no plotting library."""
+
+import base64
+import io
+import math
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from vqvae_lightning.comparison.columns import MISSING, RESULTS
+from vqvae_lightning.comparison.compare import KINDS, Comparison, Group, Row
+from vqvae_lightning.evaluation.samplers import DESCRIPTIONS, SAMPLERS
+from vqvae_lightning.storage import write_whole
+
+PICTURE_BYTES = 1_200_000  # of all pictures together; base64 makes 1.6 MB of them, in a page of at most 2 MB
+HEALTH = ("code_entropy_bits", "unigram_bits_per_code", "code_kl_train_test_bits", "code_kl_test_train_bits")
+CURVE_POINTS = 200  # of one run
+# The figure's own units; the page scales them.
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 300, 56, 36, 14, 46
+
+
+def write_report(comparison: Comparison, path: Path) -> Path:
+    """Writes the page, at most 2 MB, to be opened as a file. Raises OSError if it cannot be written."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pictures = encode_pictures(comparison.rows)
+    page = templates.get_template("report.html").render(
+        sections=[_section(group, pictures) for group in comparison.groups],
+        rows=comparison.rows,
+        kinds=KINDS,
+        missing=MISSING,
+        command=_command,
+        finite=math.isfinite,
+        samplers=DESCRIPTIONS,
+        health=[column for column in RESULTS if column.key in HEALTH],
+    )
+    write_whole(path, page.encode())
+    return path
+
+
+def _section(group: Group, pictures: dict[tuple[int, str], "Picture"]) -> dict[str, Any]:
+    """What the template shows of one dataset."""
+    by_likelihood: dict[str, list[Row]] = {}  # nats of a density and of a probability have no common zero
+    for row in group.rows:
+        if row.likelihood or row.kind == "prior":
+            by_likelihood.setdefault(row.likelihood["name"] if row.likelihood else MISSING, []).append(row)
+    return {
+        "group": group,
+        "summary": list(_summary(group)),
+        "ledgers": [(name, ledger(rows)) for name, rows in by_likelihood.items()],
+        "curves": [
+            (title, figure)
+            for title, metric, unit, rows in (
+                ("Reconstruction", "val/psnr", "PSNR, dB", [row for row in group.rows if row.kind != "prior"]),
+                ("Prior", "val/bits_per_code", "bits per code", [row for row in group.rows if row.kind == "prior"]),
+            )
+            if (figure := curves(rows, metric, unit))
+        ],
+        "points": points(group.rows) if any(row.kind == "vqvae" for row in group.rows) else None,
+        "reconstructions": [
+            (row, pictures[row.number, "reconstructions"])
+            for row in group.rows
+            if (row.number, "reconstructions") in pictures
+        ],
+        "samples": [
+            (row, sampler, pictures[row.number, stem])
+            for row in group.rows
+            for sampler, stem in sample_pictures(row).items()
+            if (row.number, stem) in pictures
+        ],
+        "quantized": [row for row in group.rows if row.kind == "vqvae"],
+    }
+
+
+def _summary(group: Group) -> Iterable[str]:
+    """What a reader takes away if they read one sentence."""
+    known = [row for row in group.rows if math.isfinite(row.values.get("psnr", math.nan))]
+    if known:
+        best = max(known, key=lambda row: row.values["psnr"])
+        yield f"{best.name} ({KINDS[best.kind]}) reconstructs test images best, at {best.values['psnr']:.2f} dB."
+    for row in group.rows:
+        if row.kind == "prior" and math.isfinite(row.values["saved"]):
+            uniform, learned = row.values["uniform_bits"], row.values["rate_bits"]
+            yield (
+                f"{row.name} describes an image's codes in {learned:.0f} bits; taken as equally likely, "
+                f"they cost {uniform:.0f}."
+            )
+
+
+def _command(row: Row) -> str:
+    """The command of a run, without the folder that the program happened to lie in."""
+    program, *arguments = row.info["command"]
+    name = Path(program).name
+    return shlex.join(["vqvae" if name == "__main__.py" else name, *arguments])
+
+
+# ---- figures: geometry only; report.html draws it
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear axis from `low` to `high` over pixels `start` to `end`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    ticks: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Sequence[float], start: float, end: float, zero: bool = False, padded: bool = True) -> "Axis":
+        """An axis that holds finite values, with 4 to 8 ticks at round numbers."""
+        low, high = min([*values, 0.0] if zero else values), max([*values, 0.0] if zero else values)
+        if low == high:
+            low, high = low - 0.5, high + 0.5
+        rough = (high - low) / 5
+        magnitude = 10.0 ** math.floor(math.log10(rough))
+        step = next(m for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * 0.999) * magnitude
+        if padded:  # out to whole ticks
+            low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        return cls(low, high, start, end, tuple(i * step for i in range(first, last + 1)))
+
+    def at(self, value: float) -> float:
+        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+
+    @property
+    def labels(self) -> list[tuple[float, str]]:
+        """Pixel and text of each tick."""
+        step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 else 1.0
+        exponent = math.floor(math.log10(step) + 1e-9)
+        digits = max(0, -exponent + (round(step / 10.0**exponent, 3) == 2.5))
+        return [(self.at(tick), f"{tick:,.{digits}f}") for tick in self.ticks]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run in a figure."""
+
+    row: Row
+    dots: list[tuple[float, float, str]]  # x, y, what a pointer that rests on it is told
+    dash: int  # tells runs of one kind apart
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Lines or points in a frame of WIDTH × HEIGHT."""
+
+    x: Axis
+    y: Axis
+    x_title: str
+    y_title: str
+    curves: list[Curve]
+    labels: list[tuple[float, float, str]]
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def _axes(xs: Sequence[float], ys: Sequence[float], padded: bool) -> tuple[Axis, Axis]:
+    return Axis.of(xs, LEFT, WIDTH - RIGHT, zero=True, padded=padded), Axis.of(ys, HEIGHT - BOTTOM, TOP)
+
+
+def curves(rows: Sequence[Row], metric: str, unit: str) -> Figure | None:
+    """A metric over steps, or None if no run has logged it."""
+    series = []
+    for row in rows:
+        logged = [(line["step"], line[metric]) for line in row.run.metrics() if metric in line and "step" in line]
+        known = [(x, y) for x, y in logged if x is not None and math.isfinite(y)]
+        if known:
+            series.append((row, known[:: math.ceil(len(known) / CURVE_POINTS)]))
+    if not series:
+        return None
+    x, y = _axes([x for _, s in series for x, _ in s], [y for _, s in series for _, y in s], padded=False)
+    of_kind: dict[str, int] = {}
+    drawn, ends = [], []
+    for row, line in series:
+        of_kind[row.kind] = of_kind.get(row.kind, -1) + 1
+        dots = [(x.at(step), y.at(value), f"{row.name}: {value:.4g} at step {step:,}") for step, value in line]
+        drawn.append(Curve(row, dots, of_kind[row.kind] % 5))
+        ends.append((dots[-1][0] + 7, dots[-1][1] + 4, str(row.number)))
+    return Figure(x, y, "step", unit, drawn, _apart(ends))
+
+
+def points(rows: Sequence[Row]) -> Figure | None:
+    """Bits per image and PSNR of every run that has both; a prior stands left of its tokenizer, joined to it."""
+    placed = []
+    for row in rows:
+        bits, psnr = row.values.get("rate_bits", math.nan), row.values.get("psnr", row.values.get("tokenizer_psnr"))
+        if psnr is not None and math.isfinite(bits + psnr):
+            uniform = [(row.values["uniform_bits"], psnr)] if row.kind == "prior" else []
+            placed.append((row, [(bits, psnr), *uniform]))
+    if not placed:
+        return None
+    x, y = _axes([x for _, s in placed for x, _ in s], [y for _, s in placed for _, y in s], padded=True)
+    drawn = [
+        Curve(row, [(x.at(a), y.at(b), f"{row.name}: {a:.0f} bits, {b:.2f} dB") for a, b in ends], 0)
+        for row, ends in placed
+    ]
+    return Figure(x, y, "bits per image", "PSNR, dB", drawn, _beside(drawn))
+
+
+def _beside(drawn: Sequence[Curve]) -> list[tuple[float, float, str]]:
+    """A label for each point, on the first of its sides that is free."""
+    placed: list[tuple[float, float, str]] = []
+    for curve in drawn:
+        x, y, _ = curve.dots[0]
+        sides = [(x + 9, y - 7), (x + 9, y + 17), (x - 18, y - 7), (x - 18, y + 17)]
+        taken = [(dot[0] - 4, dot[1] + 4) for other in drawn for dot in other.dots] + [label[:2] for label in placed]
+        free = [(a, b) for a, b in sides if all(abs(a - c) > 11 or abs(b - d) > 9 for c, d in taken)]
+        placed.append((*(free or sides)[0], str(curve.row.number)))
+    return placed
+
+
+def _apart(labels: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Labels at one place as one (`2, 5`), and those that would lie on each other moved down."""
+    placed: list[tuple[float, float, str]] = []
+    for x, y, text in sorted(labels, key=lambda label: label[1]):
+        near = [label for label in placed if abs(x - label[0]) < 18]
+        if near and y - near[-1][1] < 4:
+            placed[placed.index(near[-1])] = (*near[-1][:2], f"{near[-1][2]}, {text}")
+        else:
+            placed.append((x, max([y, *(label[1] + 15 for label in near)]), text))
+    return placed
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One run's entry in the ledger: parts as (class, start %, width %)."""
+
+    row: Row
+    parts: list[tuple[str, float, float]]
+    saved: float | None  # nats/dim, of a prior
+
+
+def ledger(rows: Sequence[Row]) -> tuple[list[Bar], list[tuple[float, str]]]:
+    """Bars of distortion and rate in nats per dimension, and the ticks of their axis in percent."""
+    ends, entries = [0.0], []
+    for row in rows:
+        distortion, rate = row.values.get("distortion", 0.0), row.values.get("rate", 0.0)
+        if not math.isfinite(distortion + rate):
+            continue
+        base = max(distortion, 0.0)  # of a density, −log p may be negative: it is then drawn left of zero
+        parts = [("distortion", min(distortion, 0.0), abs(distortion)), ("rate", base, rate)]
+        saved = None
+        if row.kind == "prior":
+            saved = row.values["uniform"] - rate
+            parts.append(("saved", base + rate, max(saved, 0.0)))
+        entries.append((row, parts, saved))
+        ends += [edge for _, start, width in parts for edge in (start, start + width)]
+    axis = Axis.of(ends, 0, 100, zero=True)
+    scale = 100 / (axis.high - axis.low)
+    bars = [
+        Bar(row, [(name, axis.at(start), round(width * scale, 2)) for name, start, width in parts if width > 0], saved)
+        for row, parts, saved in entries
+    ]
+    return bars, axis.labels
+
+
+# ---- pictures
+
+
+def sample_pictures(row: Row) -> dict[str, str]:
+    """Samplers of a run → the stem of the picture of each, where `vqvae sample sampler=all` or training left one."""
+    stems = {path.stem for path in row.run.pictures()}
+    names = list(SAMPLERS[row.kind])
+    found = {name: f"samples-{name}" for name in names if f"samples-{name}" in stems}
+    return found if names[0] in found or "samples" not in stems else {names[0]: "samples", **found}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture for an <img>: its size on the page and its bytes, or none if they found no room."""
+
+    width: int
+    height: int
+    source: str | None
+
+
+def encode_pictures(rows: Sequence[Row], limit: int = PICTURE_BYTES) -> dict[tuple[int, str], Picture]:
+    """Pictures by run number and name: as they are if all fit in `limit` bytes, else as small as it takes."""
+    files = {(row.number, path.stem): path for row in rows for path in row.run.pictures()}
+    shown = {(row.number, stem) for row in rows for stem in ("reconstructions", *sample_pictures(row).values())}
+    files = {key: path for key, path in files.items() if key in shown}
+    sizes = {}
+    for key, path in files.items():
+        with Image.open(path) as image:
+            sizes[key] = image.size
+    for settings in ({}, {"lossless": True}, {"quality": 75}, {"quality": 40}):
+        encoded = {key: _webp(path, **settings) if settings else path.read_bytes() for key, path in files.items()}
+        if sum(map(len, encoded.values())) <= limit:
+            break
+    kind, room, found = "webp" if settings else "png", limit, {}
+    for key, data in encoded.items():
+        room -= len(data)
+        source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}" if room >= 0 else None
+        found[key] = Picture(*sizes[key], source)
+    return found
+
+
+def _webp(path: Path, **settings: Any) -> bytes:
+    with Image.open(path) as image:
+        # Grids are written enlarged twice, each pixel as four: this takes back only that.
+        small = image.convert("RGB").resize((image.width // 2, image.height // 2), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    small.save(buffer, "webp", **settings)
+    return buffer.getvalue()

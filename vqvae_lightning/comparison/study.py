@@ -1,0 +1,134 @@
+"""`study`: every kind of model on one dataset with several seeds, compared, and summed up as mean and spread."""
+
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from vqvae_lightning.comparison.columns import GENERATION, MISSING
+from vqvae_lightning.comparison.compare import KINDS
+from vqvae_lightning.comparison.many import evaluate_once, train_once
+from vqvae_lightning.config import EvaluateOptions, StudyOptions, load_experiment
+from vqvae_lightning.config import options as check_options
+from vqvae_lightning.training.runs import Run
+
+# Of every evaluation; a sampler is not every kind's.
+EVALUATION = {*EvaluateOptions.__dataclass_fields__} - {"runs", "dataset", "split", "seed", "sampler"}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric over seeds."""
+
+    mean: float
+    deviation: float  # sample standard deviation; 0 for one run
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4g} ± {self.deviation:.2g}" if self.count > 1 else f"{self.mean:.4g}"
+
+
+def study(options: StudyOptions, settings: Sequence[str]) -> list[Run]:
+    """Trains and evaluates what is not yet trained and evaluated; returns all runs of the study, seed by seed.
+
+    `settings` are `key=value` for every run; those of EVALUATION are for every evaluation. Raises ConfigError, before
+    anything runs, if one does not fit a kind, and after a run that failed, naming its log.
+    """
+    plan = [(seed, kind) for seed in range(options.seeds) for kind in KINDS]
+    root = Path(options.runs or f"runs/study-{options.dataset}")
+    measured = ["representation=true", *(word for word in settings if _key(word) in EVALUATION)]
+    settings = [word for word in settings if _key(word) not in EVALUATION]
+    check_options(EvaluateOptions, measured)
+    for kind in KINDS:
+        load_experiment(_file(options, kind), _settings(root, kind, 0, settings))
+    runs = []
+    for number, (seed, kind) in enumerate(plan, start=1):
+        started = time.monotonic()
+        run = train_once(root, _name(kind, seed), _file(options, kind), _settings(root, kind, seed, settings))
+        evaluate_once(run, measured)
+        runs.append(run)
+        seconds = time.monotonic() - started
+        done = f"{seconds:.0f} s" if seconds > 1 else "skipped, done before"
+        print(f"study {number}/{len(plan)}  {kind} seed {seed}: {done}", flush=True)
+    return runs
+
+
+def _name(kind: str, seed: int) -> str:
+    return f"{kind}-s{seed}"
+
+
+def _file(options: StudyOptions, kind: str) -> Path:
+    return Path(options.experiments) / options.dataset / f"{kind}.yaml"
+
+
+def _settings(root: Path, kind: str, seed: int, settings: Sequence[str]) -> list[str]:
+    """Settings of one run; the study's own come last, so that none makes it another study's."""
+    tokenizer = [f"model.tokenizer={root / _name('vqvae', seed)}"] if kind == "prior" else []
+    return [*settings, f"seed={seed}", f"tracking.group={root.name}", *tokenizer]
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0]
+
+
+# Row of a table of spreads → column → values or their spread.
+Cells = dict[tuple[str, ...], dict[str, Any]]
+
+
+def spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spread]]:
+    """Mean and spread over seeds of every test metric: (metric,) → kind → Spread."""
+    values: Cells = {}
+    for run in runs:
+        for key, value in run.info["test"].items():
+            _cell(values, (key.removeprefix("test/"),), run.info["kind"]).append(value)
+    return _summed_up(values)
+
+
+def sampler_spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spread]]:
+    """Mean and spread over seeds of what was measured of samples: (kind, sampler, protocol) → figure → Spread."""
+    values: Cells = {}
+    for run in runs:
+        for figure in run.info.get("generation", []):
+            protocol = (
+                f"{figure['network']} {figure['weights_sha256'][:8]}, {figure['samples']:,} samples, "
+                f"{figure['reference']}, seed {figure['seed']}"
+            )
+            row = (run.info["kind"], figure["sampler"], protocol)
+            for column in GENERATION:
+                if column.key in figure:
+                    _cell(values, row, column.title).append(figure[column.key])
+    return _summed_up(values)
+
+
+def _cell(values: Cells, row: tuple[str, ...], column: str) -> list[float]:
+    return values.setdefault(row, {}).setdefault(column, [])
+
+
+def _summed_up(values: Cells) -> dict[tuple[str, ...], dict[str, Spread]]:
+    return {
+        row: {
+            column: Spread(statistics.mean(v), statistics.stdev(v) if len(v) > 1 else 0.0, len(v))
+            for column, v in cells.items()
+        }
+        for row, cells in values.items()
+    }
+
+
+def print_spreads(
+    summary: dict[tuple[str, ...], dict[str, Spread]], heads: Sequence[str], console: Console | None = None
+) -> None:
+    """A table of spreads, its rows in order of their names, which stand under `heads`."""
+    table = Table(title="mean ± standard deviation over seeds", box=None, title_justify="left", header_style="dim")
+    columns = list(dict.fromkeys(column for cells in summary.values() for column in cells))
+    for head in heads:
+        table.add_column(head)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in sorted(summary):
+        table.add_row(*row, *(str(summary[row].get(column, MISSING)) for column in columns))
+    (console or Console()).print(table)

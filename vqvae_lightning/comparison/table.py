@@ -1,0 +1,73 @@
+"""A comparison as tables in the terminal."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from vqvae_lightning.comparison.columns import Column, Measured
+from vqvae_lightning.comparison.compare import KINDS, Comparison
+from vqvae_lightning.comparison.generation import Generation
+
+# A row with the two texts that stand before its numbers.
+Line = tuple[Measured, tuple[str, str]]
+
+
+def print_table(comparison: Comparison, console: Console | None = None) -> None:
+    """Tables for each dataset; one too wide for the terminal goes on in another below it. `*` marks the best."""
+    console = console or Console()
+    for group in comparison.groups:
+        console.print(Text(f"{group.title}, test set", style="bold"))
+        lines = [(row, (row.name, KINDS[row.kind])) for row in group.rows]
+        _print(console, ("run", "kind"), lines, group.columns, group.best)
+        for note in group.notes:
+            console.print(Text(note, style="dim"))
+        console.print()
+        print_generation(group.generation, console)
+
+
+def print_generation(tables: Sequence[Generation], console: Console | None = None) -> None:
+    """Figures of samples, a table for each protocol, which is printed below it. Runs are named by their `name`."""
+    console = console or Console()
+    for table in tables:
+        console.print(Text(table.title, style="bold"))
+        lines = [(row, (row.run.name, row.label)) for row in table.rows]
+        _print(console, ("run", "sampler"), lines, table.columns, table.best)
+        console.print(Text(table.protocol, style="dim"))
+        console.print()
+
+
+def _print(
+    console: Console, heads: tuple[str, str], lines: Sequence[Any], columns: Sequence[Column], best: dict[str, set[int]]
+) -> None:
+    rest = list(columns)
+    while rest:
+        fit = len(rest)
+        while fit > 1 and _width(console, _table(heads, lines, rest[:fit], best)) > console.width:
+            fit -= 1
+        console.print(_table(heads, lines, rest[:fit], best))
+        rest = rest[fit:]
+
+
+def _table(
+    heads: tuple[str, str], lines: Sequence[Line], columns: Sequence[Column], best: dict[str, set[int]]
+) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column(heads[0], overflow="fold", max_width=32)
+    table.add_column(heads[1], no_wrap=True)
+    for column in columns:
+        table.add_column(f"{column.title}\n{column.unit}", justify="right", no_wrap=True)
+    for row, texts in lines:
+        cells = []
+        for column in columns:
+            marked = row.number in best[column.key]
+            cells.append(Text(column.text(row) + ("*" if marked else " "), style="bold" if marked else ""))
+        table.add_row(*map(Text, texts), *cells)
+    return table
+
+
+def _width(console: Console, table: Table) -> int:
+    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum
