@@ -80,9 +80,10 @@ for step in range(steps):
         net.bottleneck.update()
     optimizer.step()
 torch.save({**found, **{k: v.contiguous() for k, v in net.state_dict().items()}}, f"{path}-{rank}.pt")
-if world > 1:  # gloo's threads must have ended before the interpreter does
+if world > 1:
     dist.barrier()
-    dist.destroy_process_group()
+    sys.stderr.flush()
+    os._exit(0)  # gloo's threads outlive the group while DDP holds it, and rarely abort an interpreter that ends (SIGABRT)
 """
 
 
