@@ -1,7 +1,7 @@
 # Every target is one command for a user; `make help` lists them. Settings: see the variables below.
 DATASET ?= mnist
-DEVICES ?= auto
-SEED ?= 0
+DEVICES ?=
+SEED ?=
 SEEDS ?= 3
 RUN ?=
 FILE ?=
@@ -11,7 +11,10 @@ PYTHON ?= python3.11
 VENV := .venv
 VQVAE := $(VENV)/bin/vqvae
 PIP := $(VENV)/bin/pip --disable-pip-version-check install -qq --constraint .ci/constraints.txt
-TRAIN = $(VQVAE) train experiments/$(DATASET)/$(1).yaml trainer.devices=$(DEVICES) seed=$(SEED) $(ARGS)
+# Settings of a training, and of any verb that draws; a setting that is not given here may stand in ARGS.
+HERE = $(if $(DEVICES),trainer.devices=$(DEVICES)) $(DRAW)
+DRAW = $(if $(SEED),seed=$(SEED)) $(ARGS)
+TRAIN = $(VQVAE) train experiments/$(DATASET)/$(1).yaml $(HERE)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-fid doctor data train train-ae train-vae train-vqvae train-prior sample evaluate compare study sweep \
@@ -66,10 +69,10 @@ doctor: $(VENV)/.run  ## what this machine has, and whether it will do
 	@$(VQVAE) doctor
 
 train: $(VENV)/.run  ## train the experiment of FILE, such as experiments/mnist/vqvae_full.yaml
-	@$(VQVAE) train $(FILE) trainer.devices=$(DEVICES) seed=$(SEED) $(ARGS)
+	@$(VQVAE) train $(FILE) $(HERE)
 
 sample: $(VENV)/.run  ## draw images from RUN (default: the newest of DATASET)
-	@$(VQVAE) sample $(if $(RUN),$(RUN),dataset=$(DATASET)) seed=$(SEED) $(ARGS)
+	@$(VQVAE) sample $(if $(RUN),$(RUN),dataset=$(DATASET)) $(DRAW)
 
 evaluate: $(VENV)/.run  ## test metrics of RUN (default: the newest of DATASET)
 	@$(VQVAE) evaluate $(if $(RUN),$(RUN),dataset=$(DATASET)) $(ARGS)
@@ -84,7 +87,7 @@ sweep: $(VENV)/.run  ## the grid of a W&B sweep FILE, run here without a server
 	@$(VQVAE) sweep $(or $(FILE),experiments/sweeps/mnist_codebook.yaml) $(ARGS)
 
 classifier: $(VENV)/.run  ## train the classifier of DATASET, whose features judge samples (fid_network=classifier)
-	@$(VQVAE) classifier dataset=$(DATASET) seed=$(SEED) $(ARGS)
+	@$(VQVAE) classifier dataset=$(DATASET) $(DRAW)
 
 fid-calibrate: $(VENV)/.fid  ## check FID against the literature (CIFAR-10 train, test: 3.15); two hours on two cores
 	@$(VQVAE) fid-calibrate $(ARGS)

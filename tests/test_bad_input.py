@@ -42,6 +42,8 @@ CASES = {
     V + "data.name=imagenet": "data.name: Invalid value 'imagenet', expected one of ['mnist',",
     V + "kind=gan": "kind: got 'gan', wanted one of ae, vae, vqvae, prior",
     V + "optimizer.lr": "got 2 files (vqvae.yaml, optimizer.lr), wanted one",
+    V + "seed=1 seed=2": "seed: got 1 and 2, wanted one value",
+    "sample n=3 n=3": "n: got 3 and 3, wanted one value",
     V + "trainer.validate_every=3": "trainer.validate_every: 3 does not divide trainer.steps 1000",
     # files
     "train": "got no file, wanted one such as",
@@ -71,6 +73,7 @@ CASES = {
     V + "name=" + "x" * 300: "wanted 1 to 100 letters",
     V + "runs=/proc/nowhere name=x": "runs: /proc/nowhere/x cannot be made",
     V + "resume=none": "none is no run folder",
+    "train resume=auto": "got no file, wanted one such as",
     # other verbs
     "evaluate none": "none is no run folder",
     "sample none": "none is no run folder",

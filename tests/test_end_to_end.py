@@ -43,7 +43,9 @@ def workplace(tmp_path_factory):
 def train_words(root: Path, kind: str, *more: str) -> list[str]:
     file = Path(__file__).parents[1] / "experiments" / "mnist" / f"{kind}.yaml"
     places = [f"data.root={root / 'data'}", f"runs={root / 'runs'}"]
-    return ["train", str(file), *SMALL, *SMALL_KIND[kind], *places, *more]
+    given = {word.partition("=")[0] for word in more}
+    small = [word for word in [*SMALL, *SMALL_KIND[kind]] if word.partition("=")[0] not in given]
+    return ["train", str(file), *small, *places, *more]
 
 
 def run_of(root: Path, kind: str) -> Run:
@@ -222,14 +224,14 @@ def test_a_resumed_run_goes_on_where_it_stopped(workplace):
     ],
 )
 def test_mistakes_end_with_one_line_code_2_and_nothing_made(workplace, words, line, capsys, monkeypatch):
+    words = [word.replace("=AE", f"={workplace / 'runs' / 'ae'}") for word in words]
+    if words[0] == "train" and words[1:] and words[1] in ("VQVAE", "PRIOR"):
+        words = train_words(workplace, words[1].lower(), *words[2:])
     named = {
-        "VQVAE": train_words(workplace, "vqvae")[1:],
-        "PRIOR": train_words(workplace, "prior")[1:],
-        "AE": [str(workplace / "runs" / "ae")],
-        "PRIOR-RUN": [str(workplace / "runs" / "prior")],
-        "model.tokenizer=AE": [f"model.tokenizer={workplace / 'runs' / 'ae'}"],
+        "AE": str(workplace / "runs" / "ae"),
+        "PRIOR-RUN": str(workplace / "runs" / "prior"),
     }
-    words = [part for word in words for part in named.get(word, [word])]
+    words = [named.get(word, word) for word in words]
     before = sorted((workplace / "runs").iterdir())
     with pytest.raises(SystemExit) as stop:
         cli.main(words)

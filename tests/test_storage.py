@@ -1,15 +1,22 @@
 """Files are whole or not there; a checkpoint that was changed, cut or made to run code is never a model."""
 
 import contextlib
+import hashlib
+import io
 import os
 import pickle
+import re
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import torch
@@ -92,13 +99,80 @@ def test_a_pickle_that_would_run_code_runs_nothing(tmp_path):
         if data is None:
             write_checkpoint(path, {"state_dict": Evil(canary)})
         else:
-            import hashlib
-
             path.write_bytes(data)
             hash_path(path).write_text(hashlib.sha256(data).hexdigest())
         with pytest.raises(CheckpointError):
             read_checkpoint(path)
         assert not canary.exists()
+
+
+def claimed(checkpoint: dict[str, Any], claim: Callable[[bytes], bytes] = bytes, compressed: bool = False) -> bytes:
+    """A checkpoint's bytes after `claim` has had its hands on the pickle in it."""
+    source, target = io.BytesIO(), io.BytesIO()
+    torch.save(checkpoint, source)
+    method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", method) as new:
+        for name in old.namelist():
+            new.writestr(name, claim(old.read(name)) if name.endswith("data.pkl") else old.read(name))
+    return target.getvalue()
+
+
+TERA = b"\x8a\x06" + (2**40).to_bytes(6, "little")  # LONG1: a storage of 2^40 elements
+LIES = {
+    "a storage of a terabyte": (
+        claimed({"a": torch.zeros(77)}, lambda p: p.replace(b"K\x4dt", TERA + b"t")),
+        "no checkpoint",
+    ),
+    "a tensor of a terabyte that is one number": (claimed({"a": torch.zeros(1).expand(2**40)}), "not all there"),
+    "compressed zeros": (claimed({"a": torch.zeros(2**24)}, compressed=True), "is compressed"),
+    "a list in a list in a list": (
+        claimed({}, lambda p: b"\x80\x02}X\x01\x00\x00\x00k" + b"]" * 10**5 + b"a" * (10**5 - 1) + b"s."),
+        "deep",
+    ),
+    "no mapping": (claimed([1]), "wanted a mapping"),
+    "half a file": (claimed({"a": torch.zeros(9)})[:200], "no checkpoint"),
+    "nothing": (b"", "no checkpoint"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_checkpoint_that_claims_more_than_it_holds_is_refused_before_it_costs_anything(tmp_path, lie):
+    path, (data, reason) = tmp_path / "lie.ckpt", LIES[lie]
+    path.write_bytes(data)
+    hash_path(path).write_text(hashlib.sha256(data).hexdigest())
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(CheckpointError, match=reason) as error:
+        read_checkpoint(path)
+    assert "\n" not in str(error.value)
+    assert time.monotonic() - started < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+def test_values_that_are_shared_or_contain_themselves_are_no_lie(tmp_path):
+    path, rows = tmp_path / "a.ckpt", [1, 2.0, "three", None, True, torch.ones(4)[::2]]
+    itself: list[Any] = []
+    itself.append(itself)
+    write_checkpoint(path, {"a": [rows, rows, (rows,)], "b": itself})
+    found = read_checkpoint(path)
+    assert found["a"][2][0][:5] == rows[:5]
+    assert found["b"][0] is found["b"]
+
+
+SOURCES = sorted((Path(__file__).parents[1] / "vqvae_lightning").rglob("*.py"))
+FORBIDDEN = {
+    r"torch\.load\(": {"storage.py"},  # the one reader
+    r"load_from_checkpoint|add_safe_globals|load_state_dict\(.*strict=False": set(),
+    r"pickle\.loads?\(|cloudpickle|joblib|allow_pickle=True": set(),
+    r"(?<![.\w])(eval|exec|__import__)\(|shell=True|os\.system|os\.popen": set(),
+    r"yaml\.(load|full_load|unsafe_load)\(|register_new_resolver|\.extractall\(": set(),
+}
+
+
+@pytest.mark.parametrize("pattern", FORBIDDEN)
+def test_what_could_run_a_stranger_s_code_is_not_in_the_sources(pattern):
+    found = {path.name for path in SOURCES for line in path.read_text().splitlines() if re.search(pattern, line)}
+    assert len(SOURCES) > 40
+    assert found == FORBIDDEN[pattern]
 
 
 # Saves checkpoints 1, 2, 3, … of 5 MB over each other, and says so after each.

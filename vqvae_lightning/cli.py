@@ -315,7 +315,7 @@ def _experiment(words: Sequence[str]) -> Any:
     if len(files) > 1:
         raise ConfigError(f"config: got {len(files)} files ({', '.join(files)}), wanted one")
     resume = next((s.partition("=")[2] for s in settings if s.startswith("resume=")), None)
-    if not files and not resume:
+    if not files and resume in (None, "auto"):
         raise ConfigError("config: got no file, wanted one such as experiments/mnist/vqvae.yaml")
     return load_experiment(files[0] if files else Path(str(resume)) / "config.yaml", settings)
 

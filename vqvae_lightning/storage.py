@@ -5,8 +5,11 @@ import io
 import json
 import os
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
+
+DEEPEST = 32  # mappings and lists inside each other, in a checkpoint
 
 
 class CheckpointError(ValueError):
@@ -72,7 +75,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The checkpoint at `path`, on the CPU: the one place that reads any.
 
     Raises CheckpointError if there is none, if its SHA-256 is not the recorded one, or if it holds anything but plain
-    types and tensors (nothing in it is ever executed).
+    types and tensors (nothing in it is ever executed), or claims more than the file holds.
     """
     import pickle
 
@@ -85,16 +88,45 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"checkpoint: {path} has no {hash_path(path).name} beside it, so it cannot be verified")
     if hashlib.sha256(data).hexdigest() not in hash_path(path).read_text().split():
         raise CheckpointError(f"checkpoint: {path} is damaged: its SHA-256 is not the one in {hash_path(path).name}")
+    _refuse_compression(path, data)
     try:
         checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"checkpoint: refused {path}: it holds more than plain types ({reason})") from error
-    except (RuntimeError, EOFError) as error:
-        raise CheckpointError(f"checkpoint: {path} is no checkpoint ({str(error).splitlines()[0]})") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        wrong = "holds more than plain types" if isinstance(error, pickle.UnpicklingError) else "is no checkpoint"
+        reason = (str(error).splitlines() or ["it ends too soon"])[0]
+        raise CheckpointError(f"checkpoint: refused {path}: it {wrong} ({reason})") from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"checkpoint: {path} holds a {type(checkpoint).__name__}, wanted a mapping")
+    _check_contents(path, checkpoint)
     return checkpoint
+
+
+def _refuse_compression(path: Path, data: bytes) -> None:
+    """torch stores its records as they are; compressed ones could unfold to any size."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            compressed = [record.filename for record in archive.infolist() if record.compress_type]
+    except zipfile.BadZipFile:
+        return  # torch.load says what is wrong with it
+    if compressed:
+        raise CheckpointError(f"checkpoint: refused {path}: its record {compressed[0]} is compressed")
+
+
+def _check_contents(path: Path, checkpoint: Any) -> None:
+    """Refuses tensors with more elements than are stored (strides of 0), and mappings and lists without end."""
+    import torch
+
+    seen, found = set(), [(checkpoint, 0)]
+    while found:
+        value, depth = found.pop()
+        if depth > DEEPEST:
+            raise CheckpointError(f"checkpoint: refused {path}: it is nested more than {DEEPEST} deep")
+        if isinstance(value, torch.Tensor):
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise CheckpointError(f"checkpoint: refused {path}: a tensor of {tuple(value.shape)} is not all there")
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            found += [(inner, depth + 1) for inner in (value.values() if isinstance(value, dict) else value)]
 
 
 def hash_path(path: Path) -> Path:

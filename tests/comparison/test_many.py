@@ -40,20 +40,10 @@ def test_a_run_of_other_settings_is_not_taken_for_it(tmp_path, asked, status, se
     assert asked == []
 
 
-def test_a_run_with_a_checkpoint_is_resumed(tmp_path, asked):
-    run = make(tmp_path, "running")
-    run.last.parent.mkdir()
-    run.last.touch()
+def test_what_is_not_finished_goes_on(tmp_path, asked):
+    make(tmp_path, "running")
     train_once(tmp_path, "run", tmp_path / "e.yaml", ["seed=1"])
-    assert asked == [["train", f"{tmp_path}/e.yaml", "seed=1", f"runs={tmp_path}", "name=run", f"resume={run.path}"]]
-
-
-def test_a_run_without_one_starts_over_and_what_it_logged_is_kept(tmp_path, asked):
-    make(tmp_path, "failed").metrics_path.write_text("logged\n")
-    train_once(tmp_path, "run", tmp_path / "e.yaml", [])
-    assert not any(word.startswith("resume=") for word in asked[0])
-    (kept,) = tmp_path.glob("run.stopped-*")
-    assert (kept / "metrics.jsonl").read_text() == "logged\n"
+    assert asked == [["train", f"{tmp_path}/e.yaml", "seed=1", f"runs={tmp_path}", "name=run", "resume=auto"]]
 
 
 def test_a_failure_names_the_log_and_its_last_line(tmp_path, monkeypatch):

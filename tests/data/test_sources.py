@@ -74,6 +74,10 @@ class Handler(BaseHTTPRequestHandler):
         match temper:
             case "forbidden":
                 status, body = 403, b"no"
+            case "busy" if self.server.gets[temper, name] < 3:
+                status, body = 503, b"later"
+            case "down":
+                status, body = 503, b"later"
             case "html":
                 body = b"<html>Please log in</html>"
             case "half":
@@ -162,6 +166,15 @@ def test_a_bad_host_is_asked_once_and_the_next_one_serves(
     assert len(warnings) == 1
     assert server.url(temper) in warnings[0]
     assert "\n" not in warnings[0]
+
+
+@pytest.mark.parametrize("temper", ["busy", "down"])
+def test_a_busy_host_is_asked_three_times(temper, server, idx_files, add, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "BUSY_WAITS", (0.01, 0.01))
+    add("mnist", idx_files, Source(server.url(temper)), Source(server.url("good")))
+    assert_complete(prepare("tiny", tmp_path), idx_files)
+    assert server.gets[temper, f"{IDX_NAMES[0]}.gz"] == 3
+    assert (server.gets["good", f"{IDX_NAMES[0]}.gz"] == 0) == (temper == "busy")
 
 
 def test_a_host_that_is_gone_costs_one_line(server, idx_files, add, tmp_path, caplog):

@@ -83,7 +83,7 @@ torch.save({**found, **{k: v.contiguous() for k, v in net.state_dict().items()}}
 if world > 1:
     dist.barrier()
     sys.stderr.flush()
-    os._exit(0)  # gloo's threads outlive the group while DDP holds it, and rarely abort an interpreter that ends (SIGABRT)
+    os._exit(0)  # gloo's threads outlive the group while DDP holds it, and can abort an interpreter that ends
 """
 
 
@@ -133,7 +133,8 @@ def test_the_comparison_sees_statistics_that_are_not_summed(tmp_path):
 
 def test_the_command_line_trains_on_two_and_three_ranks_as_on_one(tmp_path):
     """One run folder each, and in float64 the metrics of one process: each of 64 test images counts once."""
-    settings = [*SMALL, "data.batch_size=24", "trainer.precision=64-true", f"runs={tmp_path / 'runs'}"]
+    small = [word for word in SMALL if not word.startswith("data.batch_size")]
+    settings = [*small, "data.batch_size=24", "trainer.precision=64-true", f"runs={tmp_path / 'runs'}"]
     empty = tmp_path / "empty.yaml"
     empty.write_text("{}\n")
     for devices in (1, 2, 3):

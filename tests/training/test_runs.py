@@ -1,11 +1,14 @@
 """Run folders: names stay inside their root, settings of a resumed run do not change, records are readable."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from vqvae_lightning.config import ConfigError, load_experiment
-from vqvae_lightning.training.runs import Run, check_resume, differences, find_runs
+from vqvae_lightning.training.runs import Run, differences, find_runs
 
 
 def experiment(root, *overrides):
@@ -42,16 +45,36 @@ def test_only_finished_runs_are_found_newest_last(tmp_path):
     assert find_runs(tmp_path, dataset="cifar10") == []
 
 
-def test_resume_refuses_other_settings_and_missing_checkpoints(tmp_path):
-    settings = experiment(tmp_path, "name=a")
-    run = Run.create(settings)
-    with pytest.raises(ConfigError, match="holds no checkpoint"):
-        check_resume(run, settings)
-    run.last.parent.mkdir()
-    run.last.touch()
-    check_resume(run, experiment(tmp_path, "name=a", "trainer.steps=5000", "trainer.devices=2", f"resume={run.path}"))
-    with pytest.raises(ConfigError, match=r"optimizer\.lr was 0\.001 .* and is 0\.01 now"):
-        check_resume(run, experiment(tmp_path, "name=a", "optimizer.lr=0.01"))
+HOLD = """
+import sys, time
+from vqvae_lightning.training.runs import Run
+with Run.open(sys.argv[1]).lock():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_run_is_trained_by_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path):
+    run = Run.create(experiment(tmp_path, "name=a"))
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(run.path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(ConfigError, match=f"a is being trained by process {holder.pid} on "), run.lock():
+        pass
+    holder.kill()
+    holder.communicate()
+    with run.lock():
+        assert run.info["process"].startswith(f"{os.getpid()} on ")
+
+
+def test_a_rewound_run_holds_what_was_logged_before_a_step_and_nothing_unfinished(tmp_path):
+    run = Run(tmp_path)
+    rows = [{"step": step, "loss": 1.0} for step in (0, 1, 1, 2, 3)]
+    run.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 3, "val/')
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / ".last.ckpt.x.tmp").touch()
+    run.rewind(2)
+    assert run.metrics_path.read_text() == "".join(json.dumps(row) + "\n" for row in rows[:3])
+    assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def test_a_cut_off_line_of_metrics_is_left_out(tmp_path):

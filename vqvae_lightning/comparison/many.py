@@ -1,18 +1,18 @@
 """Many runs by one command: each in a process and a folder of its own, none done twice.
 
-What was stopped goes on when it is called again: finished runs are skipped, a run with a checkpoint is resumed, a run
-without one starts over. All output goes to `<root>/<name>.log`.
+What was stopped goes on when it is called again: finished runs are skipped, others resumed from
+their newest valid checkpoint. All output goes to `<root>/<name>.log`.
 """
 
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from vqvae_lightning.config import ConfigError, EvaluateOptions, load_experiment, options, plain
 from vqvae_lightning.evaluation.samplers import SAMPLERS
-from vqvae_lightning.training.runs import Run, computed_otherwise
+from vqvae_lightning.training.resume import computed_otherwise
+from vqvae_lightning.training.runs import Run
 
 
 def train_once(root: Path, name: str, file: Path, settings: Sequence[str]) -> Run:
@@ -27,11 +27,7 @@ def train_once(root: Path, name: str, file: Path, settings: Sequence[str]) -> Ru
             raise ConfigError(f"{key}: {run.path} was trained with {old}, now it is {new}; name another folder")
         if run.info["status"] == "finished":
             return run
-        if run.last.is_file():
-            words.append(f"resume={run.path}")
-        else:  # nothing was learnt in it; what it logged is kept
-            run.path.rename(root / f"{name}.stopped-{time.time_ns()}")
-    _do(run, ["train", *words])
+    _do(run, ["train", *words, "resume=auto"])
     return run
 
 

@@ -14,16 +14,16 @@ Options = TypeVar("Options")
 
 
 def load_experiment(file: str | Path | None, overrides: list[str]) -> Experiment:
-    """The experiment of a YAML file (or of the defaults) with `key=value` overrides on top; the last word wins.
+    """The experiment of a YAML file (or of the defaults) with `key=value` overrides on top.
 
     Raises ConfigError, one line, for a file that is not there or not a mapping, an unknown key (naming the nearest),
-    a value of the wrong type or out of range, and an override without `=`.
+    a value of the wrong type or out of range, an override without `=`, and two overrides of one key.
     """
     from omegaconf import OmegaConf
 
     with _one_line():
         loaded = OmegaConf.create(_read_yaml(file) if file else {})
-        dotlist = OmegaConf.from_dotlist([_checked_override(o) for o in overrides])
+        dotlist = OmegaConf.from_dotlist(_checked_overrides(overrides))
         kind = OmegaConf.select(OmegaConf.merge(loaded, dotlist), "kind", default="vqvae")
         return experiment_from(OmegaConf.merge(loaded, dotlist), kind)
 
@@ -64,7 +64,7 @@ def options(cls: type[Options], settings: Sequence[str]) -> Options:
     from omegaconf import OmegaConf
 
     with _one_line():
-        given = OmegaConf.from_dotlist([_checked_override(s) for s in settings])
+        given = OmegaConf.from_dotlist(_checked_overrides(settings))
         _check_keys(OmegaConf.to_container(given), cls(), "")
         chosen = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), given))
     _check_ranges(chosen, "")
@@ -108,11 +108,16 @@ def _read_yaml(file: str | Path) -> Any:
     return loaded
 
 
-def _checked_override(override: str) -> str:
-    key, equals, _ = override.partition("=")
-    if override.startswith("-") or not equals or not key:
-        raise ConfigError(f"override: got '{override}', wanted key=value, for example optimizer.lr=1e-3")
-    return override
+def _checked_overrides(overrides: Sequence[str]) -> list[str]:
+    given: dict[str, str] = {}
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if override.startswith("-") or not equals or not key:
+            raise ConfigError(f"override: got '{override}', wanted key=value, for example optimizer.lr=1e-3")
+        if key in given:
+            raise ConfigError(f"{key}: got {given[key]} and {value}, wanted one value")
+        given[key] = value
+    return list(overrides)
 
 
 def _check_keys(values: Any, schema: Any, prefix: str, root: Any = None) -> None:

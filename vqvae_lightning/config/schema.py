@@ -43,7 +43,7 @@ class NetworkConfig:
 
     hidden: int = setting(128, "channels of the trunk", at_least=2)
     residual_hidden: int = setting(32, "channels inside a residual block", at_least=1)
-    residual_blocks: int = setting(2, "residual blocks in encoder and in decoder", at_least=0)
+    residual_blocks: int = setting(2, "residual blocks in encoder and in decoder", at_least=0, at_most=256)
     downsamples: int = setting(2, "halvings of the image's sides", at_least=1, at_most=6)
 
 
@@ -132,7 +132,7 @@ class PriorConfig:
 
     tokenizer: str | None = setting(None, "run folder of a finished VQ-VAE; empty: the newest one of this dataset")
     class_conditional: bool = setting(True, "model p(codes | label) instead of p(codes)")
-    layers: int = setting(4, "Transformer blocks", at_least=1)
+    layers: int = setting(4, "Transformer blocks", at_least=1, at_most=256)
     width: int = setting(128, "channels of the Transformer", at_least=1)
     heads: int = setting(4, "attention heads", at_least=1)
     dropout: float = setting(0.1, "dropout probability", at_least=0, below=1)
@@ -185,7 +185,9 @@ class Experiment:
     name: str | None = setting(None, "name of the run folder; empty: dataset, kind, seed and time")
     runs: str = setting("runs", "folder that holds the runs")
     seed: int = setting(0, "seed of everything random", at_least=0)
-    resume: str | None = setting(None, "run folder to continue")
+    resume: str | None = setting(
+        None, "run folder to continue; auto: the run `name`, or the newest unfinished one with these settings, if any"
+    )
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

@@ -6,7 +6,7 @@
       ▼                                                        │ each file whole or not at all
     source 1 ─ fails ─► source 2 ─ fails ─► …  ── size, sha256 ┘
 
-A source that fails is not asked again in the same call. `root/name` holds the decoded files of the release.
+A source that fails is not asked again in the same call, but for a host that is busy. `root/name` holds the decoded files of the release.
 """
 
 import errno
@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ from vqvae_lightning.storage import write_whole
 logger = logging.getLogger(__name__)
 
 TIMEOUT = 3.0  # seconds to connect, and of silence between two reads, before a host is given up
+BUSY_WAITS = (0.5, 2.0)  # seconds before a host that says that it is busy is asked again
 TOOL_TIMEOUT = 600.0  # seconds for a package manager to deliver a package
 SUMS = "SHA256SUMS"  # in root/name, of files without a published hash: computed at the first download
 
@@ -135,6 +137,7 @@ def _obtain(where: str, folder: Path, scratch: Path) -> Path:
     kind, _, rest = where.partition(":")
     if kind in ("http", "https"):
         import pooch
+        import requests
 
         fetch = pooch.HTTPDownloader(
             progressbar=sys.stderr.isatty(),
@@ -142,8 +145,16 @@ def _obtain(where: str, folder: Path, scratch: Path) -> Path:
             timeout=(TIMEOUT, TIMEOUT),
             headers={"Accept-Encoding": "identity"},  # or a host may send a .gz already decompressed
         )
-        fetch(where, str(scratch / where.rpartition("/")[2]), None)
-        return scratch / where.rpartition("/")[2]
+        target = scratch / where.rpartition("/")[2]
+        for wait in (*BUSY_WAITS, None):
+            try:
+                fetch(where, str(target), None)
+                break
+            except requests.HTTPError as error:
+                if wait is None or error.response is None or error.response.status_code not in (429, 502, 503, 504):
+                    raise
+                time.sleep(wait)
+        return target
     if kind == "npm":
         options = ["--fetch-retries=0", "--loglevel=error", "--cache=npm-cache"]
         # `view` bounds what a silent registry costs, since `pack` has to be given its time.

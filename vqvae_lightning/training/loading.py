@@ -1,11 +1,13 @@
 """From a run folder back to a module: kind and settings come from the checkpoint, weights are loaded strictly."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
-from vqvae_lightning.config import ConfigError
+from vqvae_lightning.config import ConfigError, Experiment
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.storage import CheckpointError, read_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
@@ -16,19 +18,27 @@ MODULES: dict[str, Any] = {**AUTOENCODERS, CodePrior.kind: CodePrior}
 
 
 def load_module(path: Path) -> pl.LightningModule:
-    """The module of a checkpoint, in evaluation mode. Raises CheckpointError if it is damaged or does not fit."""
+    """The module of a checkpoint, in evaluation mode. Raises CheckpointError if it is damaged or fits no module."""
     checkpoint = read_checkpoint(path)
     settings = dict(checkpoint.get("hyper_parameters", {}))
     kind = settings.pop("kind", None)
     if kind not in MODULES:
         raise CheckpointError(f"checkpoint: {path} holds kind={kind}, wanted one of {', '.join(MODULES)}")
-    module = MODULES[kind](**settings)
     try:
+        with torch.device("meta"):  # settings may ask for any amount of memory; the file holds what it holds
+            wanted = {name: tuple(tensor.shape) for name, tensor in MODULES[kind](**settings).state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+        for name in {**wanted, **found}:
+            if wanted.get(name) != found.get(name):
+                raise CheckpointError(
+                    f"checkpoint: {path} does not fit its settings: {name} is {found.get(name, 'absent')}, "
+                    f"wanted {wanted.get(name, 'none of that name')}"
+                )
+        module = MODULES[kind](**settings)
         module.load_state_dict(checkpoint["state_dict"], strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"checkpoint: {path} does not fit its settings: {' '.join(str(error).split())}"
-        ) from error
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"checkpoint: {path} is none that can be read here: {reason}") from error
     return module.eval()
 
 
@@ -68,3 +78,15 @@ def describe_tokenizer(tokenizer: Tokenizer, run: Run) -> dict[str, Any]:
         "grid": list(tokenizer.grid),
         "dims": tokenizer.dims,
     }
+
+
+def with_tokenizer(experiment: Experiment, resumed: Run | None) -> Experiment:
+    """A prior's experiment with its tokenizer named: that of the run it resumes, or the newest of its dataset."""
+    if experiment.kind != "prior" or experiment.model.tokenizer:
+        return experiment
+    found = (
+        resumed.experiment().model.tokenizer
+        if resumed
+        else str(find_tokenizer(experiment.runs, experiment.data.name).path)
+    )
+    return replace(experiment, model=replace(experiment.model, tokenizer=found))

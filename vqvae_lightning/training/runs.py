@@ -1,15 +1,19 @@
 """The run folder: `runs/<name>/`, the record of one training, the same whatever the tracker."""
 
 import json
+import os
 import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vqvae_lightning.config import ConfigError, Experiment, describe, experiment_from, plain
+from vqvae_lightning.config import ConfigError, Experiment, describe, experiment_from
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.storage import write_json, write_whole
 
@@ -51,7 +55,7 @@ class Run:
         except OSError as error:
             raise ConfigError(f"runs: {run.path} cannot be made ({error.strerror}); name another folder") from None
         run.images.mkdir()
-        write_whole(run.path / "config.yaml", describe(experiment).encode())
+        write_whole(run.path / "config.yaml", describe(replace(experiment, resume=None)).encode())
         run.write(
             name=name,
             kind=experiment.kind,
@@ -88,10 +92,29 @@ class Run:
         kept = {key: value for key, value in {**known, **values}.items() if value is not None}
         write_json(self.path / "run.json", kept)
 
-    def sweep(self) -> None:
-        """Removes the unfinished files that a process leaves which is killed while it writes."""
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps every other training out of the folder. Raises ConfigError naming the process that does."""
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(self.path / ".lock", timeout=0):  # an flock: it dies with the process that holds it
+                self.write(process=f"{os.getpid()} on {platform.node()}")
+                yield
+        except Timeout:
+            holder = self.info.get("process", "another")
+            raise ConfigError(f"run: {self.path} is being trained by process {holder}; wait, or stop that") from None
+
+    def rewind(self, step: int) -> None:
+        """Makes the folder what it was after `step` optimizer steps, but for its checkpoints.
+
+        What was logged later will be logged again. Unfinished files and lines are those of a process that was killed.
+        """
         for stale in self.path.rglob(".*.tmp"):
             stale.unlink()
+        if self.metrics_path.is_file():
+            rows = [row for row in self.metrics() if row["step"] < step]  # numbered from 0
+            write_whole(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def experiment(self) -> Experiment:
         """The settings of the run."""
@@ -131,26 +154,6 @@ def find_runs(root: str | Path, kind: str | None = None, dataset: str | None = N
         and dataset in (None, run.info["dataset"])
     ]
     return sorted(chosen, key=lambda run: run.info["finished"])
-
-
-# Settings that say where a run is computed, not what.
-PLACE = ("resume", "name", "runs", "trainer.devices", "trainer.nodes", "trainer.accelerator",
-             "trainer.log_every", "data.root", "data.download", "tracking")  # fmt: skip
-
-
-def check_resume(run: Run, experiment: Experiment) -> None:
-    """Raises ConfigError if `experiment` differs from the run in more than its length, or the run has no checkpoint."""
-    if not run.last.is_file():
-        raise ConfigError(f"resume: {run.path} holds no checkpoint at {run.last}; start it again without resume")
-    for key, (old, new) in computed_otherwise(run, experiment).items():
-        if key != "trainer.steps":
-            raise ConfigError(f"resume: {key} was {old} in {run.path} and is {new} now; start a new run to change it")
-
-
-def computed_otherwise(run: Run, experiment: Experiment) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys of what is computed, with its length, in which a run and an experiment differ, with both values."""
-    changed = differences(plain(run.experiment()), plain(experiment))
-    return {key: values for key, values in changed.items() if not key.startswith(PLACE)}
 
 
 def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:

@@ -4,7 +4,7 @@ import logging
 import os
 import secrets
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,14 @@ from vqvae_lightning.storage import hash_path, read_checkpoint, write_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
 from vqvae_lightning.training.callbacks import LastCheckpoint, Pictures, Progress, Throughput
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
-from vqvae_lightning.training.loading import describe_tokenizer, find_tokenizer, load_tokenizer
+from vqvae_lightning.training.loading import describe_tokenizer, load_tokenizer, with_tokenizer
 from vqvae_lightning.training.prior import CodePrior
-from vqvae_lightning.training.runs import Run, check_resume
+from vqvae_lightning.training.resume import check_settings, find_resumed
+from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.signals import StopOnSignal, Stopped
 from vqvae_lightning.training.tracking import JsonLinesLogger, RunWandbLogger, choose_wandb_mode, log_artifacts
+
+DataModule = ImageDataModule | CodeDataModule
 
 
 @dataclass(frozen=True)
@@ -55,26 +58,36 @@ def train(experiment: Experiment) -> TrainResult:
     """Trains, tests the best checkpoint and draws its pictures.
 
     Raises ConfigError, DataError or CheckpointError, one line each, before a run folder exists if the experiment
-    cannot run. With `experiment.resume` the run in that folder goes on.
+    cannot run. With `experiment.resume` a run goes on from its newest valid checkpoint.
     """
     quieten()
     devices = device_count(experiment)
     check_launch(devices * experiment.trainer.nodes)
-    resumed = Run.open(experiment.resume) if experiment.resume else None
-    experiment = with_tokenizer(experiment, resumed)
+    resumed = find_resumed(experiment)
+    experiment = with_tokenizer(experiment, resumed.run if resumed else None)
     if resumed:
-        check_resume(resumed, experiment)
-        resumed.sweep()
+        check_settings(resumed.run, experiment)
     data, module = build(experiment)
     data.prepare_data()  # before any process group exists, so that a failure is one error and no rank waits
+    checkpoint = resumed.checkpoint if resumed else None
+    if not is_first_process():
+        return fit_and_test(build_trainer(experiment, devices, None), module, data, None, checkpoint)
 
-    run = None
-    if is_first_process():
-        run = resumed or Run.create(experiment)
+    run = resumed.run if resumed else Run.create(experiment)
+    with run.lock():
+        if resumed:
+            print(f"resume    {run.path} from step {resumed.step} of {experiment.trainer.steps}", flush=True)
+            run.rewind(resumed.step)
         run.write(status="running", parameters=sum(p.numel() for p in module.parameters()), **lineage(module))
-    trainer = build_trainer(experiment, devices, run)
+        return fit_and_test(build_trainer(experiment, devices, run), module, data, run, checkpoint)
+
+
+def fit_and_test(
+    trainer: pl.Trainer, module: pl.LightningModule, data: DataModule, run: Run | None, checkpoint: Path | None
+) -> TrainResult:
+    """Trains from `checkpoint` on, if there is one, and tests the best one; `run` is known to the first process."""
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=str(resumed.last) if resumed else None, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
         run = Run(Path(trainer.strategy.broadcast(str(run.path) if run else "")))
         (test,) = trainer.test(module, datamodule=data, ckpt_path=str(run.best), weights_only=True, verbose=False)
     except BaseException as error:
@@ -90,7 +103,8 @@ def train(experiment: Experiment) -> TrainResult:
         raise
     if trainer.is_global_zero:
         run.write(status="finished", finished=datetime.now(UTC).isoformat(timespec="seconds"), test=dict(test))
-        run.write(evaluated=None, generation=None, kl_per_dim=None)  # of a resumed run: of its older checkpoint
+        # of a resumed run: what was measured on its older checkpoint
+        run.write(process=None, evaluated=None, generation=None, kl_per_dim=None)
         for logger in trainer.loggers:
             if isinstance(logger, RunWandbLogger):
                 log_artifacts(logger.experiment, run, getattr(data, "path", None))
@@ -100,19 +114,7 @@ def train(experiment: Experiment) -> TrainResult:
     return TrainResult(run, dict(test))
 
 
-def with_tokenizer(experiment: Experiment, resumed: Run | None) -> Experiment:
-    """A prior's experiment with its tokenizer named: that of the run it resumes, or the newest of its dataset."""
-    if experiment.kind != "prior" or experiment.model.tokenizer:
-        return experiment
-    found = (
-        resumed.experiment().model.tokenizer
-        if resumed
-        else str(find_tokenizer(experiment.runs, experiment.data.name).path)
-    )
-    return replace(experiment, model=replace(experiment.model, tokenizer=found))
-
-
-def build(experiment: Experiment) -> tuple[ImageDataModule | CodeDataModule, pl.LightningModule]:
+def build(experiment: Experiment) -> tuple[DataModule, pl.LightningModule]:
     """The data module and the module of an experiment; nothing is trained, fetched or written."""
     pl.seed_everything(experiment.seed, verbose=False)
     accumulate = experiment.trainer.accumulate
