@@ -11,8 +11,10 @@ from pathlib import Path
 import fake_data
 
 from vqvae_lightning.cli import main
+from vqvae_lightning.training import tracking
 
 if __name__ == "__main__":
+    tracking.START_TIMEOUT = tracking.FINISH_TIMEOUT = 5
     fake_data.install(Path(sys.argv[1]))
     fault = json.loads(os.environ.get("FAULT", "{}"))
     if fault and fault.pop("rank") == int(os.environ.get("LOCAL_RANK", "0")):

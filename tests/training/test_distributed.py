@@ -132,25 +132,38 @@ def test_the_comparison_sees_statistics_that_are_not_summed(tmp_path):
 
 
 def test_the_command_line_trains_on_two_and_three_ranks_as_on_one(tmp_path):
-    """One run folder each, and in float64 the metrics of one process: each of 64 test images counts once."""
+    """And in two passes as in one: a run folder each, and in float64 one result, each test image counted once."""
     small = [word for word in SMALL if not word.startswith("data.batch_size")]
     settings = [*small, "data.batch_size=24", "trainer.precision=64-true", f"runs={tmp_path / 'runs'}"]
     empty = tmp_path / "empty.yaml"
     empty.write_text("{}\n")
-    for devices in (1, 2, 3):
-        words = ["train", str(empty), *settings, f"trainer.devices={devices}", f"name=d{devices}"]
+    cuts = {"one": (1, 1), "passes": (1, 2), "two": (2, 1), "three": (3, 1)}
+    for name, (devices, passes) in cuts.items():
+        words = [f"trainer.devices={devices}", f"trainer.accumulate={passes}", f"name={name}"]
         subprocess.run(
-            [sys.executable, str(TESTS / "launch_fake.py"), str(tmp_path / "data"), *words],
+            [
+                sys.executable,
+                str(TESTS / "launch_fake.py"),
+                str(tmp_path / "data"),
+                "train",
+                str(empty),
+                *settings,
+                *words,
+            ],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             timeout=120,
             check=True,
         )
-    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["d1", "d2", "d3"]
-    one, two, three = (json.loads((tmp_path / "runs" / f"d{n}" / "run.json").read_text()) for n in (1, 2, 3))
-    assert two["status"] == three["status"] == "finished"
-    assert two["test"] == pytest.approx(one["test"], rel=1e-6)  # the metrics' own sums are in float32
-    assert three["test"] == pytest.approx(one["test"], rel=1e-6)
-    assert len(list((tmp_path / "runs" / "d2" / "wandb").glob("offline-run-*"))) == 1
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == set(cuts)
+    runs = {name: tmp_path / "runs" / name for name in cuts}
+    infos = {name: json.loads((run / "run.json").read_text()) for name, run in runs.items()}
+    states = {name: torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for name, run in runs.items()}
+    for name in ("passes", "two", "three"):
+        assert infos[name]["status"] == "finished"
+        assert infos[name]["test"] == pytest.approx(infos["one"]["test"], rel=1e-6)  # the metrics' sums are in float32
+        for key, value in states["one"]["state_dict"].items():
+            torch.testing.assert_close(states[name]["state_dict"][key], value, rtol=1e-10, atol=1e-10, msg=key)
+    assert len(list((runs["two"] / "wandb").glob("offline-run-*"))) == 1
 
 
 def test_a_launcher_that_disagrees_with_the_settings_is_refused(tmp_path):

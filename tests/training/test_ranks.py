@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from wandb_server import WandbServer
 
 TESTS = Path(__file__).parents[1]
 SETTINGS = [
@@ -21,9 +22,12 @@ SETTINGS = [
 pytestmark = pytest.mark.faults
 
 
-def start(root: Path, words: list[str], fault: dict[str, Any] | None = None) -> subprocess.Popen[str]:
+def start(
+    root: Path, words: list[str], fault: dict[str, Any] | None = None, environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     """A training on two ranks, in a process group of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "FAULT": json.dumps(fault or {})}
+    alone = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "FAULT": json.dumps(fault or {})}
+    environment = {**os.environ, **alone, **(environment or {})}
     return subprocess.Popen(
         [sys.executable, str(TESTS / "launch_fake.py"), str(root / "data"), "train", *words],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
@@ -104,3 +108,54 @@ def test_nan_on_one_rank_stops_both_before_anything_learns_from_it(tmp_path):
     last = torch.load(tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 4
     assert all(torch.isfinite(tensor).all() for tensor in last["state_dict"].values())
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, ranks):
+    """Stopped at step 6 of 8, an epoch being 14: the same images in the same order, in float64 the same weights."""
+    double = [*words(tmp_path, "run"), "trainer.precision=64-true"]
+    other = [word.replace("devices=2", f"devices={ranks}").replace("name=run", "name=whole") for word in double]
+    assert end(start(tmp_path, other), limit=10)[0] == 0
+    started = [word.replace("devices=2", f"devices={3 - ranks}") for word in double]
+    fault = {"rank": 0, "fault": {"point": "batch", "step": 6, "signals": [signal.SIGTERM]}}
+    assert end(start(tmp_path, started, fault), limit=10)[0] == 143
+    run = tmp_path / "runs" / "run"
+    assert end(start(tmp_path, [f"resume={run}", f"trainer.devices={ranks}"]), limit=10)[0] == 0
+    one, two = (
+        torch.load(tmp_path / "runs" / name / "checkpoints" / "last.ckpt", weights_only=True)
+        for name in ("run", "whole")
+    )
+    assert one["global_step"] == two["global_step"] == 8
+    for name, tensor in one["state_dict"].items():
+        torch.testing.assert_close(tensor, two["state_dict"][name], rtol=1e-10, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("lost", ["in the middle", "at the end", "its mind", ""])
+def test_a_tracker_that_is_lost_costs_seconds_and_no_metric(tmp_path, lost):
+    """And one run for two ranks, no file outside the run folder, no key in a file."""
+    server, key, started = WandbServer(lost), "5ec4e7" * 7, time.monotonic()
+    home = tmp_path / "home"
+    home.mkdir()
+    online = {"WANDB_MODE": "online", "WANDB_BASE_URL": server.url, "WANDB_API_KEY": key, "HOME": str(home)}
+    code, output = end(start(tmp_path, words(tmp_path, "run"), environment=online), limit=10)
+    server.over.set()
+    server.shutdown()
+    assert code == 0, output
+    assert time.monotonic() - started < 60
+    assert "Traceback" not in output
+    assert output.count("W&B: failed") <= 1, output
+    run = tmp_path / "runs" / "run"
+    logged = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in logged if "train/loss" in row] == list(range(8))
+    assert [row["step"] for row in logged if "val/loss" in row] == [3, 7]
+    assert sum("test/loss" in row for row in logged) == 1
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    assert (run / "checkpoints" / "best.ckpt").is_file()
+    assert len(server.runs) == 1
+    if not lost:
+        rows = [json.loads(row) for row in server.history]
+        for name in ("train/loss", "val/loss", "test/loss"):
+            here = {row["step"]: row[name] for row in logged if name in row}
+            assert {row["trainer/global_step"]: row[name] for row in rows if name in row} == here
+    assert list(home.rglob("*")) == []
+    assert [path for path in run.rglob("*") if path.is_file() and key.encode() in path.read_bytes()] == []

@@ -6,7 +6,8 @@
       ▼                                                        │ each file whole or not at all
     source 1 ─ fails ─► source 2 ─ fails ─► …  ── size, sha256 ┘
 
-A source that fails is not asked again in the same call, but for a host that is busy. `root/name` holds the decoded files of the release.
+A source that fails is not asked again in the same call, but for a host that is busy. `root/name` holds the decoded
+files of the release.
 """
 
 import errno

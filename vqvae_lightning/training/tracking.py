@@ -4,7 +4,8 @@ import json
 import os
 import socket
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -71,6 +72,7 @@ class RunWandbLogger(WandbLogger):
             settings=quiet_settings(),
             config={**settings, "dataset": experiment.data.name, "commit": info["versions"].get("commit")},
         )
+        self.failed = False
         # Lightning passes `anonymous`, which wandb no longer has and will refuse.
         self._wandb_init.pop("anonymous", None)
 
@@ -96,6 +98,44 @@ class RunWandbLogger(WandbLogger):
             for key, best in BEST.items():
                 run.define_metric(key, summary=f"{best},last", step_metric="trainer/global_step")
         return run
+
+    @contextmanager
+    def _survived(self) -> Iterator[None]:
+        """W&B is a sink: what it raises costs one line and no training."""
+        try:
+            yield
+        except Exception as error:
+            if not self.failed:
+                reason = f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
+                print(f"W&B: failed ({reason}); the run goes on, and is whole in its folder", flush=True)
+            self.failed = True
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        with self._survived():
+            super().log_metrics(metrics, step)
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **more: Any) -> None:
+        with self._survived():
+            super().log_image(key, images, step, **more)
+
+    def complete(self, run: Run, codes: Path | None) -> None:
+        """Ends the W&B run of a finished training, with its artifacts; see `log_artifacts`."""
+        with self._survived():
+            log_artifacts(self.experiment, run, codes)
+        with self._survived():
+            if not self.experiment.offline:
+                run.write(wandb_url=self.experiment.url)
+        self.close(0)
+
+    def close(self, exit_code: int) -> None:
+        """Ends the W&B run of a training that ended so."""
+        import wandb
+
+        with self._survived():
+            self.experiment.finish(exit_code=exit_code)
+        if self.failed:  # or W&B would try again when the process ends, and say so
+            with suppress(Exception):
+                wandb.teardown(exit_code=exit_code)
 
 
 def quiet_settings() -> Any:

@@ -27,7 +27,7 @@ from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.resume import check_settings, find_resumed
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.signals import StopOnSignal, Stopped
-from vqvae_lightning.training.tracking import JsonLinesLogger, RunWandbLogger, choose_wandb_mode, log_artifacts
+from vqvae_lightning.training.tracking import JsonLinesLogger, RunWandbLogger, choose_wandb_mode
 
 DataModule = ImageDataModule | CodeDataModule
 
@@ -68,6 +68,8 @@ def train(experiment: Experiment) -> TrainResult:
     if resumed:
         check_settings(resumed.run, experiment)
     data, module = build(experiment)
+    if experiment.trainer.precision == "64-true":
+        module.double()  # Lightning does it after it has loaded a checkpoint, whose last bits would be lost
     data.prepare_data()  # before any process group exists, so that a failure is one error and no rank waits
     checkpoint = resumed.checkpoint if resumed else None
     if not is_first_process():
@@ -97,7 +99,7 @@ def fit_and_test(
                 print(f"\nstopped at step {trainer.global_step}; to go on: vqvae train resume={run.path}", flush=True)
         for logger in trainer.loggers:
             if isinstance(logger, RunWandbLogger):
-                logger.experiment.finish(exit_code=1)
+                logger.close(1)
         if isinstance(error, SystemExit) and not isinstance(error, Stopped):  # what Lightning makes of Ctrl-C
             raise KeyboardInterrupt from error
         raise
@@ -107,10 +109,7 @@ def fit_and_test(
         run.write(process=None, evaluated=None, generation=None, kl_per_dim=None)
         for logger in trainer.loggers:
             if isinstance(logger, RunWandbLogger):
-                log_artifacts(logger.experiment, run, getattr(data, "path", None))
-                if not logger.experiment.offline:
-                    run.write(wandb_url=logger.experiment.url)
-                logger.experiment.finish()
+                logger.complete(run, getattr(data, "path", None))
     return TrainResult(run, dict(test))
 
 
