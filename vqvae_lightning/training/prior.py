@@ -37,17 +37,18 @@ class CodePrior(pl.LightningModule):
         self.config: PriorConfig = model_config(PriorConfig, config)
         self.optimizer_config: OptimizerConfig = model_config(OptimizerConfig, optimizer or {})
         self.description = dict(tokenizer)
-        height, width = tokenizer["grid"]
+        grid, codebook_size = tokenizer["grid"], tokenizer["codebook_size"]  # (h, w) or (h, w, M), K
         self.net = CodeTransformer(
-            tokenizer["codebook_size"],
-            height * width,
+            codebook_size,
+            math.prod(grid),
             classes if self.config.class_conditional else 0,
             self.config,
         )
         self.split_metrics = torch.nn.ModuleDict(
             {
                 split: MetricCollection(
-                    {"rate": Mean(), "codebook": CodebookUsage(tokenizer["codebook_size"])}, compute_groups=False
+                    {"rate": Mean(), "codebook": CodebookUsage(codebook_size, math.prod(grid[2:]))},
+                    compute_groups=False,
                 )
                 for split in ("val", "test")
             }
