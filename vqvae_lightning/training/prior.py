@@ -113,7 +113,8 @@ class CodePrior(pl.LightningModule):
         values = metrics.compute()
         values = {**values, **self._units(values["rate"])}
         # What the prior's cross-entropy leaves of the entropy of the codes' histogram: 1 = no better than counting.
-        values["entropy_ratio"] = values["bits_per_code"] / values["code_entropy_bits"]
+        if values["code_entropy_bits"] > 0:  # a tokenizer may have collapsed to one code
+            values["entropy_ratio"] = values["bits_per_code"] / values["code_entropy_bits"]
         self.log_dict({f"{split}/{name}": torch.as_tensor(value).float() for name, value in values.items()})
         metrics.reset()
 

@@ -27,14 +27,15 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
 def build_quantizer(config: VQVAEConfig) -> Quantizer:
     """The quantizer of a config: a product of `groups` residuals of `residual_levels` of the member it names.
 
-    It is projected to where codes are looked up, if that has not `latent_dim` channels: `lookup_dim` for each group,
-    or as many as the member needs. Raises ConfigError for a member that is not there and settings that do not fit.
+    It is projected to where codes are looked up, if that has not `latent_dim` channels: for each group `lookup_dim`,
+    or as many as the member needs, or its share of `latent_dim`. Raises ConfigError for a member that is not there and
+    settings that do not fit.
     """
     if config.codebook not in QUANTIZERS:
         raise ConfigError(f"model.codebook: got '{config.codebook}', wanted one of {', '.join(QUANTIZERS)}")
     member = QUANTIZERS[config.codebook]
     _check_settings(config, member)
-    dim = config.lookup_dim or config.latent_dim // config.groups
+    dim = config.lookup_dim or max(1, config.latent_dim // config.groups)
     groups: list[Quantizer] = []
     for _ in range(config.groups):
         levels = [member.build(config, dim) for _ in range(config.residual_levels)]
@@ -46,7 +47,7 @@ def build_quantizer(config: VQVAEConfig) -> Quantizer:
 
 
 def _check_settings(config: VQVAEConfig, member: type[Quantizer]) -> None:
-    """Raises ConfigError for a setting that this member has no use for, and for groups that leave channels over."""
+    """Raises ConfigError for a setting that this member has no use for."""
     given, defaults = plain(config), plain(VQVAEConfig())
     some = frozenset().union(*(other.settings for other in QUANTIZERS.values()))
     for name in (field.name for field in dataclasses.fields(config)):
@@ -55,5 +56,3 @@ def _check_settings(config: VQVAEConfig, member: type[Quantizer]) -> None:
                 f"model.{name}: got {given[name]}, but codebook={config.codebook} has no use for it; "
                 f"wanted {'nothing' if defaults[name] is None else defaults[name]}"
             )
-    if "lookup_dim" in member.settings and config.lookup_dim is None and config.latent_dim % config.groups:
-        raise ConfigError(f"model.groups: {config.groups} groups do not divide model.latent_dim {config.latent_dim}")
