@@ -34,6 +34,12 @@ CASES = {
     V + "data.eval_batch_size=0": "data.eval_batch_size: got 0, wanted at least 1",
     V + "model.codebook_size=0": "model.codebook_size: got 0, wanted at least 1",
     V + "model.codebook_size=1000000000000": "model.codebook_size: got 1000000000000, wanted at most 1048576",
+    V + "model.codebook=vq": "model.codebook: got 'vq', wanted one of ema, gradient, cosine, simvq, fsq, lfq",
+    V
+    + "model.codebook=fsq model.levels=[8,8]": "[8, 8] make 64 codes, but model.codebook_size is 512; wanted the same",
+    V
+    + "model.codebook=lfq model.residual_levels=2": "model.residual_levels: got 2, but codebook=lfq has no use for it",
+    V + "model.groups=0": "model.groups: got 0, wanted at least 1",
     V + "model.decay=1": "model.decay: got 1.0, wanted below 1",
     V + "trainer.steps=0": "trainer.steps: got 0, wanted at least 1",
     "train prior.yaml model.dropout=1": "model.dropout: got 1.0, wanted below 1",

@@ -199,6 +199,57 @@ def test_a_resumed_run_goes_on_where_it_stopped(workplace):
     assert all(f"-{wandb_id}" in session.name for session in sessions)  # of one second, the later ends in "-1"
 
 
+# name → settings and M, codes per place
+QUANTIZERS = {
+    "rotation": (["model.codebook=gradient", "model.estimator=rotation"], 1),
+    "cosine": (["model.codebook=cosine", "model.lookup_dim=4"], 1),
+    "simvq": (["model.codebook=simvq"], 1),
+    "fsq": (["model.codebook=fsq", "model.levels=[4,4]"], 1),
+    "lfq": (["model.codebook=lfq", "model.groups=2"], 2),
+    "residual": (["model.residual_levels=2"], 2),
+    "product": (["model.groups=4"], 4),
+}
+
+
+def quantized_run(root: Path, name: str) -> Run:
+    """The run of one of QUANTIZERS, trained by the first test that asks for it."""
+    run = Run(root / "family" / name)
+    if not run.path.exists():
+        words = [f"name={name}", f"runs={root / 'family'}", "trainer.steps=2", "trainer.validate_every=2"]
+        cli.main(train_words(root, "vqvae", *words, *QUANTIZERS[name][0]))
+    return run
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_every_quantizer_trains_and_is_evaluated_and_sampled(workplace, name):
+    run = quantized_run(workplace, name)
+    measured = cli.evaluate([str(run.path)])
+    assert {key: measured[key] for key in run.info["test"]} == pytest.approx(run.info["test"], rel=1e-6)
+    assert measured["test/rate"] == pytest.approx(49 * QUANTIZERS[name][1] * math.log(16))
+    assert 1 <= measured["test/perplexity"] <= 16
+    assert measured["test/unigram_bits_per_code"] >= measured["test/code_entropy_bits"] - 1e-5
+    cli.sample([str(run.path), "sampler=all", "n=4"])
+    for picture in ("codes", "usage", "samples-uniform", "samples-unigram"):
+        assert (run.images / f"{picture}.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["fsq", "residual", "product"])
+def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, name):
+    tokenizer, maps = quantized_run(workplace, name), QUANTIZERS[name][1]
+    words = [f"name=prior-{name}", f"runs={workplace / 'family'}", "trainer.steps=2", "trainer.validate_every=2"]
+    cli.main(train_words(workplace, "prior", *words, f"model.tokenizer={tokenizer.path}"))
+    run = Run.open(workplace / "family" / f"prior-{name}")
+    assert run.info["tokenizer"]["grid"] == ([7, 7] if maps == 1 else [7, 7, maps])
+    measured = cli.evaluate([str(run.path)])
+    assert measured["test/rate"] == pytest.approx(49 * maps * math.log(2) * measured["test/bits_per_code"], rel=1e-5)
+    assert measured["test/saved_vs_uniform_bits"] == pytest.approx(4 - measured["test/bits_per_code"], abs=1e-5)
+    for show in ("samples", "completion"):
+        assert cli.sample([str(run.path), f"show={show}", "n=20"]).is_file()
+    (group,) = cli.compare([str(tokenizer.path), str(run.path), f"out={workplace / 'family' / name}.html"]).groups
+    both = {row.kind: row.values for row in group.rows}
+    assert both["prior"]["uniform_bits"] == pytest.approx(both["vqvae"]["rate_bits"]) == 49 * maps * 4
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

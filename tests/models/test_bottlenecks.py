@@ -1,5 +1,8 @@
 """The contract that every bottleneck keeps, and the VAE's Kullback-Leibler divergence."""
 
+import itertools
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,9 +10,22 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
 from vqvae_lightning.models.bottlenecks import Gaussian, Identity, kl_to_standard_normal, rate_with_free_bits
-from vqvae_lightning.models.quantizers import EMAVectorQuantizer, VectorQuantizer
+from vqvae_lightning.models.quantizers.codebooks import (
+    CosineVectorQuantizer,
+    EMAVectorQuantizer,
+    SimVQ,
+    VectorQuantizer,
+)
+from vqvae_lightning.models.quantizers.composed import ProductQuantizer, ProjectedQuantizer, ResidualQuantizer
+from vqvae_lightning.models.quantizers.estimators import rotation
+from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ
 
 N, D, K, GRID = 3, 4, 5, (2, 6)
+
+
+def vq(d):
+    return EMAVectorQuantizer(K, d, commitment=0.25, decay=0.9, restart_below=0.1)
+
 
 # A new bottleneck costs one line here.
 BOTTLENECKS = {
@@ -17,6 +33,15 @@ BOTTLENECKS = {
     "gaussian": lambda: Gaussian(D),
     "gradient": lambda: VectorQuantizer(K, D, commitment=0.25, decay=0.9, restart_below=0.1),
     "ema": lambda: EMAVectorQuantizer(K, D, commitment=0.25, decay=0.9, restart_below=0.1),
+    "rotation": lambda: EMAVectorQuantizer(K, D, commitment=0.25, decay=0.9, restart_below=0.1, estimator=rotation),
+    "cosine": lambda: CosineVectorQuantizer(K, D, commitment=0.25, decay=0.9, restart_below=0.1),
+    "simvq": lambda: SimVQ(K, D, commitment=0.25),
+    "fsq": lambda: FSQ([K]),
+    "lfq": lambda: LFQ(2, commitment=0.25, entropy=0.1),
+    "residual": lambda: ResidualQuantizer([vq(D) for _ in range(3)]),
+    "product": lambda: ProductQuantizer([vq(2), vq(2)]),
+    "product of residuals": lambda: ProductQuantizer([ResidualQuantizer([vq(2) for _ in range(3)]) for _ in "ab"]),
+    "projected": lambda: ProjectedQuantizer(vq(2), D),
 }
 RANDOM = {"gaussian"}  # z is a draw in evaluation too
 
@@ -81,7 +106,7 @@ class TestContract:
             with pytest.raises(ValueError, match="codebook"):
                 bottleneck.lookup(torch.zeros(N, *GRID, dtype=torch.int64))
         else:
-            assert codes.shape == (N, *GRID)
+            assert codes.shape == (N, *bottleneck.code_shape(GRID))
             assert codes.dtype == torch.int64
             assert 0 <= codes.min() <= codes.max() < bottleneck.codebook_size
 
@@ -135,7 +160,27 @@ def test_draws_do_not_depend_on_how_many_are_made_at_once(bottleneck, h, trainin
 @pytest.mark.parametrize("code", [-1, K])
 def test_lookup_refuses_codes_outside_the_codebook(bottleneck, code):
     with pytest.raises(ValueError, match="codes"):
-        bottleneck.lookup(torch.full((N, *GRID), code))
+        bottleneck.lookup(torch.full((N, *bottleneck.code_shape(GRID)), code))
+
+
+def test_the_rate_is_that_of_uniform_codes_in_their_order(bottleneck, h):
+    """T log K nats; flattened, codes are a sequence that goes place by place, and at each place map by map."""
+    latent, k = bottleneck.eval()(h), bottleneck.codebook_size
+    if latent.codes is not None:
+        sequence, shape = latent.codes.flatten(1), bottleneck.code_shape(GRID)
+        torch.testing.assert_close(latent.rate, torch.full((N,), sequence.shape[1] * math.log(k)))
+        assert torch.equal(sequence.unflatten(1, shape), latent.codes)
+        for r, c, m in itertools.product(*map(range, (*GRID, bottleneck.maps))):
+            code = latent.codes[:, r, c] if bottleneck.maps == 1 else latent.codes[:, r, c, m]
+            assert torch.equal(sequence[:, (r * GRID[1] + c) * bottleneck.maps + m], code)
+
+
+def test_codes_stay_when_the_places_move(bottleneck, h):
+    """A code depends on the features of its own place alone."""
+    if bottleneck.codebook_size is not None:
+        order = torch.randperm(GRID[1])
+        bottleneck.eval()
+        assert torch.equal(bottleneck(h[..., order]).codes, bottleneck(h).codes[:, :, order])
 
 
 def test_sample_has_the_shape_and_dtype_of_z(bottleneck):

@@ -33,7 +33,7 @@ torch.set_num_threads(1)
 dist.init_process_group("gloo") if "RANK" in os.environ else None
 rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 if local_statistics:  # negative control: each rank learns from its own rows
-    import vqvae_lightning.models.quantizers as q
+    import vqvae_lightning.models.quantizers.quantizer as q
     q.all_reduce_sum = lambda x: x
 torch.manual_seed(0)
 network = NetworkConfig(hidden=8, residual_hidden=4, residual_blocks=1)
@@ -41,6 +41,10 @@ config = {
     "ae": AEConfig(latent_dim=4, network=network),
     "ema": VQVAEConfig(codebook_size=16, latent_dim=4, network=network, restart_below=0.5, decay=0.5),
     "gradient": VQVAEConfig(codebook_size=16, latent_dim=4, network=network, codebook="gradient"),
+    "residual products": VQVAEConfig(
+        codebook_size=4, network=network, lookup_dim=2, groups=2, residual_levels=2, restart_below=0.5, decay=0.5
+    ),
+    "lfq": VQVAEConfig(codebook_size=16, network=network, codebook="lfq", entropy=0.3),
     "vae": VAEConfig(latent_dim=4, network=network),
     "free bits": VAEConfig(latent_dim=4, network=network),
     "prior": PriorConfig(layers=1, width=16, heads=2, dropout=0),
@@ -113,7 +117,7 @@ def states(tmp_path: Path, world: int, kind: str, statistics: str = "summed") ->
     return [torch.load(f"{path}-{rank}.pt", weights_only=True) for rank in range(world)]
 
 
-@pytest.mark.parametrize("kind", ["ae", "ema", "gradient", "vae", "free bits", "prior"])
+@pytest.mark.parametrize("kind", ["ae", "ema", "gradient", "residual products", "lfq", "vae", "free bits", "prior"])
 def test_two_ranks_equal_one_process(tmp_path, kind):
     (one,), (first, second) = states(tmp_path, 1, kind), states(tmp_path, 2, kind)
     assert sum(name.startswith("gradient of ") for name in one) >= 4

@@ -113,7 +113,23 @@ class VQVAEConfig(AutoencoderConfig):
     latent: Literal["vector", "grid"] = setting("grid", "z is one vector or a grid of vectors")
     latent_dim: int = setting(64, "D, dimensions of a code vector", at_least=1)
     codebook_size: int = setting(512, "K, number of codes", at_least=1, at_most=2**20)
-    codebook: Literal["ema", "gradient"] = setting("ema", "codes follow a moving average of their data, or a gradient")
+    codebook: str = setting(
+        "ema",
+        "codes follow a moving average of their data (ema) or a gradient (gradient; by angle: cosine), are a learned "
+        "map of fixed vectors (simvq), or are rounded numbers (fsq) or signs (lfq)",
+    )
+    estimator: Literal["straight_through", "rotation"] = setting(
+        "straight_through", "how the decoder's gradient passes the choice of a code"
+    )
+    lookup_dim: int | None = setting(
+        None, "dimensions that codes are looked up in, between two projections; empty: those of z", at_least=1
+    )
+    groups: int = setting(1, "codes side by side per place, each of its share of z's channels", at_least=1)
+    residual_levels: int = setting(1, "codes one after another per place, each of what is left over", at_least=1)
+    levels: list[int] = field(
+        default_factory=lambda: [8, 8, 8], metadata={"meaning": "levels of each of fsq's channels; their product is K"}
+    )
+    entropy: float = setting(0.1, "weight of lfq's entropy terms", at_least=0)
     commitment: float = setting(0.25, "beta, weight of ||z_e - sg[e]||^2", at_least=0)
     decay: float = setting(
         0.99, "factor per step of the moving averages of codes and of their use", at_least=0, below=1

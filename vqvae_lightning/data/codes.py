@@ -2,6 +2,7 @@
 
 import io
 import logging
+import math
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import EvalLoader, TrainLoader
 from vqvae_lightning.data.sources import Dataset
 from vqvae_lightning.models.distributed import own_device
+from vqvae_lightning.models.quantizers.quantizer import histogram
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.storage import write_whole
 
@@ -112,5 +114,6 @@ class CodeDataModule(pl.LightningDataModule):
         return self.splits[split][0][:n]
 
     def code_counts(self, split: str) -> Tensor:
-        """How often each code occurs in a split, (K,) int64."""
-        return torch.bincount(self.splits[split][0].flatten(), minlength=self.tokenizer.codebook_size)
+        """How often each code occurs in a split, (M, K) int64."""
+        maps = math.prod(self.tokenizer.grid[2:])
+        return histogram(self.splits[split][0], self.tokenizer.codebook_size, maps)

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.quantizers.quantizer import histogram
 from vqvae_lightning.training.callbacks import grid_image
 
 COLUMNS, SHOWN = 32, 512  # codes in a row, and at most
@@ -22,19 +23,25 @@ def codes_picture(net: Autoencoder, counts: Tensor, encoded: Iterable[tuple[Tens
     """The codes from the most used on, two patches each, of 3 × 3 cells: above, the code; below, what it stands for.
 
     Above: the middle of the image that the decoder makes of a latent filled with this code alone. Below: the mean of
-    all image patches in whose middle the encoder put this code; grey where it never did. `counts` (K,) sort them,
-    `encoded` brings images (N, C, H, W) in [-1, 1] with their codes (N, h, w). At most 512 codes are shown.
+    all image patches in whose middle the encoder put this code; grey where it never did. `counts` (K,) or (M, K) sort
+    them, `encoded` brings images (N, C, H, W) in [-1, 1] with their codes (N, h, w) or (N, h, w, M). With M codes per
+    place, the other M − 1 are those most used in their maps. At most 512 codes are shown.
     """
     device = next(net.parameters()).device
-    order = counts.argsort(descending=True, stable=True)[:SHOWN]
+    maps = net.bottleneck.maps
+    k = counts.numel() // maps
+    order = counts.flatten().argsort(descending=True, stable=True)[:SHOWN]  # code · of map m as m·K + code
+    places = counts.view(maps, k).argmax(1).repeat(len(order), 1)  # shown,M
+    places[torch.arange(len(order)), order // k] = order % k
     columns = min(COLUMNS, len(order))
     height, width = net.grid
     around = AROUND if min(net.grid) >= AROUND else 1
+    shape = net.bottleneck.code_shape(net.grid)
     cell = net.image_shape[1] // height, net.image_shape[2] // width
     alone = torch.cat(
         [
-            net.decode(net.bottleneck.lookup(codes.to(device).view(-1, 1, 1).expand(-1, height, width))).cpu()
-            for codes in order.split(columns)
+            net.decode(net.bottleneck.lookup(codes.to(device).repeat(1, height * width).view(-1, *shape))).cpu()
+            for codes in places.split(columns)
         ]
     )
     top, left = (height - around) // 2 * cell[0], (width - around) // 2 * cell[1]
@@ -48,6 +55,7 @@ def codes_picture(net: Autoencoder, counts: Tensor, encoded: Iterable[tuple[Tens
 def mean_patches(encoded: Iterable[tuple[Tensor, Tensor]], k: int, cell: tuple[int, int], around: int) -> Tensor:
     """Mean patch (K, C, around · cell) of the images around the places of each of k codes; 0 for a code without any.
 
+    With M codes per place, code i of map m is number m·(k/M) + i of the k.
     `cell` is the height and width in pixels of a place of the latent grid. Beyond its edge an image repeats its last
     pixels.
     """
@@ -56,14 +64,18 @@ def mean_patches(encoded: Iterable[tuple[Tensor, Tensor]], k: int, cell: tuple[i
     for x, codes in encoded:
         padded = F.pad(x, (edge[1], edge[1], edge[0], edge[0]), mode="replicate")
         windows = padded.unfold(2, size[0], cell[0]).unfold(3, size[1], cell[1])  # N,C,h,w,size
-        patches = windows.movedim(1, 3).reshape(codes.numel(), -1)  # N·h·w,C·size
-        batch = torch.zeros(k, patches.shape[1]).index_add_(0, codes.flatten(), patches)
-        sums, counts = sums + batch, counts + torch.bincount(codes.flatten(), minlength=k)
+        patches = windows.movedim(1, 3).flatten(3).flatten(0, 2)  # N·h·w,C·size
+        by_map = codes.reshape(len(patches), -1).T  # M,N·h·w
+        batch = torch.zeros(k, patches.shape[1])
+        for m, numbers in enumerate(by_map):
+            batch.index_add_(0, m * (k // len(by_map)) + numbers, patches)
+        sums, counts = sums + batch, counts + histogram(codes, k // len(by_map), len(by_map)).flatten()
     return (sums / counts.clamp_min(1)[:, None]).view(k, -1, *size)
 
 
 def usage_picture(counts: Tensor, split: str) -> Image.Image:
-    """How often each code occurs in a split, as bars on a logarithmic scale, most used first; counts (K,)."""
+    """How often each code occurs in a split, as bars on a logarithmic scale, most used first; counts (K,) or (M, K)."""
+    counts = counts.flatten()
     sorted_counts, k, total = counts.sort(descending=True).values.tolist(), counts.numel(), int(counts.sum())
     share = counts.double() / total
     perplexity = math.exp(-torch.special.xlogy(share, share).sum().item())

@@ -1,5 +1,6 @@
 """Pictures that test what a model has learned on test images: interpolation between two, completion of a half one."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -53,15 +54,15 @@ def completion(module: Any, experiment: Experiment, options: SampleOptions) -> G
     prior what is missing. They are therefore those of the masked image: nothing of the lower half is seen. What it
     costs: the codes near the cut say that the drawing ends there. Raises ConfigError for a grid of one row.
     """
-    height, width = module.tokenizer.grid
+    height, *row = module.tokenizer.grid  # a row of the grid holds w codes, or w·M
     if height < 2:
-        raise ConfigError(f"show: completion keeps the upper half of the codes, but their grid is {height}x{width}")
+        raise ConfigError(f"show: completion keeps the upper half of the codes, but their grid is {height}x{row[0]}")
     classes = labels_of(options, module.classes)[:: options.columns]
     images, labels = examples(experiment, classes, options.seed)
     images, labels = images.to(module.device), labels.to(module.device)
     masked = mask_lower_half(images)
     tokenizer = module.tokenizer.to(module.device)
-    kept = tokenizer.encode(masked)[:, : height // 2 * width]  # rows,t
+    kept = tokenizer.encode(masked)[:, : height // 2 * math.prod(row)]  # rows,t
     prefix, repeated = kept.repeat_interleave(COMPLETIONS, 0), labels.repeat_interleave(COMPLETIONS)
     torch.manual_seed(options.seed)
     completed = module.sample(repeated, prefix=prefix, **sampling(options)).unflatten(0, (-1, COMPLETIONS))

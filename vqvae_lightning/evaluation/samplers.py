@@ -23,6 +23,7 @@ from vqvae_lightning.config import ConfigError, Experiment, SampleOptions
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Latent
+from vqvae_lightning.models.quantizers.quantizer import histogram
 
 TRAIN_IMAGES = 10_000  # of the training split, its first: enough for a fit, seconds on a CPU
 LARGEST_LATENT = 512  # D·h·w: a full covariance has D·h·w squared entries
@@ -42,7 +43,7 @@ class TrainLatents:
 
     @cached_property
     def encoded(self) -> tuple[Tensor, Tensor | None]:
-        """z (N, D, h, w) and codes (N, h, w), or None without a codebook; on the CPU, the same at every call."""
+        """z (N, D, h, w) and codes, or None without a codebook; on the CPU, the same at every call."""
         data = ImageDataModule(self.experiment.data, self.experiment.seed)
         data.prepare_data()
         data.setup()
@@ -70,7 +71,7 @@ class TrainLatents:
 
     @property
     def codes(self) -> Tensor:
-        """Codes (N, h, w) int64."""
+        """Codes (N, h, w) or (N, h, w, M) int64."""
         codes = self.encoded[1]
         assert codes is not None  # the table offers samplers of codes only where there are codes
         return codes
@@ -142,9 +143,10 @@ def mixture(module: Any, train: TrainLatents, options: SampleOptions, labels: Te
 def unigram(module: Any, train: TrainLatents, options: SampleOptions, labels: Tensor) -> Tensor:
     """Codes drawn one by one from their histogram over the training images: the shares are right, no place is."""
     net: Autoencoder = module.net
-    counts = torch.bincount(train.codes.flatten(), minlength=int(net.bottleneck.codebook_size or 0))
-    codes = torch.multinomial(counts.double(), options.n * train.codes[0].numel(), replacement=True)
-    codes = codes.view(options.n, *train.codes.shape[1:])  # n,h,w
+    maps = net.bottleneck.maps
+    counts = histogram(train.codes, int(net.bottleneck.codebook_size or 0), maps)  # M,K
+    codes = torch.multinomial(counts.double(), options.n * train.codes[0].numel() // maps, replacement=True)
+    codes = codes.T.reshape(options.n, *train.codes.shape[1:])  # n,h,w or n,h,w,M
     return decode(net, net.bottleneck.lookup(codes.to(module.device)))
 
 

@@ -11,7 +11,7 @@ from vqvae_lightning.config import AEConfig, AutoencoderConfig, LikelihoodConfig
 from vqvae_lightning.models.bottlenecks import Bottleneck, Gaussian, Identity, Latent, rate_with_free_bits
 from vqvae_lightning.models.likelihoods import BernoulliLikelihood, DiscretizedLogistic, GaussianLikelihood, Likelihood
 from vqvae_lightning.models.networks import Decoder, Encoder, feature_grid
-from vqvae_lightning.models.quantizers import EMAVectorQuantizer, VectorQuantizer
+from vqvae_lightning.models.quantizers import build_quantizer
 
 ImageShape = tuple[int, int, int]  # C, H, W
 
@@ -24,15 +24,10 @@ def _gaussian(config: VAEConfig) -> Bottleneck:
     return Gaussian(config.latent_dim)
 
 
-def _vector_quantizer(config: VQVAEConfig) -> Bottleneck:
-    quantizer = {"ema": EMAVectorQuantizer, "gradient": VectorQuantizer}[config.codebook]
-    return quantizer(config.codebook_size, config.latent_dim, config.commitment, config.decay, config.restart_below)
-
-
 BOTTLENECKS: dict[type[AutoencoderConfig], Callable[..., Bottleneck]] = {
     AEConfig: _identity,
     VAEConfig: _gaussian,
-    VQVAEConfig: _vector_quantizer,
+    VQVAEConfig: build_quantizer,
 }
 
 
@@ -59,7 +54,7 @@ class Autoencoder(nn.Module):
 
     ```
     x N,C,H,W ──► Encoder ──► h ──► Bottleneck ──► z ──► Decoder ──► likelihood(x, ·) = distortion N
-                                       └──► rate N, penalty, codes N,h,w
+                                       └──► rate N, penalty, codes N,h,w or N,h,w,M
     ```
     """
 

@@ -1,6 +1,5 @@
 """What stands between encoder and decoder, and what it charges for the information it lets through."""
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
@@ -18,7 +17,7 @@ class Latent:
     mean: Tensor  # N,D,h,w  E[z|x], the representation: the same as z unless z is random
     rate: Tensor  # N        nats charged per image, against the prior that `sample` draws from
     penalty: Tensor  # ()       training-only term of the loss, already averaged
-    codes: Tensor | None = None  # N,h,w    int64 indices, for quantizers only
+    codes: Tensor | None = None  # N,h,w or N,h,w,M  int64 indices, for quantizers only
     terms: dict[str, Tensor] = field(default_factory=dict)  # () each: named parts to log
     rates: Tensor | None = None  # N,D,h,w  the rate by latent dimension, where it is a sum over them
 
@@ -36,6 +35,7 @@ class Bottleneck(nn.Module, ABC):
     in_channels: int
     out_channels: int
     codebook_size: int | None = None  # K, for quantizers
+    maps: int = 1  # M, codes per place, for quantizers
     has_prior: bool = True  # False where the rate is a convention and no likelihood follows from it
     random: bool = False  # True where z is drawn from q(z|x), so that more draws tighten a bound on log p(x)
 
@@ -56,8 +56,15 @@ class Bottleneck(nn.Module, ABC):
         raise ValueError(f"draws: {type(self).__name__} has no p(z), so there is no likelihood")
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """z (N, D, h, w) of codes (N, h, w). Raises ValueError for a code outside 0 … K−1, or where there are none."""
+        """z (N, D, h, w) of codes (N, *code_shape(grid)).
+
+        Raises ValueError for a code outside 0 … K−1, or where there are none.
+        """
         raise ValueError(f"codes: {type(self).__name__} has no codebook, wanted a quantizer")
+
+    def code_shape(self, grid: tuple[int, int]) -> tuple[int, ...]:
+        """Shape of an image's codes: (h, w), or (h, w, M) with several codes per place."""
+        return grid if self.maps == 1 else (*grid, self.maps)
 
     def update(self) -> None:
         """Take over what the forward passes of one optimizer step have seen. Called once per optimizer step."""
@@ -155,23 +162,3 @@ def rate_with_free_bits(rates: Tensor, free_bits: float) -> Tensor:
 def at_least_float32(x: Tensor) -> Tensor:
     """x as float32, or float64 if it is that: rates are sums over many small terms."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-class Quantizer(Bottleneck):
-    """A bottleneck with K codes per position; its rate is T log K: the cost of a code under the uniform prior."""
-
-    codebook_size: int
-
-    def uniform_rate(self, codes: Tensor) -> Tensor:
-        """T log K nats for each image of codes (N, h, w), (N,) in float32."""
-        nats = codes.shape[1:].numel() * math.log(self.codebook_size)
-        return torch.full((codes.shape[0],), nats, device=codes.device)
-
-    def draws(self, h: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """k times the same z, for q(z|x) is one code sequence: log q = 0, and log p(z) = −T log K."""
-        latent = self(h)
-        return latent.z.expand(k, *latent.z.shape), -latent.rate.expand(k, -1)
-
-    def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
-        codes = torch.randint(self.codebook_size, (n, *grid), device=device)
-        return self.lookup(codes)

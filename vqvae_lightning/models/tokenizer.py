@@ -1,6 +1,7 @@
 """A frozen VQ-VAE: images to codes and back, for a prior to be trained on."""
 
 import hashlib
+import math
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from vqvae_lightning.models.autoencoder import Autoencoder
 class Tokenizer:
     """Images (N, C, H, W) in [-1, 1] ⇄ codes (N, T), raster order: position r·w + c is row r, column c of the grid.
 
+    With M codes per place they stand next to each other: position (r·w + c)·M + m (see `Quantizer`).
+
     Frozen by construction: it is no `nn.Module`, so no `.train()`, optimizer or state dict of a module that holds it
     can reach its weights, and its methods run in inference mode.
     """
@@ -20,7 +23,7 @@ class Tokenizer:
             raise ValueError(f"tokenizer: {type(autoencoder.bottleneck).__name__} has no codebook, wanted a quantizer")
         self._net = autoencoder.eval().requires_grad_(False)
         self.codebook_size = autoencoder.bottleneck.codebook_size
-        self.grid = autoencoder.grid
+        self.grid = autoencoder.bottleneck.code_shape(autoencoder.grid)  # (h, w) or (h, w, M)
         self.image_shape = autoencoder.image_shape
         self.dims = autoencoder.dims
         self.discrete = autoencoder.likelihood.discrete  # whether distortion + rate is a bound in bits per dimension
@@ -29,7 +32,7 @@ class Tokenizer:
     @property
     def length(self) -> int:
         """T, codes per image."""
-        return self.grid[0] * self.grid[1]
+        return math.prod(self.grid)
 
     def to(self, device: torch.device) -> "Tokenizer":
         self._net.to(device)

@@ -194,7 +194,7 @@ class VQVAE(AutoencoderModule):
     config_type = VQVAEConfig
 
     def extra_metrics(self) -> dict[str, Metric]:
-        return {"codebook": CodebookUsage(self.config.codebook_size)}
+        return {"codebook": CodebookUsage(self.config.codebook_size, self.net.bottleneck.maps)}
 
     def update_extra_metrics(self, metrics: MetricCollection, objective: Objective) -> None:
         metrics["codebook"].update(objective.latent.codes)

@@ -8,6 +8,7 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from vqvae_lightning.models.autoencoder import Objective
+from vqvae_lightning.models.quantizers.quantizer import histogram
 
 
 class ReconstructionMetrics(Metric):
@@ -63,25 +64,30 @@ class ReconstructionMetrics(Metric):
 
 
 class CodebookUsage(Metric):
-    """Entropy, perplexity and number of codes used, from counts summed over a whole split."""
+    """Entropy, perplexity and number of codes used, from counts summed over a whole split.
+
+    Of M codes per place each has a histogram of its own: entropy and codes used are means over the M, and perplexity is
+    exp of that entropy, at most K.
+    """
 
     full_state_update = False
     counts: Tensor
 
-    def __init__(self, codebook_size: int) -> None:
+    def __init__(self, codebook_size: int, maps: int = 1) -> None:
         super().__init__()
-        self.add_state("counts", torch.zeros(codebook_size, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(maps, codebook_size, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, codes: Tensor) -> None:
-        """Adds codes of any shape."""
-        self.counts += torch.bincount(codes.flatten(), minlength=self.counts.numel())
+        """Adds codes (…, M), or of any shape with M = 1, or sequences of them (N, T)."""
+        maps, codebook_size = self.counts.shape
+        self.counts += histogram(codes, codebook_size, maps)
 
     def compute(self) -> dict[str, Tensor]:
-        share = self.counts.double() / self.counts.sum()
-        entropy = -torch.special.xlogy(share, share).sum()  # nats
+        share = self.counts.double() / self.counts.sum(1, keepdim=True)  # M,K
+        entropy = -torch.special.xlogy(share, share).sum(1).mean()  # nats
         return {
             "perplexity": entropy.exp(),
-            "codes_used": (self.counts > 0).sum().double(),
+            "codes_used": (self.counts > 0).sum(1).double().mean(),
             "code_entropy_bits": entropy / math.log(2),
         }
 

@@ -37,17 +37,18 @@ class CodePrior(pl.LightningModule):
         self.config: PriorConfig = model_config(PriorConfig, config)
         self.optimizer_config: OptimizerConfig = model_config(OptimizerConfig, optimizer or {})
         self.description = dict(tokenizer)
-        height, width = tokenizer["grid"]
+        grid, codebook_size = tokenizer["grid"], tokenizer["codebook_size"]  # (h, w) or (h, w, M), K
         self.net = CodeTransformer(
-            tokenizer["codebook_size"],
-            height * width,
+            codebook_size,
+            math.prod(grid),
             classes if self.config.class_conditional else 0,
             self.config,
         )
         self.split_metrics = torch.nn.ModuleDict(
             {
                 split: MetricCollection(
-                    {"rate": Mean(), "codebook": CodebookUsage(tokenizer["codebook_size"])}, compute_groups=False
+                    {"rate": Mean(), "codebook": CodebookUsage(codebook_size, math.prod(grid[2:]))},
+                    compute_groups=False,
                 )
                 for split in ("val", "test")
             }
@@ -112,7 +113,8 @@ class CodePrior(pl.LightningModule):
         values = metrics.compute()
         values = {**values, **self._units(values["rate"])}
         # What the prior's cross-entropy leaves of the entropy of the codes' histogram: 1 = no better than counting.
-        values["entropy_ratio"] = values["bits_per_code"] / values["code_entropy_bits"]
+        if values["code_entropy_bits"] > 0:  # a tokenizer may have collapsed to one code
+            values["entropy_ratio"] = values["bits_per_code"] / values["code_entropy_bits"]
         self.log_dict({f"{split}/{name}": torch.as_tensor(value).float() for name, value in values.items()})
         metrics.reset()
 

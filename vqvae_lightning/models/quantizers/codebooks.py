@@ -1,17 +1,16 @@
-"""Vector quantizers: nearest code, straight-through, and how the codebook learns.
-
-Everything here is float32 whatever the autocast says: a nearest code chosen in bf16 is another code.
-Statistics are summed over ranks where they are used, in one collective per optimizer step.
-"""
+"""Quantizers with a codebook of vectors: nearest code, and how the codebook learns."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.models.bottlenecks import Latent, Quantizer
-from vqvae_lightning.models.distributed import all_gather_rows, all_reduce_sum, rank_and_world
+from vqvae_lightning.config import VQVAEConfig
+from vqvae_lightning.models.distributed import all_gather_rows, rank_and_world
+from vqvae_lightning.models.quantizers.estimators import ESTIMATORS, Estimator, straight_through
+from vqvae_lightning.models.quantizers.quantizer import Quantized, Quantizer
 
 KMEANS_ITERATIONS = 10
 
@@ -50,11 +49,11 @@ def code_sums(rows: Tensor, codes: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 class CodebookQuantizer(Quantizer):
-    """Nearest-code lookup with straight-through gradients (van den Oord et al. 2017, arXiv 1711.00937, §3.1–3.2).
+    """Nearest-code lookup (van den Oord et al. 2017, arXiv 1711.00937, §3.1–3.2).
 
     ```
-    z_e N,D,h,w ──► rows M,D ──► nearest_code ──► codes N,h,w ──► lookup ──► z_q N,D,h,w      M = N·h·w
-          └───────────────── straight-through: dz/dz_e = 1 ─────────────────────┘
+    z_e N,h,w,D ──► rows M,D ──► nearest_code ──► codes N,h,w ──► embed ──► z_q N,h,w,D      M = N·h·w
+          └────────────────────── estimator: dz/dz_e ──────────────────────┘
     ```
 
     The codebook starts as the k-means centres of the first training batch. A running `usage` of every code (1 = its
@@ -63,22 +62,41 @@ class CodebookQuantizer(Quantizer):
     optimizer steps since a code was last used, or moved.
     """
 
+    settings = frozenset({"commitment", "decay", "restart_below", "estimator", "lookup_dim", "residual_levels"})
     codebook: Tensor  # K,D
     usage: Tensor  # K
     age: Tensor  # K    int64, the same on every rank
     initialized: Tensor  # ()
 
     def __init__(
-        self, codebook_size: int, latent_dim: int, commitment: float, decay: float, restart_below: float
+        self,
+        codebook_size: int,
+        latent_dim: int,
+        commitment: float,
+        decay: float,
+        restart_below: float,
+        estimator: Estimator = straight_through,
     ) -> None:
-        super().__init__()
-        self.codebook_size, self.in_channels, self.out_channels = codebook_size, latent_dim, latent_dim
+        super().__init__(codebook_size, latent_dim, estimator=estimator)
         self.commitment, self.decay, self.restart_below = commitment, decay, restart_below
         self.register_buffer("usage", torch.ones(codebook_size))
         self.register_buffer("age", torch.zeros(codebook_size, dtype=torch.int64))
         self.register_buffer("initialized", torch.tensor(False))
         self._ready = False  # `initialized` once it is known to be true: saves a device sync at every step
         self._seen: list[tuple[Tensor, Tensor]] = []  # (rows M,D; codes M) since the last update
+
+    @classmethod
+    def build(cls, config: VQVAEConfig, dim: int) -> "CodebookQuantizer":
+        estimator = ESTIMATORS[config.estimator]
+        return cls(config.codebook_size, dim, config.commitment, config.decay, config.restart_below, estimator)
+
+    def features(self, z_e: Tensor) -> Tensor:
+        """What is compared with the codes, of z_e (N, h, w, D)."""
+        return z_e
+
+    def vectors(self) -> Tensor:
+        """The codes as they are compared and looked up, (K, D)."""
+        return self.codebook
 
     @abstractmethod
     def codebook_penalty(self, z_e: Tensor, z_q: Tensor) -> Tensor:
@@ -92,43 +110,27 @@ class CodebookQuantizer(Quantizer):
     def replace(self, dead: Tensor, rows: Tensor) -> None:
         """Put rows (K, D) in place of the codes marked in dead (K,) bool."""
 
-    def forward(self, h: Tensor) -> Latent:
-        with torch.autocast(h.device.type, enabled=False):
-            z_e = h.movedim(1, -1).to(self.codebook.dtype)  # N,h,w,D: a view if h is channels_last
-            rows = z_e.detach().reshape(-1, z_e.shape[-1])  # M,D
-            if self.training:
-                self._initialize(rows)
-            codes = nearest_code(rows, self.codebook.detach())
-            z_q = F.embedding(codes, self.codebook).view_as(z_e)  # N,h,w,D
-            commitment = F.mse_loss(z_e, z_q.detach())
-            penalty = self.commitment * commitment + self.codebook_penalty(z_e, z_q)
-            if self.training:
-                self._seen.append((rows, codes))
-                z = z_e + (z_q - z_e).detach()
-            else:
-                z = z_q.detach()  # the code's own bits, which z_e + (z_q - z_e) is not
-            codes = codes.view(z_e.shape[:-1])  # N,h,w
-            z = z.movedim(-1, 1)  # N,D,h,w
-        return Latent(
-            z=z,
-            mean=z,
-            rate=self.uniform_rate(codes),
-            penalty=penalty,
-            codes=codes,
-            terms={"commitment": commitment.detach()},
-        )
+    def quantize(self, z_e: Tensor) -> Quantized:
+        z_e = self.features(z_e)
+        rows = z_e.detach().reshape(-1, z_e.shape[-1])  # M,D
+        if self.training:
+            self._initialize(rows)
+        vectors = self.vectors()
+        codes = nearest_code(rows, vectors.detach())
+        z_q = F.embedding(codes, vectors).view_as(z_e)  # N,h,w,D
+        commitment = F.mse_loss(z_e, z_q.detach())
+        penalty = self.commitment * commitment + self.codebook_penalty(z_e, z_q)
+        if self.training:
+            self._seen.append((rows, codes))
+        terms = {"commitment": commitment.detach()}
+        return Quantized(self.estimate(z_e, z_q), codes.view(z_e.shape[:-1]), penalty, terms)
 
-    def lookup(self, codes: Tensor) -> Tensor:
-        if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.codebook_size):
-            raise ValueError(
-                f"codes: got values {int(codes.min())} to {int(codes.max())}, wanted 0 to {self.codebook_size - 1}"
-            )
-        return F.embedding(codes, self.codebook).movedim(-1, 1)
+    def embed(self, codes: Tensor) -> Tensor:
+        return F.embedding(codes, self.vectors())
 
-    @torch.no_grad()
-    def update(self) -> None:
+    def statistics(self) -> list[Tensor]:
         if not self._seen:
-            return
+            return []
         k, d = self.codebook.shape
         dtype = self.codebook.dtype
         counts, sums = torch.zeros(k, dtype=dtype), torch.zeros(k, d, dtype=dtype)
@@ -138,8 +140,11 @@ class CodebookQuantizer(Quantizer):
             counts, sums = counts + more_counts, sums + more_sums
         candidates = self._candidates() if self.restart_below > 0 else sums[:0]
         self._seen.clear()
+        return [torch.cat([counts, sums.flatten(), candidates.flatten()])]
 
-        packed = all_reduce_sum(torch.cat([counts, sums.flatten(), candidates.flatten()]))
+    def absorb(self, summed: Iterator[Tensor]) -> None:
+        k, d = self.codebook.shape
+        packed = next(summed)
         counts, sums = packed[:k], packed[k : k + k * d].view(k, d)
         share = counts * (k / counts.sum())  # 1 = the uniform share
         self.usage.lerp_(share.to(self.usage.dtype), 1 - self.decay)
@@ -181,9 +186,15 @@ class VectorQuantizer(CodebookQuantizer):
     """The codebook is a parameter, moved by the gradient of ‖sg[z_e] − e‖² (van den Oord et al. 2017, eq. 3)."""
 
     def __init__(
-        self, codebook_size: int, latent_dim: int, commitment: float, decay: float, restart_below: float
+        self,
+        codebook_size: int,
+        latent_dim: int,
+        commitment: float,
+        decay: float,
+        restart_below: float,
+        estimator: Estimator = straight_through,
     ) -> None:
-        super().__init__(codebook_size, latent_dim, commitment, decay, restart_below)
+        super().__init__(codebook_size, latent_dim, commitment, decay, restart_below, estimator)
         self.codebook = nn.Parameter(torch.randn(codebook_size, latent_dim))
 
     def codebook_penalty(self, z_e: Tensor, z_q: Tensor) -> Tensor:
@@ -207,9 +218,15 @@ class EMAVectorQuantizer(CodebookQuantizer):
     sums: Tensor  # K,D
 
     def __init__(
-        self, codebook_size: int, latent_dim: int, commitment: float, decay: float, restart_below: float
+        self,
+        codebook_size: int,
+        latent_dim: int,
+        commitment: float,
+        decay: float,
+        restart_below: float,
+        estimator: Estimator = straight_through,
     ) -> None:
-        super().__init__(codebook_size, latent_dim, commitment, decay, restart_below)
+        super().__init__(codebook_size, latent_dim, commitment, decay, restart_below, estimator)
         self.register_buffer("codebook", torch.randn(codebook_size, latent_dim))
         self.register_buffer("sums", self.codebook.clone())
 
@@ -225,3 +242,44 @@ class EMAVectorQuantizer(CodebookQuantizer):
     def replace(self, dead: Tensor, rows: Tensor) -> None:
         self.codebook.copy_(torch.where(dead[:, None], rows, self.codebook))
         self.sums.copy_(torch.where(dead[:, None], rows, self.sums))
+
+
+class CosineVectorQuantizer(VectorQuantizer):
+    """The nearest code by angle: z_e and codes are compared and looked up at length 1 (Yu et al. 2022, §3.2).
+
+    ViT-VQGAN, arXiv 2110.04627. On the sphere the Euclidean distance orders codes as the cosine does; z (N, h, w, D)
+    has length 1 at every place, and the codebook's gradient is that of ‖sg[ẑ_e] − ê‖².
+    """
+
+    settings = VectorQuantizer.settings - {"residual_levels"}  # what is left over of a direction has no length to keep
+
+    def features(self, z_e: Tensor) -> Tensor:
+        return F.normalize(z_e, dim=-1)
+
+    def vectors(self) -> Tensor:
+        return F.normalize(self.codebook, dim=-1)
+
+
+class SimVQ(VectorQuantizer):
+    """The codes are CW, with a random C (K, D) that never moves and a learned W (D, D) (Zhu et al. 2024, §4).
+
+    arXiv 2411.02038. The gradient of ‖sg[z_e] − CW‖² at the codes that were chosen moves W, and so all K codes at once:
+    none is left behind, and none is restarted.
+    """
+
+    settings = VectorQuantizer.settings - {"decay", "restart_below"}
+
+    def __init__(
+        self, codebook_size: int, latent_dim: int, commitment: float, estimator: Estimator = straight_through
+    ) -> None:
+        super().__init__(codebook_size, latent_dim, commitment, decay=0.99, restart_below=0.0, estimator=estimator)
+        self.codebook.requires_grad_(False).mul_(latent_dim**-0.5)  # C: vectors of length about 1
+        self.weight = nn.Parameter(torch.eye(latent_dim))  # W
+        self.initialized.fill_(True)  # by C itself, not by k-means
+
+    @classmethod
+    def build(cls, config: VQVAEConfig, dim: int) -> "SimVQ":
+        return cls(config.codebook_size, dim, config.commitment, ESTIMATORS[config.estimator])
+
+    def vectors(self) -> Tensor:
+        return self.codebook @ self.weight

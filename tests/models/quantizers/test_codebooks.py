@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqvae_lightning.models.quantizers import EMAVectorQuantizer, VectorQuantizer, kmeans, nearest_code
+from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, VectorQuantizer, kmeans, nearest_code
 from vqvae_lightning.training.metrics import CodebookUsage
 
 K, D = 6, 3

@@ -1,0 +1,240 @@
+"""Residual, product and projected quantizers against their parts; SimVQ and cosine by hand; the config's table."""
+
+import copy
+import dataclasses
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vqvae_lightning.config import ConfigError, VQVAEConfig, plain
+from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.quantizers import QUANTIZERS, build_quantizer
+from vqvae_lightning.models.quantizers.codebooks import (
+    CosineVectorQuantizer,
+    EMAVectorQuantizer,
+    SimVQ,
+    VectorQuantizer,
+)
+from vqvae_lightning.models.quantizers.composed import ProductQuantizer, ProjectedQuantizer, ResidualQuantizer
+from vqvae_lightning.models.quantizers.quantizer import histogram
+from vqvae_lightning.models.tokenizer import Tokenizer
+
+K, D = 6, 4
+
+
+def vq(d, quantizer=VectorQuantizer, restart_below=0.0):
+    module = quantizer(K, d, 0.25, 0.9, restart_below).double()
+    module.initialized.fill_(True)
+    return module
+
+
+@pytest.fixture
+def h():
+    return torch.randn(5, D, 2, 3, dtype=torch.float64, requires_grad=True)
+
+
+class TestResidual:
+    def test_is_a_loop_over_what_is_left(self, h):
+        parts = [vq(D) for _ in range(3)]
+        latent = ResidualQuantizer(parts).eval()(h)
+        for n, r, c in itertools.product(range(5), range(2), range(3)):
+            left, total = h[n, :, r, c].detach(), 0
+            for m, part in enumerate(parts):
+                code = (part.codebook - left).square().sum(1).argmin()
+                assert latent.codes[n, r, c, m] == code
+                left, total = left - part.codebook[code], total + part.codebook[code]
+            torch.testing.assert_close(latent.z[n, :, r, c], total.detach())
+
+    def test_penalty_is_the_sum_over_levels_of_what_each_left(self, h):
+        module = ResidualQuantizer([vq(D) for _ in range(3)]).train()
+        latent = module(h)
+        left, commitment = h.movedim(1, -1), 0
+        for m, part in enumerate(module.parts):
+            z_q = part.embed(latent.codes[..., m]).detach()
+            commitment = commitment + (left - z_q).square().mean()
+            left = left - z_q
+        torch.testing.assert_close(latent.terms["commitment"], commitment.detach())
+        torch.testing.assert_close(latent.penalty, 1.25 * commitment.detach())
+        found, wanted = (torch.autograd.grad(x, h, retain_graph=True)[0] for x in (latent.penalty, 0.25 * commitment))
+        torch.testing.assert_close(found, wanted)
+
+    def test_the_decoders_gradient_is_counted_once(self, h):
+        weights = torch.randn_like(h)
+        (gradient,) = torch.autograd.grad((ResidualQuantizer([vq(D) for _ in range(3)])(h).z * weights).sum(), h)
+        assert torch.equal(gradient, weights)
+
+    def test_more_levels_are_nearer(self, h):
+        module = ResidualQuantizer([EMAVectorQuantizer(K, D, 0.25, 0.9, 0.0).double() for _ in range(4)])
+        module.train()(h)  # k-means of every level
+        z_e, codes = h.movedim(1, -1), module.eval()(h).codes
+        levels = torch.stack([part.embed(codes[..., m]) for m, part in enumerate(module.parts)]).cumsum(0)
+        errors = (levels - z_e).square().mean((1, 2, 3, 4))
+        assert (errors.diff() < 0).all()
+
+
+class TestProduct:
+    @pytest.mark.parametrize("training", [True, False])
+    @pytest.mark.parametrize("quantizer", [VectorQuantizer, EMAVectorQuantizer])
+    def test_equals_independent_quantizers(self, h, quantizer, training):
+        parts = [vq(2, quantizer, 0.5) for _ in range(2)]
+        alone = copy.deepcopy(parts)
+        module = ProductQuantizer(parts).train(training)
+        torch.manual_seed(1)
+        latent = module(h)
+        module.update()
+        torch.manual_seed(1)
+        latents = [part.train(training)(channels) for part, channels in zip(alone, h.chunk(2, 1), strict=True)]
+        for part in alone:
+            part.update()
+        assert torch.equal(latent.z, torch.cat([one.z for one in latents], 1))
+        assert torch.equal(latent.codes, torch.stack([one.codes for one in latents], -1))
+        torch.testing.assert_close(latent.rate, sum(one.rate for one in latents))
+        torch.testing.assert_close(latent.penalty, sum(one.penalty for one in latents) / 2)
+        for part, other in zip(module.parts, alone, strict=True):
+            for name, value in part.state_dict().items():
+                assert torch.equal(value, other.state_dict()[name]), name
+
+    def test_one_collective_per_update_whatever_it_is_made_of(self, h, monkeypatch):
+        from vqvae_lightning.models.quantizers import quantizer
+
+        calls = []
+        monkeypatch.setattr(quantizer, "all_reduce_sum", lambda x: calls.append(x.numel()) or x)
+        module = ProductQuantizer([ResidualQuantizer([vq(2, restart_below=0.1) for _ in range(3)]) for _ in range(2)])
+        module.train()(h)
+        module.update()
+        assert calls == [6 * (K + 2 * K * 2)]  # counts, sums and candidates of six codebooks
+
+    def test_codes_of_residual_groups_stand_level_by_level_in_each_group(self, h):
+        groups = [ResidualQuantizer([vq(2) for _ in range(3)]) for _ in range(2)]
+        codes = ProductQuantizer(groups).eval()(h).codes
+        for i, (group, channels) in enumerate(zip(groups, h.chunk(2, 1), strict=True)):
+            assert torch.equal(codes[..., 3 * i : 3 * i + 3], group(channels).codes)
+
+
+class TestProjected:
+    def test_is_a_quantizer_between_two_linear_maps(self, h):
+        module = ProjectedQuantizer(vq(2), D).double()
+        found = module(h)
+        inner = F.linear(h.movedim(1, -1), module.project_in.weight, module.project_in.bias)  # N,h,w,2
+        latent = module.parts[0](inner.movedim(-1, 1))
+        expected = F.linear(latent.z.movedim(1, -1), module.project_out.weight, module.project_out.bias)
+        torch.testing.assert_close(found.z, expected.movedim(-1, 1))
+        assert torch.equal(found.codes, latent.codes)
+        torch.testing.assert_close(found.penalty, latent.penalty)
+        (found.z.square().sum() + found.penalty).backward()
+        assert all(parameter.grad.abs().sum() > 0 for parameter in module.parameters())
+
+
+class TestCosine:
+    def test_is_the_code_of_the_largest_cosine(self, h):
+        module = vq(D, CosineVectorQuantizer)
+        latent = module.eval()(h)
+        cosines = F.cosine_similarity(h[:, None], module.codebook[None, :, :, None, None], dim=2)  # N,K,h,w
+        assert torch.equal(latent.codes, cosines.argmax(1))
+        torch.testing.assert_close(latent.z.norm(dim=1), torch.ones(5, 2, 3, dtype=torch.float64))
+
+    def test_lengths_change_nothing(self, h):
+        module = vq(D, CosineVectorQuantizer)
+        scaled = copy.deepcopy(module)
+        scaled.codebook.data *= torch.arange(1, K + 1)[:, None]
+        one, other = module(h), scaled(h * torch.rand(5, 1, 2, 3))
+        assert torch.equal(one.codes, other.codes)
+        torch.testing.assert_close(one.z, other.z)
+        torch.testing.assert_close(one.penalty, other.penalty)
+
+
+class TestSimVQ:
+    def test_only_the_map_learns_and_moves_every_code(self, h):
+        module = SimVQ(K, D, 0.25).double()
+        before, fixed = module.vectors().detach().clone(), module.codebook.clone()
+        module(h).penalty.backward()
+        module.update()
+        assert module.codebook.grad is None
+        module.weight.data -= 0.1 * module.weight.grad
+        assert torch.equal(module.codebook, fixed)
+        assert ((module.vectors() - before).abs().sum(1) > 0).all()
+
+    def test_is_a_nearest_code_of_the_mapped_codebook(self, h):
+        module = SimVQ(K, D, 0.25).double().eval()
+        module.weight.data.normal_()
+        other = vq(D).eval()
+        other.codebook.data.copy_(module.codebook @ module.weight)
+        assert torch.equal(module(h).z, other(h).z)
+        torch.testing.assert_close(module(h).penalty, other(h).penalty)
+
+
+class TestOrder:
+    def test_of_a_tokenizer_is_place_by_place_and_at_each_place_map_by_map(self):
+        config = VQVAEConfig(codebook_size=K, latent_dim=6, groups=3)
+        net = Autoencoder((1, 8, 16), config).eval()
+        x, tokenizer = torch.rand(5, 1, 8, 16) * 2 - 1, Tokenizer(net)
+        codes, grid = tokenizer.encode(x), net(x).latent.codes
+        assert (tokenizer.grid, tokenizer.length, grid.shape) == ((2, 4, 3), 24, (5, 2, 4, 3))
+        for r, c, m in itertools.product(range(2), range(4), range(3)):
+            assert torch.equal(codes[:, (r * 4 + c) * 3 + m], grid[:, r, c, m])
+        torch.testing.assert_close(tokenizer.decode(codes), net.decode(net.encode(x).z))
+
+    def test_histogram_counts_each_map(self):
+        codes = torch.randint(K, (5, 2, 4, 3))
+        counts = histogram(codes, K, 3)
+        for m, k in itertools.product(range(3), range(K)):
+            assert counts[m, k] == (codes[..., m] == k).sum()
+        assert torch.equal(histogram(codes.flatten(1).int(), K, 3), counts)
+
+
+class TestBuild:
+    @pytest.mark.parametrize("name", QUANTIZERS)
+    @pytest.mark.parametrize("groups", [1, 2])
+    def test_every_member_has_k_codes_and_z_has_latent_dim_channels(self, name, groups):
+        module = build_quantizer(VQVAEConfig(codebook=name, groups=groups))
+        latent = module(torch.randn(8, 64, 10, 10))
+        assert latent.z.shape == (8, 64, 10, 10)
+        assert (module.codebook_size, module.maps, module.in_channels) == (512, groups, 64)
+        torch.testing.assert_close(latent.rate, torch.full((8,), 100 * groups * math.log(512)))
+
+    def test_the_papers_latent_of_cifar10_is_one_setting(self):
+        """10 maps of 512 codes: 5760 bits. 64 channels are no ten equal shares, so they are projected to ten of 6."""
+        for latent_dim, kind in ((64, ProjectedQuantizer), (60, ProductQuantizer)):
+            module = build_quantizer(VQVAEConfig(latent_dim=latent_dim, groups=10))
+            latent = module.eval()(torch.randn(1, latent_dim, 8, 8))
+            assert type(module) is kind
+            assert latent.codes.shape == (1, 8, 8, 10)
+            assert latent.rate.item() == pytest.approx(5760 * math.log(2))
+
+    def test_a_member_says_what_it_reads(self):
+        """Every setting that only some members read is one of the config's, and the default member reads its own."""
+        names = {field.name for field in dataclasses.fields(VQVAEConfig)}
+        assert all(member.settings <= names for member in QUANTIZERS.values())
+
+    @pytest.mark.parametrize(
+        ("settings", "line"),
+        [
+            ({"codebook": "vq"}, "model.codebook: got 'vq', wanted one of ema, gradient, cosine, simvq, fsq, lfq"),
+            ({"codebook": "fsq", "levels": [8, 8]}, r"model.levels: \[8, 8\] make 64 codes, but .* is 512; wanted the"),
+            ({"codebook": "fsq", "levels": [2, 256]}, "wanted numbers of at least 3"),
+            ({"codebook": "fsq", "levels": []}, "wanted numbers of at least 3"),
+            ({"codebook": "fsq", "lookup_dim": 8}, "model.lookup_dim: got 8, but codebook=fsq .*; wanted nothing"),
+            (
+                {"codebook": "fsq", "estimator": "rotation"},
+                "model.estimator: got rotation, but codebook=fsq has no use",
+            ),
+            ({"codebook": "lfq", "codebook_size": 500}, "model.codebook_size: got 500, but lfq wants a power of 2"),
+            ({"codebook": "lfq", "residual_levels": 2}, "model.residual_levels: got 2, but codebook=lfq has no use"),
+            ({"codebook": "cosine", "residual_levels": 2}, "wanted 1"),
+            ({"codebook": "simvq", "restart_below": 0.5}, "model.restart_below: got 0.5, but codebook=simvq"),
+            ({"levels": [8, 5]}, r"model.levels: got \[8, 5\], but codebook=ema has no use for it; wanted \[8, 8, 8\]"),
+        ],
+    )
+    def test_what_makes_no_sense_is_one_line(self, settings, line):
+        with pytest.raises(ConfigError, match=line) as raised:
+            build_quantizer(VQVAEConfig(**settings))
+        assert "\n" not in str(raised.value)
+
+    def test_older_checkpoints_mean_what_they_meant(self):
+        """They hold no setting of the family: its defaults are the codebook they were trained with."""
+        new = {"estimator", "lookup_dim", "groups", "residual_levels", "levels", "entropy"}
+        assert new <= plain(VQVAEConfig()).keys()
+        assert type(build_quantizer(VQVAEConfig())) is EMAVectorQuantizer
