@@ -1,6 +1,7 @@
 """Every prior is a distribution (sums to one), causal, and sampled from as it says: one contract for all of them."""
 
 import itertools
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -19,8 +20,8 @@ SMALL = {
 }
 
 
-def test_every_prior_is_here():
-    assert SMALL.keys() == PRIORS.keys()
+def test_every_prior_is_here_and_can_be_named():
+    assert SMALL.keys() == PRIORS.keys() == set(get_args(get_type_hints(PriorConfig)["architecture"]))
 
 
 @pytest.fixture(params=SMALL)
@@ -332,7 +333,7 @@ class TestGuidance:
         ids=str,
     )
     def test_draws_from_the_formula(self, build, guidance, settings):
-        k, n = 3, 20_000
+        k, n = 3, 10_000
         model = build(k, (2, 2), label_dropout=0.1)
         sequences = all_sequences(k, 4)
         with_it, without = (
