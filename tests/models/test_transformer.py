@@ -2,7 +2,7 @@
 
 import torch
 
-from vqvae_lightning.config import PriorConfig
+from vqvae_lightning.config import PriorConfig, model_config
 from vqvae_lightning.models.transformer import CodeTransformer
 
 
@@ -20,6 +20,13 @@ def test_checkpoints_of_older_versions_fit():
         "norm.weight": (8,), "norm.bias": (8,), "head.weight": (5, 8), "head.bias": (5,),
     }  # fmt: skip
     assert [(name, tuple(value.shape)) for name, value in model.state_dict().items()] == list(wanted.items())
+
+
+def test_settings_of_older_versions_mean_the_transformer():
+    older = {"tokenizer": "runs/t", "class_conditional": True, "layers": 4, "width": 128, "heads": 4, "dropout": 0.1}
+    config = model_config(PriorConfig, older)
+    assert (config.architecture, config.label_dropout) == ("transformer", 0)
+    assert config == PriorConfig(**older)
 
 
 def test_the_cache_has_the_dtype_of_the_weights():
