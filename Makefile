@@ -62,7 +62,7 @@ train-vae: $(VENV)/.run  ## train a variational autoencoder on DATASET
 train-vqvae: $(VENV)/.run  ## train a VQ-VAE on DATASET: the tokenizer of train-prior
 	@$(call TRAIN,vqvae)
 
-train-prior: $(VENV)/.run  ## train a Transformer on the codes of the newest VQ-VAE of DATASET, and draw samples
+train-prior: $(VENV)/.run  ## train a prior on the codes of the newest VQ-VAE of DATASET, and draw samples
 	@$(call TRAIN,prior)
 
 doctor: $(VENV)/.run  ## what this machine has, and whether it will do

@@ -55,6 +55,21 @@ def test_there_are_experiments_for_every_kind_and_dataset():
         (["optimizer.lr=nan"], "optimizer.lr: got nan, wanted a finite number"),
         (["model.decay=1"], "model.decay: got 1.0, wanted below 1"),
         (["kind=prior", "model.heads=3"], "model.heads: 3 heads do not divide model.width 128"),
+        (["kind=prior", "model.architecture=pixelrnn"], "model.architecture: Invalid value 'pixelrnn'"),
+        (
+            ["kind=prior", "model.architecture=pixelcnn", "model.heads=8"],
+            "model.heads: got 8, but a pixelcnn has none; wanted the default, 4",
+        ),
+        (["kind=prior", "model.kernel=3"], "model.kernel: got 3, but a transformer has none; wanted the default, 5"),
+        (
+            ["kind=prior", "model.architecture=pixelsnail", "model.kernel=4"],
+            "model.kernel: got 4, wanted an odd number",
+        ),
+        (
+            ["kind=prior", "model.class_conditional=false", "model.label_dropout=0.1"],
+            "model.label_dropout: got 0.1 with model.class_conditional=false, but then there is no label to forget",
+        ),
+        (["kind=prior", "model.label_dropout=1"], "model.label_dropout: got 1.0, wanted below 1"),
         (["trainer.devices=many"], "trainer.devices: got 'many', wanted a number"),
         (["trainer.devices=0"], "trainer.devices: got '0', wanted a number"),
         (["trainer.steps=700"], "trainer.validate_every: 250 does not divide trainer.steps 700"),

@@ -11,6 +11,7 @@ import torch
 
 from vqvae_lightning import cli
 from vqvae_lightning.data import sources
+from vqvae_lightning.models.priors import PRIORS
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 
@@ -160,6 +161,23 @@ def test_a_prior_knows_its_tokenizer_and_refuses_another(workplace):
         prior.attach(Tokenizer(other))
 
 
+@pytest.mark.parametrize("architecture", PRIORS)
+def test_every_architecture_of_a_prior_trains_draws_and_completes(workplace, architecture, tmp_path):
+    words = [f"model.architecture={architecture}", "model.layers=1", "model.width=16", "model.heads=4"]
+    name = f"name=prior-{architecture}"
+    cli.main(["train", *train_words(workplace, "prior")[1:], *words, "model.label_dropout=0.2", name])
+    run = run_of(workplace, f"prior-{architecture}")
+    assert type(load_run(run).net) is PRIORS[architecture]
+    assert cli.evaluate([str(run.path)])["test/rate"] == pytest.approx(run.info["test"]["test/rate"], rel=1e-6)
+    draws = ["guidance=1", "guidance=1", "guidance=3", "show=completion", "show=completion guidance=3"]
+    pictures = [
+        cli.sample([str(run.path), "n=20", f"out={tmp_path / f'{i}.png'}", *words.split()]).read_bytes()
+        for i, words in enumerate(draws)
+    ]
+    assert pictures[0] == pictures[1]
+    assert len(set(pictures)) == 4
+
+
 def test_codes_are_computed_once(workplace):
     (stored,) = (workplace / "runs" / "vqvae" / "codes").glob("*.npz")
     before = stored.stat().st_mtime_ns
@@ -266,6 +284,7 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
         (["sample", "AE", "label=1"], "has no classes"),
         (["sample", "PRIOR-RUN", "label=10"], "label: got 10, wanted 0 to 9"),
         (["sample", "PRIOR-RUN", "top_k=17"], "top_k: got 17, wanted 1 to 16"),
+        (["sample", "PRIOR-RUN", "guidance=2"], "trained with model.label_dropout=0"),
         (["sample", "PRIOR-RUN", "temprature=1"], "did you mean temperature?"),
         (["evaluate", "/nowhere"], "is no run folder"),
         (["evaluate", "AE", "iwae_samples=5"], "an AE has no p(z), so it has no likelihood"),

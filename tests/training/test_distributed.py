@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from vqvae_lightning.config import ConfigError
+from vqvae_lightning.models.priors import PRIORS
 from vqvae_lightning.training.launch import check_launch
 
 TESTS = Path(__file__).parents[1]
@@ -26,7 +27,7 @@ import os, sys, torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from vqvae_lightning.config import AEConfig, NetworkConfig, PriorConfig, VAEConfig, VQVAEConfig
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.transformer import CodeTransformer
+from vqvae_lightning.models.priors import PRIORS, build_prior
 
 kind, path, steps, local_statistics = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "local"
 torch.set_num_threads(1)
@@ -47,14 +48,14 @@ config = {
     "lfq": VQVAEConfig(codebook_size=16, network=network, codebook="lfq", entropy=0.3),
     "vae": VAEConfig(latent_dim=4, network=network),
     "free bits": VAEConfig(latent_dim=4, network=network),
-    "prior": PriorConfig(layers=1, width=16, heads=2, dropout=0),
+    **{name: PriorConfig(architecture=name, layers=1, width=16, dropout=0) for name in PRIORS},
 }[kind]
 arguments = (1.0, 0.0136) if kind == "free bits" else ()  # between the means of one dimension on the two ranks
 generator = torch.Generator().manual_seed(1)
 data = torch.rand(steps, 12, 1, 8, 8, dtype=torch.float64, generator=generator) * 2 - 1
 labels = torch.randint(10, (steps, 12), generator=generator)
-if kind == "prior":
-    net = CodeTransformer(16, 4, 10, config).double()
+if kind in PRIORS:
+    net = build_prior(16, (2, 2), 10, config).double()
     data = torch.randint(16, (steps, 12, 4), generator=generator)
 else:
     net = Autoencoder((1, 8, 8), config).double()
@@ -66,7 +67,7 @@ class Loss(torch.nn.Module):  # what DDP wraps: its forward gives the loss
         self.net = net
 
     def forward(self, x, y):
-        return net.nll(x, y).mean() if kind == "prior" else net(x, *arguments).loss
+        return net.nll(x, y).mean() if kind in PRIORS else net(x, *arguments).loss
 
 
 model = Loss()
@@ -80,7 +81,7 @@ for step in range(steps):
     model(data[step, share], labels[step, share]).backward()
     if step == 0:
         found = {f"gradient of {k}": p.grad.contiguous() for k, p in net.named_parameters() if p.grad is not None}
-    if kind != "prior":
+    if kind not in PRIORS:
         net.bottleneck.update()
     optimizer.step()
 torch.save({**found, **{k: v.contiguous() for k, v in net.state_dict().items()}}, f"{path}-{rank}.pt")
@@ -117,7 +118,7 @@ def states(tmp_path: Path, world: int, kind: str, statistics: str = "summed") ->
     return [torch.load(f"{path}-{rank}.pt", weights_only=True) for rank in range(world)]
 
 
-@pytest.mark.parametrize("kind", ["ae", "ema", "gradient", "residual products", "lfq", "vae", "free bits", "prior"])
+@pytest.mark.parametrize("kind", ["ae", "ema", "gradient", "residual products", "lfq", "vae", "free bits", *PRIORS])
 def test_two_ranks_equal_one_process(tmp_path, kind):
     (one,), (first, second) = states(tmp_path, 1, kind), states(tmp_path, 2, kind)
     assert sum(name.startswith("gradient of ") for name in one) >= 4

@@ -17,7 +17,7 @@ from vqvae_lightning.config import (
 )
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.transformer import CodeTransformer
+from vqvae_lightning.models.priors import PRIORS, build_prior
 from vqvae_lightning.training.optimization import (
     NonFiniteError,
     StepUnderWay,
@@ -37,10 +37,10 @@ MODELS = {
 }
 
 
-@pytest.fixture(params=[*MODELS, "prior"])
+@pytest.fixture(params=[*MODELS, *PRIORS])
 def model(request):
-    if request.param == "prior":
-        return CodeTransformer(5, 4, 3, PriorConfig(layers=1, width=8, heads=2))
+    if request.param in PRIORS:
+        return build_prior(5, (2, 2), 3, PriorConfig(architecture=request.param, layers=1, width=8))
     return Autoencoder((1, 8, 8), MODELS[request.param])
 
 

@@ -144,18 +144,41 @@ class VQVAEConfig(AutoencoderConfig):
 
 @dataclass
 class PriorConfig:
-    """Causal Transformer over the codes of a frozen tokenizer."""
+    """Autoregressive model over the codes of a frozen tokenizer."""
 
     tokenizer: str | None = setting(None, "run folder of a finished VQ-VAE; empty: the newest one of this dataset")
+    architecture: Literal["transformer", "pixelcnn", "pixelsnail"] = setting("transformer", "network")
     class_conditional: bool = setting(True, "model p(codes | label) instead of p(codes)")
-    layers: int = setting(4, "Transformer blocks", at_least=1, at_most=256)
-    width: int = setting(128, "channels of the Transformer", at_least=1)
-    heads: int = setting(4, "attention heads", at_least=1)
+    label_dropout: float = setting(
+        0.0,
+        "share of labels that a training step forgets, so that the prior learns p(codes) too: what guidance needs",
+        at_least=0,
+        below=1,
+    )
+    layers: int = setting(4, "blocks of transformer and pixelsnail, gated layers of pixelcnn", at_least=1, at_most=256)
+    width: int = setting(128, "channels of the network", at_least=1)
+    heads: int = setting(4, "attention heads, of transformer and pixelsnail", at_least=1)
+    kernel: int = setting(5, "side of the square that a convolution's mask is cut from; odd", at_least=3)
     dropout: float = setting(0.1, "dropout probability", at_least=0, below=1)
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
+        without = {"transformer": "kernel", "pixelcnn": "heads"}.get(self.architecture)
+        if without:
+            default = PriorConfig.__dataclass_fields__[without].default
+            if getattr(self, without) != default:
+                raise ConfigError(
+                    f"model.{without}: got {getattr(self, without)}, but a {self.architecture} has none; "
+                    f"wanted the default, {default}"
+                )
+        if self.architecture != "pixelcnn" and self.width % self.heads:
             raise ConfigError(f"model.heads: {self.heads} heads do not divide model.width {self.width}")
+        if self.kernel % 2 == 0:
+            raise ConfigError(f"model.kernel: got {self.kernel}, wanted an odd number")
+        if self.label_dropout and not self.class_conditional:
+            raise ConfigError(
+                f"model.label_dropout: got {self.label_dropout} with model.class_conditional=false, but then there is "
+                "no label to forget; wanted 0"
+            )
 
 
 @dataclass
@@ -287,6 +310,11 @@ class SampleOptions:
     top_k: int | None = setting(None, "keep the k most likely codes, of a prior", at_least=1)
     top_p: float | None = setting(
         None, "keep the likeliest codes that hold this probability, of a prior", above=0, at_most=1
+    )
+    guidance: float = setting(
+        1.0,
+        "of a prior trained with model.label_dropout: above 1 exaggerates what the label says, 0 ignores it",
+        at_least=0,
     )
     seed: int = setting(0, "seed of the draws", at_least=0)
     out: str | None = setting(None, "PNG file to write; empty: in the run's images/")

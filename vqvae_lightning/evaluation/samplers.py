@@ -209,8 +209,8 @@ def decode_rows(net: Autoencoder, rows: Tensor) -> Tensor:
 
 
 def sampling(options: SampleOptions) -> dict[str, Any]:
-    """What `CodeTransformer.generate` is told."""
-    return {"temperature": options.temperature, "top_k": options.top_k, "top_p": options.top_p}
+    """What `AutoregressivePrior.generate` is told."""
+    return {name: getattr(options, name) for name in ("temperature", "top_k", "top_p", "guidance")}
 
 
 def labels_of(options: SampleOptions, classes: int) -> Tensor:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae_lightning.config import PriorConfig
+from vqvae_lightning.models.autoregressive import AutoregressivePrior
 
 
 @dataclass
@@ -49,16 +50,13 @@ class Block(nn.Module):
         return x + F.dropout(self.down(F.gelu(self.up(self.norm2(x)))), self.dropout, self.training)
 
 
-class CodeTransformer(nn.Module):
-    """p(codes | label) for codes (N, T) in 0 … K−1 and labels (N,) in 0 … classes−1, or p(codes) with classes = 0."""
+class CodeTransformer(AutoregressivePrior):
+    """The prior whose network is a Transformer; it reads a sequence, so of the grid only T matters to it."""
 
-    def __init__(self, codebook_size: int, length: int, classes: int, config: PriorConfig) -> None:
-        super().__init__()
-        self.codebook_size, self.length, self.classes = codebook_size, length, classes
+    def __init__(self, codebook_size: int, grid: tuple[int, int], classes: int, config: PriorConfig) -> None:
+        super().__init__(codebook_size, grid, classes, config)
         width, self.heads = config.width, config.heads
-        self.code_embedding = nn.Embedding(codebook_size, width)
-        self.start_embedding = nn.Embedding(max(classes, 1), width)
-        self.position = nn.Parameter(torch.empty(length, width))
+        self.position = nn.Parameter(torch.empty(self.length, width))
         self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, codebook_size)
@@ -71,33 +69,15 @@ class CodeTransformer(nn.Module):
                 scale = (2 * config.layers) ** -0.5 if name.split(".")[-2] in ("out", "down") else 1.0
                 nn.init.normal_(parameter, std=0.02 * scale)
 
-    def start(self, labels: Tensor | None, n: int) -> Tensor:
-        """The token before the first code, (N, 1, width). Raises ValueError if labels are missing."""
-        if self.classes == 0:
-            return self.start_embedding.weight.expand(n, 1, -1)
-        if labels is None:
-            raise ValueError(f"labels: got none, wanted {n} labels: this prior is class-conditional")
-        return self.start_embedding(labels)[:, None]
-
     def logits(self, codes: Tensor, labels: Tensor | None) -> Tensor:
-        """Logits (N, T, K) for codes (N, T): position t sees the label and the codes before t only."""
         before = self.code_embedding(codes[:, :-1])  # N,T-1,width
-        x = torch.cat([self.start(labels, codes.shape[0]), before], dim=1)  # N,T,width
+        x = torch.cat([self.start(labels, codes.shape[0])[:, None], before], dim=1)  # N,T,width
         x = F.dropout(x + self.position[: x.shape[1]], self.dropout, self.training)
         for block in self.blocks:
             x = block(x)
         return self.head(self.norm(x))
 
-    def nll(self, codes: Tensor, labels: Tensor | None) -> Tensor:
-        """−log p(codes | label) in nats per position, (N, T) for codes (N, T), in float32 or better."""
-        if codes.shape[1:] != (self.length,):
-            raise ValueError(f"codes: got shape {tuple(codes.shape)}, wanted (N, {self.length})")
-        logits = self.logits(codes, labels)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        return F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(codes)
-
     def new_cache(self, n: int) -> Cache:
-        """An empty cache for n sequences of full length."""
         weight = self.head.weight
         shape = (n, self.heads, self.length, weight.shape[1] // self.heads)
         return Cache(
@@ -105,97 +85,9 @@ class CodeTransformer(nn.Module):
             values=[weight.new_empty(shape) for _ in self.blocks],
         )
 
-    def next_logits(self, previous: Tensor | None, labels: Tensor | None, n: int, cache: Cache) -> Tensor:
-        """Logits (N, K) of the next code, given the code before it (N,), or None at the start.
-
-        Raises ValueError once the cache holds a whole sequence.
-        """
-        if cache.length >= self.length:
-            raise ValueError(f"cache: holds {cache.length} positions, which is a whole sequence")
-        x = self.start(labels, n) if previous is None else self.code_embedding(previous)[:, None]  # N,1,width
-        x = x + self.position[cache.length]
+    def step(self, previous: Tensor | None, start: Tensor, cache: Cache) -> Tensor:
+        x = start if previous is None else self.code_embedding(previous)  # N,width
+        x = (x + self.position[cache.length])[:, None]  # N,1,width
         for i, block in enumerate(self.blocks):
             x = block(x, cache, i)
-        cache.length += 1
         return self.head(self.norm(x))[:, 0]
-
-    @torch.inference_mode()
-    def generate(
-        self,
-        n: int,
-        labels: Tensor | None = None,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        generator: torch.Generator | None = None,
-        prefix: Tensor | None = None,
-    ) -> Tensor:
-        """n code sequences (n, T) drawn from p(codes | label), position by position through the cache.
-
-        `temperature` 0 takes the most likely code. `top_k` keeps the k most likely codes, `top_p` the smallest set
-        whose probability reaches p (nucleus sampling, Holtzman et al. 2020). With `prefix` (n, t), 0 <= t <= T, the
-        first t codes are those given and the rest is drawn from p(z_t … z_T−1 | prefix, label): exactly, for the
-        model predicts every code from those before it. Raises ValueError for values out of range.
-        """
-        check_sampling(self.codebook_size, temperature, top_k, top_p)
-        if prefix is None:
-            prefix = torch.empty(n, 0, dtype=torch.int64, device=self.head.weight.device)
-        check_prefix(prefix, n, self.length, self.codebook_size)
-        if self.classes and labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
-            raise ValueError(f"labels: got {int(labels.min())} to {int(labels.max())}, wanted 0 to {self.classes - 1}")
-        was_training = self.training
-        self.eval()
-        cache, codes, previous = self.new_cache(n), [], None
-        for t in range(self.length):
-            logits = self.next_logits(previous, labels, n, cache)  # for a given code too: it fills the cache
-            given = t < prefix.shape[1]
-            previous = prefix[:, t] if given else draw(logits.float(), temperature, top_k, top_p, generator)
-            codes.append(previous)
-        self.train(was_training)
-        return torch.stack(codes, dim=1)
-
-
-def check_sampling(codebook_size: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
-    """Raises ValueError unless 0 <= temperature, 1 <= top_k <= K and 0 < top_p <= 1."""
-    if not temperature >= 0:
-        raise ValueError(f"temperature: got {temperature}, wanted at least 0")
-    if top_k is not None and not 1 <= top_k <= codebook_size:
-        raise ValueError(f"top_k: got {top_k}, wanted 1 to {codebook_size}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p: got {top_p}, wanted above 0, at most 1")
-
-
-def check_prefix(prefix: Tensor, n: int, length: int, codebook_size: int) -> None:
-    """Raises ValueError unless prefix is int64 (n, t) with t <= T and codes in 0 … K−1."""
-    if prefix.dim() != 2 or prefix.shape[0] != n or prefix.shape[1] > length or prefix.dtype != torch.int64:
-        raise ValueError(
-            f"prefix: got {prefix.dtype} of shape {tuple(prefix.shape)}, wanted torch.int64 of shape ({n}, t), "
-            f"t at most {length}"
-        )
-    if prefix.numel() and not 0 <= int(prefix.min()) <= int(prefix.max()) < codebook_size:
-        raise ValueError(
-            f"prefix: got codes {int(prefix.min())} to {int(prefix.max())}, wanted 0 to {codebook_size - 1}"
-        )
-
-
-def draw(
-    logits: Tensor,
-    temperature: float,
-    top_k: int | None,
-    top_p: float | None,
-    generator: torch.Generator | None,
-) -> Tensor:
-    """One code (N,) from each row of logits (N, K), by the Gumbel-max trick: a code of probability 0 is never drawn."""
-    if temperature == 0:
-        return logits.argmax(-1)
-    logits = logits / temperature
-    order = logits.argsort(dim=-1, descending=True, stable=True)  # ties: the lower index first, exactly k are kept
-    ranked = logits.gather(-1, order)
-    if top_k is not None:
-        ranked[:, top_k:] = -torch.inf
-    if top_p is not None:
-        probability = ranked.softmax(-1)
-        ranked = ranked.masked_fill(probability.cumsum(-1) - probability >= top_p, -torch.inf)
-    uniform = torch.rand(ranked.shape, generator=generator, device=ranked.device).clamp_min(1e-20)
-    gumbel = -torch.log(-torch.log(uniform))
-    return order.gather(-1, (ranked + gumbel).argmax(-1, keepdim=True))[:, 0]

@@ -11,8 +11,8 @@ from torchmetrics import MetricCollection
 
 from vqvae_lightning.config import OptimizerConfig, PriorConfig, model_config, plain
 from vqvae_lightning.data.loader import Batch, seed_torch
+from vqvae_lightning.models.priors import build_prior
 from vqvae_lightning.models.tokenizer import Tokenizer
-from vqvae_lightning.models.transformer import CodeTransformer
 from vqvae_lightning.training.metrics import CodebookUsage, Mean
 from vqvae_lightning.training.optimization import StepUnderWay, clip_step, configure_adamw, logs_now
 
@@ -37,17 +37,18 @@ class CodePrior(pl.LightningModule):
         self.config: PriorConfig = model_config(PriorConfig, config)
         self.optimizer_config: OptimizerConfig = model_config(OptimizerConfig, optimizer or {})
         self.description = dict(tokenizer)
-        grid, codebook_size = tokenizer["grid"], tokenizer["codebook_size"]  # (h, w) or (h, w, M), K
-        self.net = CodeTransformer(
+        codebook_size, (height, width, *maps) = tokenizer["codebook_size"], tokenizer["grid"]
+        codes_per_place = math.prod(maps)  # they lie side by side in a row
+        self.net = build_prior(
             codebook_size,
-            math.prod(grid),
+            (height, width * codes_per_place),
             classes if self.config.class_conditional else 0,
             self.config,
         )
         self.split_metrics = torch.nn.ModuleDict(
             {
                 split: MetricCollection(
-                    {"rate": Mean(), "codebook": CodebookUsage(codebook_size, math.prod(grid[2:]))},
+                    {"rate": Mean(), "codebook": CodebookUsage(codebook_size, codes_per_place)},
                     compute_groups=False,
                 )
                 for split in ("val", "test")
@@ -99,7 +100,7 @@ class CodePrior(pl.LightningModule):
 
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
-        metrics["rate"].update(self.net.nll(batch.x.long(), self._labels(batch)).sum(1))
+        metrics["rate"].update(-self.net.log_prob(batch.x.long(), self._labels(batch)))
         metrics["codebook"].update(batch.x)
 
     def on_validation_epoch_end(self) -> None:
@@ -131,7 +132,7 @@ class CodePrior(pl.LightningModule):
 
     @torch.no_grad()
     def sample(self, labels: Tensor, **sampling: Any) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1], one for each label (N,). `sampling` goes to `CodeTransformer.generate`.
+        """Images (N, C, H, W) in [-1, 1], one for each label (N,). `sampling` goes to `AutoregressivePrior.generate`.
 
         An unconditional prior uses only how many labels there are. Raises ValueError without `attach`.
         """

@@ -1,0 +1,66 @@
+"""One code from logits: temperature, top-k, top-p and classifier-free guidance, the same for every prior."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def check_sampling(
+    codebook_size: int, temperature: float, top_k: int | None, top_p: float | None, guidance: float
+) -> None:
+    """Raises ValueError unless 0 <= temperature, 1 <= top_k <= K, 0 < top_p <= 1 and 0 <= guidance < ∞."""
+    if not temperature >= 0:
+        raise ValueError(f"temperature: got {temperature}, wanted at least 0")
+    if top_k is not None and not 1 <= top_k <= codebook_size:
+        raise ValueError(f"top_k: got {top_k}, wanted 1 to {codebook_size}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p: got {top_p}, wanted above 0, at most 1")
+    if not 0 <= guidance < math.inf:
+        raise ValueError(f"guidance: got {guidance}, wanted a finite number, at least 0")
+
+
+def check_prefix(prefix: Tensor, n: int, length: int, codebook_size: int) -> None:
+    """Raises ValueError unless prefix is int64 (n, t) with t <= T and codes in 0 … K−1."""
+    if prefix.dim() != 2 or prefix.shape[0] != n or prefix.shape[1] > length or prefix.dtype != torch.int64:
+        raise ValueError(
+            f"prefix: got {prefix.dtype} of shape {tuple(prefix.shape)}, wanted torch.int64 of shape ({n}, t), "
+            f"t at most {length}"
+        )
+    if prefix.numel() and not 0 <= int(prefix.min()) <= int(prefix.max()) < codebook_size:
+        raise ValueError(
+            f"prefix: got codes {int(prefix.min())} to {int(prefix.max())}, wanted 0 to {codebook_size - 1}"
+        )
+
+
+def guide(logits: Tensor, guidance: float) -> Tensor:
+    """Logits (N, K) of log p(z) + guidance · (log p(z | label) − log p(z)), up to a constant per row.
+
+    Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, whose w is guidance − 1). `logits` (2N, K) are those
+    with the label, then those without it.
+    """
+    conditional, unconditional = logits.chunk(2)  # N,K each
+    return unconditional + guidance * (conditional - unconditional)
+
+
+def draw(
+    logits: Tensor,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """One code (N,) from each row of logits (N, K), by the Gumbel-max trick: a code of probability 0 is never drawn."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    logits = logits / temperature
+    order = logits.argsort(dim=-1, descending=True, stable=True)  # ties: the lower index first, exactly k are kept
+    ranked = logits.gather(-1, order)
+    if top_k is not None:
+        ranked[:, top_k:] = -torch.inf
+    if top_p is not None:
+        probability = ranked.softmax(-1)
+        ranked = ranked.masked_fill(probability.cumsum(-1) - probability >= top_p, -torch.inf)
+    uniform = torch.rand(ranked.shape, generator=generator, device=ranked.device).clamp_min(1e-20)
+    gumbel = -torch.log(-torch.log(uniform))
+    return order.gather(-1, (ranked + gumbel).argmax(-1, keepdim=True))[:, 0]
