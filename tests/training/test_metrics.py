@@ -131,6 +131,17 @@ class TestCodebookUsage:
             metric.update(torch.full((2, 5, 5), code, dtype=torch.int32))
         assert metric.compute()["perplexity"].item() == pytest.approx(2.0)
 
+    def test_of_several_maps_each_has_its_own_histogram(self):
+        """Map 0 is always code 1, map 1 is 0 or 3: 0 and 1 bit. Pooled, it would be three codes."""
+        codes = torch.stack([torch.ones(2, 4, dtype=torch.int64), torch.tensor([[0, 3, 3, 0]] * 2)], dim=-1)  # N,w,M
+        for shaped in (codes, codes.flatten(1), codes.int()):
+            metric = CodebookUsage(5, maps=2)
+            metric.update(shaped)
+            values = metric.compute()
+            assert values["code_entropy_bits"].item() == pytest.approx(0.5)
+            assert values["perplexity"].item() == pytest.approx(2**0.5)
+            assert values["codes_used"].item() == 1.5
+
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 7), st.integers(0, 99))
     def test_bounds_names_and_batches_do_not_matter(self, codes, size, seed):
