@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vqvae_lightning.config import PriorConfig
 from vqvae_lightning.models.causal import CausalConv, GridCache, GridPrior, half
 
-RESIDUALS = 2  # residual convolutions before each attention; the paper has 4, at 12 blocks
+RESIDUALS = 2  # residual convolutions before each attention; a grid of codes is smaller than one of pixels
 
 
 class GatedResidual(nn.Module):
