@@ -67,7 +67,7 @@ class TestBits:
     @given(HISTOGRAMS)
     def test_counting_costs_at_least_the_entropy(self, histograms):
         train, test = (torch.tensor(counts) for counts in histograms)
-        entropy = cross_entropy_bits(test, test / test.sum())
+        entropy = cross_entropy_bits(test, test.double() / test.sum())
         values = code_information(train, test, "test")
         assert values.keys() == {"unigram_bits_per_code", "code_kl_train_test_bits", "code_kl_test_train_bits"}
         assert all(0 <= value < math.inf for value in values.values())
