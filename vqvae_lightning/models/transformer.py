@@ -23,7 +23,7 @@ class Cache:
 
 
 class Block(nn.Module):
-    """x + attention, then x + MLP, shape (N, t, width) kept."""
+    """x + attention, then x + MLP, shape (N, t, width) kept; with a cache, of one position, (N, width)."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -33,20 +33,32 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, cache: Cache | None = None, block: int = 0) -> Tensor:
+        if cache is not None:
+            return self.step(x, cache, block)
         n, t, width = x.shape
         qkv = self.qkv(self.norm1(x)).view(n, t, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # N,heads,t,width/heads each
-        if cache is None:
-            rate = self.dropout if self.training else 0.0
-            attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
-        else:  # t = 1: one new position attends to all before it
-            end = cache.length + 1
-            cache.keys[block][:, :, end - 1 : end] = k
-            cache.values[block][:, :, end - 1 : end] = v
-            attended = F.scaled_dot_product_attention(q, cache.keys[block][:, :, :end], cache.values[block][:, :, :end])
+        rate = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
         attended = attended.transpose(1, 2).reshape(n, t, width)
         x = x + F.dropout(self.out(attended), self.dropout, self.training)
         return x + F.dropout(self.down(F.gelu(self.up(self.norm2(x)))), self.dropout, self.training)
+
+    def step(self, x: Tensor, cache: Cache, block: int) -> Tensor:
+        """`forward` of the one position after those in the cache, (N, width), which attends to all before it.
+
+        Without dropout. On a CPU a product per head costs less here than attention meant for many queries.
+        """
+        n, width = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(n, 3, self.heads, width // self.heads).unbind(1)  # N,heads,d each
+        end = cache.length + 1
+        keys, values = cache.keys[block], cache.values[block]  # N,heads,T,d
+        keys[:, :, cache.length], values[:, :, cache.length] = k, v
+        keys, values = keys.flatten(0, 1)[:, :end], values.flatten(0, 1)[:, :end]  # N·heads,t,d: views
+        q = q.reshape(n * self.heads, 1, -1) * q.shape[-1] ** -0.5
+        scores = torch.bmm(q, keys.transpose(1, 2))  # N·heads,1,t
+        x = x + self.out(torch.bmm(scores.softmax(-1), values).view(n, width))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
 
 
 class CodeTransformer(nn.Module):
@@ -112,12 +124,12 @@ class CodeTransformer(nn.Module):
         """
         if cache.length >= self.length:
             raise ValueError(f"cache: holds {cache.length} positions, which is a whole sequence")
-        x = self.start(labels, n) if previous is None else self.code_embedding(previous)[:, None]  # N,1,width
+        x = self.start(labels, n)[:, 0] if previous is None else self.code_embedding(previous)  # N,width
         x = x + self.position[cache.length]
         for i, block in enumerate(self.blocks):
             x = block(x, cache, i)
         cache.length += 1
-        return self.head(self.norm(x))[:, 0]
+        return self.head(self.norm(x))
 
     @torch.inference_mode()
     def generate(
@@ -185,10 +197,22 @@ def draw(
     top_p: float | None,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """One code (N,) from each row of logits (N, K), by the Gumbel-max trick: a code of probability 0 is never drawn."""
+    """One code (N,) from each row of logits (N, K), where its cumulative probability passes a uniform draw.
+
+    A code of probability 0 is never drawn: nothing passes there. In float64, so that the last code is reached.
+    """
     if temperature == 0:
         return logits.argmax(-1)
     logits = logits / temperature
+    if top_k is not None or top_p is not None:  # to sort costs more than all the rest
+        logits = keep_likeliest(logits, top_k, top_p)
+    cumulative = logits.softmax(-1).cumsum(-1, dtype=torch.float64)  # N,K
+    uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device, dtype=torch.float64)
+    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)[:, 0]
+
+
+def keep_likeliest(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    """Logits (N, K) with −inf for all but the k likeliest codes, and all but the fewest that hold probability p."""
     order = logits.argsort(dim=-1, descending=True, stable=True)  # ties: the lower index first, exactly k are kept
     ranked = logits.gather(-1, order)
     if top_k is not None:
@@ -196,6 +220,4 @@ def draw(
     if top_p is not None:
         probability = ranked.softmax(-1)
         ranked = ranked.masked_fill(probability.cumsum(-1) - probability >= top_p, -torch.inf)
-    uniform = torch.rand(ranked.shape, generator=generator, device=ranked.device).clamp_min(1e-20)
-    gumbel = -torch.log(-torch.log(uniform))
-    return order.gather(-1, (ranked + gumbel).argmax(-1, keepdim=True))[:, 0]
+    return torch.empty_like(logits).scatter_(-1, order, ranked)
