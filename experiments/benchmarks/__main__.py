@@ -57,22 +57,24 @@ def main(names: list[str]) -> None:
 
 def measure(name: str) -> dict[str, Any]:
     """A room's rows, or why there are none."""
-    with tempfile.NamedTemporaryFile(suffix=".json") as out:
-        command = [sys.executable, "-m", "experiments.benchmarks", "--in-process", name, out.name]
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        out = Path(folder) / "rows.jsonl"
+        out.touch()
+        command = [sys.executable, "-m", "experiments.benchmarks", "--in-process", name, str(out)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=quiet())
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment(folder))
         except subprocess.TimeoutExpired:
-            return {"rows": [], "failed": f"no end after {LIMIT} s"}
-        rows = [json.loads(line) for line in Path(out.name).read_text().splitlines()]  # those before a failure count
-        if done.returncode:
+            failed = f"no end after {LIMIT} s"
+        else:
             last = done.stderr.strip().splitlines()[-1:] or ["nothing on stderr"]
-            return {"rows": rows, "failed": f"exit code {done.returncode}: {last[0][:200]}"}
-        return {"rows": rows}
+            failed = f"exit code {done.returncode}: {last[0][:200]}" if done.returncode else ""
+        rows = [json.loads(line) for line in out.read_text().splitlines()]  # those before a failure count
+        return {"rows": rows, "failed": failed} if failed else {"rows": rows}
 
 
-def quiet() -> dict[str, str]:
-    """The environment of a room: W&B offline as ever, and its messages not in the way."""
-    return {**os.environ, "WANDB_SILENT": "true", "TOKENIZERS_PARALLELISM": "false"}
+def environment(folder: str) -> dict[str, str]:
+    """Of a room: its runs and other files go to a folder that is removed after it, and W&B is silent."""
+    return {**os.environ, "TMPDIR": folder, "WANDB_SILENT": "true"}
 
 
 def where() -> dict[str, Any]:

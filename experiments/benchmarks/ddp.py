@@ -35,7 +35,7 @@ def measure(kind: str, ranks: int) -> float:
         out = Path(folder) / "seconds.json"
         subprocess.run(
             [sys.executable, "-m", "experiments.benchmarks.ddp", kind, str(ranks), str(out)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=120, stdout=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=200, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         return json.loads(out.read_text())
 

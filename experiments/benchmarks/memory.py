@@ -38,7 +38,7 @@ def _row(work: str, against: str, ratio: float, detail: dict[str, float]) -> Row
 def peak(*words: str) -> dict[str, float]:
     """What `measure` finds in a fresh process, in MB."""
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.benchmarks.memory", *words], check=True, capture_output=True, timeout=120
+        [sys.executable, "-m", "experiments.benchmarks.memory", *words], check=True, capture_output=True, timeout=200
     )
     return json.loads(done.stdout.splitlines()[-1])
 

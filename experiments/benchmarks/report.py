@@ -42,7 +42,9 @@ def line(row: Row) -> str:
     spread = "" if row.low == row.high else f" ({number(row.low)} – {number(row.high)})"
     goal = "report" if row.met is None else f"≥ {row.at_least}{unit}" if row.at_least else f"≤ {row.at_most}{unit}"
     met = {None: "–", True: "yes", False: "**no**"}[row.met]
-    rates = [f"{number(value)} {name}" for name, value in row.detail.items() if name.endswith(("/s", "MB"))]
+    rates = [
+        f"{number(value)} {name}" for name, value in row.detail.items() if name.endswith(("/s", "MB", "peak", "busy"))
+    ]
     against = "; ".join([row.against, *rates])
     return f"| {row.work} | {against} | **{number(row.median)}{unit}**{spread} | {goal} | {met} |"
 
