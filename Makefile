@@ -18,7 +18,7 @@ TRAIN = $(VQVAE) train experiments/$(DATASET)/$(1).yaml $(HERE)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-fid doctor data train train-ae train-vae train-vqvae train-prior sample evaluate compare study sweep \
-        classifier fid-calibrate wandb-dashboard check lint test test-dist test-faults \
+        classifier fid-calibrate wandb-dashboard bench bench-gpu check lint test test-dist test-faults \
         test-slow clean
 
 help:  ## this list
@@ -44,6 +44,10 @@ $(VENV)/.fid: $(VENV)/.run
 
 $(VENV)/.dashboard: $(VENV)/.run
 	@$(PIP) --editable '.[dashboard]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.run
+	@$(PIP) --editable '.[bench]'
 	@touch $@
 
 setup: $(VENV)/.run  ## the environment in .venv, with pinned versions
@@ -94,6 +98,13 @@ fid-calibrate: $(VENV)/.fid  ## check FID against the literature (CIFAR-10 train
 
 wandb-dashboard: $(VENV)/.dashboard  ## the W&B workspace of the project: built, and saved if you are logged in
 	@$(VQVAE) dashboard $(ARGS)
+
+bench: $(VENV)/.bench  ## speed side by side with peers: experiments/benchmarks/README.md; ARGS="sampling ddp" for some rooms
+	@for dataset in mnist cifar10; do $(VQVAE) data name=$$dataset; done
+	@$(VENV)/bin/python -m experiments.benchmarks $(ARGS)
+
+bench-gpu: $(VENV)/.run  ## correctness and speed on a GPU; without one, the same at toy size
+	@$(VENV)/bin/python -m experiments.benchmarks gpu
 
 check: lint test  ## lint, types and tests: what CI runs
 

@@ -6,10 +6,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from vqvae_lightning.models.autoencoder import Objective
 from vqvae_lightning.models.bottlenecks import Latent
-from vqvae_lightning.training.metrics import ActiveUnits, CodebookUsage, Mean, ReconstructionMetrics
+from vqvae_lightning.training.metrics import (
+    ActiveUnits,
+    CodebookUsage,
+    Mean,
+    ReconstructionMetrics,
+    structural_similarity,
+)
 
 SHAPE = (1, 16, 16)
 DIMS = math.prod(SHAPE)
@@ -187,3 +194,14 @@ def test_mean_is_over_rows_in_float64(size):
     for part in values.split(size):
         metric.update(part)
     assert metric.compute().item() == pytest.approx(1e9 + 18, rel=1e-15)
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 28, 28), (3, 3, 32, 32), (2, 3, 8, 13)])
+@pytest.mark.parametrize("noise", [0.0, 0.2])
+def test_structural_similarity_is_that_of_a_two_dimensional_window(shape, noise):
+    """Separable filters against torchmetrics' convolution, whatever the layout in memory."""
+    x = torch.rand(shape, dtype=torch.float64)
+    y = (x + noise * torch.randn_like(x)).clamp(0, 1)
+    slow = structural_similarity_index_measure(y, x, data_range=1.0, reduction="none")
+    fast = structural_similarity(y.contiguous(memory_format=torch.channels_last), x)
+    torch.testing.assert_close(fast, slow, rtol=0, atol=1e-12)

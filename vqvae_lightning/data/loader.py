@@ -81,7 +81,8 @@ class TrainLoader:
             index = order[start : start + share]
             self.next_batch = (b + 1) % len(self)
             seed = derive_seed(self.sampler.seed, "train", self.sampler.epoch, b)
-            yield Batch(self.x[index], self.labels[index], index, seed)
+            # not x[index], which goes number by number: eight times slower on a CPU
+            yield Batch(self.x.index_select(0, index), self.labels.index_select(0, index), index, seed)
 
     def state_dict(self) -> dict[str, Any]:
         return {"next_batch": self.next_batch}

@@ -50,10 +50,22 @@ def draw(
     top_p: float | None,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """One code (N,) from each row of logits (N, K), by the Gumbel-max trick: a code of probability 0 is never drawn."""
+    """One code (N,) from each row of logits (N, K), where its cumulative probability passes a uniform draw.
+
+    A code of probability 0 is never drawn: nothing passes there. In float64, so that the last code is reached.
+    """
     if temperature == 0:
         return logits.argmax(-1)
     logits = logits / temperature
+    if top_k is not None or top_p is not None:  # to sort costs more than all the rest
+        logits = keep_likeliest(logits, top_k, top_p)
+    cumulative = logits.softmax(-1).cumsum(-1, dtype=torch.float64)  # N,K
+    uniform = torch.rand(len(logits), 1, generator=generator, device=logits.device, dtype=torch.float64)
+    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)[:, 0]
+
+
+def keep_likeliest(logits: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    """Logits (N, K) with −inf for all but the k likeliest codes, and all but the fewest that hold probability p."""
     order = logits.argsort(dim=-1, descending=True, stable=True)  # ties: the lower index first, exactly k are kept
     ranked = logits.gather(-1, order)
     if top_k is not None:
@@ -61,6 +73,4 @@ def draw(
     if top_p is not None:
         probability = ranked.softmax(-1)
         ranked = ranked.masked_fill(probability.cumsum(-1) - probability >= top_p, -torch.inf)
-    uniform = torch.rand(ranked.shape, generator=generator, device=ranked.device).clamp_min(1e-20)
-    gumbel = -torch.log(-torch.log(uniform))
-    return order.gather(-1, (ranked + gumbel).argmax(-1, keepdim=True))[:, 0]
+    return torch.empty_like(logits).scatter_(-1, order, ranked)

@@ -1,11 +1,11 @@
 """What is measured over a whole split: sums and counts that add up over batches and ranks, never means of means."""
 
+import functools
 import math
 
 import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from vqvae_lightning.models.autoencoder import Objective
 from vqvae_lightning.models.quantizers.quantizer import histogram
@@ -25,8 +25,7 @@ class ReconstructionMetrics(Metric):
         super().__init__()
         self.dims, self.has_bits = dims, has_bits
         # float64 sums: a split's total in float32 would depend on the order of the batches
-        self.add_state("sums", torch.zeros(5, dtype=torch.float64), dist_reduce_fx="sum")
-        self.ssim = StructuralSimilarityIndexMeasure(data_range=1.0)
+        self.add_state("sums", torch.zeros(6, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, x: Tensor, objective: Objective) -> None:
         """Adds a batch: images x (N, C, H, W) in [-1, 1] and what the model made of them."""
@@ -39,28 +38,52 @@ class ReconstructionMetrics(Metric):
             objective.distortion.sum(),
             objective.latent.rate.sum(),
             error,
+            structural_similarity(reconstruction, target).double().sum(),
         ]
         self.sums += torch.stack([term.double() for term in terms])
-        self.ssim.update(reconstruction, target)
-
-    def reset(self) -> None:
-        super().reset()
-        self.ssim.reset()  # torchmetrics does not reset a metric inside a metric
 
     def compute(self) -> dict[str, Tensor]:
         count, *sums = self.sums.unbind()
-        loss, distortion, rate, mse = (value / count for value in sums)
+        loss, distortion, rate, mse, ssim = (value / count for value in sums)
         values = {
             "loss": loss,
             "distortion": distortion,
             "rate": rate,
             "mse": mse,
             "psnr": -10 * mse.log10(),
-            "ssim": torch.as_tensor(self.ssim.compute()),
+            "ssim": ssim,
         }
         if self.has_bits:
             values["bits_per_dim"] = (distortion + rate) / (self.dims * math.log(2))
         return values
+
+
+def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
+    """SSIM (N,) of images x and y (N, C, H, W) in [0, 1] (Wang et al. 2004): Gaussian windows of 11, σ = 1.5.
+
+    The mean over all pixels, images mirrored at their edges, as torchmetrics takes it. A Gaussian is separable, and a
+    filter along a side a product with a banded matrix: a tenth of the cost of a two-dimensional convolution.
+    """
+    fields = torch.stack([x, y, x * x, y * y, x * y])  # 5,N,C,H,W
+    for side in x.shape[:1:-1]:  # W, then H
+        fields = (fields @ gaussian_windows(side).to(fields)).transpose(-1, -2)  # 5,N,C,W,H, then 5,N,C,H,W
+    mean_x, mean_y, xx, yy, xy = fields
+    product, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
+    variances = (xx - mean_x.square()).clamp_min(0) + (yy - mean_y.square()).clamp_min(0)
+    luminance = (2 * product + 0.01**2) / (squares + 0.01**2)
+    structure = (2 * (xy - product) + 0.03**2) / (variances + 0.03**2)
+    return (luminance * structure).flatten(1).mean(1)
+
+
+@functools.cache
+def gaussian_windows(side: int, size: int = 11, sigma: float = 1.5) -> Tensor:
+    """Weights of the window around each place of a side, one in each column: (side, side), float64."""
+    reach = torch.arange(size) - size // 2
+    weights = torch.exp(-(reach.double() / sigma).square() / 2)
+    places = (torch.arange(side) + reach[:, None]).abs()  # size,side: mirrored at the first place
+    places = torch.where(places < side, places, 2 * (side - 1) - places)  # … and at the last
+    windows = torch.zeros(side, side, dtype=torch.float64)
+    return windows.scatter_add_(0, places, (weights / weights.sum())[:, None].expand(-1, side))
 
 
 class CodebookUsage(Metric):

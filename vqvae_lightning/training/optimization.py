@@ -15,7 +15,8 @@ DECAYED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 def configure_adamw(module: nn.Module, config: OptimizerConfig, steps: int) -> dict[str, Any]:
     """Optimizer and per-step schedule over `steps`, in the form Lightning asks for."""
-    optimizer = torch.optim.AdamW(parameter_groups(module, config.weight_decay), lr=config.lr)
+    # fused: one pass over each parameter, on CPUs too, instead of a dozen operations
+    optimizer = torch.optim.AdamW(parameter_groups(module, config.weight_decay), lr=config.lr, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config, steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

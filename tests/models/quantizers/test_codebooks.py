@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from vqvae_lightning.models.quantizers import codebooks
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, VectorQuantizer, kmeans, nearest_code
 from vqvae_lightning.training.metrics import CodebookUsage
 
@@ -40,6 +42,18 @@ def quantizer(request):
 @pytest.fixture
 def rows():
     return torch.randn(40, D, dtype=torch.float64)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Numbers in the largest tensor that any operation returned."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.numel = max(self.numel, result.numel())
+        return result
 
 
 class TestNearestCode:
@@ -87,6 +101,34 @@ class TestNearestCode:
         whole, repeated = nearest_code(rows, codebook), codebook.repeat(copies, 1)
         cut = torch.cat([nearest_code(part, repeated) for part in rows.split(size)])
         assert torch.equal(cut % base, whole)
+
+    @pytest.mark.parametrize("k", [1, 63, 64, 65, 200, 1000])
+    def test_chunks_and_lanes_of_any_fill(self, k, monkeypatch):
+        """Rows that fill no chunk and codes that fill no lane, and the lowest of equal codes however far apart."""
+        monkeypatch.setattr(codebooks, "LEAST_ROWS", 7)
+        monkeypatch.setattr(codebooks, "CPU_SCORES", 1)
+        self.check(torch.randn(40, 8), torch.randn(k, 8))
+        # whole numbers of mean 0, so that every score is exact and equal codes are equal to the last bit
+        codebook = torch.randint(-2, 3, (k, 2)).float()
+        codebook = torch.cat([codebook, -codebook])
+        rows = torch.randint(-3, 4, (40, 2)).float()
+        distances = (rows[:, None] - codebook).square().sum(-1)
+        assert torch.equal(nearest_code(rows, codebook), distances.argmin(1))
+
+    @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+    def test_a_row_that_is_not_finite_gets_some_code(self, poison):
+        """The step is refused by its loss, in words; an index out of range would be an error without any."""
+        rows = torch.randn(5, 3)
+        rows[2, 1] = poison
+        codes = nearest_code(rows, torch.randn(70, 3))
+        assert ((codes >= 0) & (codes < 70)).all()
+
+    @pytest.mark.parametrize(("m", "k"), [(4096, 512), (16384, 512), (4096, 4096)])
+    def test_memory_is_that_of_a_chunk(self, m, k):
+        """Never M·K scores at once: the largest tensor is a chunk, the rows or the codebook."""
+        with LargestTensor() as largest:
+            nearest_code(torch.empty(m, 4), torch.empty(k, 4))
+        assert largest.numel <= max(codebooks.CPU_SCORES, codebooks.LEAST_ROWS * k, 4 * m, 4 * k) < m * k
 
     @pytest.mark.parametrize("offset", [0.0, 1e3])
     @pytest.mark.parametrize("scale", [1e-2, 1.0, 1e4])

@@ -13,18 +13,39 @@ from vqvae_lightning.models.quantizers.estimators import ESTIMATORS, Estimator, 
 from vqvae_lightning.models.quantizers.quantizer import Quantized, Quantizer
 
 KMEANS_ITERATIONS = 10
+LANES = 64  # codes whose scores are compared side by side: four registers of 16 floats
+LEAST_ROWS = 256  # rows of a chunk: a matrix product of fewer is slow
+CPU_SCORES, GPU_SCORES = 2**20, 2**27  # scores of a chunk: 4 MB stay in a CPU's cache, 512 MB keep a GPU busy
 
 
+@torch.no_grad()
 def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     """Index of the Euclidean-nearest row of codebook (K, D) for each row of z (M, D), int64 (M,).
 
     Both are float32 or float64. ‖z‖² is the same for every code, so it is left out; of equal scores the lowest
     index wins. Distances are taken from the codebook's mean, so that a common offset costs no precision.
+
+    Rows are scored in chunks that stay in cache: never M·K numbers at once. An argmin over K goes number by number, a
+    minimum is vectorized, so codes are laid out as G x LANES, column (g, lane) for code lane·G + g, and the lane is
+    found first, then g: the order of indices is kept, so ties are too.
     """
+    k, d = codebook.shape
+    groups = -(-k // LANES)  # G
     centre = codebook.mean(0)
-    codes, rows = codebook - centre, z - centre
-    scores = torch.addmm(codes.square().sum(1), rows, codes.T, alpha=-2)  # M,K
-    return scores.argmin(1)
+    codes = codebook - centre
+    codes = torch.cat([codes, codes[-1:].expand(groups * LANES - k, d)])  # the last code repeated, to a multiple
+    codes = codes.view(LANES, groups, d).transpose(0, 1).reshape(-1, d)  # G·LANES,D
+    norms, weight = codes.square().sum(1), codes.T * -2
+    size = max(LEAST_ROWS, (CPU_SCORES if z.device.type == "cpu" else GPU_SCORES) // k)
+    buffer = z.new_empty(min(size, z.shape[0]), groups * LANES)
+    nearest = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
+    for rows, found in zip(z.split(size), nearest.split(size), strict=True):
+        scores = torch.addmm(norms, rows - centre, weight, out=buffer[: len(rows)])
+        scores = scores.view(len(rows), groups, LANES)
+        lane = scores.amin(1).argmin(1)  # m
+        within = scores.gather(2, lane[:, None, None].expand(-1, groups, 1)).squeeze(2).argmin(1)  # m
+        torch.add(within, lane, alpha=groups, out=found)
+    return nearest.clamp_max_(k - 1)  # a copy of the last code is the last code
 
 
 def kmeans(rows: Tensor, k: int, iterations: int = KMEANS_ITERATIONS) -> Tensor:
@@ -166,12 +187,14 @@ class CodebookQuantizer(Quantizer):
         m rows is what each rank gave to each pass: the order does not depend on how the batch was cut.
         """
         rank, world = rank_and_world()
-        passes = torch.stack([rows for rows, _ in self._seen])  # P,m,D
-        m = passes.shape[1]
-        drawn = torch.randint(passes.shape[0] * m * world, (self.codebook_size,), device=passes.device)  # K
-        mine = (drawn // m) % world == rank
-        rows = passes[drawn // (m * world), drawn % m]  # K,D
-        return rows * mine[:, None]
+        m, d = self._seen[0][0].shape
+        device = self._seen[0][0].device
+        drawn = torch.randint(len(self._seen) * m * world, (self.codebook_size,), device=device)  # K
+        part, row = drawn // m, drawn % m  # K
+        chosen = self._seen[0][0].new_zeros(self.codebook_size, d)
+        for i, (rows, _) in enumerate(self._seen):  # a gather from each, for to stack them would copy all rows
+            chosen = torch.where((part == i * world + rank)[:, None], rows[row], chosen)
+        return chosen
 
     @torch.no_grad()
     def _initialize(self, rows: Tensor) -> None:

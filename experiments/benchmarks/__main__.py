@@ -1,0 +1,114 @@
+"""`python -m experiments.benchmarks [ROOM …]`: measures (default: every room of the CPU), then writes the report.
+
+Each room runs in a process of its own, so that one that fails, or hangs, is a line of the report and no more.
+"""
+
+import dataclasses
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from experiments.benchmarks.report import RESULTS, write_report
+
+ROOMS = {  # name → module; each is a generator function of rows, named as the room
+    "quantizers": "quantizers",
+    "gradient_quantizer": "quantizers",
+    "training": "training",
+    "validation": "training",
+    "extraction": "training",
+    "data": "data",
+    "prior_training": "priors",
+    "sampling": "priors",
+    "ddp": "ddp",
+    "startup": "startup",
+    "memory": "memory",
+    "scaling": "scaling",
+}
+GPU_ROOMS = {"gpu_correctness": "gpu", "gpu_speed": "gpu"}
+LIMIT = 300  # seconds for a room
+
+
+def main(names: list[str]) -> None:
+    """Measures the rooms named, keeps what was known of the others, writes results.json and README.md."""
+    rooms = {**ROOMS, **GPU_ROOMS}
+    if names[:1] == ["gpu"]:
+        names = [*GPU_ROOMS, *names[1:]]
+    unknown = [name for name in names if name not in rooms]
+    if unknown:
+        sys.exit(f"benchmarks: got {unknown[0]}, wanted gpu or some of {', '.join(rooms)}")
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    for name in names or ROOMS:
+        started = time.perf_counter()
+        measured = measure(name)
+        results[name] = {**measured, **where(), "seconds": round(time.perf_counter() - started)}
+        outcome = measured.get("failed") or f"{len(measured['rows'])} figures"
+        print(f"{name:20s} {results[name]['seconds']:4d} s  {outcome}", flush=True)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+        write_report(results)
+
+
+def measure(name: str) -> dict[str, Any]:
+    """A room's rows, or why there are none."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        out = Path(folder) / "rows.jsonl"
+        out.touch()
+        command = [sys.executable, "-m", "experiments.benchmarks", "--in-process", name, str(out)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment(folder))
+        except subprocess.TimeoutExpired:
+            failed = f"no end after {LIMIT} s"
+        else:
+            last = done.stderr.strip().splitlines()[-1:] or ["nothing on stderr"]
+            failed = f"exit code {done.returncode}: {last[0][:200]}" if done.returncode else ""
+        rows = [json.loads(line) for line in out.read_text().splitlines()]  # those before a failure count
+        return {"rows": rows, "failed": failed} if failed else {"rows": rows}
+
+
+def environment(folder: str) -> dict[str, str]:
+    """Of a room: its runs and other files go to a folder that is removed after it, and W&B is silent."""
+    return {**os.environ, "TMPDIR": folder, "WANDB_SILENT": "true"}
+
+
+def where() -> dict[str, Any]:
+    """What a figure depends on beside the code."""
+    from importlib.metadata import version
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+    return {"machine": f"{os.cpu_count()} cores of {model}", "date": date.today().isoformat(),
+            "torch": version("torch"), "threads": threads()}  # fmt: skip
+
+
+def threads() -> int:
+    """Threads of every variant: BENCH_THREADS, or two."""
+    return int(os.environ.get("BENCH_THREADS", "2"))
+
+
+def run_in_process(name: str, out: Path) -> None:
+    """Measures a room in this process; its rows go to `out` one by one."""
+    import torch
+
+    torch.set_num_threads(threads())
+    torch.manual_seed(0)
+    room = getattr(importlib.import_module(f"experiments.benchmarks.{ {**ROOMS, **GPU_ROOMS}[name] }"), name)
+    with out.open("w") as file:
+        for row in room():
+            file.write(json.dumps(dataclasses.asdict(row)) + "\n")
+            file.flush()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--in-process"]:
+        run_in_process(sys.argv[2], Path(sys.argv[3]))
+    else:
+        main(sys.argv[1:])

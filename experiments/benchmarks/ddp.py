@@ -1,0 +1,77 @@
+"""Two ranks of one thread each against one of one thread, at the same global batch."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from experiments.benchmarks.timing import Row, Times, faster
+
+ROUNDS = 4
+WARM_UP, STEPS = 4, 20
+
+
+def ddp() -> Iterator[Row]:
+    """Speed-up by the second rank, for VQ-VAE and prior."""
+    for kind in ("vqvae", "prior"):
+        times: Times = {"ours": [], "one rank": []}
+        for _ in range(ROUNDS):
+            times["one rank"].append(measure(kind, 1))
+            times["ours"].append(measure(kind, 2))
+        yield faster(times, f"DDP, 2 ranks x 1 thread, {kind}, CIFAR-10", "one rank", 1.8, "1 rank x 1 thread")
+
+
+def measure(kind: str, ranks: int) -> float:
+    """Seconds of a step, in processes of their own."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        out = Path(folder) / "seconds.json"
+        subprocess.run(
+            [sys.executable, "-m", "experiments.benchmarks.ddp", kind, str(ranks), str(out)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=200, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        return json.loads(out.read_text())
+
+
+class Clock(Callback):
+    """Seconds of a step after the warm-up, written by rank 0."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.started = out, 0.0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == WARM_UP:
+            self.started = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.is_global_zero:
+            self.out.write_text(json.dumps((time.perf_counter() - self.started) / STEPS))
+
+
+def worker(kind: str, ranks: int, out: Path) -> None:
+    """Trains on `ranks` processes, each with one thread, as `vqvae train` would."""
+    from experiments.benchmarks.priors import RandomCodes, new_prior
+    from experiments.benchmarks.training import experiment_of
+    from vqvae_lightning.training.train import build, build_trainer, quieten
+
+    quieten()
+    experiment = experiment_of(f"cifar10/{kind}.yaml", f"trainer.steps={WARM_UP + STEPS}", f"trainer.devices={ranks}")
+    data, module = build(experiment) if kind == "vqvae" else (RandomCodes(64, 64), new_prior(64))
+    trainer = build_trainer(experiment, ranks, run=None)
+    trainer.limit_val_batches = 0
+    trainer.callbacks = [Clock(out)]
+    trainer.fit(module, datamodule=data)
+
+
+if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(1)
+    worker(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,121 @@
+"""The Transformer over codes: training against a bare loop, sampling against no cache and against Hugging Face's."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from experiments.benchmarks.timing import Row, faster, interleave
+from experiments.benchmarks.training import STEPS, Turns, endless, experiment_of, fit
+from vqvae_lightning.config import PriorConfig
+from vqvae_lightning.data.loader import TrainLoader
+from vqvae_lightning.models.transformer import CodeTransformer, draw
+from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
+from vqvae_lightning.training.prior import CodePrior
+
+K, CLASSES = 512, 10
+SIZE = {"layers": 4, "width": 128, "heads": 4}
+
+
+class RandomCodes(pl.LightningDataModule):
+    """Codes without a tokenizer: what a prior costs does not depend on what they say."""
+
+    def __init__(self, batch_size: int, length: int, rows: int = 20_000) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.codes, self.labels = torch.randint(K, (rows, length), dtype=torch.int32), torch.randint(CLASSES, (rows,))
+
+    def train_dataloader(self) -> TrainLoader:
+        world = self.trainer.world_size if self.trainer else 1
+        rank = self.trainer.global_rank if self.trainer else 0
+        return TrainLoader(self.codes, self.labels, self.batch_size, 0, rank, world)
+
+
+def new_prior(length: int) -> CodePrior:
+    """The prior of the shipped CIFAR-10 experiment, for `length` codes."""
+    tokenizer = {"codebook_size": K, "grid": [1, length], "fingerprint": "none", "run": "none", "dims": 3072}
+    return CodePrior(PriorConfig(**SIZE, dropout=0.0), tokenizer, CLASSES)
+
+
+def prior_training() -> Iterator[Row]:
+    """Steps of 64 sequences of 64 codes."""
+    experiment = experiment_of("cifar10/prior.yaml")
+    module, bare = new_prior(64), new_prior(64)
+    turns = Turns({"bare loop": bare_loop(bare, RandomCodes(64, 64))}, rounds=16)
+    fit(experiment, module, RandomCodes(64, 64), turns)
+    yield faster(
+        turns.times, "prior training step, T=64, batch 64", "bare loop", 0.97, "a bare loop on the same module"
+    )
+
+
+def bare_loop(module: CodePrior, data: RandomCodes) -> Callable[[], None]:
+    """STEPS steps of the same recipe: no Lightning, no logging."""
+    net, scheduled = module.net.train(), configure_adamw(module.net, module.optimizer_config, 100000)
+    optimizer, schedule = scheduled["optimizer"], scheduled["lr_scheduler"]["scheduler"]
+    batches = endless(data)
+
+    def run() -> None:
+        for _ in range(STEPS):
+            batch = next(batches)
+            loss = net.nll(batch.x.long(), batch.labels).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            clip_gradients(net, module.optimizer_config.clip)
+            optimizer.step()
+            schedule.step()
+
+    return run
+
+
+def sampling() -> Iterator[Row]:
+    """Sequences drawn whole: 4 layers of 128, K = 512."""
+    for length, batch in ((49, 1), (49, 64), (49, 512), (64, 1), (64, 64), (64, 512), (1024, 8)):
+        prior = CodeTransformer(K, length, CLASSES, PriorConfig(**SIZE)).eval()
+        labels = torch.arange(batch) % CLASSES
+        peer = hugging_face(length)
+        variants: dict[str, Callable[[], Any]] = {
+            "ours": lambda prior=prior, labels=labels: prior.generate(len(labels), labels),
+            "GPT-2": lambda peer=peer, labels=labels: peer(labels),
+        }
+        if length == 64:
+            variants["no cache"] = lambda prior=prior, labels=labels: without_cache(prior, labels)
+        times = interleave(variants, rounds=9, seconds=12)
+        work = f"prior sampling, T={length}, batch {batch}"
+        rate = {"images/s": batch / sorted(times["ours"])[len(times["ours"]) // 2]}
+        row = faster(times, work, "GPT-2", 3, "GPT-2 of the same size, Hugging Face's generate with its cache")
+        row.detail.update(rate)
+        yield row
+        if "no cache" in variants:
+            yield faster(times, work, "no cache", 5, "the same Transformer without a cache")
+
+
+def hugging_face(length: int) -> Callable[[Tensor], Tensor]:
+    """`generate` of a GPT-2 as large as the prior, whose first token is the label."""
+    config = GPT2Config(
+        vocab_size=K + CLASSES, n_positions=length + 1, n_embd=SIZE["width"], n_layer=SIZE["layers"],
+        n_head=SIZE["heads"], bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    model = GPT2LMHeadModel(config).eval()
+
+    @torch.inference_mode()
+    def generate(labels: Tensor) -> Tensor:
+        start = K + labels[:, None]
+        return model.generate(
+            start, attention_mask=torch.ones_like(start), do_sample=True, top_k=0, max_new_tokens=length,
+            min_new_tokens=length, use_cache=True, pad_token_id=0,
+        )  # fmt: skip
+
+    return generate
+
+
+@torch.inference_mode()
+def without_cache(prior: CodeTransformer, labels: Tensor) -> Tensor:
+    """Sampling as nanoGPT does: everything before is computed again at each position."""
+    codes = torch.zeros(len(labels), 1, dtype=torch.int64)  # the last column is a place, and is not read
+    for _ in range(prior.length):
+        codes[:, -1] = draw(prior.logits(codes, labels)[:, -1], 1.0, None, None, None)
+        codes = torch.cat([codes, codes.new_zeros(len(labels), 1)], dim=1)
+    return codes[:, :-1]

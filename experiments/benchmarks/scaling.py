@@ -1,0 +1,52 @@
+"""How each cost grows with batch, K, N, T and ranks: seconds of the product alone, for the figure."""
+
+from collections.abc import Iterator
+
+import torch
+
+from experiments.benchmarks.quantizers import features
+from experiments.benchmarks.timing import Row, interleave, spread
+from vqvae_lightning.config import NetworkConfig, PriorConfig, VQVAEConfig
+from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.quantizers import EMAVectorQuantizer
+from vqvae_lightning.models.transformer import CodeTransformer
+
+
+def scaling() -> Iterator[Row]:
+    """Curves: rows of the same `work`, their x-value after `against`."""
+    for k in (128, 512, 2048, 8192):
+        yield _row("quantizer, N=8192", "K", k, _quantizer(8192, k))
+    for n in (1024, 4096, 16384):
+        yield _row("quantizer, K=512", "N", n, _quantizer(n, 512))
+    for batch in (16, 32, 64, 128):
+        yield _row("VQ-VAE step", "batch", batch, _step(batch))
+    for length in (16, 64, 256, 1024):
+        prior = CodeTransformer(512, length, 0, PriorConfig(dropout=0.0)).eval()
+        yield _row("sampling, batch 8", "T", length, lambda prior=prior: prior.generate(8))
+
+
+def _row(work: str, name: str, value: int, run: object) -> Row:
+    times = interleave({"ours": run}, rounds=5, seconds=8)["ours"]  # type: ignore[dict-item]
+    return spread(times, work, name, unit="s", detail={"x": value})
+
+
+def _quantizer(n: int, k: int) -> object:
+    h, module = features(n, 64), EMAVectorQuantizer(k, 64, 0.25, 0.99, 0.1)
+
+    def run() -> None:
+        module(h)
+        module.update()
+
+    return run
+
+
+def _step(batch: int) -> object:
+    net = Autoencoder((3, 32, 32), VQVAEConfig(network=NetworkConfig()))
+    x = torch.rand(batch, 3, 32, 32) * 2 - 1
+
+    def run() -> None:
+        net(x).loss.backward()
+        net.bottleneck.update()
+        net.zero_grad()
+
+    return run

@@ -1,0 +1,182 @@
+"""Training through the product's own Trainer, with all it logs, against loops on the same modules."""
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from experiments.benchmarks.timing import LEAST_ROUNDS, Row, Times, cost, faster, interleave, spread
+from vqvae_lightning.config import Experiment, load_experiment
+from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.models.tokenizer import Tokenizer
+from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
+from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.train import build, build_trainer, quieten
+
+STEPS = 10  # of a turn; metrics are logged once in it
+ROUNDS = 12
+FLOP_PER_IMAGE = 260e6  # of a training step of the Sonnet network
+SIDE = 2048  # of the matrices whose product gives the machine's rate
+
+
+class Finished(Exception):
+    """Every round is done."""
+
+
+class Turns(Callback):
+    """Stops the clock after every STEPS steps of a Trainer and gives the other variants their turns."""
+
+    def __init__(
+        self, others: Mapping[str, Callable[[], Any]], rounds: int = ROUNDS, steps: int = STEPS, seconds: float = 150
+    ) -> None:
+        self.others, self.rounds, self.steps = others, rounds, steps
+        self.end = time.perf_counter() + seconds  # on a busy machine fewer rounds, but LEAST_ROUNDS
+        self.times: Times = {name: [] for name in ("ours", *others)}
+        self.seen = -steps  # the first turn warms up
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.seen += 1
+        if self.seen % self.steps:
+            return
+        now = time.perf_counter()
+        if self.seen:
+            self.times["ours"].append((now - self.started) / self.steps)
+        for name, run in self.others.items():
+            started = time.perf_counter()
+            run()
+            if self.seen:
+                self.times[name].append((time.perf_counter() - started) / self.steps)
+        done = self.seen // self.steps
+        if done == self.rounds or (done >= LEAST_ROUNDS and time.perf_counter() > self.end):
+            raise Finished
+        self.started = time.perf_counter()
+
+
+def fit(experiment: Experiment, module: pl.LightningModule, data: pl.LightningDataModule, turns: Callback) -> None:
+    """`trainer.fit` with everything that `vqvae train` gives it, until the turns are over."""
+    quieten()
+    trainer = build_trainer(experiment, devices=1, run=Run.create(experiment))
+    trainer.callbacks.append(turns)
+    with contextlib.suppress(Finished):
+        trainer.fit(module, datamodule=data)
+
+
+def experiment_of(file: str, *words: str) -> Experiment:
+    """A shipped experiment, in a folder of its own, that logs once a turn."""
+    runs = tempfile.mkdtemp(prefix="bench-")
+    return load_experiment(
+        Path(__file__).parents[1] / file, [f"runs={runs}", f"trainer.log_every={STEPS}", "trainer.steps=100000",
+                                           "trainer.validate_every=100000", *words]
+    )  # fmt: skip
+
+
+def training() -> Iterator[Row]:
+    """A training step of a VQ-VAE with the Sonnet network on CIFAR-10, batch 128."""
+    from experiments.benchmarks.peers import BATCH, pythae_epoch, usual_loop
+
+    experiment = experiment_of("cifar10/vqvae.yaml", f"data.batch_size={BATCH}")
+    data, module = build(experiment)
+    bare_data, bare = build(experiment)
+    data.setup()
+    bare_data.setup()
+    matrix = torch.randn(SIDE, SIDE)
+    product = torch.empty(SIDE, SIDE)
+    turns = Turns(
+        {
+            "bare loop": bare_loop(bare, bare_data),
+            "pythae": pythae_epoch(module.net, *data.splits["train"], STEPS),
+            "usual loop": usual_loop(module.net, *data.splits["train"], STEPS),
+            "GEMM": lambda: [torch.mm(matrix, matrix, out=product) for _ in range(STEPS)],
+        }
+    )
+    fit(experiment, module, data, turns)
+    work = "VQ-VAE training step, CIFAR-10, batch 128"
+    yield faster(turns.times, work, "bare loop", 0.97, "a bare loop on the same modules, channels_last")
+    yield faster(turns.times, work, "pythae", 1.3, "pythae's trainer on the same network")
+    yield faster(turns.times, work, "usual loop", 1.3, "NCHW loop, one-hot EMA, Dataset of single images")
+    rates = [
+        BATCH * FLOP_PER_IMAGE / ours / (2 * SIDE**3 / gemm)
+        for ours, gemm in zip(turns.times["ours"], turns.times["GEMM"], strict=True)
+    ]
+    seconds = sorted(turns.times["ours"])[len(rates) // 2]
+    yield spread(
+        rates, work, f"the rate of a float32 GEMM of {SIDE}³, at 260 MFLOP an image", at_least=0.65,
+        detail={"images/s": BATCH / seconds},
+    )  # fmt: skip
+
+
+def bare_loop(module: pl.LightningModule, data: ImageDataModule) -> Callable[[], None]:
+    """STEPS steps of the same recipe on a module's network: no Lightning, no logging."""
+    net, scheduled = module.net.train(), configure_adamw(module.net, module.optimizer_config, 100000)
+    optimizer, schedule = scheduled["optimizer"], scheduled["lr_scheduler"]["scheduler"]
+    batches = endless(data)
+
+    def run() -> None:
+        for _ in range(STEPS):
+            loss = net(data.scale(next(batches), augment=True).x).loss
+            optimizer.zero_grad()
+            loss.backward()
+            clip_gradients(net, module.optimizer_config.clip)
+            net.bottleneck.update()
+            optimizer.step()
+            schedule.step()
+
+    return run
+
+
+def endless(data: pl.LightningDataModule) -> Iterator[Any]:
+    """Training batches without end."""
+    loader = data.train_dataloader()
+    for epoch in range(10**9):
+        loader.sampler.set_epoch(epoch)
+        yield from loader
+
+
+def validation() -> Iterator[Row]:
+    """Validation of 2,000 CIFAR-10 images with all metrics, through Lightning."""
+    data, module = build(experiment_of("cifar10/vqvae.yaml"))
+    data.setup()
+    quieten()
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, limit_val_batches=4,
+        enable_model_summary=False,
+    )  # fmt: skip
+    images = [batch.x for batch, _ in zip(data.batches("val", torch.device("cpu")), range(4), strict=False)]
+    module.net.bottleneck.initialized.fill_(True)
+
+    @torch.inference_mode()
+    def forward() -> None:
+        module.eval()
+        for x in images:
+            module.net(x)
+
+    ours = lambda: trainer.validate(module, datamodule=data, verbose=False)  # noqa: E731
+    times = interleave({"ours": ours, "forward": forward}, rounds=11)
+    yield cost(times, "validation with all its metrics, CIFAR-10", "forward", 1.15, "its forward passes alone")
+
+
+def extraction() -> Iterator[Row]:
+    """Codes of 2,000 CIFAR-10 images, from the bytes in memory to the codes in memory."""
+    data, module = build(experiment_of("cifar10/vqvae.yaml"))
+    data.setup()
+    tokenizer, cpu = Tokenizer(module.net), torch.device("cpu")
+    images = [batch.x for batch, _ in zip(data.batches("val", cpu), range(4), strict=False)]
+
+    def ours() -> list[Tensor]:
+        batches = zip(data.batches("val", cpu), range(4), strict=False)
+        return [tokenizer.encode(batch.x).cpu().int() for batch, _ in batches]
+
+    @torch.inference_mode()
+    def forward() -> None:
+        for x in images:
+            module.net.encoder(x.contiguous(memory_format=torch.channels_last))
+
+    times = interleave({"ours": ours, "encoder": forward}, rounds=15)
+    yield cost(times, "code extraction, CIFAR-10", "encoder", 1.1, "the encoder's forward alone")
