@@ -271,6 +271,7 @@ class TestLearning:
         """k-means of as many rows as there are codes."""
         net = build(kind, (3, 8, 8), latent="vector", codebook_size=8)
         net(colours)
+        net.bottleneck.update()
         assert len(net.eval()(colours).latent.codes.unique()) == 8
 
     def test_vq_learns_a_code_for_every_image(self, build, colours):

@@ -1,4 +1,4 @@
-"""Sums and gathers over the ranks of a process group; the identity where there is none.
+"""Sums over the ranks of a process group; the identity where there is none.
 
 Whether there is a group is asked at every call, never in a constructor: modules are built before the group exists.
 """
@@ -25,16 +25,6 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     if rank_and_world()[1] > 1:
         dist.all_reduce(x)
     return x
-
-
-def all_gather_rows(x: Tensor) -> Tensor:
-    """Rows (n, D) of every rank in rank order, (world * n, D); every rank must bring the same n."""
-    _, world = rank_and_world()
-    if world == 1:
-        return x
-    parts = [torch.empty_like(x) for _ in range(world)]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
 
 
 def randn_rows(x: Tensor) -> Tensor:

@@ -99,7 +99,9 @@ class AutoencoderModule(pl.LightningModule):
         return objective.loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        seed = self.under_way.seed
         clip_step(self, self.net, self.optimizer_config, self.under_way)  # before the codebook learns from the step
+        seed_torch(seed)  # of what starts and restarts codes
         self.net.bottleneck.update()
         if logs_now(self):
             diagnostics = self.net.bottleneck.diagnostics()

@@ -86,6 +86,11 @@ class StepUnderWay:
     def remember(self, batch: Batch, loss: Tensor) -> None:
         self.passes.append((batch, loss.detach()))
 
+    @property
+    def seed(self) -> int:
+        """That of the first pass, which does not depend on how many there are."""
+        return self.passes[0][0].seed
+
     def forget(self) -> None:
         self.passes.clear()
 

@@ -68,7 +68,9 @@ class TestResidual:
 
     def test_more_levels_are_nearer(self, h):
         module = ResidualQuantizer([EMAVectorQuantizer(K, D, 0.25, 0.9, 0.0).double() for _ in range(4)])
-        module.train()(h)  # k-means of every level
+        for _ in module.parts:  # each starts at what those before it leave over
+            module.train()(h)
+            module.update()
         z_e, codes = h.movedim(1, -1), module.eval()(h).codes
         levels = torch.stack([part.embed(codes[..., m]) for m, part in enumerate(module.parts)]).cumsum(0)
         errors = (levels - z_e).square().mean((1, 2, 3, 4))

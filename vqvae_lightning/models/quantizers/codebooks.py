@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae_lightning.config import VQVAEConfig
-from vqvae_lightning.models.distributed import all_gather_rows, rank_and_world
+from vqvae_lightning.models.distributed import rank_and_world
 from vqvae_lightning.models.quantizers.estimators import ESTIMATORS, Estimator, straight_through
 from vqvae_lightning.models.quantizers.quantizer import Quantized, Quantizer
 
@@ -77,7 +77,8 @@ class CodebookQuantizer(Quantizer):
           └────────────────────── estimator: dz/dz_e ──────────────────────┘
     ```
 
-    The codebook starts as the k-means centres of the first training batch. A running `usage` of every code (1 = its
+    The codebook is random in the first optimizer step, whose outputs it then starts from: their k-means centres, over
+    all ranks and accumulated passes. A running `usage` of every code (1 = its
     uniform share 1/K; an average with factor `decay` per step) tells which are dead: a code whose usage falls below
     `restart_below` moves onto an encoder output of the current batch, drawn at random over all ranks. `age` counts the
     optimizer steps since a code was last used, or moved.
@@ -103,7 +104,7 @@ class CodebookQuantizer(Quantizer):
         self.register_buffer("usage", torch.ones(codebook_size))
         self.register_buffer("age", torch.zeros(codebook_size, dtype=torch.int64))
         self.register_buffer("initialized", torch.tensor(False))
-        self._ready = False  # `initialized` once it is known to be true: saves a device sync at every step
+        self._started = False  # `initialized` once it is known to be true: saves a device sync at every step
         self._seen: list[tuple[Tensor, Tensor]] = []  # (rows M,D; codes M) since the last update
 
     @classmethod
@@ -134,8 +135,6 @@ class CodebookQuantizer(Quantizer):
     def quantize(self, z_e: Tensor) -> Quantized:
         z_e = self.features(z_e)
         rows = z_e.detach().reshape(-1, z_e.shape[-1])  # M,D
-        if self.training:
-            self._initialize(rows)
         vectors = self.vectors()
         codes = nearest_code(rows, vectors.detach())
         z_q = F.embedding(codes, vectors).view_as(z_e)  # N,h,w,D
@@ -149,9 +148,16 @@ class CodebookQuantizer(Quantizer):
     def embed(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self.vectors())
 
+    @property
+    def started(self) -> bool:
+        self._started = self._started or bool(self.initialized)
+        return self._started
+
     def statistics(self) -> list[Tensor]:
         if not self._seen:
             return []
+        if not self.started:
+            return [self._all_rows()]
         k, d = self.codebook.shape
         dtype = self.codebook.dtype
         counts, sums = torch.zeros(k, dtype=dtype), torch.zeros(k, d, dtype=dtype)
@@ -166,6 +172,10 @@ class CodebookQuantizer(Quantizer):
     def absorb(self, summed: Iterator[Tensor]) -> None:
         k, d = self.codebook.shape
         packed = next(summed)
+        if not self.started:
+            self.replace(torch.ones_like(self.usage, dtype=torch.bool), kmeans(packed.view(-1, d), k))
+            self.initialized.fill_(True)
+            return
         counts, sums = packed[:k], packed[k : k + k * d].view(k, d)
         share = counts * (k / counts.sum())  # 1 = the uniform share
         self.usage.lerp_(share.to(self.usage.dtype), 1 - self.decay)
@@ -196,13 +206,14 @@ class CodebookQuantizer(Quantizer):
             chosen = torch.where((part == i * world + rank)[:, None], rows[row], chosen)
         return chosen
 
-    @torch.no_grad()
-    def _initialize(self, rows: Tensor) -> None:
-        if not self._ready and not bool(self.initialized):
-            centres = kmeans(all_gather_rows(rows), self.codebook_size)
-            self.replace(torch.ones_like(self.usage, dtype=torch.bool), centres)
-            self.initialized.fill_(True)
-        self._ready = True
+    def _all_rows(self) -> Tensor:
+        """All rows of the global batch in the order of `_candidates`, flat: this rank's, and zero elsewhere."""
+        rank, world = rank_and_world()
+        own = torch.stack([rows for rows, _ in self._seen])  # P,m,D
+        self._seen.clear()
+        rows = own.new_zeros(len(own), world, *own.shape[1:])
+        rows[:, rank] = own
+        return rows.flatten()
 
 
 class VectorQuantizer(CodebookQuantizer):

@@ -66,6 +66,22 @@ class ResidualQuantizer(ComposedQuantizer):
         penalty = torch.stack([level.penalty for level in found]).sum()
         return Quantized(self.estimate(z_e, self.embed(codes)), codes, penalty, terms)
 
+    def statistics(self) -> list[Tensor]:
+        """Of the levels up to the first that has yet to start: what that leaves over says nothing to those after it."""
+        own, starting = [], False
+        for part in self.parts:
+            found = part.statistics()
+            own += [] if starting else found
+            starting = starting or not part.started
+        return own
+
+    def absorb(self, summed: Iterator[Tensor]) -> None:
+        for part in self.parts:
+            starting = not part.started
+            part.absorb(summed)
+            if starting:
+                break
+
     def embed(self, codes: Tensor) -> Tensor:
         return torch.stack([part.embed(share) for part, share in self.parted(codes)]).sum(0)
 

@@ -58,6 +58,11 @@ class Quantizer(Bottleneck):
     def embed(self, codes: Tensor) -> Tensor:
         """The vectors (N, h, w, D) of codes (N, h, w) or (N, h, w, M), each in 0 … K−1."""
 
+    @property
+    def started(self) -> bool:
+        """Whether its codes are those that it begins to learn from."""
+        return True
+
     def statistics(self) -> list[Tensor]:
         """Flat tensors to be summed over ranks, of the passes since this was last asked; [] if there were none."""
         return []
