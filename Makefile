@@ -3,6 +3,7 @@ DATASET ?= mnist
 DEVICES ?=
 SEED ?=
 SEEDS ?= 3
+STUDY ?= quantizers
 RUN ?=
 FILE ?=
 ARGS ?=
@@ -17,7 +18,7 @@ DRAW = $(if $(SEED),seed=$(SEED)) $(ARGS)
 TRAIN = $(VQVAE) train experiments/$(DATASET)/$(1).yaml $(HERE)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-fid doctor data train train-ae train-vae train-vqvae train-prior sample evaluate compare study sweep \
+.PHONY: help setup setup-fid doctor data train train-ae train-vae train-vqvae train-prior sample evaluate compare study ablate sweep \
         classifier fid-calibrate wandb-dashboard bench bench-gpu check lint test test-dist test-faults \
         test-slow clean
 
@@ -89,6 +90,9 @@ study: $(VENV)/.run  ## AE, VAE, VQ-VAE and prior on DATASET with SEEDS seeds: t
 
 sweep: $(VENV)/.run  ## the grid of a W&B sweep FILE, run here without a server
 	@$(VQVAE) sweep $(or $(FILE),experiments/sweeps/mnist_codebook.yaml) $(ARGS)
+
+ablate: $(VENV)/.run  ## STUDY=quantizers|priors|codebook-size|beta with SEEDS seeds: variants at equal budget, mean and spread
+	@$(VQVAE) ablate experiments/ablations/$(STUDY).yaml seeds=$(SEEDS) $(ARGS)
 
 classifier: $(VENV)/.run  ## train the classifier of DATASET, whose features judge samples (fid_network=classifier)
 	@$(VQVAE) classifier dataset=$(DATASET) $(DRAW)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vqvae_lightning import cli
+from vqvae_lightning.config import last_words
 from vqvae_lightning.data import sources
 from vqvae_lightning.models.priors import PRIORS
 from vqvae_lightning.training.loading import load_run
@@ -44,9 +45,7 @@ def workplace(tmp_path_factory):
 def train_words(root: Path, kind: str, *more: str) -> list[str]:
     file = Path(__file__).parents[1] / "experiments" / "mnist" / f"{kind}.yaml"
     places = [f"data.root={root / 'data'}", f"runs={root / 'runs'}"]
-    given = {word.partition("=")[0] for word in more}
-    small = [word for word in [*SMALL, *SMALL_KIND[kind]] if word.partition("=")[0] not in given]
-    return ["train", str(file), *small, *places, *more]
+    return ["train", str(file), *last_words(SMALL, SMALL_KIND[kind], places, more)]
 
 
 def run_of(root: Path, kind: str) -> Run:
@@ -165,7 +164,7 @@ def test_a_prior_knows_its_tokenizer_and_refuses_another(workplace):
 def test_every_architecture_of_a_prior_trains_draws_and_completes(workplace, architecture, tmp_path):
     words = [f"model.architecture={architecture}", "model.layers=1", "model.width=16", "model.heads=4"]
     name = f"name=prior-{architecture}"
-    cli.main(["train", *train_words(workplace, "prior")[1:], *words, "model.label_dropout=0.2", name])
+    cli.main(train_words(workplace, "prior", *words, "model.label_dropout=0.2", name))
     run = run_of(workplace, f"prior-{architecture}")
     assert type(load_run(run).net) is PRIORS[architecture]
     assert cli.evaluate([str(run.path)])["test/rate"] == pytest.approx(run.info["test"]["test/rate"], rel=1e-6)

@@ -8,7 +8,7 @@ from typing import Any
 import fake_data
 import torch
 
-from vqvae_lightning.config import load_experiment
+from vqvae_lightning.config import last_words, load_experiment
 from vqvae_lightning.data import sources
 from vqvae_lightning.storage import write_checkpoint
 from vqvae_lightning.training.runs import Run
@@ -37,10 +37,11 @@ def workplace(root: Path) -> Iterator[None]:
 def make_run(root: Path, kind: str, change: Callable[[Any, Path], None], *more: str) -> Run:
     """A run root/runs/kind whose module `change`(module, root) has had its hands on; `more` are settings."""
     settings = [f"data.root={root / 'data'}", f"runs={root / 'runs'}", "data.batch_size=20", "data.eval_batch_size=30",
-                "data.validation_size=40", *SMALL_KIND[kind], f"name={kind}", *more]  # fmt: skip
+                "data.validation_size=40", *SMALL_KIND[kind], f"name={kind}"]  # fmt: skip
     if kind == "prior":
         settings.append(f"model.tokenizer={root / 'runs' / 'vqvae'}")
-    experiment = load_experiment(Path(__file__).parents[1] / "experiments" / "mnist" / f"{kind}.yaml", settings)
+    file = Path(__file__).parents[1] / "experiments" / "mnist" / f"{kind}.yaml"
+    experiment = load_experiment(file, last_words(settings, more))
     module: Any = build(experiment)[1]
     change(module, root)
     run = Run.create(experiment)

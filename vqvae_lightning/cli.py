@@ -227,6 +227,26 @@ def sweep(words: Sequence[str]) -> Any:
     return _show(runs, runs[0].path.parent / "compare.html")
 
 
+def ablate(words: Sequence[str]) -> Any:
+    """`vqvae ablate FILE seeds=3`; returns the spreads of the variants' test metrics."""
+    from vqvae_lightning.config import AblateOptions, ConfigError, options
+
+    files, settings = split_words(words)
+    if len(files) != 1:
+        raise ConfigError(f"ablate: got {len(files)} files, wanted one such as experiments/ablations/quantizers.yaml")
+    own = [w for w in settings if w.partition("=")[0] in AblateOptions.__dataclass_fields__]
+    chosen = options(AblateOptions, own)
+    from vqvae_lightning.comparison.ablate import ablate as run_ablation
+    from vqvae_lightning.comparison.study import print_spreads, variant_spreads
+
+    found = run_ablation(Path(files[0]), chosen, [w for w in settings if w not in own])
+    runs = [run for of_variant in found.variants.values() for run in of_variant]
+    _show(runs, runs[0].path.parent / "compare.html")
+    summary = variant_spreads(found.variants, found.ablation.metrics)
+    print_spreads(summary, ("variant",))
+    return summary
+
+
 def _show(runs: Any, page: Path) -> Any:
     """The comparison of runs: printed, and as a page."""
     from vqvae_lightning.comparison.compare import compare as compare_runs
@@ -273,6 +293,10 @@ VERBS = {
     "sweep": Verb(
         sweep, "the grid of a W&B sweep file, run here without a server", "FILE|key=value",
         "a sweep file, then settings of the runs",
+    ),
+    "ablate": Verb(
+        ablate, "variants of one experiment with several seeds: train, evaluate, compare, mean and spread",
+        "FILE|key=value", "an ablation file, seeds=3, then settings of the runs",
     ),
     "classifier": Verb(
         classifier, "train the classifier whose features and labels judge samples of a dataset", "key=value",

@@ -51,18 +51,21 @@ def test_every_kind_and_seed_once_then_nothing_more(workplace):
     assert [word for call in calls for word in call if word.startswith("name=")] == trained
 
 
-def test_a_stopped_run_is_resumed_and_one_without_a_checkpoint_starts_over(workplace):
+def test_a_stopped_run_goes_on_and_one_without_a_checkpoint_starts_over(workplace):
     options, settings, calls = workplace
     options.seeds = 1
     ae, vae, *_ = study.study(options, settings)
     ae.write(status="failed")
     vae.write(status="failed")
     vae.last.unlink()
+    vae.best.unlink()
+    before = ae.last.stat().st_mtime_ns
     calls.clear()
     study.study(options, settings)
-    assert any(word == f"resume={ae.path}" for word in calls[0])
-    assert not any(word.startswith("resume=") for word in calls[1])
-    assert len(list(vae.path.parent.glob("vae-s0.stopped-*"))) == 1
+    assert [words[0] for words in calls] == ["train", "evaluate"] * 2
+    assert ae.last.stat().st_mtime_ns == before  # it had all its steps
+    assert vae.last.is_file()
+    assert {run.info["status"] for run in (ae, vae)} == {"finished"}
 
 
 def test_a_setting_that_does_not_fit_is_refused_before_anything_runs(workplace):

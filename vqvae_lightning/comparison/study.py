@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from rich.table import Table
 from vqvae_lightning.comparison.columns import GENERATION, MISSING
 from vqvae_lightning.comparison.compare import KINDS
 from vqvae_lightning.comparison.many import evaluate_once, train_once
-from vqvae_lightning.config import EvaluateOptions, StudyOptions, load_experiment
+from vqvae_lightning.config import EvaluateOptions, StudyOptions, last_words, load_experiment
 from vqvae_lightning.config import options as check_options
 from vqvae_lightning.training.runs import Run
 
@@ -41,7 +41,7 @@ def study(options: StudyOptions, settings: Sequence[str]) -> list[Run]:
     """
     plan = [(seed, kind) for seed in range(options.seeds) for kind in KINDS]
     root = Path(options.runs or f"runs/study-{options.dataset}")
-    measured = ["representation=true", *(word for word in settings if _key(word) in EVALUATION)]
+    measured = last_words(["representation=true"], [word for word in settings if _key(word) in EVALUATION])
     settings = [word for word in settings if _key(word) not in EVALUATION]
     check_options(EvaluateOptions, measured)
     for kind in KINDS:
@@ -69,7 +69,7 @@ def _file(options: StudyOptions, kind: str) -> Path:
 def _settings(root: Path, kind: str, seed: int, settings: Sequence[str]) -> list[str]:
     """Settings of one run; the study's own come last, so that none makes it another study's."""
     tokenizer = [f"model.tokenizer={root / _name('vqvae', seed)}"] if kind == "prior" else []
-    return [*settings, f"seed={seed}", f"tracking.group={root.name}", *tokenizer]
+    return last_words(settings, [f"seed={seed}", f"tracking.group={root.name}", *tokenizer])
 
 
 def _key(word: str) -> str:
@@ -86,6 +86,19 @@ def spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spread]]:
     for run in runs:
         for key, value in run.info["test"].items():
             _cell(values, (key.removeprefix("test/"),), run.info["kind"]).append(value)
+    return _summed_up(values)
+
+
+def variant_spreads(
+    variants: Mapping[str, Iterable[Run]], metrics: Sequence[str]
+) -> dict[tuple[str, ...], dict[str, Spread]]:
+    """Mean and spread over the runs of each variant of some test metrics: (variant,) → metric → Spread."""
+    values: Cells = {}
+    for variant, runs in variants.items():
+        for run in runs:
+            for metric in metrics:
+                if f"test/{metric}" in run.info["test"]:
+                    _cell(values, (variant,), metric).append(run.info["test"][f"test/{metric}"])
     return _summed_up(values)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vqvae_lightning.comparison.many import train_once
-from vqvae_lightning.config import ConfigError, SweepOptions, load_experiment
+from vqvae_lightning.config import ConfigError, SweepOptions, last_words, load_experiment
 from vqvae_lightning.training.runs import Run
 
 
@@ -23,7 +23,7 @@ def sweep(file: Path, options: SweepOptions, settings: Sequence[str]) -> list[Ru
     root = Path(options.runs or f"runs/sweep-{file.stem}")
     plan = []
     for words in combinations:
-        every = [*settings, *words, f"tracking.group={root.name}"]
+        every = last_words(settings, words, [f"tracking.group={root.name}"])
         load_experiment(experiment, every)
         plan.append((run_name(words), every))
     runs = []

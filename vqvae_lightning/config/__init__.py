@@ -1,8 +1,10 @@
 """Settings: the typed schema (`schema`) and how a YAML file and a command line become one (`load`)."""
 
-from vqvae_lightning.config.load import describe, experiment_from, load_experiment, model_config, options
+from vqvae_lightning.config.load import describe, experiment_from, last_words, load_experiment, model_config, options
 from vqvae_lightning.config.schema import (
     MODEL_CONFIGS,
+    AblateOptions,
+    Ablation,
     AEConfig,
     AutoencoderConfig,
     ClassifierOptions,
@@ -30,6 +32,8 @@ from vqvae_lightning.config.schema import (
 __all__ = [
     "MODEL_CONFIGS",
     "AEConfig",
+    "AblateOptions",
+    "Ablation",
     "AutoencoderConfig",
     "ClassifierOptions",
     "CompareOptions",
@@ -52,6 +56,7 @@ __all__ = [
     "VQVAEConfig",
     "describe",
     "experiment_from",
+    "last_words",
     "load_experiment",
     "model_config",
     "options",

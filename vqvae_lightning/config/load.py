@@ -59,16 +59,22 @@ def model_config(cls: type, values: Any) -> Any:
     return config
 
 
-def options(cls: type[Options], settings: Sequence[str]) -> Options:
-    """The dataclass `cls` with `key=value` settings on top. Raises ConfigError as `load_experiment` does."""
+def options(cls: type[Options], settings: Sequence[str], file: str | Path | None = None) -> Options:
+    """The dataclass `cls` with a YAML file and `key=value` settings on top. Raises ConfigError as `load_experiment`."""
     from omegaconf import OmegaConf
 
     with _one_line():
-        given = OmegaConf.from_dotlist(_checked_overrides(settings))
+        loaded = OmegaConf.create(_read_yaml(file) if file else {})
+        given = OmegaConf.merge(loaded, OmegaConf.from_dotlist(_checked_overrides(settings)))
         _check_keys(OmegaConf.to_container(given), cls(), "")
         chosen = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), given))
     _check_ranges(chosen, "")
     return cast(Options, chosen)
+
+
+def last_words(*settings: Sequence[str]) -> list[str]:
+    """`key=value` words of several lists, where a later list has the last word on a key."""
+    return list({word.partition("=")[0]: word for words in settings for word in words}.values())
 
 
 def describe(experiment: Experiment) -> str:

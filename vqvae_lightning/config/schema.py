@@ -331,6 +331,29 @@ class StudyOptions:
 
 
 @dataclass
+class Ablation:
+    """What an ablation file holds: one experiment, and what is changed in it."""
+
+    experiment: str = setting("experiments/mnist/vqvae.yaml", "experiment file of all variants")
+    tokenizer: str | None = setting(None, "experiment file of the VQ-VAE whose codes the variants, priors, learn from")
+    settings: list[str] = field(default_factory=list, metadata={"meaning": "key=value of all variants"})
+    variants: dict[str, list[str]] = field(default_factory=dict, metadata={"meaning": "name → key=value of that one"})
+    evaluation: list[str] = field(default_factory=list, metadata={"meaning": "key=value of `evaluate`"})
+    metrics: list[str] = field(
+        default_factory=lambda: ["psnr", "ssim", "perplexity", "codes_used"],
+        metadata={"meaning": "test metrics to show"},
+    )
+
+
+@dataclass
+class AblateOptions:
+    """Settings of `vqvae ablate`; all others go to its runs."""
+
+    seeds: int = setting(3, "seeds, from 0", at_least=1)
+    runs: str | None = setting(None, "folder of the ablation's runs; empty: runs/ablation-<file>")
+
+
+@dataclass
 class SweepOptions:
     """Settings of `vqvae sweep`; all others go to its runs."""
 

@@ -1,0 +1,106 @@
+"""An ablation trains each variant with each seed once, on one tokenizer a seed, and sums up what was asked for."""
+
+from pathlib import Path
+
+import fake_data
+import pytest
+
+from vqvae_lightning import cli
+from vqvae_lightning.comparison import many
+from vqvae_lightning.comparison.ablate import ablate, read_ablation
+from vqvae_lightning.config import AblateOptions, ConfigError, last_words, load_experiment
+from vqvae_lightning.data import sources
+from vqvae_lightning.models.quantizers import build_quantizer
+
+ABLATIONS = sorted((Path(__file__).parents[2] / "experiments" / "ablations").glob("*.yaml"))
+SETTINGS = ["trainer.accelerator=cpu", "trainer.steps=2", "trainer.validate_every=1", "data.batch_size=20",
+            "data.validation_size=40"]  # fmt: skip
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """Generated images, tiny experiment files, and runs in this process in place of one of their own."""
+    monkeypatch.setitem(sources.DATASETS, "mnist", sources.DATASETS["mnist"])  # put back afterwards
+    fake_data.install(tmp_path / "data")
+    network = "  network: {hidden: 8, residual_hidden: 4, residual_blocks: 1}\n"
+    (tmp_path / "vqvae.yaml").write_text(f"kind: vqvae\nmodel:\n  codebook_size: 16\n  latent_dim: 8\n{network}")
+    (tmp_path / "prior.yaml").write_text("kind: prior\nmodel: {layers: 1, width: 16, heads: 2}\n")
+    calls = []
+
+    def in_this_process(words, log):
+        calls.append(words)
+        cli.main(words)
+        return 0
+
+    monkeypatch.setattr(many, "launch", in_this_process)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path, [*SETTINGS, f"data.root={tmp_path / 'data'}"], calls
+
+
+def write(root, text):
+    (root / "study.yaml").write_text(text)
+    return root / "study.yaml"
+
+
+def test_each_variant_and_seed_once_and_a_table_of_what_was_asked(workplace, capsys):
+    root, settings, calls = workplace
+    file = write(
+        root, "experiment: vqvae.yaml\nvariants: {plain: [], small: [model.codebook_size=4]}\nmetrics: [psnr]\n"
+    )
+    cli.main(["ablate", str(file), "seeds=2", *settings])
+    trained = [word for call in calls for word in call if word.startswith("name=")]
+    assert trained == ["name=plain-s0", "name=small-s0", "name=plain-s1", "name=small-s1"]
+    shown = capsys.readouterr().out.splitlines()[-2:]
+    assert [line.split()[0] for line in shown] == ["plain", "small"]
+    assert all("±" in line for line in shown)
+    calls.clear()
+    found = ablate(file, AblateOptions(seeds=2), settings)
+    assert calls == []
+    assert [run.info["seed"] for run in found.variants["small"]] == [0, 1]
+    assert found.variants["small"][0].experiment().model.codebook_size == 4
+
+
+def test_priors_share_a_tokenizer_of_their_seed(workplace):
+    root, settings, _ = workplace
+    text = "experiment: prior.yaml\ntokenizer: vqvae.yaml\nvariants: {a: [], b: [model.architecture=pixelcnn]}\n"
+    text = text.replace("b: [model", "b: [model.heads=4, model")
+    found = ablate(write(root, text), AblateOptions(seeds=2), settings)
+    for seed in (0, 1):
+        runs = [found.variants[name][seed] for name in ("a", "b")]
+        assert {run.info["tokenizer"]["run"] for run in runs} == {f"runs/ablation-study/tokenizer-s{seed}"}
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("variants: {}", "has no variants"),
+        ("variant: {}", "did you mean variants"),
+        ("experiment: vqvae.yaml\nvariants: {a: [model.codbook_size=3]}", "did you mean model.codebook_size"),
+        ("experiment: vqvae.yaml\nvariants: {a/b: []}", "name: got 'a/b'"),
+        ("experiment: none.yaml\nvariants: {a: []}", "there is no file none.yaml"),
+    ],
+)
+def test_a_file_that_is_no_ablation_is_refused_before_anything_runs(workplace, text, line):
+    root, settings, calls = workplace
+    with pytest.raises(ConfigError, match=line):
+        ablate(write(root, text), AblateOptions(), settings)
+    assert calls == []
+    assert not (root / "runs").exists()
+
+
+def test_an_unknown_study_names_the_known(workplace):
+    root, *_ = workplace
+    write(root, "")
+    with pytest.raises(ConfigError, match=r"there is no file .*nothing\.yaml; known: prior, study, vqvae"):
+        read_ablation(root / "nothing.yaml")
+
+
+@pytest.mark.parametrize("file", ABLATIONS, ids=lambda path: path.stem)
+def test_every_shipped_ablation_is_valid_and_says_what_it_asks(file, monkeypatch):
+    monkeypatch.chdir(file.parents[2])
+    assert f"make ablate STUDY={file.stem}: " in file.read_text().splitlines()[0]
+    ablation = read_ablation(file)
+    for words in ablation.variants.values():
+        experiment = load_experiment(ablation.experiment, last_words(ablation.settings, words))
+        if experiment.kind == "vqvae":
+            build_quantizer(experiment.model)

@@ -1,0 +1,58 @@
+"""`ablate`: variants of one experiment at equal budget with several seeds, summed up as mean and spread of each."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from vqvae_lightning.comparison.many import evaluate_once, train_once
+from vqvae_lightning.config import AblateOptions, Ablation, ConfigError, last_words, load_experiment, options
+from vqvae_lightning.training.runs import Run, check_name
+
+
+class Ablated(NamedTuple):
+    """What an ablation asked and found."""
+
+    ablation: Ablation
+    variants: dict[str, list[Run]]  # by seed
+
+
+def ablate(file: Path, chosen: AblateOptions, settings: Sequence[str]) -> Ablated:
+    """Trains and evaluates each variant of an ablation file with each seed, unless that was done; see `Ablation`.
+
+    With `tokenizer` one is trained for each seed first, for priors. `settings` are for every run. Raises ConfigError,
+    before anything runs, for a file that is no ablation or a variant that does not fit, and after a run that failed.
+    """
+    ablation = read_ablation(file)
+    root = Path(chosen.runs or f"runs/ablation-{file.stem}")
+    everywhere = [*settings, f"tracking.group={root.name}"]
+    for name, words in ablation.variants.items():
+        check_name(name)
+        load_experiment(ablation.experiment, last_words(ablation.settings, words, everywhere))
+    variants: dict[str, list[Run]] = {name: [] for name in ablation.variants}
+    for seed in range(chosen.seeds):
+        tokenizer = []
+        if ablation.tokenizer:
+            words = last_words(everywhere, [f"seed={seed}"])
+            tokenizer = [
+                f"model.tokenizer={train_once(root, f'tokenizer-s{seed}', Path(ablation.tokenizer), words).path}"
+            ]
+        for name, words in ablation.variants.items():
+            started = time.monotonic()
+            every = last_words(ablation.settings, words, everywhere, tokenizer, [f"seed={seed}"])
+            run = train_once(root, f"{name}-s{seed}", Path(ablation.experiment), every)
+            evaluate_once(run, ablation.evaluation)
+            variants[name].append(run)
+            print(f"ablate {file.stem}  {name} seed {seed}: {time.monotonic() - started:.0f} s", flush=True)
+    return Ablated(ablation, variants)
+
+
+def read_ablation(file: Path) -> Ablation:
+    """The ablation of a YAML file. Raises ConfigError if it is none."""
+    if not file.is_file():
+        known = ", ".join(sorted(path.stem for path in file.parent.glob("*.yaml"))) or "none there"
+        raise ConfigError(f"ablate: there is no file {file}; known: {known}")
+    ablation = options(Ablation, [], file)
+    if not ablation.variants:
+        raise ConfigError(f"ablate: {file} has no variants, wanted a mapping of names to lists of key=value")
+    return ablation
