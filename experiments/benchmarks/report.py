@@ -15,7 +15,8 @@ BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
 
 def write_report(results: dict[str, Any]) -> None:
     """Puts the table between the markers of README.md, and draws the figure."""
-    block = f"{BEGIN}\n{table(results)}\n{END}"
+    picture = "\n\n![How costs grow](scaling.svg)" if results.get("scaling", {}).get("rows") else ""
+    block = f"{BEGIN}\n{table(results)}{picture}\n{END}"
     README.write_text(re.sub(f"{BEGIN}.*{END}", lambda _: block, README.read_text(), flags=re.DOTALL))
     FIGURE.write_text(figure(curves(results)))
 
