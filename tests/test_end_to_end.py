@@ -177,6 +177,22 @@ def test_every_architecture_of_a_prior_trains_draws_and_completes(workplace, arc
     assert len(set(pictures)) == 4
 
 
+def test_bf16_computes_in_bf16_and_keeps_float32(workplace):
+    """Weights, codebook, moving averages and the fused optimizer's state stay in float32."""
+    cli.main(train_words(workplace, "vqvae", "name=bf16", "trainer.precision=bf16-mixed"))
+    checkpoint = torch.load(run_of(workplace, "bf16").last, weights_only=True)
+    moments = [value for state in checkpoint["optimizer_states"][0]["state"].values() for value in state.values()]
+    floating = [value for value in (*checkpoint["state_dict"].values(), *moments) if value.is_floating_point()]
+    assert len(floating) > 60
+    assert {value.dtype for value in floating} == {torch.float32}
+    losses = [
+        {row["step"]: row["train/loss"] for row in run_of(workplace, name).metrics() if "train/loss" in row}
+        for name in ("bf16", "vqvae")
+    ]
+    assert losses[0] != losses[1]  # it did compute in bf16
+    assert list(losses[0].values()) == pytest.approx(list(losses[1].values()), rel=0.05)
+
+
 def test_codes_are_computed_once(workplace):
     (stored,) = (workplace / "runs" / "vqvae" / "codes").glob("*.npz")
     before = stored.stat().st_mtime_ns
