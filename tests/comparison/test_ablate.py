@@ -64,10 +64,9 @@ def test_priors_share_a_tokenizer_of_their_seed(workplace):
     root, settings, _ = workplace
     text = "experiment: prior.yaml\ntokenizer: vqvae.yaml\nvariants: {a: [], b: [model.architecture=pixelcnn]}\n"
     text = text.replace("b: [model", "b: [model.heads=4, model")
-    found = ablate(write(root, text), AblateOptions(seeds=2), settings)
-    for seed in (0, 1):
-        runs = [found.variants[name][seed] for name in ("a", "b")]
-        assert {run.info["tokenizer"]["run"] for run in runs} == {f"runs/ablation-study/tokenizer-s{seed}"}
+    found = ablate(write(root, text), AblateOptions(seeds=1), settings)
+    runs = [found.variants[name][0] for name in ("a", "b")]
+    assert {run.info["tokenizer"]["run"] for run in runs} == {"runs/ablation-study/tokenizer-s0"}
 
 
 @pytest.mark.parametrize(
