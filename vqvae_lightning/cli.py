@@ -4,6 +4,7 @@ Heavy imports wait until a verb needs them, so that `vqvae --help` answers at on
 """
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -196,14 +197,13 @@ def dashboard(words: Sequence[str]) -> str | None:
 
 def study(words: Sequence[str]) -> Any:
     """`vqvae study dataset=mnist seeds=3`; returns the spreads of the test metrics."""
-    from vqvae_lightning.config import StudyOptions, options
+    from vqvae_lightning.config import StudyOptions
 
-    own = [w for w in words if w.partition("=")[0] in StudyOptions.__dataclass_fields__]
-    chosen = options(StudyOptions, own)
+    chosen, settings = _own(StudyOptions, words)
     from vqvae_lightning.comparison.study import print_spreads, sampler_spreads, spreads
     from vqvae_lightning.comparison.study import study as run_study
 
-    runs = run_study(chosen, [w for w in words if w not in own])
+    runs = run_study(chosen, settings)
     summary = spreads(runs)
     _show(runs, runs[0].path.parent / "compare.html")
     print_spreads(summary, ("test metric",))
@@ -214,37 +214,50 @@ def study(words: Sequence[str]) -> Any:
 
 def sweep(words: Sequence[str]) -> Any:
     """`vqvae sweep FILE`; trains the grid of a W&B sweep file and returns its Comparison."""
-    from vqvae_lightning.config import ConfigError, SweepOptions, options
+    from vqvae_lightning.config import SweepOptions
 
-    files, settings = split_words(words)
-    if len(files) != 1:
-        raise ConfigError(f"sweep: got {len(files)} files, wanted one such as experiments/sweeps/mnist_codebook.yaml")
-    own = [w for w in settings if w.partition("=")[0] in SweepOptions.__dataclass_fields__]
-    chosen = options(SweepOptions, own)
+    file, settings = _one_file("sweep", words, "experiments/sweeps/mnist_codebook.yaml")
+    chosen, settings = _own(SweepOptions, settings)
     from vqvae_lightning.comparison.sweep import sweep as run_sweep
 
-    runs = run_sweep(Path(files[0]), chosen, [w for w in settings if w not in own])
+    runs = run_sweep(file, chosen, settings)
     return _show(runs, runs[0].path.parent / "compare.html")
 
 
 def ablate(words: Sequence[str]) -> Any:
     """`vqvae ablate FILE seeds=3`; returns the spreads of the variants' test metrics."""
-    from vqvae_lightning.config import AblateOptions, ConfigError, options
+    from vqvae_lightning.config import AblateOptions
 
-    files, settings = split_words(words)
-    if len(files) != 1:
-        raise ConfigError(f"ablate: got {len(files)} files, wanted one such as experiments/ablations/quantizers.yaml")
-    own = [w for w in settings if w.partition("=")[0] in AblateOptions.__dataclass_fields__]
-    chosen = options(AblateOptions, own)
+    file, settings = _one_file("ablate", words, "experiments/ablations/quantizers.yaml")
+    chosen, settings = _own(AblateOptions, settings)
     from vqvae_lightning.comparison.ablate import ablate as run_ablation
     from vqvae_lightning.comparison.study import print_spreads, variant_spreads
 
-    found = run_ablation(Path(files[0]), chosen, [w for w in settings if w not in own])
+    found = run_ablation(file, chosen, settings)
     runs = [run for of_variant in found.variants.values() for run in of_variant]
     _show(runs, runs[0].path.parent / "compare.html")
     summary = variant_spreads(found.variants, found.ablation.metrics)
     print_spreads(summary, ("variant",))
     return summary
+
+
+def _own(kind: type, settings: Sequence[str]) -> tuple[Any, list[str]]:
+    """The options of a verb that are among its settings, and the settings that go to its runs."""
+    from vqvae_lightning.config import options
+
+    names = {field.name for field in dataclasses.fields(kind)}
+    own = [s for s in settings if s.partition("=")[0] in names]
+    return options(kind, own), [s for s in settings if s not in own]
+
+
+def _one_file(verb: str, words: Sequence[str], example: str) -> tuple[Path, list[str]]:
+    """The one file among the words of a verb, and the settings."""
+    from vqvae_lightning.config import ConfigError
+
+    files, settings = split_words(words)
+    if len(files) != 1:
+        raise ConfigError(f"{verb}: got {len(files)} files, wanted one such as {example}")
+    return Path(files[0]), settings
 
 
 def _show(runs: Any, page: Path) -> Any:

@@ -42,10 +42,10 @@ def write_whole(path: Path, data: bytes) -> None:
         os.close(folder)
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Digest of a file, in hexadecimal digits."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -66,7 +66,7 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     data = buffer.getvalue()
     hashes = [hashlib.sha256(data).hexdigest()]
     if path.is_file():
-        hashes.append(file_sha256(path))
+        hashes.append(file_hash(path))
     write_whole(hash_path(path), ("\n".join(hashes) + "\n").encode())
     write_whole(path, data)
 

@@ -2,39 +2,24 @@
 
 from pathlib import Path
 
-import fake_data
 import pytest
 
 from vqvae_lightning import cli
-from vqvae_lightning.comparison import many
 from vqvae_lightning.comparison.ablate import ablate, read_ablation
 from vqvae_lightning.config import AblateOptions, ConfigError, last_words, load_experiment
-from vqvae_lightning.data import sources
 from vqvae_lightning.models.quantizers import build_quantizer
 
 ABLATIONS = sorted((Path(__file__).parents[2] / "experiments" / "ablations").glob("*.yaml"))
-SETTINGS = ["trainer.accelerator=cpu", "trainer.steps=2", "trainer.validate_every=1", "data.batch_size=20",
-            "data.validation_size=40"]  # fmt: skip
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """Generated images, tiny experiment files, and runs in this process in place of one of their own."""
-    monkeypatch.setitem(sources.DATASETS, "mnist", sources.DATASETS["mnist"])  # put back afterwards
-    fake_data.install(tmp_path / "data")
+def workplace(tmp_path, monkeypatch, calls, settings):
+    """Tiny experiment files in the current folder, settings that fit them, and the runs that are asked for."""
     network = "  network: {hidden: 8, residual_hidden: 4, residual_blocks: 1}\n"
     (tmp_path / "vqvae.yaml").write_text(f"kind: vqvae\nmodel:\n  codebook_size: 16\n  latent_dim: 8\n{network}")
     (tmp_path / "prior.yaml").write_text("kind: prior\nmodel: {layers: 1, width: 16, heads: 2}\n")
-    calls = []
-
-    def in_this_process(words, log):
-        calls.append(words)
-        cli.main(words)
-        return 0
-
-    monkeypatch.setattr(many, "launch", in_this_process)
     monkeypatch.chdir(tmp_path)
-    return tmp_path, [*SETTINGS, f"data.root={tmp_path / 'data'}"], calls
+    return tmp_path, settings, calls
 
 
 def write(root, text):

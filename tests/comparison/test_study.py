@@ -2,24 +2,16 @@
 
 import statistics
 
-import fake_data
 import pytest
 
-from vqvae_lightning import cli
-from vqvae_lightning.comparison import many, study
+from vqvae_lightning.comparison import study
 from vqvae_lightning.config import ConfigError, StudyOptions
-from vqvae_lightning.data import sources
 from vqvae_lightning.training.runs import Run
-
-SETTINGS = ["trainer.accelerator=cpu", "trainer.steps=2", "trainer.validate_every=1", "data.batch_size=20",
-            "data.validation_size=40", "representation=false"]  # fmt: skip
 
 
 @pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """Generated images, tiny experiment files, and runs in this process in place of one of their own."""
-    monkeypatch.setitem(sources.DATASETS, "mnist", sources.DATASETS["mnist"])  # put back afterwards
-    fake_data.install(tmp_path / "data")
+def workplace(tmp_path, calls, settings):
+    """Tiny experiment files, and options and settings of a study of them."""
     files = tmp_path / "experiments" / "mnist"
     files.mkdir(parents=True)
     network = "  network: {hidden: 8, residual_hidden: 4, residual_blocks: 1}\n"
@@ -27,16 +19,8 @@ def workplace(tmp_path, monkeypatch):
     (files / "vae.yaml").write_text(f"kind: vae\nmodel:\n{network}")
     (files / "vqvae.yaml").write_text(f"kind: vqvae\nmodel:\n  codebook_size: 16\n  latent_dim: 8\n{network}")
     (files / "prior.yaml").write_text("kind: prior\nmodel: {layers: 1, width: 16, heads: 2}\n")
-    calls = []
-
-    def in_this_process(words, log):
-        calls.append(words)
-        cli.main(words)
-        return 0
-
-    monkeypatch.setattr(many, "launch", in_this_process)
     options = StudyOptions(seeds=2, runs=str(tmp_path / "study"), experiments=str(tmp_path / "experiments"))
-    return options, [*SETTINGS, f"data.root={tmp_path / 'data'}"], calls
+    return options, [*settings, "representation=false"], calls
 
 
 def test_every_kind_and_seed_once_then_nothing_more(workplace):

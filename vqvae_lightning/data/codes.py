@@ -2,7 +2,6 @@
 
 import io
 import logging
-import math
 import zipfile
 from pathlib import Path
 
@@ -115,5 +114,4 @@ class CodeDataModule(pl.LightningDataModule):
 
     def code_counts(self, split: str) -> Tensor:
         """How often each code occurs in a split, (M, K) int64."""
-        maps = math.prod(self.tokenizer.grid[2:])
-        return histogram(self.splits[split][0], self.tokenizer.codebook_size, maps)
+        return histogram(self.splits[split][0], self.tokenizer.codebook_size, self.tokenizer.maps)

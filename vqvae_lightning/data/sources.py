@@ -27,7 +27,7 @@ from typing import IO, Literal
 
 from vqvae_lightning.data import formats
 from vqvae_lightning.data.formats import DataError as DataError
-from vqvae_lightning.storage import write_whole
+from vqvae_lightning.storage import file_hash, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Source:
         archive = _obtain(self.where, folder, scratch)
         if self.digest:
             algorithm, _, wanted = self.digest.partition(":")
-            if (got := _hash(archive, algorithm)) != wanted:
+            if (got := file_hash(archive, algorithm)) != wanted:
                 raise DataError(f"{algorithm} of {archive.name} is {got}, wanted {wanted}")
         for name, data in self.layout(archive, self.prefix, sizes):
             if name in names:
@@ -184,11 +184,6 @@ def _run(*command: str, cwd: Path, timeout: float, stdout: IO[bytes] | int = sub
         raise DataError(said[0].decode() if said else f"{command[0]} exited with {error.returncode}") from error
 
 
-def _hash(path: Path, algorithm: str = "sha256") -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
 def _expected(dataset: Dataset, folder: Path) -> dict[str, str | None]:
     """sha256 of each file: as published, else as computed at the first download, else None."""
     computed: dict[str, str] = {}
@@ -201,7 +196,7 @@ def _expected(dataset: Dataset, folder: Path) -> dict[str, str | None]:
 def _missing(dataset: Dataset, folder: Path) -> list[str]:
     """Names of the files that are not on disk as they should be."""
     expected = _expected(dataset, folder)
-    return [name for name in expected if not (folder / name).is_file() or _hash(folder / name) != expected[name]]
+    return [name for name in expected if not (folder / name).is_file() or file_hash(folder / name) != expected[name]]
 
 
 def _store(dataset: Dataset, folder: Path, name: str, data: bytes) -> None:

@@ -22,7 +22,7 @@ from vqvae_lightning.data.images import ImageDataModule, to_float
 from vqvae_lightning.data.loader import Batch, seed_torch
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.features import FeatureNetwork
-from vqvae_lightning.storage import file_sha256, read_checkpoint, write_checkpoint
+from vqvae_lightning.storage import file_hash, read_checkpoint, write_checkpoint
 from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
 from vqvae_lightning.training.runs import versions
 from vqvae_lightning.training.train import quieten
@@ -121,7 +121,7 @@ def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
     path = classifier_path(options.dataset, root)
     state = {"shape": [channels, side, dataset.classes], "state_dict": module.cpu().state_dict()}
     write_checkpoint(path, {**state, "test_accuracy": accuracy, "options": plain(options), "versions": versions()})
-    return {"path": path, "test_accuracy": accuracy, "sha256": file_sha256(path)}
+    return {"path": path, "test_accuracy": accuracy, "sha256": file_hash(path)}
 
 
 class ClassifierFeatures(FeatureNetwork):
@@ -138,7 +138,7 @@ class ClassifierFeatures(FeatureNetwork):
             raise ConfigError(f"fid_network: there is no classifier at {path}; run `make classifier DATASET={dataset}`")
         checkpoint = read_checkpoint(path)
         self.name = f"classifier-{dataset}"
-        self.weights = file_sha256(path)
+        self.weights = file_hash(path)
         self.module = Classifier(*checkpoint["shape"])
         self.module.load_state_dict(checkpoint["state_dict"])
         self.module.eval()

@@ -20,7 +20,7 @@ from vqvae_lightning.evaluation.classifier import ClassifierFeatures
 from vqvae_lightning.evaluation.features import FeatureNetwork, Inception, extract
 from vqvae_lightning.evaluation.samplers import TrainLatents, draw, sampler_names
 from vqvae_lightning.models.distributed import own_device
-from vqvae_lightning.storage import file_sha256
+from vqvae_lightning.storage import file_hash
 from vqvae_lightning.training.runs import Run
 
 RECONSTRUCTION = "reconstruction"  # the test images after a round trip: what a perfect sampler would reach
@@ -131,7 +131,7 @@ def fidelity(
     """
     root, name = Path(data.config.root), data.config.name
     images, labels = map(torch.from_numpy, load(name, root, options.fid_reference))
-    checkpoint = file_sha256(run.best)
+    checkpoint = file_hash(run.best)
     module.to(own_device())
     train = TrainLatents(module.net, run.experiment())
     real: Tensor | None = None  # features of the reference, once they are needed

@@ -24,6 +24,7 @@ class Tokenizer:
         self._net = autoencoder.eval().requires_grad_(False)
         self.codebook_size = autoencoder.bottleneck.codebook_size
         self.grid = autoencoder.bottleneck.code_shape(autoencoder.grid)  # (h, w) or (h, w, M)
+        self.maps = autoencoder.bottleneck.maps  # M
         self.image_shape = autoencoder.image_shape
         self.dims = autoencoder.dims
         self.discrete = autoencoder.likelihood.discrete  # whether distortion + rate is a bound in bits per dimension

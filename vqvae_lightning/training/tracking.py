@@ -15,7 +15,7 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from vqvae_lightning.config import Experiment, plain
-from vqvae_lightning.storage import file_sha256
+from vqvae_lightning.storage import file_hash
 from vqvae_lightning.training.runs import Run
 
 # Seconds: for a server to answer at all, to start a run, and to take what is left of it at the end. W&B's own are none,
@@ -181,7 +181,7 @@ def log_artifacts(tracked: Any, run: Run, codes: Path | None) -> None:
                 print(f"W&B: no lineage to the tokenizer {name}: {str(error).splitlines()[0]}", flush=True)
             tracked.use_artifact(logged.wait())
     kinds = {"vqvae": "tokenizer", "prior": "prior"}
-    described = {"sha256": file_sha256(run.best), "test": info["test"], "tokenizer": source}
+    described = {"sha256": file_hash(run.best), "test": info["test"], "tokenizer": source}
     model = wandb.Artifact(run.name, type=kinds.get(info["kind"], "model"), metadata=described)
     model.add_file(str(run.best))
     tracked.log_artifact(model, aliases=["best"])

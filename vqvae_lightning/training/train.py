@@ -104,9 +104,9 @@ def fit_and_test(
             raise KeyboardInterrupt from error
         raise
     if trainer.is_global_zero:
-        run.write(status="finished", finished=datetime.now(UTC).isoformat(timespec="seconds"), test=dict(test))
-        # of a resumed run: what was measured on its older checkpoint
-        run.write(process=None, evaluated=None, generation=None, kl_per_dim=None)
+        older = dict.fromkeys(("evaluated", "generation", "kl_per_dim"))  # what is of a resumed run's older checkpoint
+        finished = datetime.now(UTC).isoformat(timespec="seconds")
+        run.write(status="finished", finished=finished, test=dict(test), process=None, **older)
         for logger in trainer.loggers:
             if isinstance(logger, RunWandbLogger):
                 logger.complete(run, getattr(data, "path", None))

@@ -12,9 +12,9 @@ from vqvae_lightning.models.quantizers.codebooks import (
 from vqvae_lightning.models.quantizers.composed import ProductQuantizer, ProjectedQuantizer, ResidualQuantizer
 from vqvae_lightning.models.quantizers.estimators import ESTIMATORS
 from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ
-from vqvae_lightning.models.quantizers.quantizer import Quantizer
+from vqvae_lightning.models.quantizers.quantizer import NamedQuantizer, Quantizer
 
-QUANTIZERS: dict[str, type[Quantizer]] = {
+QUANTIZERS: dict[str, type[NamedQuantizer]] = {
     "ema": EMAVectorQuantizer,
     "gradient": VectorQuantizer,
     "cosine": CosineVectorQuantizer,
@@ -46,7 +46,7 @@ def build_quantizer(config: VQVAEConfig) -> Quantizer:
     return ProjectedQuantizer(quantizer, config.latent_dim)
 
 
-def _check_settings(config: VQVAEConfig, member: type[Quantizer]) -> None:
+def _check_settings(config: VQVAEConfig, member: type[NamedQuantizer]) -> None:
     """Raises ConfigError for a setting that this member has no use for."""
     given, defaults = plain(config), plain(VQVAEConfig())
     some = frozenset().union(*(other.settings for other in QUANTIZERS.values()))

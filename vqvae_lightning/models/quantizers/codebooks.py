@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vqvae_lightning.config import VQVAEConfig
 from vqvae_lightning.models.distributed import rank_and_world
 from vqvae_lightning.models.quantizers.estimators import ESTIMATORS, Estimator, straight_through
-from vqvae_lightning.models.quantizers.quantizer import Quantized, Quantizer
+from vqvae_lightning.models.quantizers.quantizer import NamedQuantizer, Quantized
 
 KMEANS_ITERATIONS = 10
 LANES = 64  # codes whose scores are compared side by side: four registers of 16 floats
@@ -69,7 +69,7 @@ def code_sums(rows: Tensor, codes: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return counts, sums
 
 
-class CodebookQuantizer(Quantizer):
+class CodebookQuantizer(NamedQuantizer):
     """Nearest-code lookup (van den Oord et al. 2017, arXiv 1711.00937, §3.1–3.2).
 
     ```
@@ -106,6 +106,7 @@ class CodebookQuantizer(Quantizer):
         self.register_buffer("initialized", torch.tensor(False))
         self._started = False  # `initialized` once it is known to be true: saves a device sync at every step
         self._seen: list[tuple[Tensor, Tensor]] = []  # (rows M,D; codes M) since the last update
+        self.hold(torch.randn(codebook_size, latent_dim))
 
     @classmethod
     def build(cls, config: VQVAEConfig, dim: int) -> "CodebookQuantizer":
@@ -119,6 +120,10 @@ class CodebookQuantizer(Quantizer):
     def vectors(self) -> Tensor:
         """The codes as they are compared and looked up, (K, D)."""
         return self.codebook
+
+    @abstractmethod
+    def hold(self, codebook: Tensor) -> None:
+        """Takes a codebook (K, D) as what it learns: a parameter, or a buffer."""
 
     @abstractmethod
     def codebook_penalty(self, z_e: Tensor, z_q: Tensor) -> Tensor:
@@ -219,17 +224,8 @@ class CodebookQuantizer(Quantizer):
 class VectorQuantizer(CodebookQuantizer):
     """The codebook is a parameter, moved by the gradient of ‖sg[z_e] − e‖² (van den Oord et al. 2017, eq. 3)."""
 
-    def __init__(
-        self,
-        codebook_size: int,
-        latent_dim: int,
-        commitment: float,
-        decay: float,
-        restart_below: float,
-        estimator: Estimator = straight_through,
-    ) -> None:
-        super().__init__(codebook_size, latent_dim, commitment, decay, restart_below, estimator)
-        self.codebook = nn.Parameter(torch.randn(codebook_size, latent_dim))
+    def hold(self, codebook: Tensor) -> None:
+        self.codebook = nn.Parameter(codebook)
 
     def codebook_penalty(self, z_e: Tensor, z_q: Tensor) -> Tensor:
         return F.mse_loss(z_q, z_e.detach())
@@ -251,18 +247,9 @@ class EMAVectorQuantizer(CodebookQuantizer):
 
     sums: Tensor  # K,D
 
-    def __init__(
-        self,
-        codebook_size: int,
-        latent_dim: int,
-        commitment: float,
-        decay: float,
-        restart_below: float,
-        estimator: Estimator = straight_through,
-    ) -> None:
-        super().__init__(codebook_size, latent_dim, commitment, decay, restart_below, estimator)
-        self.register_buffer("codebook", torch.randn(codebook_size, latent_dim))
-        self.register_buffer("sums", self.codebook.clone())
+    def hold(self, codebook: Tensor) -> None:
+        self.register_buffer("codebook", codebook)
+        self.register_buffer("sums", codebook.clone())
 
     def codebook_penalty(self, z_e: Tensor, z_q: Tensor) -> Tensor:
         return z_e.new_zeros(())

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from vqvae_lightning.config import ConfigError, VQVAEConfig
 from vqvae_lightning.models.distributed import all_reduce_sum, rank_and_world
-from vqvae_lightning.models.quantizers.quantizer import Quantized, Quantizer
+from vqvae_lightning.models.quantizers.quantizer import NamedQuantizer, Quantized
 
 TEMPERATURE = 0.01  # of LFQ's soft assignment: that of MaskGIT's and MAGVIT's code
 
 
-class FSQ(Quantizer):
+class FSQ(NamedQuantizer):
     """Finite scalar quantization: each of d channels is rounded to one of L_i levels (Mentzer et al. 2023, §3).
 
     ```
@@ -64,7 +64,7 @@ class FSQ(Quantizer):
         return (digits - half) / half
 
 
-class LFQ(Quantizer):
+class LFQ(NamedQuantizer):
     """Lookup-free quantization: the code is the signs of the D = log2 K channels (Yu et al. 2023, §3.1).
 
     ```

@@ -37,18 +37,12 @@ class Quantizer(Bottleneck):
     Everything in here is float32 whatever the autocast says: a nearest code chosen in bf16 is another code.
     """
 
-    settings: ClassVar[frozenset[str]]  # of the config's settings, those that not all members share and this one reads
     codebook_size: int
 
     def __init__(self, codebook_size: int, dim: int, maps: int = 1, estimator: Estimator = straight_through) -> None:
         super().__init__()
         self.codebook_size, self.maps, self.estimator = codebook_size, maps, estimator
         self.in_channels = self.out_channels = dim
-
-    @classmethod
-    def build(cls, config: VQVAEConfig, dim: int) -> "Quantizer":
-        """A member of the family by its settings, of `dim` channels if it can choose. Raises ConfigError."""
-        raise NotImplementedError
 
     @abstractmethod
     def quantize(self, z_e: Tensor) -> Quantized:
@@ -105,6 +99,17 @@ class Quantizer(Bottleneck):
 
     def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
         return self.lookup(torch.randint(self.codebook_size, (n, *self.code_shape(grid)), device=device))
+
+
+class NamedQuantizer(Quantizer):
+    """A quantizer that `model.codebook` can name, where others are composed of it."""
+
+    settings: ClassVar[frozenset[str]]  # of the config's settings, those that not all members share and this one reads
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: VQVAEConfig, dim: int) -> Quantizer:
+        """A quantizer by its settings, of `dim` channels if it can choose. Raises ConfigError."""
 
 
 def histogram(codes: Tensor, codebook_size: int, maps: int = 1) -> Tensor:
