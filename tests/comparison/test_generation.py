@@ -190,3 +190,10 @@ class TestColumns:
 def test_another_seed_of_a_sampler_is_told_apart():
     assert Sampled(1, A, "normal", {}).label == "normal"
     assert Sampled(1, A, "normal", {}, seed=3).label == "normal, seed 3"
+
+
+def test_other_settings_of_a_draw_are_told_apart():
+    usual = {"temperature": 1.0, "top_k": None, "top_p": None, "guidance": 1.0}
+    figures = [figure("prior") | usual, figure("prior") | usual | {"temperature": 0.9, "guidance": 2.0}]
+    (table,) = generations([(A, {"generation": figures})])
+    assert [row.label for row in table.rows] == ["prior", "prior, temperature 0.9, guidance 2.0"]

@@ -320,6 +320,27 @@ class TestPrior:
         unconditional = make_run(made, "prior", "model.class_conditional=false", f"runs={tmp_path}", "name=other")
         assert "class_accuracy" not in measure(unconditional, "prior", network=network)[0]
 
+    def test_is_measured_as_it_is_asked_to_draw(self, run, made, test_images):
+        run, network = run("prior"), Quarters()
+        labels = torch.from_numpy(sources.load("mnist", made / "data", "test")[1])[:30]
+        for settings in ({}, {"temperature": 3.0}, {"top_k": 2}):
+            (figure,) = measure(run, "prior", network=network, fid_samples=30, **settings)
+            samples = draw(load_run(run), None, "prior", SampleOptions(n=30, **settings), labels)
+            expected = distances(network(test_images), network(to_uint8(samples)), kernel=False)
+            assert {key: figure[key] for key in expected} == pytest.approx(expected)
+            assert figure.items() >= settings.items()
+        assert len(figures(run)) == 3
+
+    def test_without_a_label_has_no_class_to_show(self, made, tmp_path):
+        torch.manual_seed(0)
+        shape, root = (1, 28, 10), made / "data"
+        state = Classifier(*shape).state_dict()
+        write_checkpoint(classifier_path("mnist", root), {"shape": list(shape), "state_dict": state})
+        prior = make_run(made, "prior", "model.label_dropout=0.1", f"runs={tmp_path}", "name=other")
+        (figure,) = measure(prior, "prior", network=ClassifierFeatures("mnist", root), fid_samples=20, guidance=0.0)
+        assert figure["guidance"] == 0
+        assert "class_accuracy" not in figure
+
 
 class TestNames:
     @pytest.mark.parametrize("kind", KINDS)
@@ -339,6 +360,13 @@ class TestNames:
     def test_without_samples_are_refused(self, run):
         with pytest.raises(ConfigError, match="sampler: got 'normal', but nothing is drawn with fid_samples=0"):
             check_fidelity(run("ae"), EvaluateOptions(sampler="normal"))
+        with pytest.raises(ConfigError, match=r"temperature: got 0\.5, but nothing is drawn with fid_samples=0"):
+            check_fidelity(run("prior"), EvaluateOptions(temperature=0.5))
+
+    def test_of_a_guidance_that_the_prior_did_not_learn_are_refused(self, run):
+        with pytest.raises(ConfigError, match=r"guidance: got 2\.0, but .* was trained with model\.label_dropout=0"):
+            check_fidelity(run("prior"), EvaluateOptions(fid_samples=20, guidance=2.0))
+        assert check_fidelity(run("ae"), EvaluateOptions(fid_samples=20, sampler="normal", guidance=2.0)) == ["normal"]
 
     def test_of_one_sample_are_refused(self, run):
         with pytest.raises(ConfigError, match="fid_samples: got 1, wanted 0, or at least 2"):

@@ -6,6 +6,7 @@ from typing import Any
 
 from vqvae_lightning.comparison.columns import GENERATION, Column, present
 from vqvae_lightning.evaluation.fidelity import KID_SUBSET_SIZE, KID_SUBSETS, NEIGHBOURS, RECONSTRUCTION
+from vqvae_lightning.evaluation.samplers import changed_sampling
 
 PROTOCOL = ("network", "weights_sha256", "preprocessing", "samples", "reference", "reference_images")
 
@@ -20,11 +21,13 @@ class Sampled:
     values: dict[str, float]
     seed: int = 0
     limits: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)  # of the draws, where they are not the usual ones
 
     @property
     def label(self) -> str:
-        """The sampler, and its seed unless that is 0."""
-        return f"{self.sampler}, seed {self.seed}" if self.seed else self.sampler
+        """The sampler, its settings if they are not the usual ones, and its seed unless that is 0."""
+        seed = {"seed": self.seed} if self.seed else {}
+        return sampler_label(self.sampler, self.settings | seed)
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,11 @@ class Generation:
     rows: tuple[Sampled, ...]
     columns: tuple[Column, ...]
     best: dict[str, set[int]]  # column → numbers of the samplers to mark; a reconstruction is no sample
+
+
+def sampler_label(sampler: str, settings: dict[str, Any]) -> str:
+    """A sampler and how it was set, such as `prior, guidance 2.0`."""
+    return ", ".join([sampler, *(f"{name} {value}" for name, value in settings.items())])
 
 
 def generations(runs: Iterable[tuple[Any, dict[str, Any]]]) -> list[Generation]:
@@ -53,7 +61,7 @@ def _table(figures: list[tuple[Any, dict[str, Any]]]) -> Generation:
         values = {column.key: figure[column.key] for column in GENERATION if column.key in figure}
         if "kid" in values:
             values["kid"] *= 1000
-        rows.append(Sampled(number, run, figure["sampler"], values, figure["seed"]))
+        rows.append(Sampled(number, run, figure["sampler"], values, figure["seed"], settings=changed_sampling(figure)))
     columns = present(GENERATION, rows)
     subset = min(KID_SUBSET_SIZE, figures[0][1]["samples"], figures[0][1]["reference_images"])
     drawn = [row for row in rows if row.sampler != RECONSTRUCTION]

@@ -72,7 +72,7 @@ def _samplers(comparison: Comparison) -> Any:
             measured.add((row.number, found.sampler))
             values = [found.values.get(c.key) for c in columns]
             stem = {RECONSTRUCTION: "reconstructions", **sample_pictures(row)}.get(found.sampler)
-            picture = _picture(row.run.images / f"{stem}.png")
+            picture = None if found.settings else _picture(row.run.images / f"{stem}.png")  # of the usual settings
             table.add_data(title, *_about(row), found.label, *values, generation.protocol, picture)
     for group in comparison.groups:
         for row in group.rows:

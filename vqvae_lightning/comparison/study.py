@@ -12,9 +12,11 @@ from rich.table import Table
 
 from vqvae_lightning.comparison.columns import GENERATION, MISSING
 from vqvae_lightning.comparison.compare import KINDS
+from vqvae_lightning.comparison.generation import sampler_label
 from vqvae_lightning.comparison.many import evaluate_once, train_once
 from vqvae_lightning.config import EvaluateOptions, StudyOptions, last_words, load_experiment
 from vqvae_lightning.config import options as check_options
+from vqvae_lightning.evaluation.samplers import changed_sampling
 from vqvae_lightning.training.runs import Run
 
 # Of every evaluation; a sampler is not every kind's.
@@ -111,7 +113,7 @@ def sampler_spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spre
                 f"{figure['network']} {figure['weights_sha256'][:8]}, {figure['samples']:,} samples, "
                 f"{figure['reference']}, seed {figure['seed']}"
             )
-            row = (run.info["kind"], figure["sampler"], protocol)
+            row = (run.info["kind"], sampler_label(figure["sampler"], changed_sampling(figure)), protocol)
             for column in GENERATION:
                 if column.key in figure:
                     _cell(values, row, column.title).append(figure[column.key])

@@ -242,7 +242,23 @@ MODEL_CONFIGS: dict[str, type] = {
 
 
 @dataclass
-class EvaluateOptions:
+class Drawing:
+    """How a prior draws codes; nothing to a run of another kind."""
+
+    temperature: float = setting(1.0, "of a prior; 0 takes the most likely code", at_least=0)
+    top_k: int | None = setting(None, "keep the k most likely codes, of a prior", at_least=1)
+    top_p: float | None = setting(
+        None, "keep the likeliest codes that hold this probability, of a prior", above=0, at_most=1
+    )
+    guidance: float = setting(
+        1.0,
+        "of a prior trained with model.label_dropout: above 1 exaggerates what the label says, 0 ignores it",
+        at_least=0,
+    )
+
+
+@dataclass
+class EvaluateOptions(Drawing):
     """Settings of `vqvae evaluate`."""
 
     runs: str = setting("runs", "folder that holds the runs, where none is named")
@@ -289,7 +305,7 @@ class ClassifierOptions:
 
 
 @dataclass
-class SampleOptions:
+class SampleOptions(Drawing):
     """Settings of `vqvae sample`."""
 
     runs: str = setting("runs", "folder that holds the runs, where none is named")
@@ -306,16 +322,6 @@ class SampleOptions:
     n: int = setting(100, "images", at_least=1, at_most=10_000)
     columns: int = setting(10, "images in a row of the grid; interpolation, completion: n/columns rows", at_least=1)
     label: int | None = setting(None, "class to draw, for a class-conditional prior; empty: a row per class")
-    temperature: float = setting(1.0, "of a prior; 0 takes the most likely code", at_least=0)
-    top_k: int | None = setting(None, "keep the k most likely codes, of a prior", at_least=1)
-    top_p: float | None = setting(
-        None, "keep the likeliest codes that hold this probability, of a prior", above=0, at_most=1
-    )
-    guidance: float = setting(
-        1.0,
-        "of a prior trained with model.label_dropout: above 1 exaggerates what the label says, 0 ignores it",
-        at_least=0,
-    )
     seed: int = setting(0, "seed of the draws", at_least=0)
     out: str | None = setting(None, "PNG file to write; empty: in the run's images/")
 

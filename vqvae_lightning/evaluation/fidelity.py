@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from vqvae_lightning.config import ConfigError, DataConfig, EvaluateOptions, SampleOptions
+from vqvae_lightning.config import ConfigError, DataConfig, EvaluateOptions, SampleOptions, plain
 from vqvae_lightning.data.images import ImageDataModule, to_uint8
 from vqvae_lightning.data.sources import DATASETS, load
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
 from vqvae_lightning.evaluation.features import FeatureNetwork, Inception, extract
-from vqvae_lightning.evaluation.samplers import TrainLatents, draw, sampler_names
+from vqvae_lightning.evaluation.samplers import TrainLatents, changed_sampling, draw, sampler_names, sampling
 from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.storage import file_hash
 from vqvae_lightning.training.runs import Run
@@ -95,10 +95,15 @@ def check_fidelity(run: Run, options: EvaluateOptions) -> list[str]:
     if not samples:
         if options.sampler:
             raise ConfigError(f"sampler: got '{options.sampler}', but nothing is drawn with fid_samples=0")
+        for name, value in changed_sampling(plain(options)).items():
+            raise ConfigError(f"{name}: got {value}, but nothing is drawn with fid_samples=0")
         return []
     if samples < 2:
         raise ConfigError(f"fid_samples: got {samples}, wanted 0, or at least 2 for a covariance")
-    data = run.experiment().data
+    experiment = run.experiment()
+    data = experiment.data
+    if experiment.kind == "prior" and options.guidance != 1 and not experiment.model.label_dropout:
+        raise ConfigError(f"guidance: got {options.guidance}, but {run.path} was trained with model.label_dropout=0")
     if data.binarize != "none":
         raise ConfigError(
             f"fid_samples: {run.path} was trained with data.binarize={data.binarize}, and real images are grey; wanted "
@@ -126,8 +131,9 @@ def fidelity(
 
     A figure that is there already, of the same checkpoint by the same protocol, is not measured again. A
     class-conditional prior draws the labels of the reference in their shares, and by a classifier's features it also
-    gets `class_accuracy`: the share of its samples that the classifier takes for what they were drawn as. The features
-    of the reference are kept beside the data; figures of an older checkpoint are not kept.
+    gets `class_accuracy`: the share of its samples that the classifier takes for what they were drawn as; not so with
+    guidance=0, which measures p(codes). The features of the reference are kept beside the data; figures of an older
+    checkpoint are not kept.
     """
     root, name = Path(data.config.root), data.config.name
     images, labels = map(torch.from_numpy, load(name, root, options.fid_reference))
@@ -145,10 +151,11 @@ def fidelity(
             "reference_images": len(images),
             "seed": options.seed,
             "checkpoint_sha256": checkpoint,
+            **(sampling(options) if module.kind == "prior" else {}),
         }
         known = [f for f in figures_of(run, checkpoint) if protocol.items() <= f.items()]
         if not known:
-            settings = SampleOptions(n=options.fid_samples, seed=options.seed)
+            settings = SampleOptions(n=options.fid_samples, seed=options.seed, **sampling(options))
             drawn_labels = labels[torch.arange(options.fid_samples) % len(labels)].long()
             if sampler == RECONSTRUCTION:
                 samples = reconstructions(module, data, options.fid_samples)
@@ -158,8 +165,8 @@ def fidelity(
                 real = extract(network, images, root / "features", f"{name} {options.fid_reference}")
             found = extract(network, samples, None, f"{run.name} {sampler}")
             figure = {**protocol, **distances(real, found, kernel=isinstance(network, Inception))}
-            conditional = module.kind == "prior" and module.config.class_conditional
-            if isinstance(network, ClassifierFeatures) and conditional:
+            labelled = module.kind == "prior" and module.config.class_conditional and options.guidance
+            if isinstance(network, ClassifierFeatures) and labelled:
                 figure["class_accuracy"] = network.accuracy(found, drawn_labels)
             run.write(generation=[*figures_of(run, checkpoint), figure])
             known = [figure]

@@ -10,8 +10,8 @@ A sampler fitted after training ("ex-post density estimation", Ghosh et al. 2020
 that the model was trained with; what it draws says nothing about that p(z), and the ledger does not count it.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqvae_lightning.config import ConfigError, Experiment, SampleOptions
+from vqvae_lightning.config import ConfigError, Drawing, Experiment, SampleOptions
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Latent
@@ -208,9 +208,14 @@ def decode_rows(net: Autoencoder, rows: Tensor) -> Tensor:
     return decode(net, z.float().to(next(net.parameters()).device))
 
 
-def sampling(options: SampleOptions) -> dict[str, Any]:
+def sampling(options: Drawing) -> dict[str, Any]:
     """What `AutoregressivePrior.generate` is told."""
-    return {name: getattr(options, name) for name in ("temperature", "top_k", "top_p", "guidance")}
+    return {field.name: getattr(options, field.name) for field in fields(Drawing)}
+
+
+def changed_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Of settings, or of a figure with its protocol: what makes a prior's samples others than its P(codes | label)."""
+    return {name: given[name] for name, usual in sampling(Drawing()).items() if given.get(name, usual) != usual}
 
 
 def labels_of(options: SampleOptions, classes: int) -> Tensor:
