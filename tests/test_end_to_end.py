@@ -193,6 +193,19 @@ def test_bf16_computes_in_bf16_and_keeps_float32(workplace):
     assert list(losses[0].values()) == pytest.approx(list(losses[1].values()), rel=0.05)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["vqvae", "vae", "prior"])
+def test_compiled_layers_learn_the_same(workplace, kind):
+    """To rounding; the checkpoint has the same names, and opens without a compiler."""
+    cli.main(train_words(workplace, kind, f"name={kind}-compiled", "trainer.compile=true"))
+    runs = run_of(workplace, f"{kind}-compiled"), run_of(workplace, kind)
+    weights = [load_run(run).state_dict() for run in runs]
+    assert list(weights[0]) == list(weights[1])
+    for name, value in weights[0].items():
+        assert torch.allclose(value.double(), weights[1][name].double(), atol=1e-4), name
+    assert runs[0].info["test"] == pytest.approx(runs[1].info["test"], rel=1e-3)
+
+
 def test_codes_are_computed_once(workplace):
     (stored,) = (workplace / "runs" / "vqvae" / "codes").glob("*.npz")
     before = stored.stat().st_mtime_ns

@@ -204,6 +204,7 @@ class TrainerConfig:
     devices: int | str = setting("auto", "devices per machine: a number, or auto for all of them")
     nodes: int = setting(1, "machines", at_least=1)
     precision: Literal["32-true", "bf16-mixed", "64-true"] = setting("32-true", "arithmetic of the networks")
+    compile: bool = setting(False, "compile the layers by torch.compile: half a minute first, then fewer passes")
 
 
 @dataclass

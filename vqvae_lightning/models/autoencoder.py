@@ -84,6 +84,11 @@ class Autoencoder(nn.Module):
             raise ValueError(f"images: got shape {tuple(x.shape)}, wanted (N, {', '.join(map(str, self.image_shape))})")
         return self.encoder(x.contiguous(memory_format=torch.channels_last))
 
+    def compile_layers(self) -> None:
+        """Compiles what is nothing but layers. The bottleneck, which keeps what it saw of a step, stays as it is."""
+        self.encoder.compile()
+        self.decoder.compile()
+
     def decode(self, z: Tensor) -> Tensor:
         """Mean image (N, C, H, W) in [-1, 1] of latents z (N, D, h, w)."""
         return self.likelihood.mean(self.decoder(z.to(next(self.parameters()).dtype))).float()

@@ -47,6 +47,10 @@ class AutoregressivePrior(nn.Module, ABC):
     def step(self, previous: Tensor | None, start: Tensor, cache: Any) -> Tensor:
         """Logits (N, K) at position cache.length, of the code before it (N,) and the label's embedding (N, width)."""
 
+    def compile_layers(self) -> None:
+        """Compiles the pass over whole sequences; drawing, position by position, stays as it is."""
+        setattr(self, "logits", torch.compile(self.logits))  # noqa: B010: a method, to a type checker
+
     def start(self, labels: Tensor | None, n: int) -> Tensor:
         """The label's embedding, (N, width): all that is known before the first code. Raises ValueError without one."""
         if self.classes == 0:

@@ -10,7 +10,7 @@ from vqvae_lightning.training.loading import with_tokenizer
 from vqvae_lightning.training.runs import Run, differences
 
 # Settings that say where a run is computed, not what.
-PLACE = ("resume", "name", "runs", "trainer.devices", "trainer.nodes", "trainer.accelerator",
+PLACE = ("resume", "name", "runs", "trainer.devices", "trainer.nodes", "trainer.accelerator", "trainer.compile",
          "trainer.log_every", "data.root", "data.download", "tracking")  # fmt: skip
 
 

@@ -70,6 +70,9 @@ def train(experiment: Experiment) -> TrainResult:
     data, module = build(experiment)
     if experiment.trainer.precision == "64-true":
         module.double()  # Lightning does it after it has loaded a checkpoint, whose last bits would be lost
+    if experiment.trainer.compile:
+        net: Any = module.net
+        net.compile_layers()
     data.prepare_data()  # before any process group exists, so that a failure is one error and no rank waits
     checkpoint = resumed.checkpoint if resumed else None
     if not is_first_process():
