@@ -49,7 +49,7 @@ class AutoregressivePrior(nn.Module, ABC):
 
     def compile_layers(self) -> None:
         """Compiles the pass over whole sequences; drawing, position by position, stays as it is."""
-        setattr(self, "logits", torch.compile(self.logits))  # noqa: B010: a method, to a type checker
+        self.logits = torch.compile(self.logits)  # type: ignore[method-assign]
 
     def start(self, labels: Tensor | None, n: int) -> Tensor:
         """The label's embedding, (N, width): all that is known before the first code. Raises ValueError without one."""
