@@ -7,6 +7,7 @@ STUDY ?= quantizers
 RUN ?=
 FILE ?=
 ARGS ?=
+FID ?= fid_samples=10000
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -16,10 +17,12 @@ PIP := $(VENV)/bin/pip --disable-pip-version-check install -qq --constraint .ci/
 HERE = $(if $(DEVICES),trainer.devices=$(DEVICES)) $(DRAW)
 DRAW = $(if $(SEED),seed=$(SEED)) $(ARGS)
 TRAIN = $(VQVAE) train experiments/$(DATASET)/$(1).yaml $(HERE)
+# A full-length recipe, as the run cifar10_<recipe>; a prior learns the codes of the second recipe named.
+FULL = $(TRAIN) name=cifar10_$(1) resume=auto $(if $(2),model.tokenizer=runs/cifar10_$(2))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-fid doctor data train train-ae train-vae train-vqvae train-prior sample evaluate compare study ablate sweep \
-        classifier fid-calibrate wandb-dashboard bench bench-gpu check lint test test-dist test-faults \
+.PHONY: help setup setup-fid doctor data train train-ae train-vae train-vqvae train-prior full-cifar10 sample evaluate compare study ablate \
+        sweep classifier fid-calibrate wandb-dashboard bench bench-gpu check lint test test-dist test-faults \
         test-slow clean
 
 help:  ## this list
@@ -75,6 +78,21 @@ doctor: $(VENV)/.run  ## what this machine has, and whether it will do
 
 train: $(VENV)/.run  ## train the experiment of FILE, such as experiments/mnist/vqvae_full.yaml
 	@$(VQVAE) train $(FILE) $(HERE)
+
+full-cifar10: DATASET = cifar10
+full-cifar10: $(VENV)/.fid  ## CIFAR-10 to headline figures, for a GPU: FID and bits per dimension; called again it goes on
+	@$(call FULL,vqvae_full)
+	@$(call FULL,prior_full,vqvae_full)
+	@$(call FULL,vae_bits)
+	@$(call FULL,vqvae_bits)
+	@$(call FULL,prior_bits,vqvae_bits)
+	@$(VQVAE) evaluate runs/cifar10_vqvae_full $(FID)
+	@$(VQVAE) evaluate runs/cifar10_prior_full $(FID)
+	@$(if $(FID),$(VQVAE) evaluate runs/cifar10_prior_full $(FID) guidance=0)
+	@$(VQVAE) evaluate runs/cifar10_vae_bits iwae_samples=100
+	@$(VQVAE) evaluate runs/cifar10_vqvae_bits
+	@$(VQVAE) evaluate runs/cifar10_prior_bits
+	@$(VQVAE) compare $(foreach run,vqvae_full prior_full vae_bits vqvae_bits prior_bits,runs/cifar10_$(run))
 
 sample: $(VENV)/.run  ## draw images from RUN (default: the newest of DATASET)
 	@$(VQVAE) sample $(if $(RUN),$(RUN),dataset=$(DATASET)) $(DRAW)

@@ -224,6 +224,18 @@ def load_tokenizer_fingerprint(run: Run) -> str:
     return load_tokenizer(run).fingerprint
 
 
+@pytest.mark.parametrize("resume", ["auto", "RUN"])
+def test_a_finished_run_is_left_alone(workplace, resume, capsys):
+    """A requeued job that had ended in time must not test again, nor lose what `evaluate` added."""
+    run = run_of(workplace, "vqvae")
+    before = (run.path / "run.json").read_bytes(), run.last.stat().st_mtime_ns
+    words = train_words(workplace, "vqvae", "name=vqvae", f"resume={resume.replace('RUN', str(run.path))}")
+    result = cli.train(words[1:])
+    assert result.test == run.info["test"]
+    assert ((run.path / "run.json").read_bytes(), run.last.stat().st_mtime_ns) == before
+    assert f"{run.path} is finished: nothing to do" in capsys.readouterr().out
+
+
 def test_a_resumed_run_goes_on_where_it_stopped(workplace):
     """6 steps, then 3 more, must equal 9 steps at once: same losses, same weights, bit for bit."""
     schedule = ["optimizer.schedule=constant", "optimizer.warmup_steps=2"]  # a cosine depends on the last step

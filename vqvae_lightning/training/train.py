@@ -58,7 +58,7 @@ def train(experiment: Experiment) -> TrainResult:
     """Trains, tests the best checkpoint and draws its pictures.
 
     Raises ConfigError, DataError or CheckpointError, one line each, before a run folder exists if the experiment
-    cannot run. With `experiment.resume` a run goes on from its newest valid checkpoint.
+    cannot run. With `experiment.resume` a run goes on from its newest valid checkpoint; a finished one is left alone.
     """
     quieten()
     devices = device_count(experiment)
@@ -67,6 +67,10 @@ def train(experiment: Experiment) -> TrainResult:
     experiment = with_tokenizer(experiment, resumed.run if resumed else None)
     if resumed:
         check_settings(resumed.run, experiment)
+        if resumed.run.info["status"] == "finished" and resumed.step >= experiment.trainer.steps:
+            if is_first_process():
+                print(f"resume    {resumed.run.path} is finished: nothing to do", flush=True)
+            return TrainResult(resumed.run, resumed.run.info["test"])
     data, module = build(experiment)
     if experiment.trainer.precision == "64-true":
         module.double()  # Lightning does it after it has loaded a checkpoint, whose last bits would be lost

@@ -1,0 +1,63 @@
+"""`make full-cifar10`, its networks and trainings made small: the whole chain, and that a second call adds nothing."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from vqvae_lightning.training.runs import Run
+
+ROOT = Path(__file__).parents[1]
+RECIPES = {
+    "vqvae_full": "vqvae",
+    "prior_full": "prior",
+    "vae_bits": "vae",
+    "vqvae_bits": "vqvae",
+    "prior_bits": "prior",
+}
+TOY = {
+    "vae": {"model": {"network": {"hidden": 8, "residual_hidden": 4, "residual_blocks": 1}, "latent_dim": 4}},
+    "vqvae": {"model": {"network": {"hidden": 8, "residual_hidden": 4, "residual_blocks": 1}, "codebook_size": 16}},
+    "prior": {"model": {"layers": 1, "width": 16, "heads": 2}},
+}
+EVERY = {
+    "data": {"batch_size": 20, "eval_batch_size": 40, "validation_size": 40},
+    "trainer": {"steps": 2, "validate_every": 1, "accelerator": "cpu"},
+}
+
+
+def make(folder: Path) -> str:
+    """`make full-cifar10` in a folder, on generated images, without FID; returns what it printed."""
+    command = f"{sys.executable} {ROOT / 'tests' / 'launch_fake.py'} {folder / 'data'}"
+    words = ["make", "-o", ".venv/.fid", "-o", ".venv/.run", "full-cifar10", f"VQVAE={command}", "FID="]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_whole_chain_runs_once_and_is_then_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "experiments" / "cifar10").mkdir(parents=True)
+    for recipe, kind in RECIPES.items():
+        path = Path("experiments") / "cifar10" / f"{recipe}.yaml"
+        OmegaConf.save(OmegaConf.merge(OmegaConf.load(ROOT / path), EVERY, TOY[kind]), tmp_path / path)
+    make(tmp_path)
+    runs = {recipe: Run.open(tmp_path / "runs" / f"cifar10_{recipe}") for recipe in RECIPES}
+    assert {recipe: run.info["kind"] for recipe, run in runs.items()} == RECIPES
+    assert all(run.info["status"] == "finished" and run.info["evaluated"] for run in runs.values())
+    assert runs["vqvae_bits"].info["test"]["test/bits_per_dim"] > runs["prior_bits"].info["test"]["test/bits_per_dim"]
+    assert "test/iwae_bits_per_dim" in runs["vae_bits"].info["test"]
+    assert (tmp_path / "runs" / "compare.html").is_file()
+
+    checkpoints = {recipe: run.last.read_bytes() for recipe, run in runs.items()}
+    finished = {recipe: run.info["finished"] for recipe, run in runs.items()}
+    assert make(tmp_path).count("is finished: nothing to do") == len(RECIPES)
+    assert {recipe: run.last.read_bytes() for recipe, run in runs.items()} == checkpoints
+    assert {recipe: run.info["finished"] for recipe, run in runs.items()} == finished
