@@ -168,7 +168,7 @@ def test_every_architecture_of_a_prior_trains_draws_and_completes(workplace, arc
     run = run_of(workplace, f"prior-{architecture}")
     assert type(load_run(run).net) is PRIORS[architecture]
     assert cli.evaluate([str(run.path)])["test/rate"] == pytest.approx(run.info["test"]["test/rate"], rel=1e-6)
-    draws = ["guidance=1", "guidance=1", "guidance=3", "show=completion", "show=completion guidance=3"]
+    draws = ["guidance=1", "guidance=1", "guidance=30", "show=completion", "show=completion guidance=30"]
     pictures = [
         cli.sample([str(run.path), "n=20", f"out={tmp_path / f'{i}.png'}", *words.split()]).read_bytes()
         for i, words in enumerate(draws)

@@ -90,6 +90,7 @@ RESULTS = (
     Column("bits_per_code", "Prior", "bits/code", "lower", ".3f", _codes),
     Column("saved", "Saved", "bits/code", "higher", ".3f", _codes),
     Column("saved_vs_unigram_bits", "… of unigram", "bits/code", "higher", ".3f", _codes),
+    Column("seconds_per_image", "Sampling", "s/image", "", ".4f"),
     Column("code_kl_train_test_bits", "KL(train‖test)", "bits", "", ".4f", on_page=False),
     Column("code_kl_test_train_bits", "KL(test‖train)", "bits", "", ".4f", on_page=False),
     Column("probe_accuracy", "Linear probe", "accuracy", "higher", ".3f", _train_images),

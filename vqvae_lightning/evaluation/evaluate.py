@@ -11,6 +11,8 @@ from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network,
 from vqvae_lightning.evaluation.information import code_counts, code_information, encoded, prior_savings
 from vqvae_lightning.evaluation.likelihood import check_samples, latent_rates, likelihood_metrics
 from vqvae_lightning.evaluation.representation import check_images, check_representation, representation
+from vqvae_lightning.evaluation.samplers import seconds_per_image
+from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.training.callbacks import write_picture
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
@@ -51,6 +53,8 @@ def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
     (measured,) = step(module, datamodule=data, verbose=False)
     metrics = {**measured, **likelihood_metrics(module, data, options.split, dict(measured), options.iwae_samples)}
     metrics |= code_metrics(run, module, data, options.split, metrics)
+    if module.kind == "prior":
+        metrics[f"{options.split}/seconds_per_image"] = seconds_per_image(module.to(own_device()))
     if options.representation:
         found = representation(module.net, data, options.split, options.representation_images)
         metrics |= {f"{options.split}/{name}": value for name, value in found.items()}

@@ -10,6 +10,7 @@ A sampler fitted after training ("ex-post density estimation", Ghosh et al. 2020
 that the model was trained with; what it draws says nothing about that p(z), and the ledger does not count it.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -29,6 +30,7 @@ TRAIN_IMAGES = 10_000  # of the training split, its first: enough for a fit, sec
 LARGEST_LATENT = 512  # D·h·w: a full covariance has D·h·w squared entries
 COMPONENTS = 10
 BATCH = 500  # images decoded at once
+TIMED = 100  # images drawn at once to see what one costs
 
 
 class TrainLatents:
@@ -153,6 +155,17 @@ def unigram(module: Any, train: TrainLatents, options: SampleOptions, labels: Te
 def prior(module: Any, train: TrainLatents, options: SampleOptions, labels: Tensor) -> Tensor:
     """Codes from the learned prior, P(codes | label) or P(codes)."""
     return torch.cat([module.sample(part, **sampling(options)) for part in labels.split(BATCH)])
+
+
+def seconds_per_image(module: Any) -> float:
+    """Wall-clock seconds for an image of a prior, codes and decoding: TIMED at once, the faster of two times."""
+    labels = torch.arange(TIMED) % module.classes
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        module.sample(labels).cpu()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds) / TIMED
 
 
 # kind of run → its samplers by name, the default first
