@@ -24,6 +24,10 @@ def test_gaussian_is_the_normal_density(decoded, scale, learned):
     expected = -Normal(decoded, scale).log_prob(x).flatten(1).sum(1)
     actual = GaussianLikelihood(scale, learned).double().nll(x, decoded)
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)  # the scale itself is stored in float32
+    bounded = GaussianLikelihood(scale, learned, bounded=True).double()
+    torch.testing.assert_close(
+        bounded.nll(x, decoded), -Normal(bounded.mean(decoded), scale).log_prob(x).flatten(1).sum(1), rtol=1e-6, atol=0
+    )
 
 
 @pytest.mark.parametrize("learned", [True, False])
@@ -141,7 +145,13 @@ class _Nll(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    "likelihood", [GaussianLikelihood(0.4, True), BernoulliLikelihood(), DiscretizedLogistic(0.4, True)]
+    "likelihood",
+    [
+        GaussianLikelihood(0.4, True),
+        GaussianLikelihood(0.4, True, bounded=True),
+        BernoulliLikelihood(),
+        DiscretizedLogistic(0.4, True),
+    ],
 )
 class TestEvery:
     def test_one_number_per_image_summed_over_its_pixels(self, likelihood):

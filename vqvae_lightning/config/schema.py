@@ -63,6 +63,13 @@ class LikelihoodConfig:
         above=0,
     )
     learned: bool = setting(False, "learn the scale")
+    bounded: bool = setting(
+        False, "of gaussian: its mean goes through tanh, so that what is black or white can be so exactly"
+    )
+
+    def __post_init__(self) -> None:
+        if self.bounded and self.name != "gaussian":
+            raise ConfigError(f"model.likelihood.bounded: got true with {self.name}, whose mean is bounded as it is")
 
 
 @dataclass

@@ -35,8 +35,9 @@ def build_likelihood(config: LikelihoodConfig) -> Likelihood:
     """The likelihood that `config` names."""
     if config.name == "bernoulli":
         return BernoulliLikelihood()
-    scaled = {"gaussian": GaussianLikelihood, "discretized_logistic": DiscretizedLogistic}[config.name]
-    return scaled(config.scale, config.learned)
+    if config.name == "discretized_logistic":
+        return DiscretizedLogistic(config.scale, config.learned)
+    return GaussianLikelihood(config.scale, config.learned, config.bounded)
 
 
 @dataclass(frozen=True)

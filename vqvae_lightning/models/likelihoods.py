@@ -23,7 +23,7 @@ class Likelihood(nn.Module, ABC):
 
 
 class GaussianLikelihood(Likelihood):
-    """N(x; decoded, scale²) per pixel, a density. One scale for all pixels, fixed or learned.
+    """N(x; decoded, scale²) per pixel, a density; `bounded`: N(x; tanh decoded, scale²). One scale, fixed or learned.
 
     With scale² = half the data's variance, −log p per dimension is, up to a constant, the squared error divided by
     the data's variance: the normalised recipe of DeepMind's VQ-VAE example (Sonnet, vqvae_example).
@@ -31,16 +31,18 @@ class GaussianLikelihood(Likelihood):
 
     discrete = False
 
-    def __init__(self, scale: float, learned: bool) -> None:
+    def __init__(self, scale: float, learned: bool, bounded: bool = False) -> None:
         super().__init__()
+        self.bounded = bounded
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learned)
 
     def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
-        error = ((x - decoded) * torch.exp(-self.log_scale)).square()
+        centre = torch.tanh(decoded) if self.bounded else decoded
+        error = ((x - centre) * torch.exp(-self.log_scale)).square()
         return (0.5 * error + self.log_scale + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
     def mean(self, decoded: Tensor) -> Tensor:
-        return decoded.clamp(-1, 1)
+        return torch.tanh(decoded) if self.bounded else decoded.clamp(-1, 1)
 
 
 class DiscretizedLogistic(Likelihood):
