@@ -64,7 +64,7 @@ class LikelihoodConfig:
     )
     learned: bool = setting(False, "learn the scale")
     bounded: bool = setting(
-        False, "of gaussian: its mean goes through tanh, so that what is black or white can be so exactly"
+        False, "of gaussian: its mean is clamped to [-1, 1] in training too, so that black can be black"
     )
 
     def __post_init__(self) -> None:

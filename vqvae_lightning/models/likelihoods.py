@@ -23,7 +23,11 @@ class Likelihood(nn.Module, ABC):
 
 
 class GaussianLikelihood(Likelihood):
-    """N(x; decoded, scale²) per pixel, a density; `bounded`: N(x; tanh decoded, scale²). One scale, fixed or learned.
+    """N(x; decoded, scale²) per pixel, a density. One scale for all pixels, fixed or learned.
+
+    `bounded`: N(x; clamp(decoded, −1, 1), scale²), so that what is black or white can be so exactly. Its gradient
+    passes the clamp: a pixel beyond the edge gets none if the edge is right, and comes back if it is not. (With tanh
+    in its place a VQ-VAE of MNIST was black within 400 steps and stayed so.)
 
     With scale² = half the data's variance, −log p per dimension is, up to a constant, the squared error divided by
     the data's variance: the normalised recipe of DeepMind's VQ-VAE example (Sonnet, vqvae_example).
@@ -37,12 +41,12 @@ class GaussianLikelihood(Likelihood):
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learned)
 
     def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
-        centre = torch.tanh(decoded) if self.bounded else decoded
+        centre = decoded + (self.mean(decoded) - decoded).detach() if self.bounded else decoded
         error = ((x - centre) * torch.exp(-self.log_scale)).square()
         return (0.5 * error + self.log_scale + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
 
     def mean(self, decoded: Tensor) -> Tensor:
-        return torch.tanh(decoded) if self.bounded else decoded.clamp(-1, 1)
+        return decoded.clamp(-1, 1)
 
 
 class DiscretizedLogistic(Likelihood):
