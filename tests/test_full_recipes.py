@@ -18,9 +18,10 @@ RECIPES = {
     "vqvae_bits": "vqvae",
     "prior_bits": "prior",
 }
+NETWORK = {"hidden": 8, "residual_hidden": 4, "residual_blocks": 1}
 TOY = {
-    "vae": {"model": {"network": {"hidden": 8, "residual_hidden": 4, "residual_blocks": 1}, "latent_dim": 4}},
-    "vqvae": {"model": {"network": {"hidden": 8, "residual_hidden": 4, "residual_blocks": 1}, "codebook_size": 16}},
+    "vae": {"model": {"network": NETWORK, "latent_dim": 4}},
+    "vqvae": {"model": {"network": NETWORK, "codebook_size": 16}},
     "prior": {"model": {"layers": 1, "width": 16, "heads": 2}},
 }
 EVERY = {

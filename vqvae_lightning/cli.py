@@ -243,11 +243,10 @@ def ablate(words: Sequence[str]) -> Any:
 
 def _own(kind: type, settings: Sequence[str]) -> tuple[Any, list[str]]:
     """The options of a verb that are among its settings, and the settings that go to its runs."""
-    from vqvae_lightning.config import options
+    from vqvae_lightning.config import options, own_words
 
-    names = {field.name for field in dataclasses.fields(kind)}
-    own = [s for s in settings if s.partition("=")[0] in names]
-    return options(kind, own), [s for s in settings if s not in own]
+    own, others = own_words([field.name for field in dataclasses.fields(kind)], settings)
+    return options(kind, own), others
 
 
 def _one_file(verb: str, words: Sequence[str], example: str) -> tuple[Path, list[str]]:

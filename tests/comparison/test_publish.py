@@ -14,16 +14,21 @@ TESTS = Path(__file__).parents[1]
 
 # In a process of its own: W&B reads its settings once.
 PUBLISH = """
+import json
 import sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[2], sys.argv[2] + "/comparison"]
 from test_compare import figure, write_run
 from vqvae_lightning.comparison.compare import compare
-from vqvae_lightning.comparison.publish import publish
+from vqvae_lightning.comparison.publish import _samplers, publish
 root = Path(sys.argv[1])
 runs = [write_run(root, kind) for kind in ("ae", "vae")]
 runs[1].write(generation=[figure("mixture", 8.0), figure("reconstruction", 1.0)])
 print("AT", publish(compare(runs), "project", root / "out"))
+other = write_run(root / "others", "vae")
+other.write(generation=[{**figure("normal", 5.0), "temperature": 0.5}])
+rows = _samplers(compare([other])).data
+(root / "others.json").write_text(json.dumps([[row[4], row[-1] is not None] for row in rows]))
 """
 
 
@@ -70,6 +75,12 @@ def test_the_samplers_hold_what_was_measured_and_what_was_only_drawn(published):
     assert [(row["run"], row["sampler"], row["Fréchet distance"]) for row in drawn] == [
         ("ae-run", "normal", None), ("vae-run", "normal", None),
     ]  # fmt: skip
+
+
+def test_a_sampler_measured_by_other_settings_keeps_the_row_of_its_picture(published):
+    """The picture shows the usual draws: not beside the figure of others, but it is not lost for them."""
+    rows = json.loads((published[0] / "others.json").read_text())
+    assert rows == [["normal, temperature 0.5", False], ["normal", True]]
 
 
 def test_pictures_are_not_black(published):

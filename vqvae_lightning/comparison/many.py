@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqvae_lightning.config import ConfigError, EvaluateOptions, load_experiment, options, plain
+from vqvae_lightning.config import ConfigError, EvaluateOptions, load_experiment, options, own_words, plain
 from vqvae_lightning.evaluation.samplers import SAMPLERS
 from vqvae_lightning.training.resume import computed_otherwise
 from vqvae_lightning.training.runs import Run
@@ -37,7 +37,7 @@ def evaluate_once(run: Run, settings: Sequence[str]) -> None:
     Settings that a kind of run has no use for are left out. Raises ConfigError, naming the run's log, if it fails.
     """
     idle = {"ae": {"iwae_samples"}, "prior": {"iwae_samples", "representation", "representation_images"}}
-    words = [word for word in settings if word.partition("=")[0] not in idle.get(run.info["kind"], set())]
+    _, words = own_words(idle.get(run.info["kind"], ()), settings)
     if run.info.get("evaluated") != plain(options(EvaluateOptions, words)):
         _do(run, ["evaluate", str(run.path), *words])
     if any(not (run.images / f"samples-{name}.png").is_file() for name in list(SAMPLERS[run.info["kind"]])[1:]):

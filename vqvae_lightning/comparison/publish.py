@@ -69,7 +69,8 @@ def _samplers(comparison: Comparison) -> Any:
     for title, generation in tables:
         for found in generation.rows:
             row = found.run
-            measured.add((row.number, found.sampler))
+            if not found.settings:
+                measured.add((row.number, found.sampler))
             values = [found.values.get(c.key) for c in columns]
             stem = {RECONSTRUCTION: "reconstructions", **sample_pictures(row)}.get(found.sampler)
             picture = None if found.settings else _picture(row.run.images / f"{stem}.png")  # of the usual settings

@@ -14,7 +14,7 @@ from vqvae_lightning.comparison.columns import GENERATION, MISSING
 from vqvae_lightning.comparison.compare import KINDS
 from vqvae_lightning.comparison.generation import sampler_label
 from vqvae_lightning.comparison.many import evaluate_once, train_once
-from vqvae_lightning.config import EvaluateOptions, StudyOptions, last_words, load_experiment
+from vqvae_lightning.config import EvaluateOptions, StudyOptions, last_words, load_experiment, own_words
 from vqvae_lightning.config import options as check_options
 from vqvae_lightning.evaluation.samplers import changed_sampling
 from vqvae_lightning.training.runs import Run
@@ -43,8 +43,8 @@ def study(options: StudyOptions, settings: Sequence[str]) -> list[Run]:
     """
     plan = [(seed, kind) for seed in range(options.seeds) for kind in KINDS]
     root = Path(options.runs or f"runs/study-{options.dataset}")
-    measured = last_words(["representation=true"], [word for word in settings if _key(word) in EVALUATION])
-    settings = [word for word in settings if _key(word) not in EVALUATION]
+    measured, settings = own_words(EVALUATION, settings)
+    measured = last_words(["representation=true"], measured)
     check_options(EvaluateOptions, measured)
     for kind in KINDS:
         load_experiment(_file(options, kind), _settings(root, kind, 0, settings))
@@ -72,10 +72,6 @@ def _settings(root: Path, kind: str, seed: int, settings: Sequence[str]) -> list
     """Settings of one run; the study's own come last, so that none makes it another study's."""
     tokenizer = [f"model.tokenizer={root / _name('vqvae', seed)}"] if kind == "prior" else []
     return last_words(settings, [f"seed={seed}", f"tracking.group={root.name}", *tokenizer])
-
-
-def _key(word: str) -> str:
-    return word.partition("=")[0]
 
 
 # Row of a table of spreads → column → values or their spread.

@@ -1,33 +1,43 @@
-"""Settings: the typed schema (`schema`) and how a YAML file and a command line become one (`load`)."""
+"""Settings: of an experiment (`schema`), of a verb (`verbs`), and how YAML and a command line become one (`load`)."""
 
-from vqvae_lightning.config.load import describe, experiment_from, last_words, load_experiment, model_config, options
+from vqvae_lightning.config.load import (
+    describe,
+    experiment_from,
+    last_words,
+    load_experiment,
+    model_config,
+    options,
+    own_words,
+)
 from vqvae_lightning.config.schema import (
     MODEL_CONFIGS,
-    AblateOptions,
-    Ablation,
     AEConfig,
     AutoencoderConfig,
-    ClassifierOptions,
-    CompareOptions,
     ConfigError,
-    DashboardOptions,
     DataConfig,
-    DoctorOptions,
-    Drawing,
-    EvaluateOptions,
     Experiment,
     LikelihoodConfig,
     NetworkConfig,
     OptimizerConfig,
     PriorConfig,
-    SampleOptions,
-    StudyOptions,
-    SweepOptions,
     TrackingConfig,
     TrainerConfig,
     VAEConfig,
     VQVAEConfig,
     plain,
+)
+from vqvae_lightning.config.verbs import (
+    AblateOptions,
+    Ablation,
+    ClassifierOptions,
+    CompareOptions,
+    DashboardOptions,
+    DoctorOptions,
+    Drawing,
+    EvaluateOptions,
+    SampleOptions,
+    StudyOptions,
+    SweepOptions,
 )
 
 __all__ = [
@@ -62,5 +72,6 @@ __all__ = [
     "load_experiment",
     "model_config",
     "options",
+    "own_words",
     "plain",
 ]

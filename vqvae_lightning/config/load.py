@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -75,6 +75,12 @@ def options(cls: type[Options], settings: Sequence[str], file: str | Path | None
 def last_words(*settings: Sequence[str]) -> list[str]:
     """`key=value` words of several lists, where a later list has the last word on a key."""
     return list({word.partition("=")[0]: word for words in settings for word in words}.values())
+
+
+def own_words(names: Collection[str], settings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The `key=value` words whose keys are among `names`, and the others."""
+    own = [word for word in settings if word.partition("=")[0] in names]
+    return own, [word for word in settings if word not in own]
 
 
 def describe(experiment: Experiment) -> str:
