@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vqvae_lightning.allocator import keep_freed_memory
 from vqvae_lightning.training.launch import is_first_process
 
 
@@ -31,6 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     128 + the signal's number where a signal ended a training: 143 for SIGTERM, 130 for Ctrl-C.
     """
     options = parser().parse_args(arguments)
+    keep_freed_memory()
     try:
         VERBS[options.verb].run(options.words)
     except KeyboardInterrupt:

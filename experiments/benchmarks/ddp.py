@@ -62,11 +62,11 @@ def worker(kind: str, ranks: int, out: Path) -> None:
     from vqvae_lightning.training.train import build, build_trainer, quieten
 
     quieten()
-    experiment = experiment_of(f"cifar10/{kind}.yaml", f"trainer.steps={WARM_UP + STEPS}", f"trainer.devices={ranks}")
+    experiment = experiment_of(f"cifar10/{kind}.yaml", f"trainer.devices={ranks}", steps=WARM_UP + STEPS)
     data, module = build(experiment) if kind == "vqvae" else (RandomCodes(64, 64), new_prior(64))
     trainer = build_trainer(experiment, ranks, run=None)
     trainer.limit_val_batches = 0
-    trainer.callbacks = [Clock(out)]
+    trainer.callbacks = [Clock(out)]  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=data)
 
 

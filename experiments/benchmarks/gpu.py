@@ -13,11 +13,12 @@ from vqvae_lightning.config import NetworkConfig, OptimizerConfig, PriorConfig, 
 from vqvae_lightning.data.images import to_float
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.distributed import own_device
-from vqvae_lightning.models.quantizers import EMAVectorQuantizer, nearest_code
+from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, nearest_code
 from vqvae_lightning.models.transformer import CodeTransformer
 from vqvae_lightning.training.optimization import configure_adamw
 
-K, T, CLASSES = 512, 64, 10
+K, GRID, CLASSES = 512, (8, 8), 10
+T = GRID[0] * GRID[1]
 IMAGE_FLOP = 260e6  # of a training step of the Sonnet network
 PEAK = 790e12  # FLOP/s that an H200 was seen to reach in bf16 on large products of random matrices
 
@@ -57,7 +58,7 @@ def gpu_correctness() -> Iterator[Row]:
         yield _error(f"EMA codebook after 3 steps, {precision}", "float64 on the CPU", (slow - fast).abs().max(), 1e-4)
 
     config = PriorConfig(layers=4, width=128, heads=4, dropout=0.0)
-    prior = CodeTransformer(K, T, CLASSES, config).eval().to(device)
+    prior = CodeTransformer(K, GRID, CLASSES, config).eval().to(device)
     codes, labels = torch.randint(K, (8, T), device=device), torch.arange(8, device=device) % CLASSES
     for precision, most in ((torch.float32, 1e-4), (torch.bfloat16, 0.05)):
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
@@ -89,7 +90,7 @@ def _steps(prior: CodeTransformer, codes: Tensor, labels: Tensor) -> Iterator[Te
 
 
 def _float64_logits(prior: CodeTransformer, config: PriorConfig, codes: Tensor, labels: Tensor) -> Tensor:
-    exact = CodeTransformer(K, T, CLASSES, config).eval().double()
+    exact = CodeTransformer(K, GRID, CLASSES, config).eval().double()
     exact.load_state_dict(prior.state_dict())
     return exact.logits(codes.cpu(), labels.cpu())
 
@@ -105,7 +106,7 @@ def gpu_speed() -> Iterator[Row]:
     yield vqvae_training(compiled=False)
     rates, busy = measure(prior_step(), size().training_sequences * T)
     yield spread(rates, "prior training, bf16", "tokens/s", unit="tokens/s", detail={"GPU busy": busy})
-    prior = CodeTransformer(K, T, CLASSES, PriorConfig()).eval().to(own_device())
+    prior = CodeTransformer(K, GRID, CLASSES, PriorConfig()).eval().to(own_device())
     labels = torch.arange(size().sequences, device=own_device()) % CLASSES
     rates, busy = measure(lambda: prior.generate(len(labels), labels), len(labels), steps=1)
     yield spread(
@@ -149,7 +150,7 @@ def vqvae_step(compiled: bool) -> Callable[[], Any]:
 def prior_step() -> Callable[[], Any]:
     """One training step of the prior on random codes."""
     device = own_device()
-    net = CodeTransformer(K, T, CLASSES, PriorConfig(dropout=0.0)).to(device).train()
+    net = CodeTransformer(K, GRID, CLASSES, PriorConfig(dropout=0.0)).to(device).train()
     optimizer = configure_adamw(net, OptimizerConfig(), 10**6)["optimizer"]
     codes = torch.randint(K, (size().training_sequences, T), device=device)
     labels = torch.arange(len(codes), device=device) % CLASSES

@@ -44,6 +44,8 @@ class OneHotEMA(nn.Module):
         self.k, self.decay, self.commitment = k, decay, commitment
         self.embedding = nn.Embedding(k, d)
         self.embedding.weight.requires_grad_(False)
+        self.counts: Tensor
+        self.sums: Tensor
         self.register_buffer("counts", torch.zeros(k))
         self.register_buffer("sums", torch.randn(k, d))
 
@@ -69,12 +71,13 @@ class OneHotEMA(nn.Module):
 
 def nchw(module: nn.Module) -> nn.Module:
     """A copy of a module with weights in PyTorch's default layout."""
-    return copy.deepcopy(module).to(memory_format=torch.contiguous_format)
+    return copy.deepcopy(module).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def usual_loop(net: Autoencoder, images: Tensor, labels: Tensor, steps: int) -> Callable[[], None]:
     """`steps` steps of the usual loop on copies of a net's encoder and decoder."""
     encoder, decoder = nchw(net.encoder), nchw(net.decoder)
+    assert net.bottleneck.codebook_size
     quantizer = OneHotEMA(net.bottleneck.codebook_size, net.bottleneck.in_channels)
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
     # no workers: theirs would fetch ahead while the other variants are timed; data have rows of their own

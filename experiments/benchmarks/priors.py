@@ -1,6 +1,7 @@
 """The Transformer over codes: training against a bare loop, sampling against no cache and against Hugging Face's."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,12 +13,13 @@ from experiments.benchmarks.timing import Row, faster, interleave
 from experiments.benchmarks.training import STEPS, Turns, endless, experiment_of, fit
 from vqvae_lightning.config import PriorConfig
 from vqvae_lightning.data.loader import TrainLoader
-from vqvae_lightning.models.transformer import CodeTransformer, draw
+from vqvae_lightning.models.sampling import draw
+from vqvae_lightning.models.transformer import CodeTransformer
 from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
 from vqvae_lightning.training.prior import CodePrior
 
 K, CLASSES = 512, 10
-SIZE = {"layers": 4, "width": 128, "heads": 4}
+SIZE: dict[str, Any] = {"layers": 4, "width": 128, "heads": 4}
 
 
 class RandomCodes(pl.LightningDataModule):
@@ -73,15 +75,14 @@ def bare_loop(module: CodePrior, data: RandomCodes) -> Callable[[], None]:
 def sampling() -> Iterator[Row]:
     """Sequences drawn whole: 4 layers of 128, K = 512."""
     for length, batch in ((49, 1), (49, 64), (49, 512), (64, 1), (64, 64), (64, 512), (1024, 8)):
-        prior = CodeTransformer(K, length, CLASSES, PriorConfig(**SIZE)).eval()
+        prior = CodeTransformer(K, (1, length), CLASSES, PriorConfig(**SIZE)).eval()
         labels = torch.arange(batch) % CLASSES
-        peer = hugging_face(length)
         variants: dict[str, Callable[[], Any]] = {
-            "ours": lambda prior=prior, labels=labels: prior.generate(len(labels), labels),
-            "GPT-2": lambda peer=peer, labels=labels: peer(labels),
+            "ours": partial(prior.generate, len(labels), labels),
+            "GPT-2": partial(hugging_face(length), labels),
         }
         if length == 64:
-            variants["no cache"] = lambda prior=prior, labels=labels: without_cache(prior, labels)
+            variants["no cache"] = partial(without_cache, prior, labels)
         times = interleave(variants, rounds=9, seconds=12)
         work = f"prior sampling, T={length}, batch {batch}"
         rate = {"images/s": batch / sorted(times["ours"])[len(times["ours"]) // 2]}

@@ -1,6 +1,7 @@
 """The quantizer alone, with all that a training step asks of it, against lucidrains' and the matrix product."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from vector_quantize_pytorch import VectorQuantize
@@ -33,8 +34,8 @@ def quantizers() -> Iterator[Row]:
         times = interleave(
             {
                 "ours": step,
-                "vector-quantize-pytorch": lambda peer=peer, h=peers_h: peer(h),
-                "GEMM": lambda rows=rows, e=codebook, out=product: torch.mm(rows, e.T, out=out),
+                "vector-quantize-pytorch": partial(peer, peers_h),
+                "GEMM": partial(torch.mm, rows, codebook.T, out=product),
             },
             rounds=21,
             seconds=25,

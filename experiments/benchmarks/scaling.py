@@ -21,7 +21,7 @@ def scaling() -> Iterator[Row]:
     for batch in (16, 32, 64, 128):
         yield _row("VQ-VAE step", "batch", batch, _step(batch))
     for length in (16, 64, 256, 1024):
-        prior = CodeTransformer(512, length, 0, PriorConfig(dropout=0.0)).eval()
+        prior = CodeTransformer(512, (1, length), 0, PriorConfig(dropout=0.0)).eval()
         yield _row("sampling, batch 8", "T", length, lambda prior=prior: prior.generate(8))
 
 

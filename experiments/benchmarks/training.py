@@ -15,7 +15,9 @@ from torch import Tensor
 from experiments.benchmarks.timing import LEAST_ROUNDS, Row, Times, cost, faster, interleave, spread
 from vqvae_lightning.config import Experiment, load_experiment
 from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.models.quantizers.codebooks import CodebookQuantizer
 from vqvae_lightning.models.tokenizer import Tokenizer
+from vqvae_lightning.training.autoencoders import VQVAE
 from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.train import build, build_trainer, quieten
@@ -40,6 +42,7 @@ class Turns(Callback):
         self.end = time.perf_counter() + seconds  # on a busy machine fewer rounds, but LEAST_ROUNDS
         self.times: Times = {name: [] for name in ("ours", *others)}
         self.seen = -steps  # the first turn warms up
+        self.started = 0.0
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.seen += 1
@@ -63,18 +66,27 @@ def fit(experiment: Experiment, module: pl.LightningModule, data: pl.LightningDa
     """`trainer.fit` with everything that `vqvae train` gives it, until the turns are over."""
     quieten()
     trainer = build_trainer(experiment, devices=1, run=Run.create(experiment))
-    trainer.callbacks.append(turns)
+    trainer.callbacks.append(turns)  # type: ignore[attr-defined]
     with contextlib.suppress(Finished):
         trainer.fit(module, datamodule=data)
 
 
-def experiment_of(file: str, *words: str) -> Experiment:
-    """A shipped experiment, in a folder of its own, that logs once a turn."""
+def experiment_of(file: str, *words: str, steps: int = 100_000) -> Experiment:
+    """A shipped experiment, in a folder of its own, that logs once a turn; the turns end it before `steps`."""
     runs = tempfile.mkdtemp(prefix="bench-")
     return load_experiment(
-        Path(__file__).parents[1] / file, [f"runs={runs}", f"trainer.log_every={STEPS}", "trainer.steps=100000",
+        Path(__file__).parents[1] / file, [f"runs={runs}", f"trainer.log_every={STEPS}", f"trainer.steps={steps}",
                                            "trainer.validate_every=100000", *words]
     )  # fmt: skip
+
+
+def vqvae(experiment: Experiment) -> tuple[ImageDataModule, VQVAE]:
+    """Images, in memory, and the module of an experiment."""
+    data, module = build(experiment)
+    assert isinstance(data, ImageDataModule)
+    assert isinstance(module, VQVAE)
+    data.setup()
+    return data, module
 
 
 def training() -> Iterator[Row]:
@@ -82,10 +94,8 @@ def training() -> Iterator[Row]:
     from experiments.benchmarks.peers import BATCH, pythae_epoch, usual_loop
 
     experiment = experiment_of("cifar10/vqvae.yaml", f"data.batch_size={BATCH}")
-    data, module = build(experiment)
-    bare_data, bare = build(experiment)
-    data.setup()
-    bare_data.setup()
+    data, module = vqvae(experiment)
+    bare_data, bare = vqvae(experiment)
     matrix = torch.randn(SIDE, SIDE)
     product = torch.empty(SIDE, SIDE)
     turns = Turns(
@@ -112,7 +122,7 @@ def training() -> Iterator[Row]:
     )  # fmt: skip
 
 
-def bare_loop(module: pl.LightningModule, data: ImageDataModule) -> Callable[[], None]:
+def bare_loop(module: VQVAE, data: ImageDataModule) -> Callable[[], None]:
     """STEPS steps of the same recipe on a module's network: no Lightning, no logging."""
     net, scheduled = module.net.train(), configure_adamw(module.net, module.optimizer_config, 100000)
     optimizer, schedule = scheduled["optimizer"], scheduled["lr_scheduler"]["scheduler"]
@@ -141,15 +151,16 @@ def endless(data: pl.LightningDataModule) -> Iterator[Any]:
 
 def validation() -> Iterator[Row]:
     """Validation of 2,000 CIFAR-10 images with all metrics, through Lightning."""
-    data, module = build(experiment_of("cifar10/vqvae.yaml"))
-    data.setup()
+    data, module = vqvae(experiment_of("cifar10/vqvae.yaml"))
     quieten()
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, limit_val_batches=4,
         enable_model_summary=False,
     )  # fmt: skip
     images = [batch.x for batch, _ in zip(data.batches("val", torch.device("cpu")), range(4), strict=False)]
-    module.net.bottleneck.initialized.fill_(True)
+    quantizer = module.net.bottleneck
+    assert isinstance(quantizer, CodebookQuantizer)
+    quantizer.initialized.fill_(True)
 
     @torch.inference_mode()
     def forward() -> None:
@@ -164,8 +175,7 @@ def validation() -> Iterator[Row]:
 
 def extraction() -> Iterator[Row]:
     """Codes of 2,000 CIFAR-10 images, from the bytes in memory to the codes in memory."""
-    data, module = build(experiment_of("cifar10/vqvae.yaml"))
-    data.setup()
+    data, module = vqvae(experiment_of("cifar10/vqvae.yaml"))
     tokenizer, cpu = Tokenizer(module.net), torch.device("cpu")
     images = [batch.x for batch, _ in zip(data.batches("val", cpu), range(4), strict=False)]
 
