@@ -98,6 +98,9 @@ def run_in_process(name: str, out: Path) -> None:
     """Measures a room in this process; its rows go to `out` one by one."""
     import torch
 
+    from vqvae_lightning.allocator import keep_freed_memory
+
+    keep_freed_memory()  # as `vqvae` does, for every variant
     torch.set_num_threads(threads())
     torch.manual_seed(0)
     room = getattr(importlib.import_module(f"experiments.benchmarks.{ {**ROOMS, **GPU_ROOMS}[name] }"), name)

@@ -73,5 +73,8 @@ def worker(kind: str, ranks: int, out: Path) -> None:
 if __name__ == "__main__":
     import torch
 
+    from vqvae_lightning.allocator import keep_freed_memory
+
+    keep_freed_memory()
     torch.set_num_threads(1)
     worker(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))

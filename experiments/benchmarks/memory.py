@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 
 from experiments.benchmarks.timing import Row
+from vqvae_lightning.allocator import keep_freed_memory
 
 MB = 2**20
 IMPORT = "import torch, pytorch_lightning, wandb, vqvae_lightning.training.train"
@@ -51,6 +52,7 @@ def highest() -> float:
 def measure(what: str, *words: str) -> dict[str, float]:
     """Peak memory of one kind of work in this process."""
     exec(IMPORT, {})
+    keep_freed_memory()
     if what == "imports":
         return {"peak": highest()}
     if what == "nearest":

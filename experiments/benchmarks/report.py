@@ -68,7 +68,7 @@ def curves(results: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
 
 def figure(found: dict[str, list[tuple[float, float]]]) -> str:
     """Small log-log plots side by side as an SVG; a grey line of slope 1 goes through each first point."""
-    width, height, margin, columns = 220, 170, 40, 3
+    width, height, margin, columns = 250, 230, 40, 3
     parts = []
     for i, (title, points) in enumerate(found.items()):
         left, top = (i % columns) * width, (i // columns) * height

@@ -1,13 +1,18 @@
 """Interleaved timing: A B A B …, so that what disturbs one disturbs the other; a figure is a median ratio."""
 
+import ctypes
+import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from vqvae_lightning.allocator import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
+
 TURN = 0.05  # seconds that a turn lasts at least: shorter work is repeated within it
 LEAST_ROUNDS = 3
+M_MMAP_THRESHOLD = -3  # malloc.h
 
 Times = dict[str, list[float]]  # seconds of each variant, one for each round
 
@@ -51,6 +56,25 @@ def _clock(run: Callable[[], Any], repeats: int = 1) -> float:
     for _ in range(repeats):
         run()
     return (time.perf_counter() - started) / repeats
+
+
+def as_glibc_comes(run: Callable[[], Any]) -> Callable[[], Any]:
+    """`run` with freed memory given back as glibc does by itself, once its thresholds are as high as it ever sets them.
+
+    That is generous: it begins with 128 kB, and adjusts them up to 32 and 64 MB.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return run
+    library = ctypes.CDLL(None)
+
+    def call() -> None:
+        library.mallopt(M_MMAP_MAX, 2**16)
+        library.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
+        library.mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
+        run()
+        keep_freed_memory()
+
+    return call
 
 
 def faster(times: Times, work: str, than: str, at_least: float | None = None, label: str | None = None) -> Row:
