@@ -14,7 +14,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.callbacks import TQDMProgressBar
 from torch import Tensor, nn
 
 from vqvae_lightning.config import ClassifierOptions, ConfigError, DataConfig, OptimizerConfig, plain
@@ -23,6 +22,7 @@ from vqvae_lightning.data.loader import Batch, seed_torch
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.features import FeatureNetwork
 from vqvae_lightning.storage import file_hash, read_checkpoint, write_checkpoint
+from vqvae_lightning.training.callbacks import Progress
 from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
 from vqvae_lightning.training.runs import versions
 from vqvae_lightning.training.train import quieten
@@ -113,7 +113,8 @@ def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
-        callbacks=[TQDMProgressBar(refresh_rate=50)],
+        enable_progress_bar=False,
+        callbacks=[Progress()],
     )
     trainer.fit(module, datamodule=data)
     trainer.test(module, datamodule=data, verbose=False)
