@@ -1,8 +1,10 @@
 """A study trains every kind with every seed once, goes on where it was stopped, and sums up what it found."""
 
+import io
 import statistics
 
 import pytest
+from rich.console import Console
 
 from vqvae_lightning.comparison import study
 from vqvae_lightning.config import ConfigError, StudyOptions
@@ -85,7 +87,28 @@ def test_mean_and_spread_by_hand(tmp_path):
     spread = study.spreads(runs)["psnr",]["ae"]
     assert (spread.mean, spread.count) == (23.0, 3)
     assert spread.deviation == pytest.approx(statistics.stdev([20, 22, 27]))
-    assert str(spread) == "23 ± 3.6"
+    assert str(spread) == "23.0 ± 3.6"
     (row,) = study.sampler_spreads(runs).items()
     assert row[0] == ("ae", "normal", "inception-2015 7ff47ff4, 10,000 samples, test, seed 0")
     assert {column: str(spread) for column, spread in row[1].items()} == {"Fréchet distance": "11.5 ± 1.8"}
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "count", "text"),
+    [(4.3, 0.2164, 3, "4.30 ± 0.22"), (0.0021834, 0.0000193, 3, "0.002183 ± 0.000019"),
+     (859.51, 158.17, 3, "860 ± 158"),
+     (512.0, 0.0, 3, "512 ± 0"), (26.1755, 0.0, 1, "26.18"), (10.0, 9.96, 2, "10.0 ± 10.0")],
+)  # fmt: skip
+def test_a_spread_shows_the_digits_that_its_deviation_allows(mean, deviation, count, text):
+    assert str(study.Spread(mean, deviation, count)) == text
+
+
+def test_spreads_too_wide_for_the_terminal_go_on_below():
+    names = [f"a_metric_of_number_{i}" for i in range(8)]
+    summary = {("ema",): {name: study.Spread(1.5, 0.25, 3) for name in names}}
+    console = Console(width=80, record=True, file=io.StringIO())
+    study.print_spreads(summary, ("variant",), console)
+    text = console.export_text()
+    assert all(name in text for name in names)
+    assert text.count("1.50 ± 0.25") == 8
+    assert max(map(len, text.splitlines())) <= 80

@@ -1,5 +1,6 @@
 """`study`: every kind of model on one dataset with several seeds, compared, and summed up as mean and spread."""
 
+import math
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from vqvae_lightning.comparison.columns import GENERATION, MISSING
 from vqvae_lightning.comparison.compare import KINDS
 from vqvae_lightning.comparison.generation import sampler_label
 from vqvae_lightning.comparison.many import evaluate_once, train_once
+from vqvae_lightning.comparison.table import print_columns
 from vqvae_lightning.config import EvaluateOptions, StudyOptions, last_words, load_experiment, own_words
 from vqvae_lightning.config import options as check_options
 from vqvae_lightning.evaluation.samplers import changed_sampling
@@ -32,7 +34,11 @@ class Spread:
     count: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.4g} ± {self.deviation:.2g}" if self.count > 1 else f"{self.mean:.4g}"
+        """Both to the second digit of the deviation; four digits where there is none."""
+        if not self.deviation:
+            return f"{self.mean:.4g} ± 0" if self.count > 1 else f"{self.mean:.4g}"
+        places = max(0, 1 - math.floor(math.log10(self.deviation)))
+        return f"{self.mean:.{places}f} ± {self.deviation:.{places}f}"
 
 
 def study(options: StudyOptions, settings: Sequence[str]) -> list[Run]:
@@ -133,13 +139,18 @@ def _summed_up(values: Cells) -> dict[tuple[str, ...], dict[str, Spread]]:
 def print_spreads(
     summary: dict[tuple[str, ...], dict[str, Spread]], heads: Sequence[str], console: Console | None = None
 ) -> None:
-    """A table of spreads, its rows in order of their names, which stand under `heads`."""
-    table = Table(title="mean ± standard deviation over seeds", box=None, title_justify="left", header_style="dim")
-    columns = list(dict.fromkeys(column for cells in summary.values() for column in cells))
-    for head in heads:
-        table.add_column(head)
-    for column in columns:
-        table.add_column(column, justify="right")
-    for row in sorted(summary):
-        table.add_row(*row, *(str(summary[row].get(column, MISSING)) for column in columns))
-    (console or Console()).print(table)
+    """Tables of spreads, their rows in order of their names, which stand under `heads`."""
+
+    def build(columns: Sequence[str]) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        for head in heads:
+            table.add_column(head, overflow="fold")
+        for column in columns:
+            table.add_column(column, justify="right", no_wrap=True)
+        for row in sorted(summary):
+            table.add_row(*row, *(str(summary[row].get(column, MISSING)) for column in columns))
+        return table
+
+    console = console or Console()
+    console.print("mean ± standard deviation over seeds", style="italic")
+    print_columns(build, list(dict.fromkeys(column for cells in summary.values() for column in cells)), console)

@@ -1,7 +1,7 @@
 """A comparison as tables in the terminal."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -14,6 +14,7 @@ from vqvae_lightning.comparison.generation import Generation
 
 # A row with the two texts that stand before its numbers.
 Line = tuple[Measured, tuple[str, str]]
+C = TypeVar("C")  # a column
 
 
 def print_table(comparison: Comparison, console: Console | None = None) -> None:
@@ -43,12 +44,17 @@ def print_generation(tables: Sequence[Generation], console: Console | None = Non
 def _print(
     console: Console, heads: tuple[str, str], lines: Sequence[Any], columns: Sequence[Column], best: dict[str, set[int]]
 ) -> None:
+    print_columns(lambda some: _table(heads, lines, some, best), columns, console)
+
+
+def print_columns(build: Callable[[Sequence[C]], Table], columns: Sequence[C], console: Console) -> None:
+    """Tables of as many columns at a time as fit the console, below one another."""
     rest = list(columns)
     while rest:
         fit = len(rest)
-        while fit > 1 and _width(console, _table(heads, lines, rest[:fit], best)) > console.width:
+        while fit > 1 and _width(console, build(rest[:fit])) > console.width:
             fit -= 1
-        console.print(_table(heads, lines, rest[:fit], best))
+        console.print(build(rest[:fit]))
         rest = rest[fit:]
 
 
