@@ -67,14 +67,16 @@ def curves(results: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
 
 
 def figure(found: dict[str, list[tuple[float, float]]]) -> str:
-    """Small log-log plots side by side as an SVG; a grey line of slope 1 goes through each first point."""
+    """Small log-log plots side by side as an SVG; a grey line of slope 1, or −1, goes through each first point."""
     width, height, margin, columns = 250, 230, 40, 3
     parts = []
     for i, (title, points) in enumerate(found.items()):
         left, top = (i % columns) * width, (i // columns) * height
         xs, ys = ([math.log2(value) for value in axis] for axis in zip(*points, strict=True))
         span = max(max(xs) - min(xs), max(ys) - min(ys), 1.0)  # the same scale on both axes, so that slopes compare
-        bottom = min(ys)
+        steps = max(xs) - xs[0]
+        proportional = ys[0] + (steps if ys[-1] >= ys[0] else -steps)  # where a cost that grows, or falls, as x ends
+        bottom = min(*ys, proportional)
 
         def place(x: float, y: float, left: int = left, top: int = top, x0: float = min(xs), y0: float = bottom,
                   span: float = span) -> str:  # fmt: skip
@@ -82,8 +84,7 @@ def figure(found: dict[str, list[tuple[float, float]]]) -> str:
             return f"{left + margin + (x - x0) / span * side:.1f},{top + height - margin - (y - y0) / span * side:.1f}"
 
         parts.append(f'<text x="{left + 8}" y="{top + 20}" font-weight="bold">{escape(title)}</text>')
-        steps = max(xs) - xs[0]
-        slope = f"{place(xs[0], ys[0])} {place(xs[0] + steps, ys[0] + steps)}"
+        slope = f"{place(xs[0], ys[0])} {place(max(xs), proportional)}"
         parts.append(f'<polyline points="{slope}" stroke="#bbb" fill="none"/>')
         line_points = " ".join(place(x, y) for x, y in zip(xs, ys, strict=True))
         parts.append(f'<polyline points="{line_points}" stroke="#06c" stroke-width="2" fill="none"/>')
