@@ -13,7 +13,8 @@ from vqvae_lightning.config import NetworkConfig, OptimizerConfig, PriorConfig, 
 from vqvae_lightning.data.images import to_float
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.distributed import own_device
-from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, nearest_code
+from vqvae_lightning.models.quantizers import EMAVectorQuantizer
+from vqvae_lightning.models.quantizers.nearest import nearest_code
 from vqvae_lightning.models.transformer import CodeTransformer
 from vqvae_lightning.training.optimization import configure_adamw
 

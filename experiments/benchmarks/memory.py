@@ -70,7 +70,7 @@ def measure(what: str, *words: str) -> dict[str, float]:
 def nearest(n: int, k: int, d: int) -> dict[str, float]:
     import torch
 
-    from vqvae_lightning.models.quantizers.codebooks import nearest_code
+    from vqvae_lightning.models.quantizers.nearest import nearest_code
 
     rows, codebook = torch.randn(n, d), torch.randn(k, d)
     torch.mm(rows[:256], codebook[:256].T)  # what the first product loads

@@ -1,6 +1,8 @@
 """How each cost grows with batch, K, N, T and ranks: seconds of the product alone, for the figure."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -22,15 +24,15 @@ def scaling() -> Iterator[Row]:
         yield _row("VQ-VAE step", "batch", batch, _step(batch))
     for length in (16, 64, 256, 1024):
         prior = CodeTransformer(512, (1, length), 0, PriorConfig(dropout=0.0)).eval()
-        yield _row("sampling, batch 8", "T", length, lambda prior=prior: prior.generate(8))
+        yield _row("sampling, batch 8", "T", length, partial(prior.generate, 8))
 
 
-def _row(work: str, name: str, value: int, run: object) -> Row:
-    times = interleave({"ours": run}, rounds=5, seconds=8)["ours"]  # type: ignore[dict-item]
+def _row(work: str, name: str, value: int, run: Callable[[], Any]) -> Row:
+    times = interleave({"ours": run}, rounds=5, seconds=8)["ours"]
     return spread(times, work, name, unit="s", detail={"x": value})
 
 
-def _quantizer(n: int, k: int) -> object:
+def _quantizer(n: int, k: int) -> Callable[[], None]:
     h, module = features(n, 64), EMAVectorQuantizer(k, 64, 0.25, 0.99, 0.1)
 
     def run() -> None:
@@ -40,7 +42,7 @@ def _quantizer(n: int, k: int) -> object:
     return run
 
 
-def _step(batch: int) -> object:
+def _step(batch: int) -> Callable[[], None]:
     net = Autoencoder((3, 32, 32), VQVAEConfig(network=NetworkConfig()))
     x = torch.rand(batch, 3, 32, 32) * 2 - 1
 

@@ -1,14 +1,12 @@
 """Interleaved timing: A B A B …, so that what disturbs one disturbs the other; a figure is a median ratio."""
 
-import ctypes
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vqvae_lightning.allocator import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory
+from vqvae_lightning.allocator import M_MMAP_MAX, M_TRIM_THRESHOLD, keep_freed_memory, set_malloc
 
 TURN = 0.05  # seconds that a turn lasts at least: shorter work is repeated within it
 LEAST_ROUNDS = 3
@@ -63,14 +61,9 @@ def as_glibc_comes(run: Callable[[], Any]) -> Callable[[], Any]:
 
     That is generous: it begins with 128 kB, and adjusts them up to 32 and 64 MB.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return run
-    library = ctypes.CDLL(None)
 
     def call() -> None:
-        library.mallopt(M_MMAP_MAX, 2**16)
-        library.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
-        library.mallopt(M_TRIM_THRESHOLD, 64 * 2**20)
+        set_malloc({M_MMAP_MAX: 2**16, M_MMAP_THRESHOLD: 32 * 2**20, M_TRIM_THRESHOLD: 64 * 2**20})
         run()
         keep_freed_memory()
 

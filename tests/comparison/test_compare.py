@@ -15,7 +15,9 @@ from PIL import Image
 from rich.console import Console
 
 from vqvae_lightning.comparison.compare import MISSING, Comparison, compare
-from vqvae_lightning.comparison.report import Axis, encode_pictures, write_report
+from vqvae_lightning.comparison.report import write_report
+from vqvae_lightning.comparison.report.figures import Axis
+from vqvae_lightning.comparison.report.pictures import encode_pictures
 from vqvae_lightning.comparison.table import print_table
 from vqvae_lightning.config import ConfigError, describe, load_experiment
 from vqvae_lightning.training.runs import Run

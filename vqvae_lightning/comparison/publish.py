@@ -8,7 +8,7 @@ from PIL import Image
 
 from vqvae_lightning.comparison.columns import Column
 from vqvae_lightning.comparison.compare import KINDS, Comparison
-from vqvae_lightning.comparison.report import sample_pictures
+from vqvae_lightning.comparison.report.pictures import sample_pictures
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
 from vqvae_lightning.training.tracking import choose_wandb_mode, quiet_settings

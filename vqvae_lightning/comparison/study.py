@@ -15,7 +15,7 @@ from vqvae_lightning.comparison.columns import GENERATION, MISSING
 from vqvae_lightning.comparison.compare import KINDS
 from vqvae_lightning.comparison.generation import sampler_label
 from vqvae_lightning.comparison.many import evaluate_once, train_once
-from vqvae_lightning.comparison.table import print_columns
+from vqvae_lightning.comparison.table import frameless, print_columns
 from vqvae_lightning.config import EvaluateOptions, StudyOptions, last_words, load_experiment, own_words
 from vqvae_lightning.config import options as check_options
 from vqvae_lightning.evaluation.samplers import changed_sampling
@@ -142,7 +142,7 @@ def print_spreads(
     """Tables of spreads, their rows in order of their names, which stand under `heads`."""
 
     def build(columns: Sequence[str]) -> Table:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table = frameless()
         for head in heads:
             table.add_column(head, overflow="fold")
         for column in columns:

@@ -61,7 +61,7 @@ def print_columns(build: Callable[[Sequence[C]], Table], columns: Sequence[C], c
 def _table(
     heads: tuple[str, str], lines: Sequence[Line], columns: Sequence[Column], best: dict[str, set[int]]
 ) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table = frameless()
     table.add_column(heads[0], overflow="fold", max_width=32)
     table.add_column(heads[1], no_wrap=True)
     for column in columns:
@@ -73,6 +73,11 @@ def _table(
             cells.append(Text(column.text(row) + ("*" if marked else " "), style="bold" if marked else ""))
         table.add_row(*map(Text, texts), *cells)
     return table
+
+
+def frameless() -> Table:
+    """An empty table without lines."""
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
 
 
 def _width(console: Console, table: Table) -> int:

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vqvae_lightning.models.quantizers import codebooks
-from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, VectorQuantizer, kmeans, nearest_code
+from vqvae_lightning.models.quantizers import nearest
+from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, VectorQuantizer
+from vqvae_lightning.models.quantizers.nearest import kmeans, nearest_code
 from vqvae_lightning.training.metrics import CodebookUsage
 
 K, D = 6, 3
@@ -105,8 +106,8 @@ class TestNearestCode:
     @pytest.mark.parametrize("k", [1, 63, 64, 65, 200, 1000])
     def test_chunks_and_lanes_of_any_fill(self, k, monkeypatch):
         """Rows that fill no chunk and codes that fill no lane, and the lowest of equal codes however far apart."""
-        monkeypatch.setattr(codebooks, "LEAST_ROWS", 7)
-        monkeypatch.setattr(codebooks, "CPU_SCORES", 1)
+        monkeypatch.setattr(nearest, "LEAST_ROWS", 7)
+        monkeypatch.setattr(nearest, "CPU_SCORES", 1)
         self.check(torch.randn(40, 8), torch.randn(k, 8))
         # whole numbers of mean 0, so that every score is exact and equal codes are equal to the last bit
         codebook = torch.randint(-2, 3, (k, 2)).float()
@@ -128,7 +129,7 @@ class TestNearestCode:
         """Never M·K scores at once: the largest tensor is a chunk, the rows or the codebook."""
         with LargestTensor() as largest:
             nearest_code(torch.empty(m, 4), torch.empty(k, 4))
-        assert largest.numel <= max(codebooks.CPU_SCORES, codebooks.LEAST_ROWS * k, 4 * m, 4 * k) < m * k
+        assert largest.numel <= max(nearest.CPU_SCORES, nearest.LEAST_ROWS * k, 4 * m, 4 * k) < m * k
 
     @pytest.mark.parametrize("offset", [0.0, 1e3])
     @pytest.mark.parametrize("scale", [1e-2, 1.0, 1e4])

@@ -1,4 +1,4 @@
-"""Quantizers with a codebook of vectors: nearest code, and how the codebook learns."""
+"""Quantizers with a codebook of vectors, and how the codebook learns."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -10,63 +10,8 @@ from torch import Tensor, nn
 from vqvae_lightning.config import VQVAEConfig
 from vqvae_lightning.models.distributed import rank_and_world
 from vqvae_lightning.models.quantizers.estimators import ESTIMATORS, Estimator, straight_through
+from vqvae_lightning.models.quantizers.nearest import code_sums, kmeans, nearest_code
 from vqvae_lightning.models.quantizers.quantizer import NamedQuantizer, Quantized
-
-KMEANS_ITERATIONS = 10
-LANES = 64  # codes whose scores are compared side by side: four registers of 16 floats
-LEAST_ROWS = 256  # rows of a chunk: a matrix product of fewer is slow
-CPU_SCORES, GPU_SCORES = 2**20, 2**27  # scores of a chunk: 4 MB stay in a CPU's cache, 512 MB keep a GPU busy
-
-
-@torch.no_grad()
-def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
-    """Index of the Euclidean-nearest row of codebook (K, D) for each row of z (M, D), int64 (M,).
-
-    Both are float32 or float64. ‖z‖² is the same for every code, so it is left out; of equal scores the lowest
-    index wins. Distances are taken from the codebook's mean, so that a common offset costs no precision.
-
-    Rows are scored in chunks that stay in cache: never M·K numbers at once. An argmin over K goes number by number, a
-    minimum is vectorized, so codes are laid out as G x LANES, column (g, lane) for code lane·G + g, and the lane is
-    found first, then g: the order of indices is kept, so ties are too.
-    """
-    k, d = codebook.shape
-    groups = -(-k // LANES)  # G
-    centre = codebook.mean(0)
-    codes = codebook - centre
-    codes = torch.cat([codes, codes[-1:].expand(groups * LANES - k, d)])  # the last code repeated, to a multiple
-    codes = codes.view(LANES, groups, d).transpose(0, 1).reshape(-1, d)  # G·LANES,D
-    norms, weight = codes.square().sum(1), codes.T * -2
-    size = max(LEAST_ROWS, (CPU_SCORES if z.device.type == "cpu" else GPU_SCORES) // k)
-    buffer = z.new_empty(min(size, z.shape[0]), groups * LANES)
-    nearest = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
-    for rows, found in zip(z.split(size), nearest.split(size), strict=True):
-        scores = torch.addmm(norms, rows - centre, weight, out=buffer[: len(rows)])
-        scores = scores.view(len(rows), groups, LANES)
-        lane = scores.amin(1).argmin(1)  # m
-        within = scores.gather(2, lane[:, None, None].expand(-1, groups, 1)).squeeze(2).argmin(1)  # m
-        torch.add(within, lane, alpha=groups, out=found)
-    return nearest.clamp_max_(k - 1)  # a copy of the last code is the last code
-
-
-def kmeans(rows: Tensor, k: int, iterations: int = KMEANS_ITERATIONS) -> Tensor:
-    """k centres (k, D) of rows (M, D) by Lloyd's algorithm, started at k random rows (drawn with repeats if k > M).
-
-    A centre that loses all its rows stays where it is.
-    """
-    m = rows.shape[0]
-    start = torch.randperm(m, device=rows.device)[:k] if m >= k else torch.randint(m, (k,), device=rows.device)
-    centres = rows[start].clone()
-    for _ in range(iterations):
-        counts, sums = code_sums(rows, nearest_code(rows, centres), k)
-        centres = torch.where(counts[:, None] > 0, sums / counts.clamp_min(1)[:, None], centres)
-    return centres
-
-
-def code_sums(rows: Tensor, codes: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """How many rows (M, D) chose each of k codes, (k,), and their sum, (k, D), in the dtype of rows."""
-    counts = torch.bincount(codes, minlength=k).to(rows.dtype)
-    sums = rows.new_zeros(k, rows.shape[1]).index_add_(0, codes, rows)
-    return counts, sums
 
 
 class CodebookQuantizer(NamedQuantizer):

@@ -1,110 +1,14 @@
-"""A comparison as one HTML page that needs nothing else: no network, no fonts, no plotting library."""
+"""The figures of a report: geometry only; report.html draws it."""
 
-import base64
-import io
 import math
-import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
+from vqvae_lightning.comparison.compare import Row
 
-from vqvae_lightning.comparison.columns import MISSING, RESULTS
-from vqvae_lightning.comparison.compare import KINDS, Comparison, Group, Row
-from vqvae_lightning.evaluation.samplers import DESCRIPTIONS, SAMPLERS
-from vqvae_lightning.storage import write_whole
-
-PICTURE_BYTES = 1_200_000  # of all pictures together; base64 makes 1.6 MB of them, in a page of at most 2 MB
-HEALTH = ("code_entropy_bits", "unigram_bits_per_code", "code_kl_train_test_bits", "code_kl_test_train_bits")
 CURVE_POINTS = 200  # of one run
 # The figure's own units; the page scales them.
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 300, 56, 36, 14, 46
-
-
-def write_report(comparison: Comparison, path: Path) -> Path:
-    """Writes the page, at most 2 MB, to be opened as a file. Raises OSError if it cannot be written."""
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pictures = encode_pictures(comparison.rows)
-    page = templates.get_template("report.html").render(
-        sections=[_section(group, pictures) for group in comparison.groups],
-        rows=comparison.rows,
-        kinds=KINDS,
-        missing=MISSING,
-        command=_command,
-        finite=math.isfinite,
-        samplers=DESCRIPTIONS,
-        health=[column for column in RESULTS if column.key in HEALTH],
-    )
-    write_whole(path, page.encode())
-    return path
-
-
-def _section(group: Group, pictures: dict[tuple[int, str], "Picture"]) -> dict[str, Any]:
-    """What the template shows of one dataset."""
-    by_likelihood: dict[str, list[Row]] = {}  # nats of a density and of a probability have no common zero
-    for row in group.rows:
-        if row.likelihood or row.kind == "prior":
-            by_likelihood.setdefault(row.likelihood["name"] if row.likelihood else MISSING, []).append(row)
-    return {
-        "group": group,
-        "summary": list(_summary(group)),
-        "ledgers": [(name, ledger(rows)) for name, rows in by_likelihood.items()],
-        "curves": [
-            (title, figure)
-            for title, metric, unit, rows in (
-                ("Reconstruction", "val/psnr", "PSNR, dB", [row for row in group.rows if row.kind != "prior"]),
-                ("Prior", "val/bits_per_code", "bits per code", [row for row in group.rows if row.kind == "prior"]),
-            )
-            if (figure := curves(rows, metric, unit))
-        ],
-        "points": points(group.rows) if any(row.kind == "vqvae" for row in group.rows) else None,
-        "reconstructions": [
-            (row, pictures[row.number, "reconstructions"])
-            for row in group.rows
-            if (row.number, "reconstructions") in pictures
-        ],
-        "samples": [
-            (row, sampler, pictures[row.number, stem])
-            for row in group.rows
-            for sampler, stem in sample_pictures(row).items()
-            if (row.number, stem) in pictures
-        ],
-        "quantized": [row for row in group.rows if row.kind == "vqvae"],
-    }
-
-
-def _summary(group: Group) -> Iterable[str]:
-    """What a reader takes away if they read one sentence."""
-    known = [row for row in group.rows if math.isfinite(row.values.get("psnr", math.nan))]
-    if known:
-        best = max(known, key=lambda row: row.values["psnr"])
-        yield f"{best.name} ({KINDS[best.kind]}) reconstructs test images best, at {best.values['psnr']:.2f} dB."
-    for row in group.rows:
-        if row.kind == "prior" and math.isfinite(row.values["saved"]):
-            uniform, learned = row.values["uniform_bits"], row.values["rate_bits"]
-            yield (
-                f"{row.name} describes an image's codes in {learned:.0f} bits; taken as equally likely, "
-                f"they cost {uniform:.0f}."
-            )
-
-
-def _command(row: Row) -> str:
-    """The command of a run, without the folder that the program happened to lie in."""
-    program, *arguments = row.info["command"]
-    name = Path(program).name
-    return shlex.join(["vqvae" if name == "__main__.py" else name, *arguments])
-
-
-# ---- figures: geometry only; report.html draws it
 
 
 @dataclass(frozen=True)
@@ -264,53 +168,3 @@ def ledger(rows: Sequence[Row]) -> tuple[list[Bar], list[tuple[float, str]]]:
         for row, parts, saved in entries
     ]
     return bars, axis.labels
-
-
-# ---- pictures
-
-
-def sample_pictures(row: Row) -> dict[str, str]:
-    """Samplers of a run → the stem of the picture of each, where `vqvae sample sampler=all` or training left one."""
-    stems = {path.stem for path in row.run.pictures()}
-    names = list(SAMPLERS[row.kind])
-    found = {name: f"samples-{name}" for name in names if f"samples-{name}" in stems}
-    return found if names[0] in found or "samples" not in stems else {names[0]: "samples", **found}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture for an <img>: its size on the page and its bytes, or none if they found no room."""
-
-    width: int
-    height: int
-    source: str | None
-
-
-def encode_pictures(rows: Sequence[Row], limit: int = PICTURE_BYTES) -> dict[tuple[int, str], Picture]:
-    """Pictures by run number and name: as they are if all fit in `limit` bytes, else as small as it takes."""
-    files = {(row.number, path.stem): path for row in rows for path in row.run.pictures()}
-    shown = {(row.number, stem) for row in rows for stem in ("reconstructions", *sample_pictures(row).values())}
-    files = {key: path for key, path in files.items() if key in shown}
-    sizes = {}
-    for key, path in files.items():
-        with Image.open(path) as image:
-            sizes[key] = image.size
-    for settings in ({}, {"lossless": True}, {"quality": 75}, {"quality": 40}):
-        encoded = {key: _webp(path, **settings) if settings else path.read_bytes() for key, path in files.items()}
-        if sum(map(len, encoded.values())) <= limit:
-            break
-    kind, room, found = "webp" if settings else "png", limit, {}
-    for key, data in encoded.items():
-        room -= len(data)
-        source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}" if room >= 0 else None
-        found[key] = Picture(*sizes[key], source)
-    return found
-
-
-def _webp(path: Path, **settings: Any) -> bytes:
-    with Image.open(path) as image:
-        # Grids are written enlarged twice, each pixel as four: this takes back only that.
-        small = image.convert("RGB").resize((image.width // 2, image.height // 2), Image.Resampling.NEAREST)
-    buffer = io.BytesIO()
-    small.save(buffer, "webp", **settings)
-    return buffer.getvalue()

@@ -1,0 +1,104 @@
+"""The command line: one verb per function, `key=value` for every setting.
+
+Heavy imports wait until a verb needs them, so that `vqvae --help` answers at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from vqvae_lightning.cli.many_runs import ablate, compare, dashboard, study, sweep
+from vqvae_lightning.cli.one_run import classifier, config, data, doctor, evaluate, fid_calibrate, sample, train
+from vqvae_lightning.training.launch import is_first_process
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the console script `vqvae`."""
+    top = argparse.ArgumentParser(prog="vqvae", description="Train, compare and sample AE, VAE and VQ-VAE.")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, verb in VERBS.items():
+        sub = verbs.add_parser(name, help=verb.sentence, description=verb.sentence)
+        sub.add_argument("words", nargs="*", metavar=verb.words, help=verb.example)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a verb. Exit code 2 and one line for a user's mistake, 1 and one line for a loss that is not finite.
+
+    128 + the signal's number where a signal ended a training: 143 for SIGTERM, 130 for Ctrl-C.
+    """
+    options = parser().parse_args(arguments)
+    from vqvae_lightning.allocator import keep_freed_memory
+
+    keep_freed_memory()
+    try:
+        VERBS[options.verb].run(options.words)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ArithmeticError as error:  # each rank says what it saw
+        if options.debug:
+            raise
+        print(f"vqvae: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ValueError as error:
+        if options.debug:
+            raise
+        if is_first_process():  # once, however many ranks find it
+            print(f"vqvae: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+class Verb(NamedTuple):
+    """One command: its function, what it does, and the words that it takes."""
+
+    run: Callable[[Sequence[str]], Any]
+    sentence: str
+    words: str
+    example: str
+
+
+RUN = ("RUN|key=value", "run folder (default: the newest), then settings")
+VERBS = {
+    "train": Verb(
+        train, "train the experiment of FILE, or go on with resume=RUN", "FILE|key=value",
+        "a YAML file, then settings as key=value, for example trainer.steps=500",
+    ),
+    "config": Verb(config, "print what `train` would run, and run nothing", "FILE|key=value", "as for train"),
+    "data": Verb(data, "fetch and verify a dataset", "key=value", "name=cifar10 root=data download=false"),
+    "doctor": Verb(
+        doctor, "versions, devices, disk, data and W&B of this machine; exit code 1 if something is wrong", "key=value",
+        "runs=runs root=data",
+    ),
+    "evaluate": Verb(evaluate, "test metrics of a run's best checkpoint, and what is asked for besides", *RUN),
+    "sample": Verb(sample, "draw images from a run into a PNG grid", *RUN),
+    "compare": Verb(
+        compare, "several runs as a table and one HTML page", "RUN|key=value",
+        "run folders (default: all), then settings",
+    ),
+    "study": Verb(
+        study, "every kind of model with several seeds: train, evaluate, compare, mean and spread", "key=value",
+        "dataset=mnist seeds=3, then settings of the evaluations and of the runs",
+    ),
+    "sweep": Verb(
+        sweep, "the grid of a W&B sweep file, run here without a server", "FILE|key=value",
+        "a sweep file, then settings of the runs",
+    ),
+    "ablate": Verb(
+        ablate, "variants of one experiment with several seeds: train, evaluate, compare, mean and spread",
+        "FILE|key=value", "an ablation file, seeds=3, then settings of the runs",
+    ),
+    "classifier": Verb(
+        classifier, "train the classifier whose features and labels judge samples of a dataset", "key=value",
+        "dataset=mnist, then settings",
+    ),
+    "fid-calibrate": Verb(
+        fid_calibrate, "check FID against the literature: CIFAR-10 train and test must be 3.15 apart", "key=value",
+        "root=data",
+    ),
+    "dashboard": Verb(
+        dashboard, "build the W&B workspace of a project, and save it if there is a server and a key", "key=value",
+        "project=vqvae_lightning entity=NAME",
+    ),
+}  # fmt: skip

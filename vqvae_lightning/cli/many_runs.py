@@ -1,0 +1,117 @@
+"""The verbs of several runs: each prints what a user wants to know and returns its result."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vqvae_lightning.cli.one_run import split_words, sync_command
+
+
+def compare(words: Sequence[str]) -> Any:
+    """`vqvae compare RUN …`; returns the Comparison."""
+    from vqvae_lightning.config import CompareOptions, ConfigError, options
+
+    folders, settings = split_words(words)
+    chosen = options(CompareOptions, settings)
+    from vqvae_lightning.training.runs import Run, find_runs
+
+    runs = [Run.open(folder) for folder in folders] or find_runs(chosen.runs, dataset=chosen.dataset)
+    if not runs:
+        raise ConfigError(f"compare: there are no finished runs in {chosen.runs}/; run `make train-vqvae` first")
+    comparison = _show(runs, Path(chosen.out or f"{chosen.runs}/compare.html"))
+    if chosen.wandb:
+        from vqvae_lightning.comparison.publish import publish
+
+        place = publish(comparison, chosen.project, Path(chosen.runs))
+        print(f"W&B       {sync_command([place]) if isinstance(place, Path) else place or 'disabled'}")
+    return comparison
+
+
+def dashboard(words: Sequence[str]) -> str | None:
+    """`vqvae dashboard project=…`; returns the address of the saved W&B workspace, None if it could not be saved."""
+    from vqvae_lightning.config import DashboardOptions, options
+
+    chosen = options(DashboardOptions, words)
+    from vqvae_lightning.comparison.dashboard import save_dashboard
+
+    address = save_dashboard(chosen)
+    if address:
+        print(f"W&B       {address}")
+    return address
+
+
+def study(words: Sequence[str]) -> Any:
+    """`vqvae study dataset=mnist seeds=3`; returns the spreads of the test metrics."""
+    from vqvae_lightning.config import StudyOptions
+
+    chosen, settings = _own(StudyOptions, words)
+    from vqvae_lightning.comparison.study import print_spreads, sampler_spreads, spreads
+    from vqvae_lightning.comparison.study import study as run_study
+
+    runs = run_study(chosen, settings)
+    summary = spreads(runs)
+    _show(runs, runs[0].path.parent / "compare.html")
+    print_spreads(summary, ("test metric",))
+    if samples := sampler_spreads(runs):
+        print_spreads(samples, ("kind", "sampler", "by"))
+    return summary
+
+
+def sweep(words: Sequence[str]) -> Any:
+    """`vqvae sweep FILE`; trains the grid of a W&B sweep file and returns its Comparison."""
+    from vqvae_lightning.config import SweepOptions
+
+    file, settings = _one_file("sweep", words, "experiments/sweeps/mnist_codebook.yaml")
+    chosen, settings = _own(SweepOptions, settings)
+    from vqvae_lightning.comparison.sweep import sweep as run_sweep
+
+    runs = run_sweep(file, chosen, settings)
+    return _show(runs, runs[0].path.parent / "compare.html")
+
+
+def ablate(words: Sequence[str]) -> Any:
+    """`vqvae ablate FILE seeds=3`; returns the spreads of the variants' test metrics."""
+    from vqvae_lightning.config import AblateOptions
+
+    file, settings = _one_file("ablate", words, "experiments/ablations/quantizers.yaml")
+    chosen, settings = _own(AblateOptions, settings)
+    from vqvae_lightning.comparison.ablate import ablate as run_ablation
+    from vqvae_lightning.comparison.study import print_spreads, variant_spreads
+
+    found = run_ablation(file, chosen, settings)
+    runs = [run for of_variant in found.variants.values() for run in of_variant]
+    _show(runs, runs[0].path.parent / "compare.html")
+    summary = variant_spreads(found.variants, found.ablation.metrics)
+    print_spreads(summary, ("variant",))
+    return summary
+
+
+def _own(kind: type, settings: Sequence[str]) -> tuple[Any, list[str]]:
+    """The options of a verb that are among its settings, and the settings that go to its runs."""
+    from vqvae_lightning.config import options, own_words
+
+    own, others = own_words([field.name for field in dataclasses.fields(kind)], settings)
+    return options(kind, own), others
+
+
+def _one_file(verb: str, words: Sequence[str], example: str) -> tuple[Path, list[str]]:
+    """The one file among the words of a verb, and the settings."""
+    from vqvae_lightning.config import ConfigError
+
+    files, settings = split_words(words)
+    if len(files) != 1:
+        raise ConfigError(f"{verb}: got {len(files)} files, wanted one such as {example}")
+    return Path(files[0]), settings
+
+
+def _show(runs: Any, page: Path) -> Any:
+    """The comparison of runs: printed, and as a page."""
+    from vqvae_lightning.comparison.compare import compare as compare_runs
+    from vqvae_lightning.comparison.report import write_report
+    from vqvae_lightning.comparison.table import print_table
+
+    comparison = compare_runs(runs)
+    print_table(comparison)
+    print(f"page      {write_report(comparison, page).resolve().as_uri()}")
+    return comparison

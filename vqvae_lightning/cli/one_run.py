@@ -1,0 +1,169 @@
+"""The verbs of one run, and of what it needs: each prints what a user wants to know and returns its result."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vqvae_lightning.training.launch import is_first_process
+
+
+def train(words: Sequence[str]) -> Any:
+    """`vqvae train FILE key=value …`; returns the TrainResult."""
+    experiment = _experiment(words)
+    from vqvae_lightning.training.train import train as run_training
+
+    result = run_training(experiment)
+    if is_first_process():
+        run = result.run
+        print_metrics(result.test)
+        print(f"\nrun       {run.path}")
+        for picture in run.pictures():
+            print(f"picture   {picture}")
+        print(f"W&B       {wandb_hint(run)}", flush=True)
+    return result
+
+
+def config(words: Sequence[str]) -> str:
+    """`vqvae config FILE key=value …`; prints and returns the YAML of the whole experiment."""
+    from vqvae_lightning.config import describe
+
+    text = describe(_experiment(words))
+    print(text, end="")
+    return text
+
+
+def data(words: Sequence[str]) -> Path:
+    """`vqvae data name=cifar10`; returns the folder of the verified files."""
+    from vqvae_lightning.config import DataConfig, options
+    from vqvae_lightning.data.sources import prepare
+
+    chosen = options(DataConfig, words)
+    folder = prepare(chosen.name, Path(chosen.root), chosen.download)
+    print(f"data      {folder}")
+    return folder
+
+
+def doctor(words: Sequence[str]) -> Any:
+    """`vqvae doctor`; returns its findings, and ends with exit code 1 if one is wrong."""
+    from vqvae_lightning.config import DoctorOptions, options
+    from vqvae_lightning.doctor import examine
+
+    chosen = options(DoctorOptions, words)
+    findings = examine(Path(chosen.runs), Path(chosen.root))
+    for finding in findings:
+        print(f"{'!!' if finding.wrong else 'ok'}  {finding.about:18s} {finding.what}")
+    if any(finding.wrong for finding in findings):
+        sys.exit(1)
+    return findings
+
+
+def evaluate(words: Sequence[str]) -> dict[str, float]:
+    """`vqvae evaluate RUN`; returns the test metrics."""
+    from vqvae_lightning.config import EvaluateOptions, options
+
+    folders, settings = split_words(words)
+    chosen = options(EvaluateOptions, settings)
+    from vqvae_lightning.evaluation.evaluate import evaluate as run_evaluation
+
+    run = _run(folders, chosen.runs, chosen.dataset)
+    metrics = run_evaluation(run, chosen)
+    print_metrics(metrics)
+    if chosen.fid_samples:
+        from vqvae_lightning.comparison.generation import generations
+        from vqvae_lightning.comparison.table import print_generation
+
+        print()
+        print_generation(generations([(run, run.info)]))
+    print(f"\nrun       {run.path}")
+    return metrics
+
+
+def classifier(words: Sequence[str]) -> dict[str, Any]:
+    """`vqvae classifier dataset=mnist`; returns path, test accuracy and SHA-256 of the classifier."""
+    from vqvae_lightning.config import ClassifierOptions, options
+
+    chosen = options(ClassifierOptions, words)
+    from vqvae_lightning.evaluation.classifier import train_classifier
+
+    found = train_classifier(chosen)
+    print(f"classifier {found['path']}: {100 * found['test_accuracy']:.2f} % on test, SHA-256 {found['sha256']}")
+    return found
+
+
+def fid_calibrate(words: Sequence[str]) -> dict[str, Any]:
+    """`vqvae fid-calibrate`; returns the figure with its protocol."""
+    from vqvae_lightning.config import DataConfig, options
+
+    chosen = options(DataConfig, words)
+    from vqvae_lightning.evaluation.fidelity import calibrate
+
+    figure = calibrate(Path(chosen.root))
+    print("\n".join(f"{name:16s} {value}" for name, value in figure.items()))
+    return figure
+
+
+def sample(words: Sequence[str]) -> Path:
+    """`vqvae sample RUN sampler=mixture …`; returns the path of the picture, of several the first."""
+    from vqvae_lightning.config import SampleOptions, options
+
+    folders, settings = split_words(words)
+    chosen = options(SampleOptions, settings)
+    from vqvae_lightning.evaluation.sample import sample as draw
+
+    paths = draw(_run(folders, chosen.runs, chosen.dataset), chosen)
+    for path in paths:
+        print(f"picture   {path}")
+    return paths[0]
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Words that name files or folders, and `key=value` settings."""
+    return [w for w in words if "=" not in w], [w for w in words if "=" in w]
+
+
+def print_metrics(metrics: dict[str, float]) -> None:
+    """One line per metric, by name, below an empty one."""
+    print("\n" + "\n".join(f"{name:30s} {value:.4g}" for name, value in sorted(metrics.items())))
+
+
+def wandb_hint(run: Any) -> str:
+    """Where a run is in W&B, or the one command that brings it there."""
+    if run.info.get("wandb_url"):
+        return run.info["wandb_url"]
+    return sync_command(sorted((run.path / "wandb").glob("offline-run-*")))
+
+
+def sync_command(folders: Sequence[Path]) -> str:
+    """The command that brings offline W&B runs to a server."""
+    wandb = os.path.relpath(Path(sys.executable).parent / "wandb")
+    return f"{wandb} sync {' '.join(map(os.path.relpath, folders))}"
+
+
+def _experiment(words: Sequence[str]) -> Any:
+    """The experiment of `train` and `config`: a file, or a run to resume, with settings on top."""
+    from vqvae_lightning.config import ConfigError, load_experiment
+
+    files, settings = split_words(words)
+    if len(files) > 1:
+        raise ConfigError(f"config: got {len(files)} files ({', '.join(files)}), wanted one")
+    resume = next((s.partition("=")[2] for s in settings if s.startswith("resume=")), None)
+    if not files and resume in (None, "auto"):
+        raise ConfigError("config: got no file, wanted one such as experiments/mnist/vqvae.yaml")
+    return load_experiment(files[0] if files else Path(str(resume)) / "config.yaml", settings)
+
+
+def _run(folders: list[str], root: str, dataset: str | None) -> Any:
+    """The run that is named, or the newest finished one."""
+    from vqvae_lightning.config import ConfigError
+    from vqvae_lightning.training.runs import Run, find_runs
+
+    if len(folders) > 1:
+        raise ConfigError(f"run: got {len(folders)} folders ({', '.join(folders)}), wanted one")
+    if folders:
+        return Run.open(folders[0])
+    found = find_runs(root, dataset=dataset)
+    if not found:
+        raise ConfigError(f"run: there are no finished runs in {root}/; run `make train-vqvae` first")
+    return found[-1]
