@@ -316,6 +316,10 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
         (["train", "PRIOR", "model.tokenizer=AE"], "a prior needs a vqvae run"),
         (["train", "PRIOR", "data.name=fashion_mnist"], "run `make train-vqvae DATASET=fashion_mnist` first"),
         (["train", "VQVAE", "data.batch_size=64", "trainer.accumulate=3"], "wanted a multiple of 3"),
+        (
+            ["train", "VQVAE", "data.eval_batch_size=40", "trainer.devices=2"],
+            "wanted one for each of 2 devices at least",
+        ),
         (["train", "VQVAE", "data.batch_size=4000"], "there are only 280 training images"),
         (["train", "VQVAE", "data.validation_size=4000"], "wanted 1 to 319"),
         (["train", "VQVAE", "model.network.downsamples=3"], "need sides divisible by 8, got images of 28x28"),

@@ -1,5 +1,6 @@
 """`make full-cifar10`, its networks and trainings made small: the whole chain, and that a second call adds nothing."""
 
+import math
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ RECIPES = {
     "vqvae_bits": "vqvae",
     "prior_bits": "prior",
 }
+DIMS = 28 * 28
 NETWORK = {"hidden": 8, "residual_hidden": 4, "residual_blocks": 1}
 TOY = {
     "vae": {"model": {"network": NETWORK, "latent_dim": 4}},
@@ -53,7 +55,12 @@ def test_the_whole_chain_runs_once_and_is_then_left_alone(tmp_path, monkeypatch)
     runs = {recipe: Run.open(tmp_path / "runs" / f"cifar10_{recipe}") for recipe in RECIPES}
     assert {recipe: run.info["kind"] for recipe, run in runs.items()} == RECIPES
     assert all(run.info["status"] == "finished" and run.info["evaluated"] for run in runs.values())
-    assert all("test/bits_per_dim" in runs[recipe].info["test"] for recipe in ("vae_bits", "vqvae_bits", "prior_bits"))
+    tokenizers = {recipe: run.info["tokenizer"]["run"] for recipe, run in runs.items() if RECIPES[recipe] == "prior"}
+    assert tokenizers == {"prior_full": "runs/cifar10_vqvae_full", "prior_bits": "runs/cifar10_vqvae_bits"}
+    for recipe in ("vae_bits", "vqvae_bits", "prior_bits"):
+        test = runs[recipe].info["test"]
+        nats = test["test/bits_per_dim"] * DIMS * math.log(2)
+        assert nats == pytest.approx(test["test/distortion"] + test["test/rate"], rel=1e-4)
     assert "test/iwae_bits_per_dim" in runs["vae_bits"].info["test"]
     assert (tmp_path / "runs" / "compare.html").is_file()
 

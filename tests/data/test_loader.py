@@ -11,8 +11,8 @@ ROWS = 37
 X, LABELS = 10 * torch.arange(ROWS)[:, None], 100 * torch.arange(ROWS)
 
 
-def loader(batch_size=6, seed=0, rank=0, world=1):
-    return TrainLoader(X, LABELS, batch_size, seed, rank, world)
+def loader(batch_size=6, seed=0, rank=0, world=1, passes=1):
+    return TrainLoader(X, LABELS, batch_size, seed, rank, world, passes)
 
 
 def epoch(train, number=0):
@@ -63,6 +63,20 @@ class TestTrain:
             assert torch.equal(torch.cat([part.x for part in parts]), batch.x)
             assert all(part.seed == batch.seed for part in parts)
 
+    @pytest.mark.parametrize("passes", [2, 3, 6])
+    def test_passes_make_up_the_batches_of_one_pass_and_no_more(self, passes):
+        """37 rows are 12 passes of 3, or 37 of 1, but the epoch ends with the sixth batch of 6."""
+        train = loader(passes=passes)
+        cut = epoch(train, 2)
+        assert len(cut) == len(train) == 6 * passes
+        together = [rows_of(cut[i : i + passes]) for i in range(0, len(cut), passes)]
+        assert together == [batch.rows.tolist() for batch in epoch(loader(), 2)]
+        assert len({batch.seed for batch in cut}) == len(cut)
+
+    def test_an_epoch_ends_with_a_whole_batch_of_passes(self):
+        """37 rows are 4 batches of 8, but 9 passes of 4."""
+        assert rows_of(epoch(loader(8, passes=2))) == rows_of(epoch(loader(8)))
+
     def test_every_batch_has_its_own_seed(self):
         seeds = [batch.seed for seed in (0, 1) for number in range(5) for batch in epoch(loader(seed=seed), number)]
         assert len(set(seeds)) == len(seeds) == 2 * 5 * 6
@@ -84,7 +98,7 @@ class TestTrain:
         assert [batch.seed for batch in before + after] == [batch.seed for batch in expected]
 
     def test_state_is_plain(self):
-        assert loader().state_dict() == {"next_batch": 0}
+        assert loader().state_dict() == {"next_pass": 0}
 
 
 class TestEvaluation:

@@ -295,7 +295,7 @@ class TestSampler:
             *[("temperature", value) for value in (-1.0, float("nan"))],
             *[("top_k", value) for value in (-1, 0, 6)],
             *[("top_p", value) for value in (-0.1, 0.0, 1.1, float("nan"))],
-            *[("guidance", value) for value in (-0.1, float("inf"), float("nan"))],
+            *[("guidance", value) for value in (-0.1, 1001.0, float("inf"), float("nan"))],
         ],
     )
     def test_refuses_settings_out_of_range(self, build, name, value):

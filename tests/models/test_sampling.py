@@ -27,6 +27,13 @@ def test_a_code_of_probability_0_is_never_drawn():
     assert set(codes.tolist()) == {1, 3}
 
 
+@pytest.mark.parametrize("temperature", [0, 1e-46, 1e-40, 1e-38, 1e-30])
+@pytest.mark.parametrize("top_p", [None, 0.5])
+def test_however_cold_it_draws_the_likeliest_code(temperature, top_p):
+    logits = torch.tensor([[5.0, 4.0, -30.0], [-200.0, -torch.inf, -100.0]])
+    assert draw(logits, temperature, None, top_p, None).tolist() == [0, 2]
+
+
 def test_does_not_write_into_its_logits():
     logits = torch.randn(10, 4)
     before = logits.clone()

@@ -137,9 +137,12 @@ def test_the_comparison_sees_statistics_that_are_not_summed(tmp_path):
 
 
 def test_the_command_line_trains_on_two_and_three_ranks_as_on_one(tmp_path):
-    """And in two passes as in one: a run folder each, and in float64 one result, each test image counted once."""
-    small = [word for word in SMALL if not word.startswith("data.batch_size")]
-    settings = [*small, "data.batch_size=24", "trainer.precision=64-true", f"runs={tmp_path / 'runs'}"]
+    """And in two passes as in one: a run folder each, and in float64 one result, each test image counted once.
+
+    280 images are 3 batches of 72 but 7 passes of 36, and there are two epochs of them.
+    """
+    own = ["data.batch_size=72", "trainer.steps=6", "trainer.precision=64-true", f"runs={tmp_path / 'runs'}"]
+    settings = [word for word in SMALL if not word.startswith(("data.batch_size", "trainer.steps"))] + own
     empty = tmp_path / "empty.yaml"
     empty.write_text("{}\n")
     cuts = {"one": (1, 1), "passes": (1, 2), "two": (2, 1), "three": (3, 1)}

@@ -78,6 +78,14 @@ class TestReconstruction:
         values = measured(ReconstructionMetrics(DIMS, False), x, x, distortion, rate, 37)
         assert values["ssim"].item() == pytest.approx(1.0, abs=1e-5)
 
+    def test_ssim_under_autocast_is_that_without(self, split):
+        """Lightning validates under autocast with trainer.precision=bf16-mixed."""
+        x, reconstruction, distortion, rate = split
+        without = measured(ReconstructionMetrics(DIMS, False), x, reconstruction, distortion, rate, 37)
+        with torch.autocast("cpu", torch.bfloat16):
+            within = measured(ReconstructionMetrics(DIMS, False), x, reconstruction, distortion, rate, 37)
+        assert within["ssim"] == without["ssim"]
+
     def test_ssim_of_a_shade_by_hand(self):
         """Flat images a and b in [0, 1]: SSIM = (2ab + c)/(a² + b² + c), c = 0.01² (Wang et al. 2004)."""
         x, zero = torch.zeros(2, *SHAPE), torch.zeros(2)  # 0.5 in [0, 1]

@@ -19,6 +19,7 @@ class Drawing:
         1.0,
         "of a prior trained with model.label_dropout: above 1 exaggerates what the label says, 0 ignores it",
         at_least=0,
+        at_most=1000,
     )
 
 

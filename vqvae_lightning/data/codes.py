@@ -93,7 +93,7 @@ class CodeDataModule(pl.LightningDataModule):
             self.splits[split] = (torch.from_numpy(codes), torch.from_numpy(labels))
 
     def train_dataloader(self) -> TrainLoader:
-        return TrainLoader(*self.splits["train"], self.images.pass_size, self.images.seed, *self._rank_and_world())
+        return self.images.train_loader(*self.splits["train"], *self._rank_and_world())
 
     def val_dataloader(self) -> EvalLoader:
         return self._eval_loader("val")

@@ -36,7 +36,7 @@ class ImageDataModule(pl.LightningDataModule):
                 f"data.batch_size: got {config.batch_size}, but there are only {size - config.validation_size} "
                 "training images"
             )
-        self.pass_size = config.batch_size // accumulate
+        self.accumulate = accumulate
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}  # name → images uint8 N,C,H,W and labels N
 
     @property
@@ -66,7 +66,11 @@ class ImageDataModule(pl.LightningDataModule):
             self.splits[name] = (pixels, targets)
 
     def train_dataloader(self) -> TrainLoader:
-        return TrainLoader(*self.splits["train"], self.pass_size, self.seed, *self._rank_and_world())
+        return self.train_loader(*self.splits["train"], *self._rank_and_world())
+
+    def train_loader(self, x: Tensor, labels: Tensor, rank: int, world: int) -> TrainLoader:
+        """Shuffled batches of x (N, ...), which are images, or what became of them, and labels (N,)."""
+        return TrainLoader(x, labels, self.config.batch_size, self.seed, rank, world, self.accumulate)
 
     def val_dataloader(self) -> EvalLoader:
         return self.eval_loader("val", *self._rank_and_world())

@@ -53,42 +53,48 @@ class Order:
 
 
 class TrainLoader:
-    """Endless epochs of equal global batches; this rank's share of each is a slice of it.
+    """Endless epochs of equal global batches, each in `passes` parts; this rank's share of each is a slice of it.
 
     ```
     epoch e:  permutation ──► batch 0 | batch 1 | … | (remainder dropped)      each of `batch_size` rows
-    batch b:  rank 0 | rank 1 | …                                              each of `batch_size / world` rows
+    batch b:  pass 0 | pass 1 | …                                              each of `batch_size / passes` rows
+    pass p:   rank 0 | rank 1 | …                                              each of `batch_size / passes / world` rows
     ```
+
+    An epoch is of whole batches, so that no optimizer step is of fewer passes than another.
 
     The position inside the epoch is part of its state, so Lightning resumes in mid-epoch where it stopped.
     """
 
-    def __init__(self, x: Tensor, labels: Tensor, batch_size: int, seed: int, rank: int, world: int) -> None:
-        assert batch_size % world == 0, (batch_size, world)  # checked with a sentence before the launch
+    def __init__(
+        self, x: Tensor, labels: Tensor, batch_size: int, seed: int, rank: int, world: int, passes: int = 1
+    ) -> None:
+        assert batch_size % (passes * world) == 0, (batch_size, passes, world)  # checked before the launch
         self.x, self.labels = x, labels
-        self.batch_size, self.rank, self.world = batch_size, rank, world
+        self.batch_size, self.passes, self.rank, self.world = batch_size, passes, rank, world
         self.sampler = Order(x.shape[0], seed, shuffle=True)  # the name under which Lightning looks for set_epoch
-        self.next_batch = 0
+        self.next_pass = 0
 
     def __len__(self) -> int:
-        return self.x.shape[0] // self.batch_size
+        return self.x.shape[0] // self.batch_size * self.passes
 
     def __iter__(self) -> Iterator[Batch]:
-        order, share = self.sampler(), self.batch_size // self.world
-        first, self.next_batch = self.next_batch, 0
-        for b in range(first, len(self)):
-            start = b * self.batch_size + self.rank * share
+        order, pass_size = self.sampler(), self.batch_size // self.passes
+        share = pass_size // self.world
+        first, self.next_pass = self.next_pass, 0
+        for p in range(first, len(self)):
+            start = p * pass_size + self.rank * share
             index = order[start : start + share]
-            self.next_batch = (b + 1) % len(self)
-            seed = derive_seed(self.sampler.seed, "train", self.sampler.epoch, b * self.batch_size)
+            self.next_pass = (p + 1) % len(self)
+            seed = derive_seed(self.sampler.seed, "train", self.sampler.epoch, p * pass_size)
             # not x[index], which goes number by number: eight times slower on a CPU
             yield Batch(self.x.index_select(0, index), self.labels.index_select(0, index), index, seed)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"next_batch": self.next_batch}
+        return {"next_pass": self.next_pass}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.next_batch = state["next_batch"]
+        self.next_pass = state["next_pass"]
 
 
 class EvalLoader:

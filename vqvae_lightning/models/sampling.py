@@ -1,7 +1,5 @@
 """One code from logits: temperature, top-k, top-p and classifier-free guidance, the same for every prior."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -9,15 +7,15 @@ from torch import Tensor
 def check_sampling(
     codebook_size: int, temperature: float, top_k: int | None, top_p: float | None, guidance: float
 ) -> None:
-    """Raises ValueError unless 0 <= temperature, 1 <= top_k <= K, 0 < top_p <= 1 and 0 <= guidance < ∞."""
+    """Raises ValueError unless 0 <= temperature, 1 <= top_k <= K, 0 < top_p <= 1 and 0 <= guidance <= 1000."""
     if not temperature >= 0:
         raise ValueError(f"temperature: got {temperature}, wanted at least 0")
     if top_k is not None and not 1 <= top_k <= codebook_size:
         raise ValueError(f"top_k: got {top_k}, wanted 1 to {codebook_size}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p: got {top_p}, wanted above 0, at most 1")
-    if not 0 <= guidance < math.inf:
-        raise ValueError(f"guidance: got {guidance}, wanted a finite number, at least 0")
+    if not 0 <= guidance <= 1000:  # far beyond what makes sense, far below what makes a logit infinite
+        raise ValueError(f"guidance: got {guidance}, wanted 0 to 1000")
 
 
 def check_prefix(prefix: Tensor, n: int, length: int, codebook_size: int) -> None:
@@ -54,9 +52,9 @@ def draw(
 
     A code of probability 0 is never drawn: nothing passes there. In float64, so that the last code is reached.
     """
-    if temperature == 0:
+    if temperature < torch.finfo(logits.dtype).tiny:  # 0, or what a division takes for it
         return logits.argmax(-1)
-    logits = logits / temperature
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # none above 0, so that none becomes infinite
     if top_k is not None or top_p is not None:  # to sort costs more than all the rest
         logits = keep_likeliest(logits, top_k, top_p)
     cumulative = logits.softmax(-1).cumsum(-1, dtype=torch.float64)  # N,K

@@ -71,7 +71,8 @@ def render(module: Any, references: Tensor) -> dict[str, Image.Image]:
     """The module's pictures, drawn in evaluation mode without disturbing the random state of training."""
     was_training = module.training
     module.eval()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    own = [module.device] if module.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=own), torch.no_grad():
         torch.manual_seed(0)
         grids = module.pictures(references.to(module.device))
     module.train(was_training)

@@ -1,5 +1,6 @@
 """How many processes there are, how many there should be, and which of them speaks."""
 
+import math
 import os
 
 from vqvae_lightning.config import ConfigError, Experiment
@@ -15,6 +16,8 @@ def device_count(experiment: Experiment) -> int:
     """Devices per machine; `auto` is every GPU, or one process without. Raises ConfigError for what cannot run here."""
     import torch
 
+    from vqvae_lightning.data.sources import DATASETS
+
     settings = experiment.trainer
     gpus = torch.cuda.device_count() if settings.accelerator != "cpu" else 0
     if settings.accelerator == "gpu" and gpus == 0:
@@ -28,6 +31,14 @@ def device_count(experiment: Experiment) -> int:
             f"data.batch_size: got {experiment.data.batch_size}, wanted a multiple of {cuts}: "
             f"{count * settings.nodes} devices x {settings.accumulate} passes"
         )
+    data = experiment.data
+    for split, size in (("validation", data.validation_size), ("test", DATASETS[data.name].test_size)):
+        batches = math.ceil(size / data.eval_batch_size)
+        if batches < count * settings.nodes:  # whole batches are dealt to the ranks
+            raise ConfigError(
+                f"data.eval_batch_size: got {data.eval_batch_size}, which makes {batches} batch{'es' * (batches > 1)} "
+                f"of {size} {split} images, wanted one for each of {count * settings.nodes} devices at least"
+            )
     return count
 
 

@@ -34,13 +34,15 @@ class ReconstructionMetrics(Metric):
         n = x.shape[0]
         target, reconstruction = ((image + 1) / 2 for image in (x, objective.reconstruction))
         error = (target - reconstruction).double().square().flatten(1).mean(1).sum()
+        with torch.autocast(x.device.type, enabled=False):  # SSIM is of differences of nearly equal products
+            similarity = structural_similarity(reconstruction, target)
         terms = [
             torch.as_tensor(float(n), device=x.device),
             objective.loss * n,
             objective.distortion.sum(),
             objective.latent.rate.sum(),
             error,
-            structural_similarity(reconstruction, target).double().sum(),
+            similarity.double().sum(),
         ]
         self.sums += torch.stack([term.double() for term in terms])
 

@@ -46,6 +46,13 @@ class TestFSQ:
         assert torch.equal(latent.codes[:, 0, 0], codes)
         assert torch.equal(latent.z, vectors)
 
+    @pytest.mark.parametrize("levels", [[1001], [1024, 4], [5000]])
+    def test_levels_without_end_make_no_code_beyond_the_last(self, levels):
+        module = FSQ(levels).eval()
+        latent = module(features(torch.tensor([[-30.0], [30.0]]).expand(-1, len(levels))))
+        assert latent.codes.flatten().tolist() == [0, module.codebook_size - 1]
+        assert torch.equal(module.lookup(latent.codes), latent.z)
+
     def test_0_is_in_the_middle_of_a_level(self):
         for level in range(3, 20):
             module = FSQ([level]).eval()

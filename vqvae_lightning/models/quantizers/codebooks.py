@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae_lightning.config import VQVAEConfig
-from vqvae_lightning.models.distributed import rank_and_world
+from vqvae_lightning.models.distributed import all_reduce_sum, rank_and_world
 from vqvae_lightning.models.quantizers.estimators import ESTIMATORS, Estimator, straight_through
 from vqvae_lightning.models.quantizers.nearest import code_sums, kmeans, nearest_code
 from vqvae_lightning.models.quantizers.quantizer import NamedQuantizer, Quantized
@@ -123,7 +123,10 @@ class CodebookQuantizer(NamedQuantizer):
         k, d = self.codebook.shape
         packed = next(summed)
         if not self.started:
-            self.replace(torch.ones_like(self.usage, dtype=torch.bool), kmeans(packed.view(-1, d), k))
+            centres = kmeans(packed.view(-1, d), k)
+            if rank_and_world()[0] > 0:  # a GPU adds up in any order, so ranks take the first one's last bits
+                centres.zero_()
+            self.replace(torch.ones_like(self.usage, dtype=torch.bool), all_reduce_sum(centres))
             self.initialized.fill_(True)
             return
         counts, sums = packed[:k], packed[k : k + k * d].view(k, d)

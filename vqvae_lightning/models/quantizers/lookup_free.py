@@ -22,7 +22,8 @@ class FSQ(NamedQuantizer):
     ```
 
     arXiv 2309.15505. K = ∏ L_i; nothing is learned, there is no penalty, and z lies in [−1, 1]. `bound` is that of the
-    paper's listing (app. A.1) with atanh for its tan, so that 0 is a level's middle, as in vector-quantize-pytorch.
+    paper's listing (app. A.1) with atanh for its tan, so that 0 is a level's middle, and 1 + ε for its 1 − ε, as in
+    vector-quantize-pytorch.
     """
 
     settings = frozenset({"levels"})
@@ -55,6 +56,7 @@ class FSQ(NamedQuantizer):
     def quantize(self, z_e: Tensor) -> Quantized:
         bounded, half = self.bound(z_e), self.levels // 2
         digits = bounded.detach().round() + half  # N,h,w,d
+        digits = digits.clamp_min(0).minimum(self.levels - 1)  # beyond 1,000 levels ε is more than half of one
         codes = (digits.long() * self.basis).sum(-1)
         return Quantized(self.estimate(bounded / half, self.embed(codes)), codes, z_e.new_zeros(()), {})
 
@@ -120,7 +122,7 @@ def assignment_entropies(rows: Tensor) -> tuple[Tensor, Tensor]:
     p = logits.sigmoid()
     entropy = (F.softplus(logits) - logits * p).sum(1).mean()
     half = rows.shape[1] // 2
-    mean = corners(p[:, half:]).T @ corners(p[:, :half]) / len(rows)  # 2^(D−half),2^half: E[p], the last bit fastest
+    mean = corners(p[:, half:]).T @ corners(p[:, :half]) / len(rows)  # 2^(D−half),2^half: E[p], the first bit fastest
     whole = all_reduce_sum(mean.detach().clone()) / rank_and_world()[1]
     mean = mean + (whole - mean.detach())
     log = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()  # finite, and so is its gradient, where p underflows

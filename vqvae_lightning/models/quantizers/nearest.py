@@ -6,7 +6,10 @@ from torch import Tensor
 KMEANS_ITERATIONS = 10
 LANES = 64  # codes whose scores are compared side by side: four registers of 16 floats
 LEAST_ROWS = 256  # rows of a chunk: a matrix product of fewer is slow
-CPU_SCORES, GPU_SCORES = 2**20, 2**27  # scores of a chunk: 4 MB stay in a CPU's cache, 512 MB keep a GPU busy
+CPU_SCORES, GPU_SCORES = (
+    2**20,
+    2**27,
+)  # scores of a chunk of more rows: 4 MB stay in a CPU's cache, 512 MB keep a GPU busy
 
 
 @torch.no_grad()
@@ -27,8 +30,8 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     codes = torch.cat([codes, codes[-1:].expand(groups * LANES - k, d)])  # the last code repeated, to a multiple
     codes = codes.view(LANES, groups, d).transpose(0, 1).reshape(-1, d)  # G·LANES,D
     norms, weight = codes.square().sum(1), codes.T * -2
-    size = max(LEAST_ROWS, (CPU_SCORES if z.device.type == "cpu" else GPU_SCORES) // k)
-    buffer = z.new_empty(min(size, z.shape[0]), groups * LANES)
+    size = max(LEAST_ROWS, (CPU_SCORES if z.device.type == "cpu" else GPU_SCORES) // len(codes))
+    buffer = z.new_empty(min(size, z.shape[0]), len(codes))
     nearest = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
     for rows, found in zip(z.split(size), nearest.split(size), strict=True):
         scores = torch.addmm(norms, rows - centre, weight, out=buffer[: len(rows)])
