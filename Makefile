@@ -14,7 +14,8 @@ VENV := .venv
 VQVAE := $(VENV)/bin/vqvae
 PIP := $(VENV)/bin/pip --disable-pip-version-check install -qq --constraint .ci/constraints.txt
 # Settings of a training, and of any verb that draws; a setting that is not given here may stand in ARGS.
-HERE = $(if $(DEVICES),trainer.devices=$(DEVICES)) $(DRAW)
+HERE = $(ON) $(DRAW)
+ON = $(if $(DEVICES),trainer.devices=$(DEVICES))
 DRAW = $(if $(SEED),seed=$(SEED)) $(ARGS)
 TRAIN = $(VQVAE) train experiments/$(DATASET)/$(1).yaml $(HERE)
 # A full-length recipe, as the run cifar10_<recipe>; a prior learns the codes of the second recipe named.
@@ -59,7 +60,7 @@ setup: $(VENV)/.run  ## the environment in .venv, with pinned versions
 setup-fid: $(VENV)/.fid  ## … with the Inception network of FID (81 MB), for ARGS="fid_samples=10000"
 
 data: $(VENV)/.run  ## fetch and verify DATASET
-	@$(VQVAE) data name=$(DATASET)
+	@$(VQVAE) data name=$(DATASET) $(ARGS)
 
 train-ae: $(VENV)/.run  ## train an autoencoder on DATASET
 	@$(call TRAIN,ae)
@@ -74,7 +75,7 @@ train-prior: $(VENV)/.run  ## train a prior on the codes of the newest VQ-VAE of
 	@$(call TRAIN,prior)
 
 doctor: $(VENV)/.run  ## what this machine has, and whether it will do
-	@$(VQVAE) doctor
+	@$(VQVAE) doctor $(ARGS)
 
 train: $(VENV)/.run  ## train the experiment of FILE, such as experiments/mnist/vqvae_full.yaml
 	@$(VQVAE) train $(FILE) $(HERE)
@@ -98,19 +99,19 @@ sample: $(VENV)/.run  ## draw images from RUN (default: the newest of DATASET)
 	@$(VQVAE) sample $(if $(RUN),$(RUN),dataset=$(DATASET)) $(DRAW)
 
 evaluate: $(VENV)/.run  ## test metrics of RUN (default: the newest of DATASET)
-	@$(VQVAE) evaluate $(if $(RUN),$(RUN),dataset=$(DATASET)) $(ARGS)
+	@$(VQVAE) evaluate $(if $(RUN),$(RUN),dataset=$(DATASET)) $(DRAW)
 
 compare: $(VENV)/.run  ## all finished runs side by side: a table and runs/compare.html
 	@$(VQVAE) compare $(RUN) $(ARGS)
 
 study: $(VENV)/.run  ## AE, VAE, VQ-VAE and prior on DATASET with SEEDS seeds: train, compare, mean and spread
-	@$(VQVAE) study dataset=$(DATASET) seeds=$(SEEDS) $(ARGS)
+	@$(VQVAE) study dataset=$(DATASET) seeds=$(SEEDS) $(ON) $(ARGS)
 
 sweep: $(VENV)/.run  ## the grid of a W&B sweep FILE, run here without a server
-	@$(VQVAE) sweep $(or $(FILE),experiments/sweeps/mnist_codebook.yaml) $(ARGS)
+	@$(VQVAE) sweep $(or $(FILE),experiments/sweeps/mnist_codebook.yaml) $(ON) $(ARGS)
 
 ablate: $(VENV)/.run  ## STUDY=quantizers|priors|codebook-size|beta with SEEDS seeds: variants at equal budget, mean and spread
-	@$(VQVAE) ablate experiments/ablations/$(STUDY).yaml seeds=$(SEEDS) $(ARGS)
+	@$(VQVAE) ablate experiments/ablations/$(STUDY).yaml seeds=$(SEEDS) $(ON) $(ARGS)
 
 classifier: $(VENV)/.run  ## train the classifier of DATASET, whose features judge samples (fid_network=classifier)
 	@$(VQVAE) classifier dataset=$(DATASET) $(DRAW)

@@ -48,6 +48,7 @@ CASES = {
     V + "trainer.precision=fp8": "trainer.precision: Invalid value 'fp8', expected one of ['32-true',",
     V + "data.name=imagenet": "data.name: Invalid value 'imagenet', expected one of ['mnist',",
     V + "kind=gan": "kind: got 'gan', wanted one of ae, vae, vqvae, prior",
+    V + "kind=[1]": "kind: got '[1]', wanted one of ae, vae, vqvae, prior",
     V + "optimizer.lr": "got 2 files (vqvae.yaml, optimizer.lr), wanted one",
     V + "seed=1 seed=2": "seed: got 1 and 2, wanted one value",
     "sample n=3 n=3": "n: got 3 and 3, wanted one value",
@@ -76,6 +77,7 @@ CASES = {
     "train prior.yaml model.tokenizer=http://host/run": "http:/host/run is no run folder",
     # places
     V + "name=../../x": "name: got '../../x', wanted 1 to 100 letters, digits, '.', '_' or '-'",
+    V + "name=a* resume=auto": "name: got 'a*', wanted",
     V + "name=/absolute": "name: got '/absolute', wanted",
     V + "name=" + "x" * 300: "wanted 1 to 100 letters",
     V + "runs=/proc/nowhere name=x": "runs: /proc/nowhere/x cannot be made",
@@ -90,6 +92,9 @@ CASES = {
     "sample n=0": "n: got 0, wanted at least 1",
     "study seeds=0": "seeds: got 0, wanted at least 1",
     "sweep none.yaml": "cannot read none.yaml",
+    "config vqvae.yaml data.validation_size=40 model.network.downsamples=3": "3 halvings need sides divisible by 8",
+    "fid-calibrate batch_size=7": "unknown key batch_size",
+    "data flip=true": "unknown key flip",
     "data name=imagenet": "name: Invalid value 'imagenet'",
     "classifier dataset=imagenet": "dataset: Invalid value 'imagenet'",
     "dashboard nam=x": "unknown key nam",
@@ -141,7 +146,11 @@ def test_debug_shows_where_it_was_found(workplace, monkeypatch):
 
 @pytest.mark.dist
 def test_two_ranks_say_it_once(workplace):
-    words = [*full(V + "data.batch_size=4000"), "trainer.devices=2", "trainer.validate_every=250"]
+    words = [
+        *full(V + "data.batch_size=4000 data.eval_batch_size=20"),
+        "trainer.devices=2",
+        "trainer.validate_every=250",
+    ]
     done = subprocess.run(
         [sys.executable, str(Path(__file__).parent / "launch_fake.py"), str(workplace / "data"), *words],
         cwd=workplace, capture_output=True, text=True, timeout=60,

@@ -1,6 +1,7 @@
 """The whole path on a few hundred generated images: every kind trains, is found again, sampled and evaluated."""
 
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -243,6 +244,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(workplace):
     cli.main(train_words(workplace, "vqvae", "name=part", *schedule))
     part = run_of(workplace, "part")
     wandb_id = part.info["wandb_id"]
+    cli.main(["sample", str(part.path), "sampler=all", "n=4"])
     cli.main(["train", f"resume={part.path}", "trainer.steps=9"])
     whole = run_of(workplace, "whole")
     a, b = (torch.load(run.last, weights_only=True) for run in (whole, part))
@@ -252,6 +254,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(workplace):
     losses = [{row["step"]: row["train/loss"] for row in run.metrics() if "train/loss" in row} for run in (whole, part)]
     assert losses[0] == losses[1]
     assert part.info["wandb_id"] == wandb_id
+    assert [path.stem for path in part.pictures()] == ["reconstructions", "samples"]  # others were of the older weights
     sessions = list((part.path / "wandb").glob("offline-run-*"))
     assert len(sessions) == 2
     assert all(f"-{wandb_id}" in session.name for session in sessions)  # of one second, the later ends in "-1"
@@ -320,6 +323,8 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
             ["train", "VQVAE", "data.eval_batch_size=40", "trainer.devices=2"],
             "wanted one for each of 2 devices at least",
         ),
+        (["train", "PRIOR", "data.binarize=dynamic"], "no finished vqvae run of mnist with data.binarize=dynamic in"),
+        (["train", "PRIOR", "data.binarize=dynamic", "model.tokenizer=TOKENIZER"], "trained with data.binarize=none"),
         (["train", "VQVAE", "data.batch_size=4000"], "there are only 280 training images"),
         (["train", "VQVAE", "data.validation_size=4000"], "wanted 1 to 319"),
         (["train", "VQVAE", "model.network.downsamples=3"], "need sides divisible by 8, got images of 28x28"),
@@ -329,16 +334,20 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
         (["sample", "PRIOR-RUN", "label=10"], "label: got 10, wanted 0 to 9"),
         (["sample", "PRIOR-RUN", "top_k=17"], "top_k: got 17, wanted 1 to 16"),
         (["sample", "PRIOR-RUN", "guidance=2"], "trained with model.label_dropout=0"),
+        (["evaluate", "PRIOR-RUN", "fid_samples=9", "guidance=2"], "the prior is one with model.label_dropout=0"),
         (["sample", "PRIOR-RUN", "temprature=1"], "did you mean temperature?"),
         (["evaluate", "/nowhere"], "is no run folder"),
         (["evaluate", "AE", "iwae_samples=5"], "an AE has no p(z), so it has no likelihood"),
         (["evaluate", "PRIOR-RUN", "iwae_samples=5"], "wanted a run of kind vae or vqvae"),
         (["train", "VQVAE", "model.likelihood.name=discretized_logistic", "data.binarize=dynamic"], "256 grey levels"),
         (["compare", "runs=/nowhere"], "there are no finished runs"),
+        (["compare", "AE", "out=/"], "out: / is a folder, wanted a file"),
+        (["sample", "AE", "out=/dev/null/x.png"], "out: /dev/null/x.png cannot be made"),
     ],
 )
 def test_mistakes_end_with_one_line_code_2_and_nothing_made(workplace, words, line, capsys, monkeypatch):
-    words = [word.replace("=AE", f"={workplace / 'runs' / 'ae'}") for word in words]
+    for name, kind in (("=AE", "ae"), ("=TOKENIZER", "vqvae")):
+        words = [word.replace(name, f"={workplace / 'runs' / kind}") for word in words]
     if words[0] == "train" and words[1:] and words[1] in ("VQVAE", "PRIOR"):
         words = train_words(workplace, words[1].lower(), *words[2:])
     named = {
@@ -355,6 +364,52 @@ def test_mistakes_end_with_one_line_code_2_and_nothing_made(workplace, words, li
     assert error.startswith("vqvae: ")
     assert "\n" not in error
     assert sorted((workplace / "runs").iterdir()) == before
+
+
+def test_a_name_that_is_taken_is_seen_before_data_are_fetched_or_codes_computed(workplace, monkeypatch, capsys):
+    run = run_of(workplace, "vqvae")
+    stored = list((run.path / "codes").iterdir())
+    for kind in ("vqvae", "prior"):
+        words = train_words(workplace, kind, "name=ae", "data.validation_size=30")  # other codes than are stored
+        with pytest.raises(SystemExit):
+            cli.main([*words, f"model.tokenizer={run.path}"] if kind == "prior" else words)
+        assert "exists already" in capsys.readouterr().err
+    assert list((run.path / "codes").iterdir()) == stored
+
+
+def test_a_tokenizer_that_may_still_change_is_refused(workplace, tmp_path, capsys):
+    shutil.copytree(run_of(workplace, "vqvae").path, tmp_path / "still")
+    Run.open(tmp_path / "still").write(status="running")
+    with pytest.raises(SystemExit):
+        cli.main(train_words(workplace, "prior", "name=early", f"model.tokenizer={tmp_path / 'still'}"))
+    assert "still has status=running, wanted a finished run" in capsys.readouterr().err
+
+
+def test_a_prior_finds_its_tokenizer_where_both_were_moved(workplace, tmp_path):
+    for kind in ("vqvae", "prior"):
+        shutil.copytree(run_of(workplace, kind).path, tmp_path / "moved" / kind)
+    prior = Run.open(tmp_path / "moved" / "prior")
+    where, description = run_of(workplace, "vqvae").path, load_run(prior).description
+    assert description["run"] == str(where)
+    where.rename(where.with_name("hidden"))
+    try:
+        measured = cli.evaluate([str(prior.path)])
+        assert measured["test/bits_per_code"] == pytest.approx(prior.info["test"]["test/bits_per_code"])
+        assert cli.sample([str(prior.path), "n=10"]).is_file()
+    finally:
+        where.with_name("hidden").rename(where)
+
+
+def test_what_the_system_refuses_is_one_line(workplace, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device", "x.png")
+
+    monkeypatch.setattr("vqvae_lightning.evaluation.sample.write_picture", full)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["sample", str(workplace / "runs" / "ae"), "n=4"])
+    assert stop.value.code == 1
+    said = capsys.readouterr().err
+    assert said == "vqvae: [Errno 28] No space left on device: 'x.png' (vqvae --debug shows where)\n"
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported():

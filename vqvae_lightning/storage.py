@@ -42,6 +42,15 @@ def write_whole(path: Path, data: bytes) -> None:
         os.close(folder)
 
 
+def check_writable(file: Path, key: str) -> None:
+    """Raises ValueError, one line that begins with `key`, if no file can be written there; makes nothing."""
+    if file.is_dir():
+        raise ValueError(f"{key}: {file} is a folder, wanted a file")
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{key}: {file} cannot be made, for {folder} is no folder that can be written")
+
+
 def file_hash(path: Path, algorithm: str = "sha256") -> str:
     """Digest of a file, in hexadecimal digits."""
     with path.open("rb") as file:

@@ -62,11 +62,15 @@ def test_priors_share_a_tokenizer_of_their_seed(workplace):
         ("experiment: vqvae.yaml\nvariants: {a: [model.codbook_size=3]}", "did you mean model.codebook_size"),
         ("experiment: vqvae.yaml\nvariants: {a/b: []}", "name: got 'a/b'"),
         ("experiment: none.yaml\nvariants: {a: []}", "there is no file none.yaml"),
+        ("experiment: prior.yaml\ntokenizer: none.yaml\nvariants: {a: []}", "there is no file none.yaml"),
+        ("experiment: prior.yaml\nvariants: {a: [], b: [model.heads=3]}", "3 heads do not divide model.width 16"),
+        ("experiment: vqvae.yaml\nvariants: {a: [], b: [model.codebook=vq]}", "model.codebook: got 'vq', wanted one"),
+        ("experiment: vqvae.yaml\nvariants: {a: []}\nevaluation: [iwae_smples=5]", "did you mean iwae_samples"),
     ],
 )
 def test_a_file_that_is_no_ablation_is_refused_before_anything_runs(workplace, text, line):
     root, settings, calls = workplace
-    with pytest.raises(ConfigError, match=line):
+    with pytest.raises(ValueError, match=line):
         ablate(write(root, text), AblateOptions(), settings)
     assert calls == []
     assert not (root / "runs").exists()

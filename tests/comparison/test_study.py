@@ -6,7 +6,7 @@ import statistics
 import pytest
 from rich.console import Console
 
-from vqvae_lightning.comparison import study
+from vqvae_lightning.comparison import many, study
 from vqvae_lightning.config import ConfigError, StudyOptions
 from vqvae_lightning.training.runs import Run
 
@@ -48,16 +48,32 @@ def test_a_stopped_run_goes_on_and_one_without_a_checkpoint_starts_over(workplac
     before = ae.last.stat().st_mtime_ns
     calls.clear()
     study.study(options, settings)
-    assert [words[0] for words in calls] == ["train", "evaluate"] * 2
+    assert [words[0] for words in calls] == ["train", "evaluate", "sample"] * 2
     assert ae.last.stat().st_mtime_ns == before  # it had all its steps
     assert vae.last.is_file()
     assert {run.info["status"] for run in (ae, vae)} == {"finished"}
 
 
-def test_a_setting_that_does_not_fit_is_refused_before_anything_runs(workplace):
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["trainer.stepps=3"], "unknown key"),
+        (["data.batch_size=4000"], "there are only 280 training images"),
+        (["name=a/b"], "name: got 'a/b'"),
+        (["guidance=2"], "nothing is drawn with fid_samples=0"),
+        (["fid_samples=1"], "wanted 0, or at least 2"),
+        (["fid_samples=65"], "there are only 64 test images to reconstruct"),
+        (["fid_samples=10", "fid_network=classifier", "guidance=2"], "the prior is one with model.label_dropout=0"),
+        (["fid_samples=10", "fid_network=classifier"], "make classifier DATASET=mnist"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_runs(workplace, words, line, monkeypatch):
     options, settings, calls = workplace
-    with pytest.raises(ConfigError, match="unknown key"):
-        study.study(options, [*settings, "trainer.stepps=3"])
+    if "guidance=2" in words:  # of the last kind that is looked at
+        monkeypatch.setattr(many, "feature_network", lambda *_: None)
+    given = [word for word in settings if word.partition("=")[0] not in {own.partition("=")[0] for own in words}]
+    with pytest.raises(ValueError, match=line):
+        study.study(options, [*given, *words])
     assert calls == []
 
 

@@ -28,7 +28,7 @@ from vqvae_lightning.evaluation.fidelity import (
     fidelity,
 )
 from vqvae_lightning.evaluation.samplers import SAMPLERS, TrainLatents, draw
-from vqvae_lightning.storage import write_checkpoint
+from vqvae_lightning.storage import file_hash, write_checkpoint
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 
@@ -177,7 +177,9 @@ def opened_data(run: Run) -> ImageDataModule:
 def measure(run, *names, network=None, **options):
     """The figures of the named samplers, 20 samples each unless told otherwise."""
     options = EvaluateOptions(**{"fid_samples": 20, **options})
-    return fidelity(run, load_run(run), opened_data(run), network or Quarters(), list(names), options)
+    return fidelity(
+        run, load_run(run), file_hash(run.best), opened_data(run), network or Quarters(), list(names), options
+    )
 
 
 def figures(run):
@@ -300,7 +302,7 @@ class TestPrior:
         generate = module.net.generate
         monkeypatch.setattr(module.net, "generate", lambda n, labels, **k: seen.append(labels) or generate(n, labels))
         options = EvaluateOptions(fid_samples=70)  # of 64 test images
-        fidelity(run, module, opened_data(run), Quarters(), ["prior"], options)
+        fidelity(run, module, "", opened_data(run), Quarters(), ["prior"], options)
         labels = torch.from_numpy(sources.load("mnist", made / "data", "test")[1])
         assert torch.equal(torch.cat(seen), torch.cat([labels, labels[:6]]))
 
@@ -347,43 +349,45 @@ class TestNames:
     def test_are_the_samplers_and_what_a_perfect_one_would_reach(self, run, kind):
         also = [] if kind == "prior" else [RECONSTRUCTION]
         run = run(kind)
-        assert check_fidelity(run, EvaluateOptions()) == []
-        assert check_fidelity(run, EvaluateOptions(fid_samples=64)) == [*SAMPLERS[kind], *also]
+        assert check_fidelity(run.experiment(), EvaluateOptions()) == []
+        assert check_fidelity(run.experiment(), EvaluateOptions(fid_samples=64)) == [*SAMPLERS[kind], *also]
         for name in (*SAMPLERS[kind], *also):
-            assert check_fidelity(run, EvaluateOptions(fid_samples=64, sampler=name)) == [name]
+            assert check_fidelity(run.experiment(), EvaluateOptions(fid_samples=64, sampler=name)) == [name]
 
     @pytest.mark.parametrize(("kind", "name"), [("ae", "unigram"), ("vqvae", "normal"), ("prior", RECONSTRUCTION)])
     def test_of_another_kind_are_refused(self, run, kind, name):
         with pytest.raises(ConfigError, match=f"got '{name}', but a {kind} run has "):
-            check_fidelity(run(kind), EvaluateOptions(fid_samples=2, sampler=name))
+            check_fidelity(run(kind).experiment(), EvaluateOptions(fid_samples=2, sampler=name))
 
     def test_without_samples_are_refused(self, run):
         with pytest.raises(ConfigError, match="sampler: got 'normal', but nothing is drawn with fid_samples=0"):
-            check_fidelity(run("ae"), EvaluateOptions(sampler="normal"))
+            check_fidelity(run("ae").experiment(), EvaluateOptions(sampler="normal"))
         with pytest.raises(ConfigError, match=r"temperature: got 0\.5, but nothing is drawn with fid_samples=0"):
-            check_fidelity(run("prior"), EvaluateOptions(temperature=0.5))
+            check_fidelity(run("prior").experiment(), EvaluateOptions(temperature=0.5))
 
     def test_of_a_guidance_that_the_prior_did_not_learn_are_refused(self, run):
-        with pytest.raises(ConfigError, match=r"guidance: got 2\.0, but .* was trained with model\.label_dropout=0"):
-            check_fidelity(run("prior"), EvaluateOptions(fid_samples=20, guidance=2.0))
-        assert check_fidelity(run("ae"), EvaluateOptions(fid_samples=20, sampler="normal", guidance=2.0)) == ["normal"]
+        with pytest.raises(ConfigError, match=r"guidance: got 2\.0, but the prior is one with model\.label_dropout=0"):
+            check_fidelity(run("prior").experiment(), EvaluateOptions(fid_samples=20, guidance=2.0))
+        assert check_fidelity(
+            run("ae").experiment(), EvaluateOptions(fid_samples=20, sampler="normal", guidance=2.0)
+        ) == ["normal"]
 
     def test_of_one_sample_are_refused(self, run):
         with pytest.raises(ConfigError, match="fid_samples: got 1, wanted 0, or at least 2"):
-            check_fidelity(run("ae"), EvaluateOptions(fid_samples=1))
+            check_fidelity(run("ae").experiment(), EvaluateOptions(fid_samples=1))
 
     def test_of_binary_pixels_are_not_compared_with_grey_ones(self, run):
         run = run("ae")
         settings = (run.path / "config.yaml").read_text()
         (run.path / "config.yaml").write_text(settings.replace("binarize: none", "binarize: static"))
-        with pytest.raises(ConfigError, match=r"trained with data\.binarize=static, and real images are grey"):
-            check_fidelity(run, EvaluateOptions(fid_samples=2))
+        with pytest.raises(ConfigError, match=r"with data\.binarize=static, and real images are grey"):
+            check_fidelity(run.experiment(), EvaluateOptions(fid_samples=2))
 
     def test_of_more_reconstructions_than_test_images_are_refused_before_anything_is_measured(self, run):
         run = run("ae")
         with pytest.raises(ConfigError, match="got 65, but there are only 64 test images"):
-            check_fidelity(run, EvaluateOptions(fid_samples=65))
-        assert check_fidelity(run, EvaluateOptions(fid_samples=65, sampler="normal")) == ["normal"]
+            check_fidelity(run.experiment(), EvaluateOptions(fid_samples=65))
+        assert check_fidelity(run.experiment(), EvaluateOptions(fid_samples=65, sampler="normal")) == ["normal"]
 
     def test_of_networks_give_what_is_at_hand(self, tmp_path, monkeypatch):
         monkeypatch.setattr(module_under_test, "Inception", Quarters)
@@ -412,7 +416,7 @@ class TestCalibration:
             "train": random.integers(256, size=(60, 3, 32, 32), dtype=np.uint8),
             "test": random.integers(100, size=(40, 3, 32, 32), dtype=np.uint8),
         }
-        monkeypatch.setattr(ImageDataModule, "prepare_data", lambda self: None)
+        monkeypatch.setattr(module_under_test, "prepare", lambda *_: None)
         monkeypatch.setattr(module_under_test, "load", lambda name, root, split: (images[split], None))
         monkeypatch.setattr(module_under_test, "Inception", Quarters)
         return images
@@ -421,14 +425,14 @@ class TestCalibration:
         real, found = (Quarters()(torch.from_numpy(images[split])) for split in ("test", "train"))
         got = distances(real, found, kernel=False)["frechet"]
         with pytest.raises(ValueError, match=rf"got a Fréchet distance of {got:.4f} .*, wanted 3\.15 ± 0\.02"):
-            calibrate(tmp_path)
+            calibrate(tmp_path, False)
         assert len(list((tmp_path / "features").iterdir())) == 2
 
     def test_that_of_the_literature_is_given_with_its_protocol(self, images, tmp_path, monkeypatch):
         real, found = (Quarters()(torch.from_numpy(images[split])) for split in ("test", "train"))
         expected = distances(real, found, kernel=True)
         monkeypatch.setattr(module_under_test, "CALIBRATED", expected["frechet"] + 0.019)
-        assert calibrate(tmp_path).items() >= {**Quarters().identity, **expected}.items()
+        assert calibrate(tmp_path, False).items() >= {**Quarters().identity, **expected}.items()
         monkeypatch.setattr(module_under_test, "CALIBRATED", expected["frechet"] - 0.021)
         with pytest.raises(ValueError, match="got a Fréchet distance"):
-            calibrate(tmp_path)
+            calibrate(tmp_path, False)

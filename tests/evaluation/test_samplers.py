@@ -1,5 +1,6 @@
 """Every named sampler draws from what it says; interpolation and completion keep what they were given."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,7 +80,7 @@ class TestSamplers:
     def test_the_default_is_what_the_module_draws_by_itself(self, runs):
         for kind in ("ae", "vae", "vqvae"):
             module, train = opened(runs[kind])
-            (name,) = samplers.sampler_names(kind, None)
+            (name,) = samplers.sampler_names(runs[kind].experiment(), None)
             torch.manual_seed(3)
             expected = module.net.sample(6)
             assert torch.equal(draw(module, train, name, SampleOptions(n=6, seed=3)), expected)
@@ -126,13 +127,20 @@ class TestTrainLatents:
         spread = (z - mean).std()  # an untrained encoder says σ ≈ 1
         assert 0.5 < spread < 2
 
-    def test_a_grid_too_large_for_a_covariance_is_refused_before_anything_is_encoded(self, runs, tmp_path):
+    def test_a_grid_too_large_for_a_covariance_has_the_other_samplers(self, runs, tmp_path):
         root = Path(runs["ae"].experiment().data.root).parent
         run = make_run(root, "ae", "name=ae-grid", "model.latent=grid", "model.latent_dim=11", f"runs={tmp_path}")
-        module, train = opened(run)
         with pytest.raises(ConfigError, match="of 539 latent numbers is too large, wanted at most 512"):
-            draw(module, train, "gaussian", SampleOptions(n=2))
-        assert "encoded" not in vars(train)
+            cli.sample([str(run.path), "sampler=gaussian", "n=2"])
+        assert cli.sample([str(run.path), "sampler=all", "n=2"]).name == "samples-normal.png"
+        assert not (run.images / "samples-mixture.png").exists()
+        assert samplers.sampler_names(run.experiment(), "all", ["other"]) == ["normal", "other"]
+
+    @pytest.mark.parametrize("kind", ["ae", "vae", "vqvae"])
+    def test_the_size_of_a_latent_is_that_of_the_module(self, runs, kind):
+        module, _ = opened(runs[kind])
+        size = math.prod((module.net.bottleneck.out_channels, *module.net.grid))
+        assert samplers.latent_size(runs[kind].experiment()) == (0 if kind == "vqvae" else size)
 
     def test_a_small_grid_is_one_row(self, runs, tmp_path):
         root = Path(runs["ae"].experiment().data.root).parent
@@ -315,6 +323,12 @@ class TestCommand:
         assert together == alone
         assert cli.sample([str(run.path), "n=4"]).read_bytes() == alone[0]
         assert len(set(together)) == len(names)
+
+    def test_unusual_settings_are_in_the_name(self, runs):
+        """So that a comparison, which shows samples-prior.png as the prior's, never shows those."""
+        words = ["sampler=prior", "n=4", "temperature=0.5", "seed=3", "label=2"]
+        assert cli.sample([str(runs["prior"].path), *words]).name == "samples-prior-seed3-label2-temperature0.5.png"
+        assert cli.sample([str(runs["prior"].path), *words[1:4]]).name == "samples-seed3-temperature0.5.png"
 
     @pytest.mark.parametrize(("kind", "show", "columns"), [("vae", "interpolation", 12), ("prior", "completion", 6)])
     def test_grids_are_files_of_the_run(self, runs, kind, show, columns):

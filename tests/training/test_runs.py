@@ -45,6 +45,19 @@ def test_only_finished_runs_are_found_newest_last(tmp_path):
     assert find_runs(tmp_path, dataset="cifar10") == []
 
 
+def test_a_damaged_folder_is_named(tmp_path):
+    run = Run.create(experiment(tmp_path, "name=a"))
+    (run.path / "config.yaml").unlink()
+    with pytest.raises(ConfigError, match=r"there is no file .*a/config\.yaml"):
+        run.experiment()
+    (run.path / "config.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match=r"^config: while parsing"):
+        run.experiment()
+    (run.path / "run.json").write_text("")
+    with pytest.raises(ConfigError, match=r"run: .*a/run\.json is damaged"):
+        find_runs(tmp_path)
+
+
 HOLD = """
 import sys, time
 from vqvae_lightning.training.runs import Run

@@ -25,7 +25,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a verb. Exit code 2 and one line for a user's mistake, 1 and one line for a loss that is not finite.
+    """Runs a verb. Exit code 2 and one line for a user's mistake; 1 and one line for a loss that is not finite, a full
+    disk and whatever else the system refuses.
 
     128 + the signal's number where a signal ended a training: 143 for SIGTERM, 130 for Ctrl-C.
     """
@@ -41,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.debug:
             raise
         print(f"vqvae: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if options.debug:
+            raise
+        print(f"vqvae: {error} (vqvae --debug shows where)", file=sys.stderr)
         sys.exit(1)
     except ValueError as error:
         if options.debug:

@@ -14,12 +14,15 @@ def compare(words: Sequence[str]) -> Any:
 
     folders, settings = split_words(words)
     chosen = options(CompareOptions, settings)
+    from vqvae_lightning.storage import check_writable
     from vqvae_lightning.training.runs import Run, find_runs
 
     runs = [Run.open(folder) for folder in folders] or find_runs(chosen.runs, dataset=chosen.dataset)
     if not runs:
         raise ConfigError(f"compare: there are no finished runs in {chosen.runs}/; run `make train-vqvae` first")
-    comparison = _show(runs, Path(chosen.out or f"{chosen.runs}/compare.html"))
+    out = Path(chosen.out or f"{chosen.runs}/compare.html")
+    check_writable(out, "out")
+    comparison = _show(runs, out)
     if chosen.wandb:
         from vqvae_lightning.comparison.publish import publish
 

@@ -29,17 +29,21 @@ def config(words: Sequence[str]) -> str:
     """`vqvae config FILE key=value …`; prints and returns the YAML of the whole experiment."""
     from vqvae_lightning.config import describe
 
-    text = describe(_experiment(words))
+    experiment = _experiment(words)
+    from vqvae_lightning.training.train import check
+
+    check(experiment)
+    text = describe(experiment)
     print(text, end="")
     return text
 
 
 def data(words: Sequence[str]) -> Path:
     """`vqvae data name=cifar10`; returns the folder of the verified files."""
-    from vqvae_lightning.config import DataConfig, options
+    from vqvae_lightning.config import DataOptions, options
     from vqvae_lightning.data.sources import prepare
 
-    chosen = options(DataConfig, words)
+    chosen = options(DataOptions, words)
     folder = prepare(chosen.name, Path(chosen.root), chosen.download)
     print(f"data      {folder}")
     return folder
@@ -94,12 +98,12 @@ def classifier(words: Sequence[str]) -> dict[str, Any]:
 
 def fid_calibrate(words: Sequence[str]) -> dict[str, Any]:
     """`vqvae fid-calibrate`; returns the figure with its protocol."""
-    from vqvae_lightning.config import DataConfig, options
+    from vqvae_lightning.config import CalibrateOptions, options
 
-    chosen = options(DataConfig, words)
+    chosen = options(CalibrateOptions, words)
     from vqvae_lightning.evaluation.fidelity import calibrate
 
-    figure = calibrate(Path(chosen.root))
+    figure = calibrate(Path(chosen.root), chosen.download)
     print("\n".join(f"{name:16s} {value}" for name, value in figure.items()))
     return figure
 
@@ -132,7 +136,8 @@ def wandb_hint(run: Any) -> str:
     """Where a run is in W&B, or the one command that brings it there."""
     if run.info.get("wandb_url"):
         return run.info["wandb_url"]
-    return sync_command(sorted((run.path / "wandb").glob("offline-run-*")))
+    folders = sorted((run.path / "wandb").glob("offline-run-*"))
+    return sync_command(folders) if folders else "disabled"
 
 
 def sync_command(folders: Sequence[Path]) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vqvae_lightning.comparison.many import evaluate_once, train_once
-from vqvae_lightning.config import AblateOptions, Ablation, ConfigError, last_words, load_experiment, options
-from vqvae_lightning.training.runs import Run, check_name
+from vqvae_lightning.comparison.many import check_plan, evaluate_once, train_once
+from vqvae_lightning.config import AblateOptions, Ablation, ConfigError, check_name, last_words, options
+from vqvae_lightning.training.runs import Run
 
 
 class Ablated(NamedTuple):
@@ -28,7 +28,9 @@ def ablate(file: Path, chosen: AblateOptions, settings: Sequence[str]) -> Ablate
     everywhere = [*settings, f"tracking.group={root.name}"]
     for name, words in ablation.variants.items():
         check_name(name)
-        load_experiment(ablation.experiment, last_words(ablation.settings, words, everywhere))
+        check_plan(Path(ablation.experiment), last_words(ablation.settings, words, everywhere), ablation.evaluation)
+    if ablation.tokenizer:
+        check_plan(Path(ablation.tokenizer), everywhere, [])
     variants: dict[str, list[Run]] = {name: [] for name in ablation.variants}
     for seed in range(chosen.seeds):
         tokenizer = []

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from vqvae_lightning.comparison.columns import MISSING, RESULTS, Column, present
 from vqvae_lightning.comparison.generation import Generation, generations
 from vqvae_lightning.config import AutoencoderConfig, ConfigError, Experiment, plain
 from vqvae_lightning.data.sources import DATASETS
-from vqvae_lightning.models.networks import feature_grid
+from vqvae_lightning.evaluation.samplers import latent_size
+from vqvae_lightning.training.loading import tokenizer_places
 from vqvae_lightning.training.runs import Run, differences
 
 KINDS = {
@@ -127,8 +127,7 @@ def _row(number: int, run: Run, info: dict[str, Any], experiment: Experiment) ->
     if info["kind"] == "ae":
         del values["rate"]  # logged as 0 by convention: nothing is charged, which is not a rate of zero
     elif info["kind"] == "vae":
-        grid = (1, 1) if model.latent == "vector" else feature_grid(shape, model.network)
-        limits["active_units"] = model.latent_dim * math.prod(grid)
+        limits["active_units"] = latent_size(experiment)
     elif info["kind"] == "vqvae":
         limits["codes_used"] = model.codebook_size
     else:
@@ -157,12 +156,10 @@ def _row(number: int, run: Run, info: dict[str, Any], experiment: Experiment) ->
 
 def _tokenizer(run: Run, info: dict[str, Any]) -> Run | None:
     """The prior's tokenizer, where it was or beside the prior; None if it is gone or was trained again since."""
-    recorded = Run(Path(info["tokenizer"]["run"]))
-    for found in (recorded, Run(run.path.parent / recorded.path.name)):
-        if (found.path / "run.json").is_file():
-            other = found.info
-            if (other["kind"], other["status"]) == ("vqvae", "finished") and other["finished"] <= info["created"]:
-                return found
+    for found in tokenizer_places(run, info["tokenizer"]["run"]):
+        other = found.info
+        if (other["kind"], other["status"]) == ("vqvae", "finished") and other["finished"] <= info["created"]:
+            return found
     return None
 
 

@@ -1,6 +1,6 @@
 """What was measured of samples, as tables: one for each protocol, for figures of two protocols do not compare."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,12 @@ def sampler_label(sampler: str, settings: dict[str, Any]) -> str:
     return ", ".join([sampler, *(f"{name} {value}" for name, value in settings.items())])
 
 
+def generation_values(figure: Mapping[str, Any]) -> dict[str, float]:
+    """What a figure of run.json measured, by column, in the column's unit."""
+    values = {column.key: figure[column.key] for column in GENERATION if column.key in figure}
+    return values | ({"kid": 1000 * values["kid"]} if "kid" in values else {})
+
+
 def generations(runs: Iterable[tuple[Any, dict[str, Any]]]) -> list[Generation]:
     """The tables of runs, each given as what the caller knows it by and its run.json."""
     by_protocol: dict[tuple[Any, ...], list[tuple[Any, dict[str, Any]]]] = {}
@@ -58,10 +64,8 @@ def generations(runs: Iterable[tuple[Any, dict[str, Any]]]) -> list[Generation]:
 def _table(figures: list[tuple[Any, dict[str, Any]]]) -> Generation:
     rows = []
     for number, (run, figure) in enumerate(figures, start=1):
-        values = {column.key: figure[column.key] for column in GENERATION if column.key in figure}
-        if "kid" in values:
-            values["kid"] *= 1000
-        rows.append(Sampled(number, run, figure["sampler"], values, figure["seed"], settings=changed_sampling(figure)))
+        settings, values = changed_sampling(figure), generation_values(figure)
+        rows.append(Sampled(number, run, figure["sampler"], values, figure["seed"], settings=settings))
     columns = present(GENERATION, rows)
     subset = min(KID_SUBSET_SIZE, figures[0][1]["samples"], figures[0][1]["reference_images"])
     drawn = [row for row in rows if row.sampler != RECONSTRUCTION]

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vqvae_lightning.config import ConfigError, EvaluateOptions, load_experiment, options, own_words, plain
-from vqvae_lightning.evaluation.samplers import SAMPLERS
+from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network
+from vqvae_lightning.evaluation.samplers import sampler_names
 from vqvae_lightning.training.resume import computed_otherwise
 from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.train import check
 
 
 def train_once(root: Path, name: str, file: Path, settings: Sequence[str]) -> Run:
@@ -36,12 +38,27 @@ def evaluate_once(run: Run, settings: Sequence[str]) -> None:
 
     Settings that a kind of run has no use for are left out. Raises ConfigError, naming the run's log, if it fails.
     """
-    idle = {"ae": {"iwae_samples"}, "prior": {"iwae_samples", "representation", "representation_images"}}
-    _, words = own_words(idle.get(run.info["kind"], ()), settings)
+    words = evaluation_words(run.info["kind"], settings)
     if run.info.get("evaluated") != plain(options(EvaluateOptions, words)):
         _do(run, ["evaluate", str(run.path), *words])
-    if any(not (run.images / f"samples-{name}.png").is_file() for name in list(SAMPLERS[run.info["kind"]])[1:]):
+    others = sampler_names(run.experiment(), "all")[1:]
+    if any(not (run.images / f"samples-{name}.png").is_file() for name in others):
         _do(run, ["sample", str(run.path), "sampler=all"])
+
+
+def evaluation_words(kind: str, settings: Sequence[str]) -> list[str]:
+    """Those of an evaluation's settings that a kind of run has a use for."""
+    idle = {"ae": {"iwae_samples"}, "prior": {"iwae_samples", "representation", "representation_images"}}
+    return own_words(idle.get(kind, ()), settings)[1]
+
+
+def check_plan(file: Path, settings: Sequence[str], evaluation: Sequence[str]) -> None:
+    """Raises ConfigError or ValueError, one line, for a run that could not be trained, or not evaluated so."""
+    experiment = load_experiment(file, list(settings))
+    check(experiment)
+    asked = options(EvaluateOptions, evaluation_words(experiment.kind, evaluation))
+    if check_fidelity(experiment, asked):
+        feature_network(asked, experiment.data.name, Path(experiment.data.root))
 
 
 def _do(run: Run, words: Sequence[str]) -> None:

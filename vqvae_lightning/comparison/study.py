@@ -13,11 +13,10 @@ from rich.table import Table
 
 from vqvae_lightning.comparison.columns import GENERATION, MISSING
 from vqvae_lightning.comparison.compare import KINDS
-from vqvae_lightning.comparison.generation import sampler_label
-from vqvae_lightning.comparison.many import evaluate_once, train_once
+from vqvae_lightning.comparison.generation import generation_values, sampler_label
+from vqvae_lightning.comparison.many import check_plan, evaluate_once, train_once
 from vqvae_lightning.comparison.table import frameless, print_columns
-from vqvae_lightning.config import EvaluateOptions, StudyOptions, last_words, load_experiment, own_words
-from vqvae_lightning.config import options as check_options
+from vqvae_lightning.config import EvaluateOptions, StudyOptions, last_words, own_words
 from vqvae_lightning.evaluation.samplers import changed_sampling
 from vqvae_lightning.training.runs import Run
 
@@ -51,9 +50,8 @@ def study(options: StudyOptions, settings: Sequence[str]) -> list[Run]:
     root = Path(options.runs or f"runs/study-{options.dataset}")
     measured, settings = own_words(EVALUATION, settings)
     measured = last_words(["representation=true"], measured)
-    check_options(EvaluateOptions, measured)
     for kind in KINDS:
-        load_experiment(_file(options, kind), _settings(root, kind, 0, settings))
+        check_plan(_file(options, kind), _settings(root, kind, 0, settings), measured)
     runs = []
     for number, (seed, kind) in enumerate(plan, start=1):
         started = time.monotonic()
@@ -116,9 +114,10 @@ def sampler_spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spre
                 f"{figure['reference']}, seed {figure['seed']}"
             )
             row = (run.info["kind"], sampler_label(figure["sampler"], changed_sampling(figure)), protocol)
+            shown = generation_values(figure)
             for column in GENERATION:
-                if column.key in figure:
-                    _cell(values, row, column.title).append(figure[column.key])
+                if column.key in shown:
+                    _cell(values, row, f"{column.title} {column.unit}".strip()).append(shown[column.key])
     return _summed_up(values)
 
 

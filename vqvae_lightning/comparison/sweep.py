@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vqvae_lightning.comparison.many import train_once
-from vqvae_lightning.config import ConfigError, SweepOptions, last_words, load_experiment
+from vqvae_lightning.comparison.many import check_plan, train_once
+from vqvae_lightning.config import ConfigError, SweepOptions, last_words
 from vqvae_lightning.training.runs import Run
 
 
@@ -24,7 +24,7 @@ def sweep(file: Path, options: SweepOptions, settings: Sequence[str]) -> list[Ru
     plan = []
     for words in combinations:
         every = last_words(settings, words, [f"tracking.group={root.name}"])
-        load_experiment(experiment, every)
+        check_plan(experiment, every, [])
         plan.append((run_name(words), every))
     runs = []
     for number, (name, every) in enumerate(plan, start=1):

@@ -1,6 +1,7 @@
 """Settings: of an experiment (`schema`), of a verb (`verbs`), and how YAML and a command line become one (`load`)."""
 
 from vqvae_lightning.config.load import (
+    check_name,
     describe,
     experiment_from,
     last_words,
@@ -8,6 +9,7 @@ from vqvae_lightning.config.load import (
     model_config,
     options,
     own_words,
+    read_yaml,
 )
 from vqvae_lightning.config.schema import (
     MODEL_CONFIGS,
@@ -29,9 +31,11 @@ from vqvae_lightning.config.schema import (
 from vqvae_lightning.config.verbs import (
     AblateOptions,
     Ablation,
+    CalibrateOptions,
     ClassifierOptions,
     CompareOptions,
     DashboardOptions,
+    DataOptions,
     DoctorOptions,
     Drawing,
     EvaluateOptions,
@@ -46,11 +50,13 @@ __all__ = [
     "AblateOptions",
     "Ablation",
     "AutoencoderConfig",
+    "CalibrateOptions",
     "ClassifierOptions",
     "CompareOptions",
     "ConfigError",
     "DashboardOptions",
     "DataConfig",
+    "DataOptions",
     "DoctorOptions",
     "Drawing",
     "EvaluateOptions",
@@ -66,6 +72,7 @@ __all__ = [
     "TrainerConfig",
     "VAEConfig",
     "VQVAEConfig",
+    "check_name",
     "describe",
     "experiment_from",
     "last_words",
@@ -74,4 +81,5 @@ __all__ = [
     "options",
     "own_words",
     "plain",
+    "read_yaml",
 ]

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TypeVar, cast
 from vqvae_lightning.config.schema import MODEL_CONFIGS, ConfigError, Experiment, plain
 
 Options = TypeVar("Options")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def load_experiment(file: str | Path | None, overrides: list[str]) -> Experiment:
@@ -22,7 +24,7 @@ def load_experiment(file: str | Path | None, overrides: list[str]) -> Experiment
     from omegaconf import OmegaConf
 
     with _one_line():
-        loaded = OmegaConf.create(_read_yaml(file) if file else {})
+        loaded = OmegaConf.create(read_yaml(file) if file else {})
         dotlist = OmegaConf.from_dotlist(_checked_overrides(overrides))
         kind = OmegaConf.select(OmegaConf.merge(loaded, dotlist), "kind", default="vqvae")
         return experiment_from(OmegaConf.merge(loaded, dotlist), kind)
@@ -32,7 +34,7 @@ def experiment_from(values: Any, kind: str) -> Experiment:
     """The typed experiment of a mapping (DictConfig or plain). Raises ConfigError as `load_experiment` does."""
     from omegaconf import OmegaConf
 
-    if kind not in MODEL_CONFIGS:
+    if not isinstance(kind, str) or kind not in MODEL_CONFIGS:
         raise ConfigError(f"kind: got '{kind}', wanted one of {', '.join(MODEL_CONFIGS)}")
     defaults = Experiment(kind=kind, model=MODEL_CONFIGS[kind]())  # type: ignore[arg-type]
     with _one_line():
@@ -64,7 +66,7 @@ def options(cls: type[Options], settings: Sequence[str], file: str | Path | None
     from omegaconf import OmegaConf
 
     with _one_line():
-        loaded = OmegaConf.create(_read_yaml(file) if file else {})
+        loaded = OmegaConf.create(read_yaml(file) if file else {})
         given = OmegaConf.merge(loaded, OmegaConf.from_dotlist(_checked_overrides(settings)))
         _check_keys(OmegaConf.to_container(given), cls(), "")
         chosen = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), given))
@@ -105,14 +107,22 @@ def _one_line() -> Iterator[None]:
         raise ConfigError("config: " + " ".join(str(error).split())) from error
 
 
-def _read_yaml(file: str | Path) -> Any:
+def check_name(name: str) -> None:
+    """Raises ConfigError unless `name` can be the name of a folder and nothing more."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"name: got '{name}', wanted 1 to 100 letters, digits, '.', '_' or '-'")
+
+
+def read_yaml(file: str | Path) -> Any:
+    """The mapping in a YAML file, a DictConfig. Raises ConfigError for a file that is not there or holds none."""
     from omegaconf import DictConfig, OmegaConf
 
     path = Path(file)
     if not path.is_file():
         raise ConfigError(f"config: there is no file {path}")
     try:
-        loaded = OmegaConf.load(path)
+        with _one_line():
+            loaded = OmegaConf.load(path)
     except UnicodeDecodeError as error:
         raise ConfigError(f"config: {path} is not UTF-8 text") from error
     if not isinstance(loaded, DictConfig):
@@ -197,6 +207,8 @@ def _check_ranges(config: Any, prefix: str) -> None:
 
 
 def _check_together(experiment: Experiment) -> None:
+    if experiment.name:
+        check_name(experiment.name)
     devices = experiment.trainer.devices
     if devices != "auto" and not (isinstance(devices, int) and devices >= 1):
         raise ConfigError(f"trainer.devices: got '{devices}', wanted a number of at least 1, or auto")

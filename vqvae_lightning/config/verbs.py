@@ -53,6 +53,23 @@ class EvaluateOptions(Drawing):
 
 
 @dataclass
+class DataOptions:
+    """Settings of `vqvae data`."""
+
+    name: DatasetName = setting("mnist", "dataset")
+    root: str = setting("data", "folder that holds the datasets")
+    download: bool = setting(True, "fetch what is missing; false: fail instead")
+
+
+@dataclass
+class CalibrateOptions:
+    """Settings of `vqvae fid-calibrate`."""
+
+    root: str = setting("data", "folder that holds the datasets")
+    download: bool = setting(True, "fetch what is missing; false: fail instead")
+
+
+@dataclass
 class DoctorOptions:
     """Settings of `vqvae doctor`."""
 

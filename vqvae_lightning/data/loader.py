@@ -56,9 +56,9 @@ class TrainLoader:
     """Endless epochs of equal global batches, each in `passes` parts; this rank's share of each is a slice of it.
 
     ```
-    epoch e:  permutation ──► batch 0 | batch 1 | … | (remainder dropped)      each of `batch_size` rows
-    batch b:  pass 0 | pass 1 | …                                              each of `batch_size / passes` rows
-    pass p:   rank 0 | rank 1 | …                                              each of `batch_size / passes / world` rows
+    epoch e:  permutation ──► batch 0 | batch 1 | … | (remainder dropped)   each of `batch_size` rows
+    batch b:  pass 0 | pass 1 | …                                           each of `batch_size / passes` rows
+    pass p:   rank 0 | rank 1 | …                                           each of `batch_size / passes / world` rows
     ```
 
     An epoch is of whole batches, so that no optimizer step is of fewer passes than another.

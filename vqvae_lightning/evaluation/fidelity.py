@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from vqvae_lightning.config import ConfigError, DataConfig, EvaluateOptions, SampleOptions, plain
+from vqvae_lightning.config import ConfigError, EvaluateOptions, Experiment, SampleOptions, plain
 from vqvae_lightning.data.images import ImageDataModule, to_uint8
-from vqvae_lightning.data.sources import DATASETS, load
+from vqvae_lightning.data.sources import DATASETS, load, prepare
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
 from vqvae_lightning.evaluation.features import FeatureNetwork, Inception, extract
 from vqvae_lightning.evaluation.samplers import TrainLatents, changed_sampling, draw, sampler_names, sampling
 from vqvae_lightning.models.distributed import own_device
-from vqvae_lightning.storage import file_hash
 from vqvae_lightning.training.runs import Run
 
 RECONSTRUCTION = "reconstruction"  # the test images after a round trip: what a perfect sampler would reach
@@ -89,8 +88,8 @@ def covered(points: Tensor, manifold: Tensor) -> float:
     return torch.cat(inside).double().mean().item()
 
 
-def check_fidelity(run: Run, options: EvaluateOptions) -> list[str]:
-    """The samplers to measure, none with fid_samples=0. Raises ConfigError for what cannot be measured of this run."""
+def check_fidelity(experiment: Experiment, options: EvaluateOptions) -> list[str]:
+    """The samplers to measure, none with fid_samples=0. Raises ConfigError for what cannot be measured so."""
     samples = options.fid_samples
     if not samples:
         if options.sampler:
@@ -100,17 +99,16 @@ def check_fidelity(run: Run, options: EvaluateOptions) -> list[str]:
         return []
     if samples < 2:
         raise ConfigError(f"fid_samples: got {samples}, wanted 0, or at least 2 for a covariance")
-    experiment = run.experiment()
     data = experiment.data
     if experiment.kind == "prior" and options.guidance != 1 and not experiment.model.label_dropout:
-        raise ConfigError(f"guidance: got {options.guidance}, but {run.path} was trained with model.label_dropout=0")
+        raise ConfigError(f"guidance: got {options.guidance}, but the prior is one with model.label_dropout=0")
     if data.binarize != "none":
         raise ConfigError(
-            f"fid_samples: {run.path} was trained with data.binarize={data.binarize}, and real images are grey; wanted "
-            "a run on grey images"
+            f"fid_samples: the run is one with data.binarize={data.binarize}, and real images are grey; wanted one on "
+            "grey images"
         )
-    also = () if run.info["kind"] == "prior" else (RECONSTRUCTION,)  # a prior's reconstructions are its tokenizer's
-    names = sampler_names(run.info["kind"], options.sampler or "all", also)
+    also = () if experiment.kind == "prior" else (RECONSTRUCTION,)  # a prior's reconstructions are its tokenizer's
+    names = sampler_names(experiment, options.sampler or "all", also)
     available = DATASETS[data.name].test_size
     if RECONSTRUCTION in names and samples > available:
         raise ConfigError(
@@ -125,9 +123,17 @@ def feature_network(options: EvaluateOptions, dataset: str, root: Path) -> Featu
 
 
 def fidelity(
-    run: Run, module: Any, data: ImageDataModule, network: FeatureNetwork, names: list[str], options: EvaluateOptions
+    run: Run,
+    module: Any,
+    checkpoint: str,
+    data: ImageDataModule,
+    network: FeatureNetwork,
+    names: list[str],
+    options: EvaluateOptions,
 ) -> list[dict[str, Any]]:
     """Measures the named samplers of a run and keeps each figure in run.json (`generation`) as soon as it is known.
+
+    `checkpoint` is the SHA-256 of the file that `module` was read from.
 
     A figure that is there already, of the same checkpoint by the same protocol, is not measured again. A
     class-conditional prior draws the labels of the reference in their shares, and by a classifier's features it also
@@ -137,7 +143,6 @@ def fidelity(
     """
     root, name = Path(data.config.root), data.config.name
     images, labels = map(torch.from_numpy, load(name, root, options.fid_reference))
-    checkpoint = file_hash(run.best)
     module.to(own_device())
     train = TrainLatents(module.net, run.experiment())
     real: Tensor | None = None  # features of the reference, once they are needed
@@ -191,15 +196,14 @@ def reconstructions(module: Any, data: ImageDataModule, count: int) -> Tensor:
     return torch.cat(parts)[:count]
 
 
-def calibrate(root: Path) -> dict[str, Any]:
+def calibrate(root: Path, download: bool) -> dict[str, Any]:
     """The Fréchet distance of CIFAR-10's train from its test images by Inception, with its protocol.
 
     The literature's is 3.15 (official TensorFlow: 3.1508). One that is further off than 0.02 says that no FID made here
     compares with the literature's: raises ValueError then. Features are cached in parts, so a stopped one goes on.
     """
-    data = ImageDataModule(DataConfig(name="cifar10", root=str(root)), seed=0)
-    data.prepare_data()
     network, found = Inception(), {}
+    prepare("cifar10", root, download)
     for split in ("test", "train"):
         images = torch.from_numpy(load("cifar10", root, split)[0])
         found[split] = extract(network, images, root / "features", f"cifar10 {split}")

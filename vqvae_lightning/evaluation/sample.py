@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from vqvae_lightning.config import ConfigError, SampleOptions
+from vqvae_lightning.config import ConfigError, SampleOptions, plain
 from vqvae_lightning.evaluation.grids import GRIDS, check_grid
-from vqvae_lightning.evaluation.samplers import TrainLatents, draw, sampler_names
+from vqvae_lightning.evaluation.samplers import TrainLatents, changed_sampling, draw, sampler_names
 from vqvae_lightning.models.distributed import own_device
+from vqvae_lightning.storage import check_writable
 from vqvae_lightning.training.callbacks import grid_image, write_picture
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
@@ -16,12 +17,13 @@ def sample(run: Run, options: SampleOptions) -> list[Path]:
     """Draws what `options` asks for and writes a picture each; returns their paths.
 
     `samples-seed0.png` is the default sampler's, `samples-<sampler>.png` that of one which is named, and
-    `interpolation.png` and `completion.png` are grids on test images; another seed than 0 ends the latter's names.
+    `interpolation.png` and `completion.png` are grids on test images. Another seed than 0, and a label, a temperature …
+    that are not the usual ones end the name, so that what a comparison shows by these names is what it says.
     Raises ConfigError, before anything is loaded, for a sampler or a grid that this kind of run does not have, and for
     a label or top_k that the model does not have.
     """
-    kind = run.info["kind"]
-    names = sampler_names(kind, options.sampler)
+    kind, experiment = run.info["kind"], run.experiment()
+    names = sampler_names(experiment, options.sampler)
     if options.show != "samples":
         check_grid(kind, options.show)
         if options.sampler:
@@ -30,22 +32,25 @@ def sample(run: Run, options: SampleOptions) -> list[Path]:
         raise ConfigError(f"label: got {options.label}, but a {kind} has no classes; sample a prior run")
     if options.out and len(names) > 1:
         raise ConfigError(f"out: got one file, but sampler=all draws {len(names)} pictures; leave out empty")
+    check_writable(Path(options.out) if options.out else run.images / "samples.png", "out")
 
     module: Any = load_run(run)
     module.to(own_device())
     if options.show != "samples":
-        images, columns = GRIDS[options.show][1](module, run.experiment(), options)
-        path = Path(options.out) if options.out else run.images / f"{options.show}{_seed(options)}.png"
+        images, columns = GRIDS[options.show][1](module, experiment, options)
+        path = Path(options.out) if options.out else run.images / f"{options.show}{_unusual(options)}.png"
         write_picture(path, grid_image(images, columns))
         return [path]
-    train, paths = TrainLatents(module.net, run.experiment()), []
+    train, paths = TrainLatents(module.net, experiment), []
     for name in names:
-        file = f"samples-{name}{_seed(options)}.png" if options.sampler else f"samples-seed{options.seed}.png"
-        path = Path(options.out) if options.out else run.images / file
+        file = f"samples-{name}" if options.sampler else "samples" if options.seed else "samples-seed0"
+        path = Path(options.out) if options.out else run.images / f"{file}{_unusual(options)}.png"
         write_picture(path, grid_image(draw(module, train, name, options), options.columns))
         paths.append(path)
     return paths
 
 
-def _seed(options: SampleOptions) -> str:
-    return f"-seed{options.seed}" if options.seed else ""
+def _unusual(options: SampleOptions) -> str:
+    """What the settings change in a picture, for the end of its name: `-seed1-temperature0.5`."""
+    given = {"seed": options.seed or None, "label": options.label, **changed_sampling(plain(options))}
+    return "".join(f"-{name}{value}" for name, value in given.items() if value is not None)

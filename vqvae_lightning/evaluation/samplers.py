@@ -10,6 +10,7 @@ A sampler fitted after training ("ex-post density estimation", Ghosh et al. 2020
 that the model was trained with; what it draws says nothing about that p(z), and the ledger does not count it.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -20,10 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqvae_lightning.config import ConfigError, Drawing, Experiment, SampleOptions
+from vqvae_lightning.config import AEConfig, ConfigError, Drawing, Experiment, SampleOptions, VAEConfig
 from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Latent
+from vqvae_lightning.models.networks import feature_grid
 from vqvae_lightning.models.quantizers.quantizer import histogram
 
 TRAIN_IMAGES = 10_000  # of the training split, its first: enough for a fit, seconds on a CPU
@@ -61,14 +64,7 @@ class TrainLatents:
 
     @property
     def rows(self) -> Tensor:
-        """z as float64 rows (N, D·h·w). Raises ConfigError where they are too long for a full covariance."""
-        height, width = self.net.grid
-        size = self.net.bottleneck.out_channels * height * width
-        if size > LARGEST_LATENT:
-            raise ConfigError(
-                f"sampler: a full covariance of {size} latent numbers is too large, wanted at most {LARGEST_LATENT}; "
-                "use sampler=normal, or train with model.latent=vector"
-            )
+        """z as float64 rows (N, D·h·w)."""
         return self.encoded[0].flatten(1).double()
 
     @property
@@ -186,22 +182,42 @@ DESCRIPTIONS = {
 }
 
 
-def sampler_names(kind: str, name: str | None, also: Sequence[str] = ()) -> list[str]:
-    """The samplers that `name` means for a kind of run: one, `all` of them, or the default. Raises ConfigError.
+COVARIANCES = ("gaussian", "mixture")  # samplers that fit a full one
 
-    `also` may be named beside them.
+
+def sampler_names(experiment: Experiment, name: str | None, also: Sequence[str] = ()) -> list[str]:
+    """The samplers that `name` means for such a run: one, `all` that it can have, or the default. Raises ConfigError.
+
+    `also` may be named beside them. A latent of more than LARGEST_LATENT numbers can have no full covariance.
     """
+    kind, size = experiment.kind, latent_size(experiment)
     known = [*SAMPLERS[kind], *also]
     if name not in (None, "all", *known):
         raise ConfigError(f"sampler: got '{name}', but a {kind} run has {', '.join(known)}; wanted one of them, or all")
+    if size > LARGEST_LATENT:
+        if name in COVARIANCES:
+            raise ConfigError(
+                f"sampler: a full covariance of {size} latent numbers is too large, wanted at most {LARGEST_LATENT}; "
+                "use sampler=normal, or train with model.latent=vector"
+            )
+        known = [sampler for sampler in known if sampler not in COVARIANCES]
     return known if name == "all" else [name or known[0]]
+
+
+def latent_size(experiment: Experiment) -> int:
+    """D·h·w of the z of an AE or a VAE; 0 of a run that has codes."""
+    model = experiment.model
+    if not isinstance(model, AEConfig | VAEConfig):
+        return 0
+    grid = (1, 1) if model.latent == "vector" else feature_grid(DATASETS[experiment.data.name].shape, model.network)
+    return model.latent_dim * math.prod(grid)
 
 
 def draw(module: Any, train: TrainLatents, name: str, options: SampleOptions, labels: Tensor | None = None) -> Tensor:
     """options.n images (n, C, H, W) in [-1, 1] of one of the samplers of the module's kind, the same for a seed.
 
     A class-conditional prior draws images of `labels` (n,), if none are given a row of the grid per class.
-    Raises ConfigError for a latent too long to be fitted, and for a label or top_k that a prior does not have.
+    Raises ConfigError for a label or top_k that a prior does not have.
     """
     torch.manual_seed(options.seed)
     if labels is None:

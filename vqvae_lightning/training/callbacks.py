@@ -42,7 +42,8 @@ def write_picture(path: Path, picture: Image.Image) -> None:
 class Pictures(Callback):
     """Writes the module's pictures to `folder` and to W&B: of validation images in training, of test images at the end.
 
-    The images are the first of their split, so that they are the same for every model of a dataset.
+    The images are the first of their split, so that they are the same for every model of a dataset. At the end others
+    are removed: they were drawn from an older checkpoint.
     """
 
     shown = 32
@@ -60,7 +61,11 @@ class Pictures(Callback):
         if not trainer.is_global_zero:
             return
         references = trainer.datamodule.references(split, self.shown)  # type: ignore[attr-defined]
-        for name, picture in render(module, references).items():
+        pictures = render(module, references)
+        for path in self.folder.glob("*.png") if split == "test" else ():
+            if path.stem not in pictures:
+                path.unlink()
+        for name, picture in pictures.items():
             write_picture(self.folder / f"{name}.png", picture)
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):

@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from vqvae_lightning.config import ConfigError, Experiment
+from vqvae_lightning.config import ConfigError, DataConfig, Experiment
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.storage import CheckpointError, read_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
@@ -46,27 +46,46 @@ def load_run(run: Run) -> pl.LightningModule:
     """The best module of a run; a prior comes with its tokenizer attached."""
     module = load_module(run.best)
     if isinstance(module, CodePrior):
-        module.attach(load_tokenizer(Run.open(module.description["run"])))
+        recorded = module.description["run"]
+        module.attach(load_tokenizer(next(iter(tokenizer_places(run, recorded)), None) or Run.open(recorded)))
     return module
 
 
+def tokenizer_places(prior: Run, recorded: str) -> list[Run]:
+    """The run folders that a prior's tokenizer may be in: where it was, and beside the prior."""
+    places = (Run(Path(recorded)), Run(prior.path.parent / Path(recorded).name))
+    return [run for run in places if (run.path / "run.json").is_file()]
+
+
 def load_tokenizer(run: Run) -> Tokenizer:
-    """The frozen tokenizer of a VQ-VAE run. Raises ConfigError for a run of another kind."""
-    kind = run.info["kind"]
-    if kind != "vqvae":
-        raise ConfigError(f"model.tokenizer: a prior needs a vqvae run, but {run.path} holds kind={kind}")
+    """The frozen tokenizer of a VQ-VAE run."""
     return Tokenizer(load_module(run.best).net)  # type: ignore[arg-type]
 
 
-def find_tokenizer(runs: str, dataset: str) -> Run:
-    """The newest finished VQ-VAE run of a dataset. Raises ConfigError naming the command to run first."""
-    found = find_runs(runs, "vqvae", dataset)
+def find_tokenizer(runs: str, data: DataConfig) -> Run:
+    """The newest finished VQ-VAE run of the same images. Raises ConfigError naming the command to run first."""
+    found = [run for run in find_runs(runs, "vqvae", data.name) if run.experiment().data.binarize == data.binarize]
     if not found:
+        such = f" with data.binarize={data.binarize}" if data.binarize != "none" else ""
         raise ConfigError(
-            f"model.tokenizer: there is no finished vqvae run of {dataset} in {runs}/; "
-            f"run `make train-vqvae DATASET={dataset}` first"
+            f"model.tokenizer: there is no finished vqvae run of {data.name}{such} in {runs}/; "
+            f"run `make train-vqvae DATASET={data.name}` first"
         )
     return found[-1]
+
+
+def check_tokenizer(run: Run, data: DataConfig) -> None:
+    """Raises ConfigError unless the run is a VQ-VAE of the images that a prior is to be of."""
+    info = run.info
+    if info["kind"] != "vqvae":
+        raise ConfigError(f"model.tokenizer: a prior needs a vqvae run, but {run.path} holds kind={info['kind']}")
+    if info["dataset"] != data.name:
+        raise ConfigError(f"model.tokenizer: {run.path} was trained on {info['dataset']}, the data is {data.name}")
+    binarize = run.experiment().data.binarize
+    if binarize != data.binarize:
+        raise ConfigError(
+            f"model.tokenizer: {run.path} was trained with data.binarize={binarize}, the data is {data.binarize}"
+        )
 
 
 def describe_tokenizer(tokenizer: Tokenizer, run: Run) -> dict[str, Any]:
@@ -85,8 +104,6 @@ def with_tokenizer(experiment: Experiment, resumed: Run | None) -> Experiment:
     if experiment.kind != "prior" or experiment.model.tokenizer:
         return experiment
     found = (
-        resumed.experiment().model.tokenizer
-        if resumed
-        else str(find_tokenizer(experiment.runs, experiment.data.name).path)
+        resumed.experiment().model.tokenizer if resumed else str(find_tokenizer(experiment.runs, experiment.data).path)
     )
     return replace(experiment, model=replace(experiment.model, tokenizer=found))

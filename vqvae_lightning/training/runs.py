@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,11 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vqvae_lightning.config import ConfigError, Experiment, describe, experiment_from
+from vqvae_lightning.config import ConfigError, Experiment, check_name, describe, experiment_from, read_yaml
 from vqvae_lightning.data.sources import DATASETS
-from vqvae_lightning.storage import write_json, write_whole
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+from vqvae_lightning.storage import check_writable, write_json, write_whole
 
 
 class Run:
@@ -41,7 +38,7 @@ class Run:
 
     @classmethod
     def create(cls, experiment: Experiment) -> "Run":
-        """A new folder for an experiment. Raises ConfigError for a bad name, or one that is taken."""
+        """A new folder for an experiment. Raises ConfigError for a bad name, one that is taken, or a closed place."""
         now = datetime.now(UTC)
         name = experiment.name or (
             f"{experiment.data.name}-{experiment.kind}-s{experiment.seed}-{now.strftime('%Y%m%d-%H%M%S')}"
@@ -69,6 +66,14 @@ class Run:
         )
         return run
 
+    @staticmethod
+    def check_new(experiment: Experiment) -> None:
+        """Raises ConfigError where `create` would, as far as that can be known before."""
+        path = Path(experiment.runs) / (experiment.name or "")
+        if experiment.name and path.exists():
+            raise ConfigError(f"name: {path} exists already; choose another name, or resume={path}")
+        check_writable(path / "run.json", "runs")
+
     @classmethod
     def open(cls, path: str | Path) -> "Run":
         """An existing folder. Raises ConfigError if it is none."""
@@ -83,8 +88,11 @@ class Run:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What run.json holds."""
-        return json.loads((self.path / "run.json").read_text())
+        """What run.json holds. Raises ConfigError if it is no JSON."""
+        try:
+            return json.loads((self.path / "run.json").read_text())
+        except ValueError as error:
+            raise ConfigError(f"run: {self.path}/run.json is damaged ({error}); move that folder away") from error
 
     def write(self, **values: Any) -> None:
         """Puts values into run.json, whole or not at all; None takes one out."""
@@ -117,10 +125,8 @@ class Run:
             write_whole(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def experiment(self) -> Experiment:
-        """The settings of the run."""
-        from omegaconf import OmegaConf
-
-        return experiment_from(OmegaConf.load(self.path / "config.yaml"), self.info["kind"])
+        """The settings of the run. Raises ConfigError if its config.yaml is gone, or holds none that are known here."""
+        return experiment_from(read_yaml(self.path / "config.yaml"), self.info["kind"])
 
     def metrics(self) -> list[dict[str, float]]:
         """Every logged line, in order. A line cut off by a kill is left out."""
@@ -135,12 +141,6 @@ class Run:
 
     def pictures(self) -> list[Path]:
         return sorted(self.images.glob("*.png"))
-
-
-def check_name(name: str) -> None:
-    """Raises ConfigError unless `name` can be the name of a folder and nothing more."""
-    if not NAME.fullmatch(name):
-        raise ConfigError(f"name: got '{name}', wanted 1 to 100 letters, digits, '.', '_' or '-'")
 
 
 def find_runs(root: str | Path, kind: str | None = None, dataset: str | None = None) -> list[Run]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
@@ -22,7 +23,7 @@ from vqvae_lightning.storage import hash_path, read_checkpoint, write_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
 from vqvae_lightning.training.callbacks import LastCheckpoint, Pictures, Progress, Throughput
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
-from vqvae_lightning.training.loading import describe_tokenizer, load_tokenizer, with_tokenizer
+from vqvae_lightning.training.loading import check_tokenizer, describe_tokenizer, load_tokenizer, with_tokenizer
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.resume import check_settings, find_resumed
 from vqvae_lightning.training.runs import Run
@@ -30,6 +31,7 @@ from vqvae_lightning.training.signals import StopOnSignal, Stopped
 from vqvae_lightning.training.tracking import JsonLinesLogger, RunWandbLogger, choose_wandb_mode
 
 DataModule = ImageDataModule | CodeDataModule
+ANY_TOKENIZER = {"run": "", "fingerprint": "", "codebook_size": 512, "grid": (7, 7), "dims": 784}
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ def train(experiment: Experiment) -> TrainResult:
             if is_first_process():
                 print(f"resume    {resumed.run.path} is finished: nothing to do", flush=True)
             return TrainResult(resumed.run, resumed.run.info["test"])
+    else:
+        check_new(experiment)
     data, module = build(experiment)
     if experiment.trainer.precision == "64-true":
         module.double()  # Lightning does it after it has loaded a checkpoint, whose last bits would be lost
@@ -89,6 +93,17 @@ def train(experiment: Experiment) -> TrainResult:
             run.rewind(resumed.step)
         run.write(status="running", parameters=sum(p.numel() for p in module.parameters()), **lineage(module))
         return fit_and_test(build_trainer(experiment, devices, run), module, data, run, checkpoint)
+
+
+def check_new(experiment: Experiment) -> None:
+    """Raises ConfigError for a new run that can have no folder, or whose tokenizer may still become another one."""
+    if is_first_process():
+        Run.check_new(experiment)
+    if experiment.kind == "prior":
+        tokenizer = Run.open(experiment.model.tokenizer)
+        if tokenizer.info["status"] != "finished":
+            status = tokenizer.info["status"]
+            raise ConfigError(f"model.tokenizer: {tokenizer.path} has status={status}, wanted a finished run")
 
 
 def fit_and_test(
@@ -128,15 +143,25 @@ def build(experiment: Experiment) -> tuple[DataModule, pl.LightningModule]:
     if experiment.kind in AUTOENCODERS:
         return images, AUTOENCODERS[experiment.kind](experiment.model, images.dataset.shape, experiment.optimizer)
     run = Run.open(experiment.model.tokenizer)
+    check_tokenizer(run, experiment.data)
     tokenizer = load_tokenizer(run)
-    if run.info["dataset"] != experiment.data.name:
-        raise ConfigError(
-            f"model.tokenizer: {run.path} was trained on {run.info['dataset']}, the data is {experiment.data.name}"
-        )
     data = CodeDataModule(images, tokenizer, run.path / "codes")
     description = describe_tokenizer(tokenizer, run)
     prior = CodePrior(experiment.model, description, images.dataset.classes, experiment.optimizer)
     return data, prior.attach(tokenizer)
+
+
+def check(experiment: Experiment) -> None:
+    """Raises ConfigError or ValueError, one line, for an experiment that `build` would refuse; costs no memory.
+
+    A prior's tokenizer is not looked for: its codes stand in for any.
+    """
+    images = ImageDataModule(experiment.data, experiment.seed, experiment.trainer.accumulate)
+    with torch.device("meta"):
+        if experiment.kind in AUTOENCODERS:
+            AUTOENCODERS[experiment.kind](experiment.model, images.dataset.shape, experiment.optimizer)
+        else:
+            CodePrior(experiment.model, ANY_TOKENIZER, images.dataset.classes, experiment.optimizer)
 
 
 def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.Trainer:
