@@ -50,17 +50,20 @@ class TestEveryModel:
         assert sample.shape == (5, *shape)
         assert -1 <= sample.min() <= sample.max() <= 1
 
+    @pytest.mark.parametrize("training", [True, False])
     @pytest.mark.parametrize("beta", [1.0, 0.0, 3.5])
-    def test_objective_is_the_formula(self, build, kind, shape, latent, beta):
-        """loss = mean(distortion)/dims + beta · mean(rate)/dims + penalty."""
-        net, x = build(kind, shape, latent=latent), images(shape)
+    def test_objective_is_the_formula(self, build, kind, shape, latent, beta, training):
+        """loss = mean(distortion)/dims + beta · mean(rate)/dims, and in training + penalty."""
+        net, x = build(kind, shape, latent=latent).train(training), images(shape)
         objective = net(x, beta)
         decoded = net.decoder(objective.latent.z)
         distortion = -Normal(decoded, 0.4).log_prob(x).flatten(1).sum(1)
         torch.testing.assert_close(objective.distortion, distortion)
         torch.testing.assert_close(objective.reconstruction, decoded.clamp(-1, 1))
         rate = {"ae": 0.0, "vae": objective.latent.rate.mean()}.get(kind, math.prod(net.grid) * math.log(16))
-        expected = distortion.mean() / net.dims + beta * rate / net.dims + objective.latent.penalty
+        penalty = objective.latent.penalty if training else 0.0
+        assert (objective.latent.penalty > 0) == kind.startswith("vq")
+        expected = distortion.mean() / net.dims + beta * rate / net.dims + penalty
         torch.testing.assert_close(objective.loss, expected)
 
     def test_memory_layout_does_not_matter(self, build, kind, shape, latent):

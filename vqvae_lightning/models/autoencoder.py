@@ -44,7 +44,7 @@ def build_likelihood(config: LikelihoodConfig) -> Likelihood:
 class Objective:
     """The terms of the loss for a batch of N images."""
 
-    loss: Tensor  # ()   mean(distortion)/dims + beta · mean(rate)/dims + penalty
+    loss: Tensor  # ()   mean(distortion)/dims + beta · mean(rate)/dims, and in training + penalty
     distortion: Tensor  # N    −log p(x|z), nats
     reconstruction: Tensor  # N,C,H,W in [-1, 1]
     latent: Latent
@@ -97,8 +97,9 @@ class Autoencoder(nn.Module):
     def forward(self, x: Tensor, beta: float = 1.0, free_bits: float = 0.0) -> Objective:
         """The objective for images x (N, C, H, W) in [-1, 1]; every reduction to a scalar is here.
 
-        With beta = 1 the loss of a VAE is −ELBO / dims. With `free_bits`, its latent dimensions are charged this many
-        nats at least: the loss exceeds the ledger by what they are charged beyond their rate.
+        The penalty belongs to training: it may grow while images get better, and a checkpoint chosen with it would be
+        an early one. With beta = 1 the loss of a VAE is −ELBO / dims. With `free_bits`, its latent dimensions are
+        charged this many nats at least: the loss exceeds the ledger by what they are charged beyond their rate.
         """
         latent = self.encode(x)
         decoded = self.decoder(latent.z)
@@ -109,7 +110,9 @@ class Autoencoder(nn.Module):
             if free_bits:
                 assert latent.rates is not None, type(self.bottleneck)
                 charged = rate_with_free_bits(latent.rates, free_bits)  # ()
-            loss = (distortion + beta * charged).mean() / self.dims + latent.penalty
+            loss = (distortion + beta * charged).mean() / self.dims
+            if self.training:
+                loss = loss + latent.penalty
         return Objective(loss, distortion, self.likelihood.mean(decoded), latent)
 
     def log_weights(self, x: Tensor, k: int) -> Tensor:
