@@ -45,6 +45,7 @@ CASES = {
     "train prior.yaml model.dropout=1": "model.dropout: got 1.0, wanted below 1",
     "train prior.yaml model.heads=3": "model.heads: 3 heads do not divide model.width 128",
     V + "model.likelihood.bounded=true model.likelihood.name=bernoulli": "likelihood.bounded: got true with bernoulli",
+    V + "model.likelihood.per_pixel=true": "per_pixel: got true with name=gaussian learned=False, wanted",
     V + "trainer.precision=fp8": "trainer.precision: Invalid value 'fp8', expected one of ['32-true',",
     V + "data.name=imagenet": "data.name: Invalid value 'imagenet', expected one of ['mnist',",
     V + "kind=gan": "kind: got 'gan', wanted one of ae, vae, vqvae, prior",

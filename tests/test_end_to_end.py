@@ -117,7 +117,8 @@ def test_evaluate_bounds_the_likelihood_by_importance_sampling(workplace):
 
 def test_grey_levels_have_bits_in_every_kind_with_a_p_of_z(workplace):
     bits = "model.likelihood={name: discretized_logistic, scale: 0.1, learned: true}"
-    more = {"vae": ["model.kl_warmup_steps=4", "model.free_bits=0.1"], "vqvae": [], "ae": []}
+    of_pixels = ["model.likelihood.per_pixel=true"]
+    more = {"vae": ["model.kl_warmup_steps=4", "model.free_bits=0.1"], "vqvae": of_pixels, "ae": of_pixels}
     for kind, options in more.items():
         cli.main(train_words(workplace, kind, f"name={kind}-bits", bits, *options))
     cli.main(train_words(workplace, "prior", "name=prior-bits", f"model.tokenizer={workplace / 'runs' / 'vqvae-bits'}"))

@@ -135,6 +135,28 @@ class TestDiscretizedLogistic:
             actual = likelihood.mean(torch.tensor(location, dtype=torch.float64))
             assert abs(actual - expected) < (1e-4 if scale >= 0.01 else 1 / 255 + 1e-9)  # at most half a level
 
+    def test_of_each_pixel_is_that_with_its_own_scale(self):
+        """Means, then logarithms of factors of the scale: each pixel as if its scale were the only one."""
+        likelihood = DiscretizedLogistic(0.1, True, per_pixel=True).double()
+        centre, factor = torch.randn(SHAPE).double(), torch.rand(SHAPE).double() * 4 + 0.1
+        x = LEVELS[torch.randint(256, SHAPE)]
+        decoded = torch.cat([centre, factor.log()], dim=1)
+        ones = [DiscretizedLogistic(0.1 * f.item(), False).double() for f in factor.flatten()]
+        each = zip(ones, x.flatten(), centre.flatten(), strict=True)
+        expected = torch.stack([one.nll(v.view(1, 1, 1, 1), c.view(1, 1, 1, 1)) for one, v, c in each])
+        torch.testing.assert_close(likelihood.nll(x, decoded), expected.view(len(x), -1).sum(1), rtol=1e-6, atol=0)
+        means = [one.mean(c) for one, c in zip(ones, centre.flatten(), strict=True)]
+        torch.testing.assert_close(likelihood.mean(decoded), torch.stack(means).view(SHAPE), rtol=1e-5, atol=1e-7)
+
+    def test_a_pixels_scale_has_bounds_and_finite_gradients(self):
+        likelihood = DiscretizedLogistic(0.1, True, per_pixel=True)
+        decoded = torch.tensor([[0.3, -1e4], [0.3, 1e4], [-50.0, -80.0]]).view(3, 2, 1, 1).requires_grad_()
+        nll = likelihood.nll(torch.full((3, 1, 1, 1), 77 / 255), decoded)
+        (gradient,) = torch.autograd.grad(nll.sum(), decoded)
+        assert torch.isfinite(nll).all()
+        assert torch.isfinite(gradient).all()
+        assert gradient[:2, 1].abs().max() == 0  # beyond the bounds
+
     def test_a_huge_scale_puts_all_on_the_edges(self):
         nll = level_nll(DiscretizedLogistic(1e4, False).double(), 0.0)
         torch.testing.assert_close(nll[1:-1], nll[1:2].expand(254), rtol=1e-6, atol=0)

@@ -66,10 +66,18 @@ class LikelihoodConfig:
     bounded: bool = setting(
         False, "of gaussian: its mean is clamped to [-1, 1] in training too, so that black can be black"
     )
+    per_pixel: bool = setting(
+        False, "of discretized_logistic: the decoder says every pixel's scale beside its mean; needs learned"
+    )
 
     def __post_init__(self) -> None:
         if self.bounded and self.name != "gaussian":
             raise ConfigError(f"model.likelihood.bounded: got true with {self.name}, whose mean is bounded as it is")
+        if self.per_pixel and not (self.name == "discretized_logistic" and self.learned):
+            raise ConfigError(
+                f"model.likelihood.per_pixel: got true with name={self.name} learned={self.learned}, wanted "
+                "name=discretized_logistic learned=true"
+            )
 
 
 @dataclass

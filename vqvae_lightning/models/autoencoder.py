@@ -36,7 +36,7 @@ def build_likelihood(config: LikelihoodConfig) -> Likelihood:
     if config.name == "bernoulli":
         return BernoulliLikelihood()
     if config.name == "discretized_logistic":
-        return DiscretizedLogistic(config.scale, config.learned)
+        return DiscretizedLogistic(config.scale, config.learned, config.per_pixel)
     return GaussianLikelihood(config.scale, config.learned, config.bounded)
 
 
@@ -65,9 +65,12 @@ class Autoencoder(nn.Module):
         self.image_shape = image_shape
         self.grid = (1, 1) if vector else feature_grid(image_shape, config.network)
         self.bottleneck = BOTTLENECKS[type(config)](config)
+        likelihood = build_likelihood(config.likelihood)
+        channels, height, width = image_shape
+        decoded = (likelihood.parts * channels, height, width)
         self.encoder = Encoder(image_shape, config.network, self.bottleneck.in_channels, vector)
-        self.decoder = Decoder(image_shape, config.network, self.bottleneck.out_channels, vector)
-        self.likelihood = build_likelihood(config.likelihood)
+        self.decoder = Decoder(decoded, config.network, self.bottleneck.out_channels, vector)
+        self.likelihood = likelihood
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster than NCHW on CPUs and tensor cores
 
     @property

@@ -7,11 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+LOG_SCALES = (-7.0, 7.0)  # of a pixel: from an eighth of a level's width (Salimans et al.) to what is flat
+
 
 class Likelihood(nn.Module, ABC):
-    """A distribution over images x (N, C, H, W) in [-1, 1], given the decoder's output of the same shape."""
+    """A distribution over images x (N, C, H, W) in [-1, 1], given what the decoder says of them, (N, P·C, H, W)."""
 
     discrete: bool  # True where p is a probability of pixel levels, so that bits per dimension compare across models
+    parts = 1  # P, numbers that the decoder gives for each of a pixel's channels
 
     @abstractmethod
     def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
@@ -54,30 +57,41 @@ class DiscretizedLogistic(Likelihood):
 
     Level x gets σ((x + 1/255 − μ)/s) − σ((x − 1/255 − μ)/s); the edges −1 and 1 get all that lies beyond them, so that
     the levels' probabilities sum to one (Salimans et al. 2017, arXiv 1701.05517, eq. 2, one component). One scale s for
-    all pixels, fixed or learned. x must be pixel levels: see `data.binarize`.
+    all pixels, fixed or learned; or with `per_pixel` that times what the decoder says of each, so that a smooth sky
+    need not be coded as coarsely as grass. x must be pixel levels: see `data.binarize`.
     """
 
     discrete = True
 
-    def __init__(self, scale: float, learned: bool) -> None:
+    def __init__(self, scale: float, learned: bool, per_pixel: bool = False) -> None:
         super().__init__()
+        self.parts = 2 if per_pixel else 1
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learned)
 
+    def split(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
+        """μ (N, C, H, W), and log s of the same shape, or () where it is one for all."""
+        if self.parts == 1:
+            return decoded, self.log_scale
+        centre, log_scale = decoded.chunk(2, dim=1)
+        return centre, (self.log_scale + log_scale).clamp(*LOG_SCALES)
+
     def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
-        inverse = torch.exp(-self.log_scale)
+        centre, log_scale = self.split(decoded)
+        inverse = torch.exp(-log_scale)
         level = ((x + 1) * 127.5).round()  # 0 … 255: so that two neighbours have the same border, bit for bit
         # σ(b) − σ(a) = σ(b) σ(−a) (1 − exp(a − b)): no difference of nearly equal numbers, however small the scale
-        below_upper = F.logsigmoid(((2 * level + 1) / 255 - 1 - decoded) * inverse)  # log σ(b)
-        above_lower = F.logsigmoid((decoded - ((2 * level - 1) / 255 - 1)) * inverse)  # log σ(−a)
-        width = torch.log(-torch.expm1(-2 / 255 * inverse))  # (), log(1 − exp(a − b))
+        below_upper = F.logsigmoid(((2 * level + 1) / 255 - 1 - centre) * inverse)  # log σ(b)
+        above_lower = F.logsigmoid((centre - ((2 * level - 1) / 255 - 1)) * inverse)  # log σ(−a)
+        width = torch.log(-torch.expm1(-2 / 255 * inverse))  # log(1 − exp(a − b))
         inner = below_upper + above_lower + width
         log_p = torch.where(level == 0, below_upper, torch.where(level == 255, above_lower, inner))
         return -log_p.flatten(1).sum(1)
 
     def mean(self, decoded: Tensor) -> Tensor:
         # −1 + ∫ P(X > t) dt over [-1, 1]: the sum over the 256 levels is this integral's midpoint rule
-        scale = torch.exp(self.log_scale)
-        area = F.softplus((decoded + 1) / scale) - F.softplus((decoded - 1) / scale)
+        centre, log_scale = self.split(decoded)
+        scale = torch.exp(log_scale)
+        area = F.softplus((centre + 1) / scale) - F.softplus((centre - 1) / scale)
         return (scale * area - 1).clamp(-1, 1)
 
 
