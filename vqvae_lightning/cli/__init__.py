@@ -25,8 +25,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a verb. Exit code 2 and one line for a user's mistake; 1 and one line for a loss that is not finite, a full
-    disk and whatever else the system refuses.
+    """Runs a verb. Exit code 2 and one line for a user's mistake; 1 and one line for a loss that is not finite, and for
+    what the system refuses, such as a full disk; of a training, which may have taken days, with the traceback.
 
     128 + the signal's number where a signal ended a training: 143 for SIGTERM, 130 for Ctrl-C.
     """
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"vqvae: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        if options.debug:
+        if options.debug or options.verb == "train":
             raise
         print(f"vqvae: {error} (vqvae --debug shows where)", file=sys.stderr)
         sys.exit(1)
