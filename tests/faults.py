@@ -41,7 +41,7 @@ class Fault(Callback):
 
             def half(path: Path, data: bytes) -> None:
                 if path.suffix == ".ckpt" and self.point and self.trainer.global_step == step:
-                    (path.parent / ".half.ckpt.tmp").write_bytes(data[: len(data) // 2])
+                    (path.parent / f".half.ckpt{storage.UNFINISHED}").write_bytes(data[: len(data) // 2])
                     self.strike()
                 whole(path, data)
 

@@ -61,9 +61,10 @@ def test_a_run_folder_holds_what_the_readme_says(workplace, kind):
     assert {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "images", "wandb"} <= {
         p.name for p in run.path.iterdir()
     }
+    kept = ("best", "last", "tokenizer") if kind == "prior" else ("best", "last")
     assert {p.name for p in run.best.parent.iterdir()} == {
-        "best.ckpt", "best.ckpt.sha256", "last.ckpt", "last.ckpt.sha256",
-    }  # fmt: skip
+        f"{name}.ckpt{more}" for name in kept for more in ("", ".sha256")
+    }
     keys = {key for row in run.metrics() for key in row}
     shared = {"loss", "rate"} if kind == "prior" else {"loss", "rate", "distortion", "mse", "psnr", "ssim"}
     assert keys >= {f"{split}/{name}" for split in ("val", "test") for name in shared}
@@ -153,7 +154,7 @@ def test_sample_draws_the_same_picture_for_a_seed(workplace, kind, tmp_path):
 
 def test_a_prior_knows_its_tokenizer_and_refuses_another(workplace):
     prior = load_run(run_of(workplace, "prior"))
-    assert prior.description["run"] == str(workplace / "runs" / "vqvae")
+    assert prior.description["run"] == "vqvae"
     other = load_run(run_of(workplace, "vqvae")).net
     other.bottleneck.codebook.add_(1)
     from vqvae_lightning.models.tokenizer import Tokenizer
@@ -223,7 +224,7 @@ def test_the_tokenizer_is_untouched_by_its_prior(workplace):
 def load_tokenizer_fingerprint(run: Run) -> str:
     from vqvae_lightning.training.loading import load_tokenizer
 
-    return load_tokenizer(run).fingerprint
+    return load_tokenizer(run.best).fingerprint
 
 
 @pytest.mark.parametrize("resume", ["auto", "RUN"])
@@ -386,19 +387,62 @@ def test_a_tokenizer_that_may_still_change_is_refused(workplace, tmp_path, capsy
     assert "still has status=running, wanted a finished run" in capsys.readouterr().err
 
 
-def test_a_prior_finds_its_tokenizer_where_both_were_moved(workplace, tmp_path):
+@pytest.fixture
+def moved(workplace, tmp_path):
+    """Copies of a VQ-VAE and its prior in another place, where nothing is found at the old one."""
     for kind in ("vqvae", "prior"):
-        shutil.copytree(run_of(workplace, kind).path, tmp_path / "moved" / kind)
-    prior = Run.open(tmp_path / "moved" / "prior")
-    where, description = run_of(workplace, "vqvae").path, load_run(prior).description
-    assert description["run"] == str(where)
-    where.rename(where.with_name("hidden"))
-    try:
-        measured = cli.evaluate([str(prior.path)])
-        assert measured["test/bits_per_code"] == pytest.approx(prior.info["test"]["test/bits_per_code"])
-        assert cli.sample([str(prior.path), "n=10"]).is_file()
-    finally:
-        where.with_name("hidden").rename(where)
+        shutil.copytree(run_of(workplace, kind).path, tmp_path / kind)
+        shutil.rmtree(tmp_path / kind / "codes", ignore_errors=True)
+        config = tmp_path / kind / "config.yaml"
+        config.write_text(config.read_text().replace(str(workplace / "runs"), "/nowhere"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("tokenizer", ["beside it", "gone", "under another name", "named"])
+def test_a_prior_that_was_moved_is_sampled_evaluated_and_trained_on(moved, tokenizer, workplace):
+    prior, words = Run.open(moved / "prior"), []
+    if tokenizer == "gone":
+        shutil.rmtree(moved / "vqvae")
+    elif tokenizer == "under another name":
+        (moved / "vqvae").rename(moved / "other")
+    elif tokenizer == "named":
+        words = [f"model.tokenizer={moved / 'vqvae'}"]
+    measured = cli.evaluate([str(prior.path)])
+    bits = prior.info["test"]["test/bits_per_code"]
+    assert measured["test/bits_per_code"] == pytest.approx(bits)
+    assert cli.sample([str(prior.path), "n=10"]).is_file()
+    fingerprint = prior.info["tokenizer"]["fingerprint"]
+    cli.train([f"resume={prior.path}", "trainer.steps=9", *words])
+    assert prior.info["tokenizer"]["fingerprint"] == fingerprint
+    assert prior.experiment().trainer.steps == 9
+
+
+def test_a_prior_keeps_its_tokenizer_when_that_is_trained_on_or_anew(moved, workplace):
+    prior, fingerprint = Run.open(moved / "prior"), run_of(workplace, "vqvae").info["fingerprint"]
+    cli.train([f"resume={moved / 'vqvae'}", "trainer.steps=9"])
+    assert Run.open(moved / "vqvae").info["fingerprint"] != fingerprint
+    before = prior.info["test"]
+    assert cli.evaluate([str(prior.path)])["test/rate"] == pytest.approx(before["test/rate"])
+    with pytest.raises(ValueError, match=r"resume: model\.tokenizer was .* and is .* now"):
+        cli.train([f"resume={prior.path}", f"model.tokenizer={moved / 'vqvae'}"])
+    cli.train([f"resume={prior.path}", "trainer.steps=9"])
+    assert prior.info["tokenizer"]["fingerprint"] == fingerprint
+
+
+def test_a_prior_without_any_copy_of_its_tokenizer_says_so(moved):
+    shutil.rmtree(moved / "vqvae")
+    Run.open(moved / "prior").tokenizer.unlink()
+    with pytest.raises(ValueError, match=r"tokenizer: neither .* nor a run beside .* holds the one"):
+        cli.sample([str(moved / "prior"), "n=10"])
+
+
+def test_weights_of_another_run_are_refused_though_their_hash_fits(moved, workplace):
+    run = Run.open(moved / "vqvae")
+    for name in ("best.ckpt", "best.ckpt.sha256"):
+        shutil.copy(run_of(workplace, "ae").best.with_name(name), run.best.with_name(name))
+    for words in (["evaluate"], ["sample", "n=4"]):
+        with pytest.raises(ValueError, match=r"best\.ckpt is of run .*, wanted "):
+            getattr(cli, words[0])([str(run.path), *words[1:]])
 
 
 def test_what_the_system_refuses_is_one_line(workplace, monkeypatch, capsys):

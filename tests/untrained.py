@@ -10,9 +10,10 @@ import torch
 
 from vqvae_lightning.config import last_words, load_experiment
 from vqvae_lightning.data import sources
-from vqvae_lightning.storage import write_checkpoint
+from vqvae_lightning.storage import write_checkpoint, write_json
+from vqvae_lightning.training.loading import keep_tokenizer, tokenizer_record
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.train import build
+from vqvae_lightning.training.train import build, lineage, parameter_count
 
 SMALL_NET = ["model.network.hidden=8", "model.network.residual_hidden=4", "model.network.residual_blocks=1"]
 SMALL_KIND = {
@@ -21,6 +22,9 @@ SMALL_KIND = {
     "vqvae": [*SMALL_NET, "model.codebook_size=16", "model.latent_dim=8"],
     "prior": ["model.layers=1", "model.width=16", "model.heads=2"],
 }
+
+# What run.json of a prior says of its tokenizer.
+TOKENIZER = {"run": "tok", "fingerprint": "f" * 64, "codebook_size": 512, "grid": [7, 7], "dims": 784}
 
 
 @contextmanager
@@ -34,6 +38,17 @@ def workplace(root: Path) -> Iterator[None]:
     sources.DATASETS.update(before)
 
 
+def record(path: Path, **values: Any) -> Run:
+    """A run folder at `path` that says of itself what every run says, and `values`; nothing else is in it."""
+    common = {"id": "0" * 16, "name": path.name, "kind": "ae", "dataset": "mnist", "seed": 0,
+              "status": "finished", "created": "2026-01-01T00:00:00+00:00",
+              "finished": "2026-01-01T01:00:00+00:00", "test": {}, "parameters": 1,
+              "versions": {}, "command": []}  # fmt: skip
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / "run.json", common | values)
+    return Run(path)
+
+
 def make_run(root: Path, kind: str, change: Callable[[Any, Path], None], *more: str) -> Run:
     """A run root/runs/kind whose module `change`(module, root) has had its hands on; `more` are settings."""
     settings = [f"data.root={root / 'data'}", f"runs={root / 'runs'}", "data.batch_size=20", "data.eval_batch_size=30",
@@ -44,8 +59,12 @@ def make_run(root: Path, kind: str, change: Callable[[Any, Path], None], *more: 
     experiment = load_experiment(file, last_words(settings, more))
     module: Any = build(experiment)[1]
     change(module, root)
-    run = Run.create(experiment)
+    count = parameter_count(module)
+    run = Run.create(experiment, parameters=count, test={}, **lineage(module))
     run.best.parent.mkdir()
-    write_checkpoint(run.best, {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)})
-    run.write(status="finished", finished=run.info["created"])
+    state = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+    write_checkpoint(run.best, {"run": run.info["id"], **state})
+    run.write(status="finished", finished=run.info["created"], **tokenizer_record(run))
+    if kind == "prior":
+        keep_tokenizer(run, Run.open(experiment.model.tokenizer))
     return run

@@ -1,15 +1,25 @@
 """Files that are whole or not there, and checkpoints that are verified before they are believed."""
 
+import fcntl
 import hashlib
 import io
 import json
 import os
+import shutil
+import stat
 import tempfile
+import time
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 DEEPEST = 32  # mappings and lists inside each other, in a checkpoint
+# How the name of an unfinished file or folder ends. It begins with a dot.
+UNFINISHED = ".vqvae-tmp"
+# Seconds after which an unfinished file that is still empty is taken for a killed process's.
+ABANDONED = 60
 
 
 class CheckpointError(ValueError):
@@ -19,23 +29,102 @@ class CheckpointError(ValueError):
 def write_whole(path: Path, data: bytes) -> None:
     """Writes beside the target, flushes to disk, then renames: a reader sees the old file or the new one.
 
-    Raises OSError if the folder cannot be written or the disk is full; the old file is then untouched.
+    What killed processes left unfinished in the folder is removed first. Raises OSError if the folder cannot be
+    written or the disk is full; the old file is then untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    sweep(path.parent)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            _try_lock(descriptor)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)  # mkstemp's 0600 would hide the file from the rest of a team
+        os.chmod(name, 0o666 & ~_umask())  # mkstemp's 0600 would hide the file from the rest of a team
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    _flush_folder(path.parent)
+
+
+@contextmanager
+def new_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A folder to be filled, under a name that `sweep` knows; it is removed at an error.
+
+    Whoever fills it renames it at the end, so that it is whole under its own name, or not there.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    sweep(parent)
+    path = Path(tempfile.mkdtemp(dir=parent, prefix=f".{name}.", suffix=UNFINISHED))
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _try_lock(descriptor)
+        os.chmod(path, 0o777 & ~_umask())
+        yield path
+        _flush_folder(parent)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed processes left unfinished in `folder`; what a living one is writing stays.
+
+    A writer holds a lock on its file from before the first byte, and a lock dies with its process. A file that is
+    still empty may be one whose writer has yet to lock it, so it is left alone for a minute.
+    """
+    for left in folder.glob(f".*{UNFINISHED}"):
+        with suppress(OSError):
+            descriptor = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                found = os.fstat(descriptor)
+                is_folder = stat.S_ISDIR(found.st_mode)
+                empty = not any(left.iterdir()) if is_folder else found.st_size == 0
+                if empty and time.time() - found.st_mtime < ABANDONED:
+                    continue
+                shutil.rmtree(left) if is_folder else left.unlink()
+            finally:
+                os.close(descriptor)
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Keeps every other process and thread that asks for it out of `folder`, and waits for one that is in it.
+
+    On a disk without locks it does nothing.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> None:
+    """Marks an unfinished file as one that is being written.
+
+    Some network disks have no locks: it is then not marked.
+    """
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def _flush_folder(path: Path) -> None:
+    """Flushes the names in a folder to disk."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

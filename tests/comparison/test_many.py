@@ -1,6 +1,7 @@
 """Many runs by one command: what is done is not done again, what was stopped goes on, what fails names its log."""
 
 import pytest
+from untrained import TOKENIZER, record
 
 from vqvae_lightning.comparison import many
 from vqvae_lightning.comparison.many import evaluate_once, train_once
@@ -21,8 +22,8 @@ def make(root, status="finished", kind="ae", **values) -> Run:
     run.images.mkdir(parents=True)
     (root / "e.yaml").write_text(f"kind: {kind}\nseed: 1\n")
     (run.path / "config.yaml").write_text(describe(load_experiment(root / "e.yaml", [])))
-    run.write(status=status, kind=kind, **values)
-    return run
+    of_prior = {"tokenizer": TOKENIZER} if kind == "prior" else {}
+    return record(run.path, status=status, kind=kind, **of_prior, **values)
 
 
 def test_a_finished_run_is_left_alone(tmp_path, asked):

@@ -5,6 +5,7 @@ import statistics
 
 import pytest
 from rich.console import Console
+from untrained import record
 
 from vqvae_lightning.comparison import many, study
 from vqvae_lightning.config import ConfigError, StudyOptions
@@ -94,11 +95,9 @@ def test_settings_of_the_evaluation_do_not_reach_the_training(workplace):
 
 def test_mean_and_spread_by_hand(tmp_path):
     for seed, psnr in enumerate((20.0, 22.0, 27.0)):
-        run = Run(tmp_path / f"ae-s{seed}")
-        run.path.mkdir()
         figure = {"sampler": "normal", "network": "inception-2015", "samples": 10_000, "frechet": psnr / 2,
                   "weights_sha256": "7ff4" * 16, "reference": "test", "seed": 0}  # fmt: skip
-        run.write(kind="ae", test={"test/psnr": psnr}, generation=[figure])
+        record(tmp_path / f"ae-s{seed}", test={"test/psnr": psnr}, generation=[figure])
     runs = [Run(tmp_path / f"ae-s{seed}") for seed in range(3)]
     spread = study.spreads(runs)["psnr",]["ae"]
     assert (spread.mean, spread.count) == (23.0, 3)

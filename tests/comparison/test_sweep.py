@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from untrained import record
 
 from vqvae_lightning import cli
 from vqvae_lightning.comparison import many
@@ -103,7 +104,7 @@ def workplace(tmp_path, monkeypatch):
         run = Run(Path(settings["runs"]) / settings["name"])
         run.path.mkdir(parents=True)
         (run.path / "config.yaml").write_text(describe(load_experiment(words[1], words[2:])))
-        run.write(status="finished", kind="vqvae")
+        record(run.path, kind="vqvae")
         return 0
 
     monkeypatch.setattr(many, "launch", launch)

@@ -1,12 +1,13 @@
 """Which run goes on, from which checkpoint: the newest valid one, of the same settings, or none."""
 
 import os
+import shutil
 
 import pytest
 
 from vqvae_lightning.config import ConfigError, load_experiment
 from vqvae_lightning.storage import write_checkpoint
-from vqvae_lightning.training.resume import Resumed, check_settings, find_resumed
+from vqvae_lightning.training.resume import Resumed, check_settings, newest_checkpoint, resumed_run
 from vqvae_lightning.training.runs import Run
 
 
@@ -18,8 +19,8 @@ def experiment(root, *overrides):
 def run(tmp_path):
     """A stopped run with its best checkpoint of step 5 and its last of step 9."""
     made = Run.create(experiment(tmp_path, "name=a"))
-    write_checkpoint(made.best, {"global_step": 5})
-    write_checkpoint(made.last, {"global_step": 9})
+    write_checkpoint(made.best, {"global_step": 5, "run": made.info["id"]})
+    write_checkpoint(made.last, {"global_step": 9, "run": made.info["id"]})
     made.write(status="interrupted")
     return made
 
@@ -30,52 +31,65 @@ def damage(path):
     path.write_bytes(data)
 
 
-def same(found, run, checkpoint, step):
-    return found._replace(run=found.run.path) == Resumed(run.path, checkpoint, step)
-
-
-@pytest.mark.parametrize("resume", ["auto", "RUN"])
-def test_the_newest_checkpoint_is_that_of_most_steps_whatever_the_files_times(tmp_path, run, resume):
-    os.utime(run.best)  # a newer file
+def test_the_newest_checkpoint_is_that_of_most_steps_whatever_the_files_times(run):
+    # A newer file.
+    os.utime(run.best)
     os.utime(run.last, (0, 0))
-    settings = experiment(tmp_path, "name=a", f"resume={resume.replace('RUN', str(run.path))}")
-    assert same(find_resumed(settings), run, run.last, 9)
+    assert newest_checkpoint(run) == Resumed(run.last, 9)
 
 
-@pytest.mark.parametrize("resume", ["auto", "RUN"])
-def test_a_damaged_checkpoint_is_named_and_the_valid_one_taken(tmp_path, run, resume, capsys):
+def test_a_damaged_checkpoint_is_named_and_the_valid_one_taken(run, capsys):
     damage(run.last)
-    settings = experiment(tmp_path, "name=a", f"resume={resume.replace('RUN', str(run.path))}")
-    assert same(find_resumed(settings), run, run.best, 5)
+    assert newest_checkpoint(run) == Resumed(run.best, 5)
     said = capsys.readouterr().out
     assert said.count("\n") == 1
     assert f"{run.last} is damaged" in said
 
 
-def test_without_a_valid_checkpoint_a_named_run_is_an_error_and_auto_starts_it_over(tmp_path, run):
+def test_a_checkpoint_of_another_run_is_named_and_passed_over(tmp_path, run, capsys):
+    other = Run.create(experiment(tmp_path, "name=b"))
+    write_checkpoint(other.last, {"global_step": 99, "run": other.info["id"]})
+    for name in (other.last.name, f"{other.last.name}.sha256"):
+        shutil.copy(other.last.with_name(name), run.last.with_name(name))
+    assert newest_checkpoint(run) == Resumed(run.best, 5)
+    assert f"is of run {other.info['id']}, wanted {run.info['id']}" in capsys.readouterr().out
+
+
+def test_without_a_valid_checkpoint_a_run_starts_over(run):
     damage(run.last)
     run.best.unlink()
-    with pytest.raises(ConfigError, match="holds no checkpoint"):
-        find_resumed(experiment(tmp_path, f"resume={run.path}"))
-    assert same(find_resumed(experiment(tmp_path, "name=a", "resume=auto")), run, None, 0)
+    assert newest_checkpoint(run) == Resumed(None, 0)
 
 
 def test_auto_without_a_name_is_the_newest_unfinished_run_with_these_settings(tmp_path, run):
     Run.create(experiment(tmp_path, "name=other", "optimizer.lr=0.5"))
     Run.create(experiment(tmp_path, "name=kind", "kind=vae"))
-    Run.create(experiment(tmp_path, "name=done")).write(status="finished")
-    found = find_resumed(experiment(tmp_path, "resume=auto", "trainer.steps=5000", "trainer.devices=2"))
-    assert same(found, run, run.last, 9)
-    run.write(status="finished")
-    assert find_resumed(experiment(tmp_path, "resume=auto")) is None
-    assert find_resumed(experiment(tmp_path, "resume=auto", "name=new")) is None
-    assert find_resumed(experiment(tmp_path)) is None
+    finish(Run.create(experiment(tmp_path, "name=done")))
+    found = resumed_run(experiment(tmp_path, "resume=auto", "trainer.steps=5000", "trainer.devices=2"))
+    assert found.path == run.path
+    finish(run)
+    assert resumed_run(experiment(tmp_path, "resume=auto")) is None
+    assert resumed_run(experiment(tmp_path, "resume=auto", "name=new")) is None
+    assert resumed_run(experiment(tmp_path)) is None
 
 
 def test_auto_takes_a_moved_run_by_its_name(tmp_path, run):
     run.path.rename(tmp_path / "moved")
-    found = find_resumed(experiment(tmp_path, "name=moved", "resume=auto"))
-    assert found.checkpoint == tmp_path / "moved" / "checkpoints" / "last.ckpt"
+    found = resumed_run(experiment(tmp_path, "name=moved", "resume=auto"))
+    assert newest_checkpoint(found).checkpoint == tmp_path / "moved" / "checkpoints" / "last.ckpt"
+
+
+def test_auto_names_a_run_that_it_cannot_read_and_takes_the_next(tmp_path, run, capsys):
+    bad = Run.create(experiment(tmp_path, "name=bad"))
+    (bad.path / "config.yaml").write_text("no_such_key: 1\n")
+    assert resumed_run(experiment(tmp_path, "resume=auto")).path == run.path
+    assert "no_such_key" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="no_such_key"):
+        check_settings(Run.open(bad.path), experiment(tmp_path, "name=bad", "resume=auto"))
+
+
+def finish(run):
+    run.write(status="finished", finished=run.info["created"], test={}, parameters=1)
 
 
 def test_other_settings_are_another_run(tmp_path, run):

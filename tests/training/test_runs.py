@@ -1,13 +1,19 @@
 """Run folders: names stay inside their root, settings of a resumed run do not change, records are readable."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from vqvae_lightning import storage
 from vqvae_lightning.config import ConfigError, load_experiment
+from vqvae_lightning.storage import UNFINISHED
+from vqvae_lightning.training import runs
 from vqvae_lightning.training.runs import Run, differences, find_runs
 
 
@@ -39,7 +45,8 @@ def test_a_run_gives_back_its_settings(tmp_path):
 
 def test_only_finished_runs_are_found_newest_last(tmp_path):
     for name, status, finished in (("a", "finished", "2026-02"), ("b", "failed", ""), ("c", "finished", "2026-01")):
-        Run.create(experiment(tmp_path, f"name={name}")).write(status=status, finished=finished)
+        made = Run.create(experiment(tmp_path, f"name={name}"), test={}, parameters=1)
+        made.write(status=status, finished=finished)
     assert [run.path.name for run in find_runs(tmp_path)] == ["c", "a"]
     assert find_runs(tmp_path, kind="prior") == []
     assert find_runs(tmp_path, dataset="cifar10") == []
@@ -55,7 +62,7 @@ def test_a_damaged_folder_is_named(tmp_path):
         run.experiment()
     (run.path / "run.json").write_text("")
     with pytest.raises(ConfigError, match=r"run: .*a/run\.json is damaged"):
-        find_runs(tmp_path)
+        Run.open(run.path)
 
 
 HOLD = """
@@ -84,7 +91,7 @@ def test_a_rewound_run_holds_what_was_logged_before_a_step_and_nothing_unfinishe
     rows = [{"step": step, "loss": 1.0} for step in (0, 1, 1, 2, 3)]
     run.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 3, "val/')
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / ".last.ckpt.x.tmp").touch()
+    (tmp_path / "checkpoints" / f".last.ckpt.x{UNFINISHED}").write_text("half")
     run.rewind(2)
     assert run.metrics_path.read_text() == "".join(json.dumps(row) + "\n" for row in rows[:3])
     assert list((tmp_path / "checkpoints").iterdir()) == []
@@ -94,6 +101,173 @@ def test_a_cut_off_line_of_metrics_is_left_out(tmp_path):
     run = Run(tmp_path)
     run.metrics_path.write_text(json.dumps({"step": 1, "val/loss": 2.0}) + '\n{"step": 2, "val/')
     assert run.metrics() == [{"step": 1, "val/loss": 2.0}]
+
+
+# What run.json holds in place of what a training wrote, and what is said of it.
+BAD_RECORDS = {
+    "no mapping": ([], "wanted a mapping"),
+    "nothing": (None, "wanted a mapping"),
+    "no kind": ({"kind": None}, "kind is None, wanted a text"),
+    "a kind that is none": ({"kind": "gan"}, "kind is 'gan', wanted one of ae"),
+    "a dataset that is none": ({"dataset": "imagenet"}, "dataset is 'imagenet', wanted one of mnist"),
+    "a status that is none": ({"status": "done"}, "status is 'done', wanted one of running"),
+    "no identity": ({"id": None}, "id is None, wanted a text"),
+    "a number for a text": ({"name": 3}, "name is 3, wanted a text"),
+    "a text for a number": ({"seed": "0"}, "seed is '0', wanted a whole number"),
+    "a truth for a number": ({"seed": True}, "seed is True, wanted a whole number"),
+    "finished without its end": ({"finished": None}, "finished is None, wanted a text"),
+    "test metrics that are a list": ({"test": [1]}, "test is [1], wanted a mapping"),
+    "a test metric that is a text": ({"test": {"test/psnr": "x"}}, "wanted a mapping of names to numbers"),
+    "a number beyond all": ({"test": {"test/psnr": 10**400}}, "wanted a mapping of names to numbers"),
+    "figures that are none": ({"generation": [1]}, "generation is [1], wanted a list of mappings"),
+    "a prior without a tokenizer": ({"kind": "prior"}, "tokenizer is None, wanted a mapping"),
+    "what a terminal obeys": ({"name": "a\x1b[2J"}, "holds control characters"),
+    "what a terminal obeys, deep": ({"versions": {"x": ["\x9b"]}}, "holds control characters"),
+}
+
+
+@pytest.mark.parametrize("record", BAD_RECORDS)
+def test_a_record_that_no_training_writes_is_left_out_of_a_search_and_refused_by_name(tmp_path, capsys, record):
+    for name in ("bad", "good"):
+        Run.create(experiment(tmp_path, f"name={name}"), test={}, parameters=1)
+    finish = {"status": "finished", "finished": "2026"}
+    Run(tmp_path / "good").write(**finish)
+    values, said = BAD_RECORDS[record]
+    path = tmp_path / "bad" / "run.json"
+    known = json.loads(path.read_text()) | finish
+    path.write_text(json.dumps(known | values if isinstance(values, dict) else values))
+    assert [run.name for run in find_runs(tmp_path)] == ["good"]
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert said in error
+    assert "bad/run.json" in error
+    assert "\x1b" not in error
+    with pytest.raises(ConfigError, match=r"bad/run\.json is damaged"):
+        Run.open(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 200_000, b"9" * 10_000])
+def test_a_record_that_is_no_json_is_left_out_of_a_search(tmp_path, capsys, content):
+    run = Run.create(experiment(tmp_path, "name=bad"))
+    (run.path / "run.json").write_bytes(content)
+    assert find_runs(tmp_path) == []
+    assert "bad/run.json is damaged" in capsys.readouterr().err
+
+
+def test_a_search_passes_over_what_is_no_file(tmp_path):
+    (tmp_path / "folder" / "run.json").mkdir(parents=True)
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "run.json")
+    assert find_runs(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "part", ["images", "checkpoints", "codes", "wandb", "config.yaml", "metrics.jsonl", "run.json",
+             "checkpoints/last.ckpt", "codes/mnist.npz"],
+)  # fmt: skip
+def test_a_link_in_a_run_folder_is_refused_and_what_it_points_to_stays(tmp_path, part):
+    run, outside = Run.create(experiment(tmp_path / "runs", "name=a")), tmp_path / "outside"
+    path = run.path / part
+    path.parent.mkdir(exist_ok=True)
+    if path.is_dir():
+        path.rmdir()
+    if path.is_file():
+        path.rename(outside)
+    else:
+        outside.mkdir()
+        (outside / "holiday.png").touch()
+    path.symlink_to(outside)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match=f"a/{part} is a link, wanted a "):
+        Run.open(run.path)
+    assert find_runs(tmp_path / "runs") == []
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_lines_that_no_logger_writes_are_left_out(tmp_path):
+    run = Run(tmp_path)
+    lines = ['{"step": 1, "val/loss": 2.0}', "[1]", "3", "null", '"text"', '{"val/loss": 1}',
+             '{"step": "x"}', '{"step": 2, "val/loss": "high", "val/psnr": 3}', "[" * 99_999]  # fmt: skip
+    run.metrics_path.write_text("\n".join(lines))
+    assert run.metrics() == [{"step": 1, "val/loss": 2.0}, {"step": 2, "val/psnr": 3}]
+
+
+def test_pictures_are_files_and_nothing_that_only_has_the_name_of_one(tmp_path):
+    run = Run.create(experiment(tmp_path, "name=a"))
+    (run.images / "real.png").touch()
+    (run.images / "linked.png").symlink_to(run.images / "real.png")
+    os.mkfifo(run.images / "pipe.png")
+    (run.images / "folder.png").mkdir()
+    assert [path.name for path in run.pictures()] == ["real.png"]
+
+
+@pytest.mark.parametrize("where", ["mkdir", "config.yaml", "run.json", "rename"])
+def test_a_run_folder_is_whole_or_its_name_is_free(tmp_path, monkeypatch, where):
+    def full(*arguments, **more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def fail(whole):
+        return lambda path, data: full() if path.name == where else whole(path, data)
+
+    if where in ("mkdir", "rename"):
+        monkeypatch.setattr(Path, where, full)
+    else:
+        monkeypatch.setattr(runs, "write_whole", fail(runs.write_whole))
+        monkeypatch.setattr(storage, "write_whole", fail(storage.write_whole))
+    with pytest.raises(ConfigError, match="No space left on device"):
+        Run.create(experiment(tmp_path, "name=a"))
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []
+    assert Run.create(experiment(tmp_path, "name=a")).path == tmp_path / "a"
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from vqvae_lightning.config import load_experiment
+from vqvae_lightning.training.runs import Run
+Path.rename = lambda *_: os.kill(os.getpid(), 9)
+Run.create(load_experiment(None, [f"runs={sys.argv[1]}", "name=a"]))
+"""
+
+
+def test_a_killed_creation_leaves_the_name_free_and_is_swept_by_the_next(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=60)
+    assert [path.name.startswith(".a.") for path in tmp_path.iterdir()] == [True]
+    assert find_runs(tmp_path) == []
+    Run.create(experiment(tmp_path, "name=a"))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_trainings_without_a_name_that_begin_in_one_second_have_folders_of_their_own(tmp_path):
+    made = [Run.create(experiment(tmp_path)) for _ in range(3)]
+    assert len({run.path for run in made}) == len({run.info["id"] for run in made}) == 3
+    assert [run.info["name"] for run in made] == [run.name for run in made]
+
+
+def test_an_empty_folder_is_nobodys_and_one_with_something_in_it_is_somebodys(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").touch()
+    Run.check_new(experiment(tmp_path, "name=empty"))
+    Run.create(experiment(tmp_path, "name=empty"))
+    for refused in (Run.check_new, Run.create):
+        with pytest.raises(ConfigError, match=r"full exists and is no run folder; choose another"):
+            refused(experiment(tmp_path, "name=full"))
+        with pytest.raises(ConfigError, match=r"empty exists already; choose another name, or res"):
+            refused(experiment(tmp_path, "name=empty"))
+
+
+def test_writers_at_once_lose_nothing(tmp_path):
+    run = Run.create(experiment(tmp_path, "name=a"))
+
+    def write(writer):
+        for number in range(10):
+            Run(run.path).write(**{f"key-{writer}-{number}": number})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert sum(key.startswith("key-") for key in run.info) == 80
 
 
 def test_differences_names_dotted_keys():

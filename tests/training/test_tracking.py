@@ -14,9 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 import wandb
+from untrained import TOKENIZER, record
 
 from vqvae_lightning.storage import write_checkpoint
-from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.tracking import JsonLinesLogger, choose_wandb_mode, log_artifacts
 
 WANDB = ("WANDB_MODE", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ERROR_REPORTING", "WANDB_BASE_URL", "WANDB_API_KEY")
@@ -94,10 +94,8 @@ class Recorder:
 @pytest.fixture
 def prior(tmp_path):
     """A finished run of a prior, and the codes that it learned from."""
-    run = Run(tmp_path / "prior-run")
+    run = record(tmp_path / "prior-run", kind="prior", test={"test/rate": 1.0}, tokenizer=TOKENIZER)
     write_checkpoint(run.best, {"weights": {}})
-    tokenizer = {"run": "runs/tok", "fingerprint": "f" * 64}
-    run.write(kind="prior", test={"test/rate": 1.0}, tokenizer=tokenizer)
     codes = tmp_path / "codes.npz"
     codes.write_bytes(b"codes")
     return run, codes

@@ -10,7 +10,7 @@ from vqvae_lightning.comparison.generation import Generation, generations
 from vqvae_lightning.config import AutoencoderConfig, ConfigError, Experiment, plain
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.samplers import latent_size
-from vqvae_lightning.training.loading import tokenizer_places
+from vqvae_lightning.training.loading import tokenizer_runs
 from vqvae_lightning.training.runs import Run, differences
 
 KINDS = {
@@ -137,7 +137,7 @@ def _row(number: int, run: Run, info: dict[str, Any], experiment: Experiment) ->
         values["saved"] = uniform - values["bits_per_code"]
         values["uniform_bits"] = math.prod(described["grid"]) * uniform
         values["uniform"] = values["uniform_bits"] * math.log(2)
-        tokenizer = _tokenizer(run, info)
+        tokenizer = next(tokenizer_runs(run), None)
         if tokenizer:  # the two stages together: pixels from the tokenizer, codes from the prior
             test = tokenizer.info["test"]
             model = _experiment(tokenizer).model
@@ -152,15 +152,6 @@ def _row(number: int, run: Run, info: dict[str, Any], experiment: Experiment) ->
         values["total"] = values["distortion"] + values["rate"]
     likelihood = plain(model.likelihood) if isinstance(model, AutoencoderConfig) else None
     return Row(number, run, info, plain(experiment), tokenizer, likelihood, values, limits)
-
-
-def _tokenizer(run: Run, info: dict[str, Any]) -> Run | None:
-    """The prior's tokenizer, where it was or beside the prior; None if it is gone or was trained again since."""
-    for found in tokenizer_places(run, info["tokenizer"]["run"]):
-        other = found.info
-        if (other["kind"], other["status"]) == ("vqvae", "finished") and other["finished"] <= info["created"]:
-            return found
-    return None
 
 
 def _group(title: str, rows: list[Row]) -> Group:

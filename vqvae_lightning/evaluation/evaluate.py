@@ -1,12 +1,11 @@
 """`evaluate(run)`: the metrics of a run's best checkpoint over a whole split."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
-from vqvae_lightning.config import EvaluateOptions, Experiment, plain
+from vqvae_lightning.config import EvaluateOptions, plain
 from vqvae_lightning.evaluation.codebook import codes_picture, usage_picture
 from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network, fidelity
 from vqvae_lightning.evaluation.information import code_counts, code_information, encoded, prior_savings
@@ -16,7 +15,7 @@ from vqvae_lightning.evaluation.samplers import seconds_per_image
 from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.storage import file_hash
 from vqvae_lightning.training.callbacks import write_picture
-from vqvae_lightning.training.loading import load_run, tokenizer_places
+from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.train import build, quieten
 
@@ -33,12 +32,12 @@ def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
     check_samples(run, options.iwae_samples)
     if options.representation:
         check_representation(run)
-    experiment = settings_of(run)
+    experiment = run.experiment()
     samplers = check_fidelity(experiment, options)
     if samplers:
         network = feature_network(options, experiment.data.name, Path(experiment.data.root))
     quieten()
-    data: Any = build(experiment)[0]
+    data: Any = build(experiment, run)[0]
     data.prepare_data()
     data.setup()
     if options.representation:
@@ -71,13 +70,6 @@ def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
         fidelity(run, module, checkpoint, images, network, samplers, options)
     run.write(evaluated=plain(options))
     return metrics
-
-
-def settings_of(run: Run) -> Experiment:
-    """The settings of a run, those of a prior with its tokenizer where it is now."""
-    experiment = run.experiment()
-    places = tokenizer_places(run, experiment.model.tokenizer) if experiment.kind == "prior" else []
-    return replace(experiment, model=replace(experiment.model, tokenizer=str(places[0].path))) if places else experiment
 
 
 def code_metrics(run: Run, module: Any, data: Any, split: str, measured: dict[str, float]) -> dict[str, float]:

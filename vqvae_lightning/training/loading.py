@@ -1,5 +1,7 @@
 """From a run folder back to a module: kind and settings come from the checkpoint, weights are loaded strictly."""
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,11 @@ import torch
 
 from vqvae_lightning.config import ConfigError, DataConfig, Experiment
 from vqvae_lightning.models.tokenizer import Tokenizer
-from vqvae_lightning.storage import CheckpointError, read_checkpoint
+from vqvae_lightning.storage import CheckpointError, read_checkpoint, write_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
 from vqvae_lightning.training.prior import CodePrior
-from vqvae_lightning.training.runs import Run, find_runs
+from vqvae_lightning.training.record import RECORD
+from vqvae_lightning.training.runs import Run, find_runs, read_each
 
 MODULES: dict[str, Any] = {**AUTOENCODERS, CodePrior.kind: CodePrior}
 
@@ -42,29 +45,86 @@ def load_module(path: Path) -> pl.LightningModule:
     return module.eval()
 
 
+def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
+    """A checkpoint of a run, verified to be its own. Raises CheckpointError.
+
+    A file and its hash may both come from another run, or be of a prior on other codes.
+    """
+    checkpoint, info = read_checkpoint(path), run.info
+    if checkpoint.get("run") != info["id"]:
+        raise CheckpointError(
+            f"checkpoint: {path} is of run {checkpoint.get('run')}, wanted {info['id']}, that of {run.path}"
+        )
+    described = dict(checkpoint.get("hyper_parameters", {})).get("tokenizer")
+    if info["kind"] == "prior" and dict(described or {}) != info["tokenizer"]:
+        raise CheckpointError(f"checkpoint: {path} is of a prior on the codes of another tokenizer")
+    return checkpoint
+
+
 def load_run(run: Run) -> pl.LightningModule:
     """The best module of a run; a prior comes with its tokenizer attached."""
+    own_checkpoint(run, run.best)
     module = load_module(run.best)
     if isinstance(module, CodePrior):
-        recorded = module.description["run"]
-        module.attach(load_tokenizer(next(iter(tokenizer_places(run, recorded)), None) or Run.open(recorded)))
+        module.attach(kept_tokenizer(run))
     return module
 
 
-def tokenizer_places(prior: Run, recorded: str) -> list[Run]:
-    """The run folders that a prior's tokenizer may be in: where it was, and beside the prior."""
-    places = (Run(Path(recorded)), Run(prior.path.parent / Path(recorded).name))
-    return [run for run in places if (run.path / "run.json").is_file()]
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The frozen tokenizer of a VQ-VAE's checkpoint. Raises CheckpointError, or ValueError if it is of another kind."""
+    return Tokenizer(load_module(path).net)  # type: ignore[arg-type]
 
 
-def load_tokenizer(run: Run) -> Tokenizer:
-    """The frozen tokenizer of a VQ-VAE run."""
-    return Tokenizer(load_module(run.best).net)  # type: ignore[arg-type]
+def tokenizer_record(run: Run) -> dict[str, str]:
+    """What run.json of a finished VQ-VAE says of its best weights, so that its priors find them; {} of other kinds."""
+    return {"fingerprint": load_tokenizer(run.best).fingerprint} if run.info["kind"] == "vqvae" else {}
+
+
+def keep_tokenizer(prior: Run, source: Run) -> None:
+    """Copies the weights of a prior's tokenizer into its folder: `source` may be trained on, moved or removed."""
+    checkpoint = read_checkpoint(source.best)
+    kept = {name: checkpoint[name] for name in ("hyper_parameters", "state_dict")}
+    write_checkpoint(prior.tokenizer, kept)
+    kept_tokenizer(prior)
+
+
+def kept_tokenizer(prior: Run) -> Tokenizer:
+    """The tokenizer that a prior was trained on, known by its fingerprint: the prior's copy, or that of a VQ-VAE run.
+
+    Raises ConfigError if there is none.
+    """
+    wanted = prior.info["tokenizer"]["fingerprint"]
+    for path in (prior.tokenizer, *(run.best for run in tokenizer_runs(prior))):
+        if path.is_file():
+            tokenizer = load_tokenizer(path)
+            if tokenizer.fingerprint == wanted:
+                return tokenizer
+    raise ConfigError(
+        f"tokenizer: neither {prior.tokenizer} nor a run beside {prior.path} holds the one that this "
+        f"prior was trained on, {prior.info['tokenizer']['run']} with fingerprint {wanted[:16]}"
+    )
+
+
+def tokenizer_runs(prior: Run) -> Iterator[Run]:
+    """The finished runs that hold a prior's tokenizer now: where it was, and all beside the prior."""
+    described = prior.info["tokenizer"]
+    places = [Path(prior.experiment().model.tokenizer or ""), prior.path.parent / described["run"]]
+    candidates = (Run(path) for path in places if (path / RECORD).is_file())
+    beside = (run for run in find_runs(prior.path.parent, "vqvae"))
+    for run in itertools.chain(candidates, beside):
+        if read_each([run], lambda run: run.info.get("fingerprint")) == [(run, described["fingerprint"])]:
+            yield run
+
+
+def codes_folder(prior: Run) -> Path:
+    """Where the codes that a prior is trained on are kept: with its tokenizer, so that several priors share them."""
+    return (next(tokenizer_runs(prior), prior)).path / "codes"
 
 
 def find_tokenizer(runs: str, data: DataConfig) -> Run:
     """The newest finished VQ-VAE run of the same images. Raises ConfigError naming the command to run first."""
-    found = [run for run in find_runs(runs, "vqvae", data.name) if run.experiment().data.binarize == data.binarize]
+    candidates = read_each(find_runs(runs, "vqvae", data.name), lambda run: run.experiment().data)
+    found = [run for run, of_run in candidates if of_run.binarize == data.binarize]
     if not found:
         such = f" with data.binarize={data.binarize}" if data.binarize != "none" else ""
         raise ConfigError(
@@ -89,9 +149,9 @@ def check_tokenizer(run: Run, data: DataConfig) -> None:
 
 
 def describe_tokenizer(tokenizer: Tokenizer, run: Run) -> dict[str, Any]:
-    """What a prior keeps of its tokenizer, in plain values."""
+    """What a prior keeps of its tokenizer, in plain values: what it is, and the name of its run."""
     return {
-        "run": str(run.path),
+        "run": run.name,
         "fingerprint": tokenizer.fingerprint,
         "codebook_size": tokenizer.codebook_size,
         "grid": list(tokenizer.grid),
@@ -99,11 +159,9 @@ def describe_tokenizer(tokenizer: Tokenizer, run: Run) -> dict[str, Any]:
     }
 
 
-def with_tokenizer(experiment: Experiment, resumed: Run | None) -> Experiment:
-    """A prior's experiment with its tokenizer named: that of the run it resumes, or the newest of its dataset."""
+def with_tokenizer(experiment: Experiment) -> Experiment:
+    """A new prior's experiment with its tokenizer named: the newest of its dataset, unless it names one."""
     if experiment.kind != "prior" or experiment.model.tokenizer:
         return experiment
-    found = (
-        resumed.experiment().model.tokenizer if resumed else str(find_tokenizer(experiment.runs, experiment.data).path)
-    )
+    found = str(find_tokenizer(experiment.runs, experiment.data).path)
     return replace(experiment, model=replace(experiment.model, tokenizer=found))

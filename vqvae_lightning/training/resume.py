@@ -4,58 +4,61 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vqvae_lightning.config import ConfigError, Experiment, plain
-from vqvae_lightning.storage import CheckpointError, read_checkpoint
+from vqvae_lightning.storage import CheckpointError
 from vqvae_lightning.training.launch import is_first_process
-from vqvae_lightning.training.loading import with_tokenizer
-from vqvae_lightning.training.runs import Run, differences
+from vqvae_lightning.training.loading import own_checkpoint
+from vqvae_lightning.training.record import RECORD
+from vqvae_lightning.training.runs import Run, all_runs, differences, read_each
 
 # Settings that say where a run is computed, not what.
-PLACE = ("resume", "name", "runs", "trainer.devices", "trainer.nodes", "trainer.accelerator", "trainer.compile",
-         "trainer.log_every", "data.root", "data.download", "tracking")  # fmt: skip
+PLACE = (
+    "resume", "name", "runs", "model.tokenizer", "trainer.devices", "trainer.nodes", "trainer.accelerator",
+    "trainer.compile", "trainer.log_every", "data.root", "data.download", "tracking",
+)  # fmt: skip
 
 
 class Resumed(NamedTuple):
-    """A run to go on with. Without a valid checkpoint it starts over, in the same folder."""
+    """Where a run goes on. Without a valid checkpoint it starts over, in the same folder."""
 
-    run: Run
     checkpoint: Path | None
     step: int  # optimizer steps that the checkpoint has seen
 
 
-def find_resumed(experiment: Experiment) -> Resumed | None:
-    """The run that `resume` names and its newest valid checkpoint; None for a new run.
+def resumed_run(experiment: Experiment) -> Run | None:
+    """The run that `resume` names; None for a new run.
 
     `auto` is the run `name`, or without a name the newest unfinished run with these settings, if there is one.
-    Raises ConfigError for a folder that is no run, or that holds no valid checkpoint although it was named.
+    Raises ConfigError for a named folder that is no run; one that a search finds is left out.
     """
     if not experiment.resume:
         return None
     if experiment.resume != "auto":
-        found = newest_checkpoint(Run.open(experiment.resume))
-        if not found.checkpoint:
-            raise ConfigError(
-                f"resume: {found.run.path} holds no checkpoint at {found.run.last}; start it again without resume"
-            )
-        return found
-    runs = [Run(path.parent) for path in Path(experiment.runs).glob(f"{experiment.name or '*'}/run.json")]
-    if not experiment.name:
-        unfinished = [run for run in runs if run.info["status"] != "finished" and run.info["kind"] == experiment.kind]
-        runs = [run for run in unfinished if not changed_settings(run, experiment)]
-    return newest_checkpoint(max(runs, key=lambda run: run.info["created"])) if runs else None
+        return Run.open(experiment.resume)
+    if experiment.name:
+        named = Path(experiment.runs) / experiment.name
+        return Run.open(named) if (named / RECORD).is_file() else None
+    runs = [run for run in all_runs(experiment.runs) if run.info["kind"] == experiment.kind]
+    unfinished = [run for run in runs if run.info["status"] != "finished"]
+    same = read_each(unfinished, lambda run: not changed_settings(run, experiment))
+    return next((run for run, is_same in reversed(same) if is_same), None)
 
 
 def newest_checkpoint(run: Run) -> Resumed:
-    """The checkpoint of a run with most steps, whatever the files' times; a damaged one is named and passed over."""
+    """The run's own checkpoint of most steps, whatever the files' times; a bad one is named and passed over.
+
+    Asked under the run's lock: until then another process may be training it.
+    """
     valid: list[tuple[int, Path]] = []
-    for path in (run.best, run.last):  # of the same step, the last
+    # Of the same step, the last.
+    for path in (run.best, run.last):
         if path.is_file():
             try:
-                valid.append((read_checkpoint(path)["global_step"], path))
+                valid.append((own_checkpoint(run, path)["global_step"], path))
             except CheckpointError as error:
                 if is_first_process():
                     print(f"resume: {error}", flush=True)
     step, checkpoint = max(valid, key=lambda found: found[0], default=(0, None))
-    return Resumed(run, checkpoint, step)
+    return Resumed(checkpoint, step)
 
 
 def check_settings(run: Run, experiment: Experiment) -> None:
@@ -66,11 +69,21 @@ def check_settings(run: Run, experiment: Experiment) -> None:
 
 def changed_settings(run: Run, experiment: Experiment) -> dict[str, tuple[Any, Any]]:
     """What a run and an experiment compute differently, but for its length: dotted keys with both values."""
-    changed = computed_otherwise(run, with_tokenizer(experiment, run))
+    changed = computed_otherwise(run, experiment)
     return {key: values for key, values in changed.items() if key != "trainer.steps"}
 
 
 def computed_otherwise(run: Run, experiment: Experiment) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys of what is computed, with its length, in which a run and an experiment differ, with both values."""
-    changed = differences(plain(run.experiment()), plain(experiment))
-    return {key: values for key, values in changed.items() if not key.startswith(PLACE)}
+    """Dotted keys of what is computed, with its length, in which a run and an experiment differ, with both values.
+
+    Tokenizers are the same if their fingerprints are, wherever they lie.
+    """
+    known = run.experiment()
+    changed = differences(plain(known), plain(experiment))
+    changed = {key: values for key, values in changed.items() if not key.startswith(PLACE)}
+    if experiment.kind == "prior" and experiment.model.tokenizer not in (None, known.model.tokenizer):
+        named = Run.open(experiment.model.tokenizer)
+        fingerprints = (run.info["tokenizer"]["fingerprint"], named.info.get("fingerprint"))
+        if fingerprints[0] != fingerprints[1]:
+            changed["model.tokenizer"] = fingerprints
+    return changed

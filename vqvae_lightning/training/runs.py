@@ -3,18 +3,38 @@
 import json
 import os
 import platform
+import secrets
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from vqvae_lightning.config import ConfigError, Experiment, check_name, describe, experiment_from, read_yaml
+from vqvae_lightning.config import (
+    ConfigError,
+    Experiment,
+    check_name,
+    describe,
+    experiment_from,
+    read_yaml,
+)
 from vqvae_lightning.data.sources import DATASETS
-from vqvae_lightning.storage import check_writable, write_json, write_whole
+from vqvae_lightning.storage import (
+    check_writable,
+    exclusive,
+    new_folder,
+    sweep,
+    write_json,
+    write_whole,
+)
+from vqvae_lightning.training.launch import is_first_process
+from vqvae_lightning.training.record import RECORD, read_record, visible
+
+Read = TypeVar("Read")
 
 
 class Run:
@@ -23,63 +43,83 @@ class Run:
     ```
     runs/<name>/
       config.yaml      every setting
-      run.json         kind, dataset, status, lineage, versions, data hashes, results
+      run.json         id, kind, dataset, status, lineage, versions, data hashes, results
       metrics.jsonl    one line per logged step
-      checkpoints/     best.ckpt (lowest val/loss) and last.ckpt, each with its .sha256
+      checkpoints/     best.ckpt (lowest val/loss) and last.ckpt; of a prior, its tokenizer.ckpt
       images/          PNG grids
       wandb/           what `wandb sync` uploads
     ```
+
+    Each checkpoint has its .sha256 beside it. Nothing in the folder is a link.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metrics_path, self.images = path / "metrics.jsonl", path / "images"
-        self.best, self.last = path / "checkpoints" / "best.ckpt", path / "checkpoints" / "last.ckpt"
+        checkpoints = path / "checkpoints"
+        self.best, self.last = checkpoints / "best.ckpt", checkpoints / "last.ckpt"
+        self.tokenizer = checkpoints / "tokenizer.ckpt"
+        self._read: tuple[Any, dict[str, Any]] | None = None
 
     @classmethod
-    def create(cls, experiment: Experiment) -> "Run":
-        """A new folder for an experiment. Raises ConfigError for a bad name, one that is taken, or a closed place."""
+    def create(cls, experiment: Experiment, **more: Any) -> "Run":
+        """A new folder for an experiment, whole or not there; `more` goes into its run.json.
+
+        Raises ConfigError for a bad name, one that is taken, or a closed place.
+        """
         now = datetime.now(UTC)
         name = experiment.name or (
             f"{experiment.data.name}-{experiment.kind}-s{experiment.seed}-{now.strftime('%Y%m%d-%H%M%S')}"
         )
         check_name(name)
-        run = cls(Path(experiment.runs) / name)
+        root = Path(experiment.runs)
         try:
-            run.path.mkdir(parents=True)
-        except FileExistsError:
-            raise ConfigError(f"name: {run.path} exists already; choose another name, or resume={run.path}") from None
+            with new_folder(root, name) as path:
+                (path / "images").mkdir()
+                settings = describe(replace(experiment, resume=None))
+                write_whole(path / "config.yaml", settings.encode())
+                record = {
+                    "id": secrets.token_hex(8),
+                    "name": name,
+                    "kind": experiment.kind,
+                    "dataset": experiment.data.name,
+                    "seed": experiment.seed,
+                    "status": "running",
+                    "created": now.isoformat(timespec="seconds"),
+                    "command": [visible(word) for word in sys.argv],
+                    "versions": versions(),
+                    "data": dict(DATASETS[experiment.data.name].files),
+                    **more,
+                }
+                for number in range(1, 100):
+                    taken = name if number == 1 else f"{name}-{number}"
+                    write_json(path / RECORD, {**record, "name": taken})
+                    try:
+                        path.rename(root / taken)
+                        return cls(root / taken)
+                    except OSError:
+                        # Two trainings without a name may begin in the same second.
+                        if experiment.name or not (root / taken).exists():
+                            raise
+                raise FileExistsError
         except OSError as error:
-            raise ConfigError(f"runs: {run.path} cannot be made ({error.strerror}); name another folder") from None
-        run.images.mkdir()
-        write_whole(run.path / "config.yaml", describe(replace(experiment, resume=None)).encode())
-        run.write(
-            name=name,
-            kind=experiment.kind,
-            dataset=experiment.data.name,
-            seed=experiment.seed,
-            status="running",
-            created=now.isoformat(timespec="seconds"),
-            command=sys.argv,
-            versions=versions(),
-            data=dict(DATASETS[experiment.data.name].files),
-        )
-        return run
+            if os.path.lexists(root / name):
+                raise ConfigError(taken_name(root / name)) from None
+            raise ConfigError(f"runs: {root / name} cannot be made ({error.strerror}); name another folder") from None
 
     @staticmethod
     def check_new(experiment: Experiment) -> None:
         """Raises ConfigError where `create` would, as far as that can be known before."""
         path = Path(experiment.runs) / (experiment.name or "")
-        if experiment.name and path.exists():
-            raise ConfigError(f"name: {path} exists already; choose another name, or resume={path}")
-        check_writable(path / "run.json", "runs")
+        if experiment.name and _is_taken(path):
+            raise ConfigError(taken_name(path))
+        check_writable(path / RECORD, "runs")
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """An existing folder. Raises ConfigError if it is none."""
+        """An existing folder. Raises ConfigError if it is none, or one that no training has made."""
         run = cls(Path(path))
-        if not (run.path / "run.json").is_file():
-            raise ConfigError(f"run: {run.path} is no run folder (it holds no run.json)")
+        assert run.info
         return run
 
     @property
@@ -88,17 +128,34 @@ class Run:
 
     @property
     def info(self) -> dict[str, Any]:
-        """What run.json holds. Raises ConfigError if it is no JSON."""
+        """What run.json holds, checked and not to be changed; see `change`. Raises ConfigError."""
+        found = self._stamp()
+        if self._read is None or found is None or self._read[0] != found:
+            self._read = (found, read_record(self.path))
+        return self._read[1]
+
+    def _stamp(self) -> Any:
+        """What differs between two versions of run.json: each is a file of its own."""
         try:
-            return json.loads((self.path / "run.json").read_text())
-        except ValueError as error:
-            raise ConfigError(f"run: {self.path}/run.json is damaged ({error}); move that folder away") from error
+            found = (self.path / RECORD).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
+    @contextmanager
+    def change(self) -> Iterator[dict[str, Any]]:
+        """run.json as a mapping to be changed: written whole at the end, and by nobody else meanwhile."""
+        with exclusive(self.path):
+            values = deepcopy(self.info)
+            yield values
+            write_json(self.path / RECORD, values)
 
     def write(self, **values: Any) -> None:
         """Puts values into run.json, whole or not at all; None takes one out."""
-        known = self.info if (self.path / "run.json").is_file() else {}
-        kept = {key: value for key, value in {**known, **values}.items() if value is not None}
-        write_json(self.path / "run.json", kept)
+        with self.change() as known:
+            known |= values
+            for key in [key for key, value in known.items() if value is None]:
+                del known[key]
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -106,7 +163,8 @@ class Run:
         from filelock import FileLock, Timeout
 
         try:
-            with FileLock(self.path / ".lock", timeout=0):  # an flock: it dies with the process that holds it
+            # An flock: it dies with the process that holds it.
+            with FileLock(self.path / ".lock", timeout=0):
                 self.write(process=f"{os.getpid()} on {platform.node()}")
                 yield
         except Timeout:
@@ -118,42 +176,92 @@ class Run:
 
         What was logged later will be logged again. Unfinished files and lines are those of a process that was killed.
         """
-        for stale in self.path.rglob(".*.tmp"):
-            stale.unlink()
+        for folder in (self.path, self.images, self.best.parent, self.path / "codes"):
+            sweep(folder)
         if self.metrics_path.is_file():
-            rows = [row for row in self.metrics() if row["step"] < step]  # numbered from 0
-            write_whole(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+            # Steps are numbered from 0.
+            rows = [row for row in self.metrics() if row["step"] < step]
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            write_whole(self.metrics_path, lines.encode())
 
     def experiment(self) -> Experiment:
         """The settings of the run. Raises ConfigError if its config.yaml is gone, or holds none that are known here."""
         return experiment_from(read_yaml(self.path / "config.yaml"), self.info["kind"])
 
+    def record_steps(self, steps: int) -> None:
+        """Puts the number of steps that the run now has into its config.yaml."""
+        known = self.experiment()
+        if known.trainer.steps != steps:
+            changed = replace(known, trainer=replace(known.trainer, steps=steps))
+            write_whole(self.path / "config.yaml", describe(changed).encode())
+
     def metrics(self) -> list[dict[str, float]]:
-        """Every logged line, in order. A line cut off by a kill is left out."""
+        """Every logged line, in order. What is no line of a logger is left out: a kill cuts the last one off."""
         rows = []
         if self.metrics_path.is_file():
-            for line in self.metrics_path.read_text().splitlines():
+            for line in self.metrics_path.read_text(errors="replace").splitlines():
                 try:
-                    rows.append(json.loads(line))
-                except json.JSONDecodeError:
+                    row = json.loads(line)
+                except (ValueError, RecursionError):
                     continue
+                if isinstance(row, dict) and isinstance(row.get("step"), int):
+                    rows.append({key: value for key, value in row.items() if _is_number(value)})
         return rows
 
     def pictures(self) -> list[Path]:
-        return sorted(self.images.glob("*.png"))
+        """The PNG files in images/: no links, and nothing that only bears the name of a file."""
+        found = sorted(self.images.glob("*.png"))
+        return [path for path in found if path.is_file() and not path.is_symlink()]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether a new run cannot have this folder; an empty one is nobody's."""
+    return os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir()))
+
+
+def taken_name(path: Path) -> str:
+    """The message for a name that a new run cannot have."""
+    if (path / RECORD).is_file():
+        return f"name: {path} exists already; choose another name, or resume={path}"
+    return f"name: {path} exists and is no run folder; choose another name, or move it away"
+
+
+def read_each(runs: Iterable[Run], read: Callable[[Run], Read]) -> list[tuple[Run, Read]]:
+    """The candidates of a search, each with what `read` makes of it.
+
+    One that raises ConfigError is named and left out: nobody has asked for it.
+    """
+    found = []
+    for run in runs:
+        try:
+            found.append((run, read(run)))
+        except ConfigError as error:
+            if is_first_process():
+                print(f"left out  {visible(str(error))}", file=sys.stderr, flush=True)
+    return found
+
+
+def all_runs(root: str | Path) -> list[Run]:
+    """The run folders under `root` that can be read, oldest first."""
+    candidates = [Run(path.parent) for path in Path(root).glob(f"*/{RECORD}") if path.is_file()]
+    found = read_each(candidates, lambda run: str(run.info["created"]))
+    return [run for run, _ in sorted(found, key=lambda item: item[1])]
 
 
 def find_runs(root: str | Path, kind: str | None = None, dataset: str | None = None) -> list[Run]:
     """Finished runs under `root`, oldest first, of one kind and dataset if named."""
-    runs = [Run(path.parent) for path in Path(root).glob("*/run.json")]
     chosen = [
         run
-        for run in runs
+        for run in all_runs(root)
         if run.info["status"] == "finished"
         and kind in (None, run.info["kind"])
         and dataset in (None, run.info["dataset"])
     ]
-    return sorted(chosen, key=lambda run: run.info["finished"])
+    return sorted(chosen, key=lambda run: str(run.info["finished"]))
 
 
 def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:

@@ -23,9 +23,19 @@ from vqvae_lightning.storage import hash_path, read_checkpoint, write_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
 from vqvae_lightning.training.callbacks import LastCheckpoint, Pictures, Progress, Throughput
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
-from vqvae_lightning.training.loading import check_tokenizer, describe_tokenizer, load_tokenizer, with_tokenizer
+from vqvae_lightning.training.loading import (
+    check_tokenizer,
+    codes_folder,
+    describe_tokenizer,
+    keep_tokenizer,
+    kept_tokenizer,
+    load_tokenizer,
+    own_checkpoint,
+    tokenizer_record,
+    with_tokenizer,
+)
 from vqvae_lightning.training.prior import CodePrior
-from vqvae_lightning.training.resume import check_settings, find_resumed
+from vqvae_lightning.training.resume import check_settings, newest_checkpoint, resumed_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.signals import StopOnSignal, Stopped
 from vqvae_lightning.training.tracking import JsonLinesLogger, RunWandbLogger, choose_wandb_mode
@@ -43,10 +53,16 @@ class TrainResult:
 
 
 class VerifiedCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints through `storage`: whole or not there, verified at reading, plain types only."""
+    """Lightning's checkpoints through `storage`: whole or not there, verified at reading, plain types only.
+
+    Each names the `run` that it is of.
+    """
+
+    def __init__(self, run: str) -> None:
+        self.run = run
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write_checkpoint(Path(path), checkpoint)
+        write_checkpoint(Path(path), {**checkpoint, "run": self.run})
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_checkpoint(Path(path))
@@ -65,34 +81,66 @@ def train(experiment: Experiment) -> TrainResult:
     quieten()
     devices = device_count(experiment)
     check_launch(devices * experiment.trainer.nodes)
-    resumed = find_resumed(experiment)
-    experiment = with_tokenizer(experiment, resumed.run if resumed else None)
-    if resumed:
-        check_settings(resumed.run, experiment)
-        if resumed.run.info["status"] == "finished" and resumed.step >= experiment.trainer.steps:
-            if is_first_process():
-                print(f"resume    {resumed.run.path} is finished: nothing to do", flush=True)
-            return TrainResult(resumed.run, resumed.run.info["test"])
-    else:
-        check_new(experiment)
-    data, module = build(experiment)
+    run = resumed_run(experiment)
+    return _go_on(experiment, devices, run) if run else _begin(experiment, devices)
+
+
+def _begin(experiment: Experiment, devices: int) -> TrainResult:
+    """Trains a new run."""
+    experiment = with_tokenizer(experiment)
+    check_new(experiment)
+    data, module = _prepared(experiment)
+    if not is_first_process():
+        return fit_and_test(build_trainer(experiment, devices, None), module, data, None, None)
+    run = Run.create(experiment, parameters=parameter_count(module), **lineage(module))
+    with run.lock():
+        if experiment.kind == "prior":
+            keep_tokenizer(run, Run.open(experiment.model.tokenizer))
+        return fit_and_test(build_trainer(experiment, devices, run), module, data, run, None)
+
+
+def _go_on(experiment: Experiment, devices: int, run: Run) -> TrainResult:
+    """Trains a run on from its newest valid checkpoint, or leaves it alone if it is finished."""
+    check_settings(run, experiment)
+    steps = experiment.trainer.steps
+    if run.info["status"] == "finished" and newest_checkpoint(run).step >= steps:
+        if is_first_process():
+            print(f"resume    {run.path} is finished: nothing to do", flush=True)
+        return TrainResult(run, run.info["test"])
+    data, module = _prepared(experiment, run)
+    if not is_first_process():
+        checkpoint = newest_checkpoint(run).checkpoint
+        trainer = build_trainer(experiment, devices, None)
+        return fit_and_test(trainer, module, data, None, checkpoint)
+    with run.lock():
+        checkpoint, step = newest_checkpoint(run)
+        if not checkpoint and experiment.resume != "auto":
+            raise ConfigError(f"resume: {run.path} holds no checkpoint at {run.last}; start it again without resume")
+        print(f"resume    {run.path} from step {step} of {steps}", flush=True)
+        run.rewind(step)
+        run.record_steps(steps)
+        run.write(status="running", parameters=parameter_count(module))
+        trainer = build_trainer(experiment, devices, run)
+        return fit_and_test(trainer, module, data, run, checkpoint)
+
+
+def _prepared(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, pl.LightningModule]:
+    """The data of an experiment, at hand, and its module, ready to be trained."""
+    data, module = build(experiment, run)
     if experiment.trainer.precision == "64-true":
-        module.double()  # Lightning does it after it has loaded a checkpoint, whose last bits would be lost
+        # Lightning does it after it has loaded a checkpoint, whose last bits would be lost.
+        module.double()
     if experiment.trainer.compile:
         net: Any = module.net
         net.compile_layers()
-    data.prepare_data()  # before any process group exists, so that a failure is one error and no rank waits
-    checkpoint = resumed.checkpoint if resumed else None
-    if not is_first_process():
-        return fit_and_test(build_trainer(experiment, devices, None), module, data, None, checkpoint)
+    # Before any process group exists, so that a failure is one error and no rank waits.
+    data.prepare_data()
+    return data, module
 
-    run = resumed.run if resumed else Run.create(experiment)
-    with run.lock():
-        if resumed:
-            print(f"resume    {run.path} from step {resumed.step} of {experiment.trainer.steps}", flush=True)
-            run.rewind(resumed.step)
-        run.write(status="running", parameters=sum(p.numel() for p in module.parameters()), **lineage(module))
-        return fit_and_test(build_trainer(experiment, devices, run), module, data, run, checkpoint)
+
+def parameter_count(module: pl.LightningModule) -> int:
+    """How many numbers are trained."""
+    return sum(p.numel() for p in module.parameters())
 
 
 def check_new(experiment: Experiment) -> None:
@@ -128,27 +176,35 @@ def fit_and_test(
     if trainer.is_global_zero:
         older = dict.fromkeys(("evaluated", "generation", "kl_per_dim"))  # what is of a resumed run's older checkpoint
         finished = datetime.now(UTC).isoformat(timespec="seconds")
-        run.write(status="finished", finished=finished, test=dict(test), process=None, **older)
+        more = {**older, **tokenizer_record(run)}
+        run.write(status="finished", finished=finished, test=dict(test), process=None, **more)
         for logger in trainer.loggers:
             if isinstance(logger, RunWandbLogger):
                 logger.complete(run, getattr(data, "path", None))
     return TrainResult(run, dict(test))
 
 
-def build(experiment: Experiment) -> tuple[DataModule, pl.LightningModule]:
-    """The data module and the module of an experiment; nothing is trained, fetched or written."""
+def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, pl.LightningModule]:
+    """The data module and the module of an experiment; nothing is trained, fetched or written.
+
+    A prior that has a run already keeps the tokenizer that it was trained on, wherever that is now.
+    """
     pl.seed_everything(experiment.seed, verbose=False)
-    accumulate = experiment.trainer.accumulate
-    images = ImageDataModule(experiment.data, experiment.seed, accumulate)
+    images = ImageDataModule(experiment.data, experiment.seed, experiment.trainer.accumulate)
+    shape, classes = images.dataset.shape, images.dataset.classes
     if experiment.kind in AUTOENCODERS:
-        return images, AUTOENCODERS[experiment.kind](experiment.model, images.dataset.shape, experiment.optimizer)
-    run = Run.open(experiment.model.tokenizer)
-    check_tokenizer(run, experiment.data)
-    tokenizer = load_tokenizer(run)
-    data = CodeDataModule(images, tokenizer, run.path / "codes")
-    description = describe_tokenizer(tokenizer, run)
-    prior = CodePrior(experiment.model, description, images.dataset.classes, experiment.optimizer)
-    return data, prior.attach(tokenizer)
+        module = AUTOENCODERS[experiment.kind](experiment.model, shape, experiment.optimizer)
+        return images, module
+    if run:
+        tokenizer, codes, description = kept_tokenizer(run), codes_folder(run), run.info["tokenizer"]
+    else:
+        source = Run.open(experiment.model.tokenizer)
+        check_tokenizer(source, experiment.data)
+        own_checkpoint(source, source.best)
+        tokenizer, codes = load_tokenizer(source.best), source.path / "codes"
+        description = describe_tokenizer(tokenizer, source)
+    prior = CodePrior(experiment.model, description, classes, experiment.optimizer)
+    return CodeDataModule(images, tokenizer, codes), prior.attach(tokenizer)
 
 
 def check(experiment: Experiment) -> None:
@@ -195,7 +251,7 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
         use_distributed_sampler=False,  # the loaders know their rank; Lightning's sampler would repeat samples
         logger=start_tracking(experiment, run) if run else False,
         callbacks=callbacks,
-        plugins=[VerifiedCheckpointIO()],
+        plugins=[VerifiedCheckpointIO(run.info["id"] if run else "")],
         enable_model_summary=False,
         enable_progress_bar=False,
         enable_autolog_hparams=False,
