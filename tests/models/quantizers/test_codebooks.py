@@ -178,7 +178,7 @@ class TestForward:
     def test_rate_is_the_uniform_priors(self, quantizer):
         """T log K nats, so log2 K bits per code."""
         rate = make(quantizer, k=8)(torch.randn(2, D, 5, 7, dtype=torch.float64)).rate
-        torch.testing.assert_close(rate / 35 / np.log(2), torch.full((2,), 3.0))
+        torch.testing.assert_close(rate / 35 / np.log(2), torch.full((2,), 3.0, dtype=torch.float64))
 
     def test_codes_are_in_the_places_of_their_features(self, quantizer):
         module = make(quantizer).eval()
