@@ -337,6 +337,12 @@ class TestTokenizer:
         next(other.parameters()).data.add_(1e-6)
         assert fingerprint(other) != fingerprint(net)
 
+    def test_an_image_that_is_not_finite_has_no_codes(self, net, x):
+        x[3, 0, 2, 2] = torch.nan
+        for ask in (Tokenizer(net).encode, Tokenizer(net).distortion):
+            with pytest.raises(ArithmeticError, match=r"1 of 5 images is not finite \(row 3\)"):
+                ask(x)
+
     @pytest.mark.parametrize("code", [-1, 16])
     def test_refuses_codes_outside_the_codebook(self, net, code):
         with pytest.raises(ValueError, match="codes"):
