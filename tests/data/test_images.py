@@ -158,7 +158,9 @@ class TestBinarization:
     def test_the_grey_value_is_the_probability(self, batch):
         levels = torch.tensor([0, 1, 64, 128, 254, 255], dtype=torch.uint8)
         x = levels.view(6, 1, 1, 1).expand(6, 1, 200, 200)
-        share = ((module(binarize="dynamic").scale(batch._replace(x=x)).x + 1) / 2).mean((1, 2, 3))
+        share = ((module(binarize="dynamic").scale(batch._replace(x=x, rows=torch.arange(6))).x + 1) / 2).mean(
+            (1, 2, 3)
+        )
         p = levels.double() / 255
         assert ((share - p).abs() <= 5 * (p * (1 - p) / 200**2).sqrt()).all()  # exact at 0 and 255
 
@@ -190,11 +192,20 @@ class TestBinarization:
 
 @pytest.mark.parametrize("fields", [{"flip": True}, {"binarize": "dynamic"}, {"flip": True, "binarize": "dynamic"}])
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_draws_do_not_depend_on_the_number_of_ranks(batch, world, fields):
+def test_draws_of_training_do_not_depend_on_how_a_batch_is_cut(batch, world, fields):
     data = module(**fields)
     share = len(batch.x) // world
     parts = [
-        data.scale(batch._replace(x=batch.x[r * share : (r + 1) * share]), augment=True, rank=r, world=world).x
+        data.scale(batch._replace(x=batch.x[r * share : (r + 1) * share], part=r, parts=world), augment=True).x
         for r in range(world)
     ]
     assert torch.equal(torch.cat(parts), data.scale(batch, augment=True).x)
+
+
+@pytest.mark.parametrize("size", [1, 5, 12, 500])
+def test_dynamic_binarization_of_an_evaluation_is_the_images(stored, size):
+    data, other = (module(binarize="dynamic", eval_batch_size=n) for n in (20, size))
+    whole, cut = (torch.cat([batch.x for batch in d.batches("test", torch.device("cpu"))]) for d in (data, other))
+    assert torch.equal(whole, cut)
+    assert torch.equal(other.references("test", 7), whole[:7])
+    assert not torch.equal(whole, torch.cat([b.x for b in module(1, binarize="dynamic").batches("test", whole.device)]))

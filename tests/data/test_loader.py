@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqvae_lightning.data.loader import EvalLoader, TrainLoader, derive_seed, seed_torch
+from vqvae_lightning.data.loader import EvalLoader, RowNoise, TrainLoader, derive_seed, seed_torch
 
 ROWS = 37
 X, LABELS = 10 * torch.arange(ROWS)[:, None], 100 * torch.arange(ROWS)
@@ -71,7 +71,8 @@ class TestTrain:
         assert len(cut) == len(train) == 6 * passes
         together = [rows_of(cut[i : i + passes]) for i in range(0, len(cut), passes)]
         assert together == [batch.rows.tolist() for batch in epoch(loader(), 2)]
-        assert len({batch.seed for batch in cut}) == len(cut)
+        assert [batch.seed for batch in cut[::passes]] == [batch.seed for batch in epoch(loader(), 2)]
+        assert [(batch.part, batch.parts) for batch in cut] == [(p, passes) for p in range(passes)] * 6
 
     def test_an_epoch_ends_with_a_whole_batch_of_passes(self):
         """37 rows are 4 batches of 8, but 9 passes of 4."""
@@ -120,8 +121,8 @@ class TestEvaluation:
         """Each row once, and each batch with the rows and the seed that it has in one process."""
         dealt = [batch for rank in range(world) for batch in self.batches(batch_size, rank, world)]
         assert sorted(rows_of(dealt)) == list(range(ROWS))
-        expected = {batch.seed: batch.rows.tolist() for batch in self.batches(batch_size)}
-        assert {batch.seed: batch.rows.tolist() for batch in dealt} == expected
+        expected = [(batch.seed, batch.rows.tolist()) for batch in self.batches(batch_size)]
+        assert sorted(((batch.seed, batch.rows.tolist()) for batch in dealt), key=lambda b: b[1]) == expected
 
     def test_ranks_differ_by_at_most_one_batch(self):
         counts = [len(self.batches(5, rank, 3)) for rank in range(3)]
@@ -130,7 +131,59 @@ class TestEvaluation:
     def test_is_the_same_at_every_validation(self):
         loader = EvalLoader(X, LABELS, 5, 0, 0, 1)
         assert [batch.seed for batch in loader] == [batch.seed for batch in loader]
-        assert len({batch.seed for batch in loader}) == len(loader)
+
+
+class TestStepNoise:
+    @pytest.mark.parametrize("passes", [1, 2, 3])
+    @pytest.mark.parametrize("world", [1, 2])
+    def test_is_the_steps_however_it_is_cut(self, passes, world):
+        def noise(batch):
+            seed_torch(batch.seed)
+            return [batch.step_noise(batch.x.double()) for _ in range(2)]  # it goes on
+
+        (whole,) = epoch(loader(36))
+        ranks = [epoch(loader(36, rank=rank, world=world, passes=passes)) for rank in range(world)]
+        cut = [noise(ranks[rank][p]) for p in range(passes) for rank in range(world)]
+        for expected, parts in zip(noise(whole), zip(*cut, strict=True), strict=True):
+            assert torch.equal(torch.cat(parts), expected)
+            assert len(expected.unique()) == 36
+
+
+class TestRowNoise:
+    ROWS = torch.arange(40)
+
+    def draws(self, rows, seed=1, name="a", shape=(3, 2)):
+        noise = RowNoise(seed, name, rows)
+        x = torch.empty(len(rows), *shape, dtype=torch.float64)
+        return torch.stack([noise.normal(x), noise.normal(x)], dim=1)  # rows,2,…
+
+    @pytest.mark.parametrize("shape", [(1,), (3, 2), (16,), (5, 7)])
+    @pytest.mark.parametrize("size", [1, 7, 30, 40])
+    def test_is_the_rows_whatever_stands_beside_it(self, size, shape):
+        whole = self.draws(self.ROWS, shape=shape)
+        assert torch.equal(torch.cat([self.draws(part, shape=shape) for part in self.ROWS.split(size)]), whole)
+        assert torch.equal(self.draws(self.ROWS.flip(0), shape=shape).flip(0), whole)
+
+    def test_differs_between_rows_calls_names_and_seeds(self):
+        drawn = torch.cat([self.draws(self.ROWS, seed, name) for seed in (1, 2) for name in "ab"])
+        assert len(drawn.unique()) == drawn.numel()
+
+    def test_is_standard_normal_and_uniform(self):
+        """Over rows, for every row is a stream of its own: mean and variance to five standard errors."""
+        noise, x = RowNoise(3, "a", torch.arange(4000)), torch.empty(4000, 2, dtype=torch.float64)
+        drawn = noise.normal(x)
+        assert (drawn.mean(0).abs() < 5 / 4000**0.5).all()
+        assert ((drawn.var(0) - 1).abs() < 5 * (2 / 4000) ** 0.5).all()
+        assert abs(drawn[:-1, 0] @ drawn[1:, 0]) < 5 * 4000**0.5  # rows beside each other
+        uniform = noise.uniform(x)
+        assert uniform.dtype == torch.float32
+        assert 0 <= uniform.min() <= uniform.max() < 1
+        assert ((uniform.mean(0) - 0.5).abs() < 5 * (1 / 12 / 4000) ** 0.5).all()
+
+    def test_leaves_the_global_random_state(self):
+        before = torch.get_rng_state()
+        self.draws(self.ROWS)
+        assert torch.equal(torch.get_rng_state(), before)
 
 
 class TestDeriveSeed:

@@ -14,6 +14,7 @@ from PIL import Image
 from vqvae_lightning import cli
 from vqvae_lightning.config import NetworkConfig, VQVAEConfig
 from vqvae_lightning.data import sources
+from vqvae_lightning.evaluation import codebook
 from vqvae_lightning.evaluation.codebook import codes_picture, mean_patches, usage_picture
 from vqvae_lightning.evaluation.information import (
     code_counts,
@@ -25,6 +26,7 @@ from vqvae_lightning.evaluation.information import (
 )
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.training.loading import load_run
+from vqvae_lightning.training.metrics import CodebookUsage
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.train import build
 
@@ -60,6 +62,7 @@ class TestBits:
     def test_what_never_occurs_costs_infinitely_unless_smoothed(self):
         p, q = share(0.5, 0.5), share(1, 0)
         assert kl_bits(p, q) == math.inf
+        assert math.isnan(kl_bits(torch.tensor([math.nan, 1.0]), q))
         assert kl_bits(q, p) == pytest.approx(1)
         assert math.isfinite(cross_entropy_bits(torch.tensor([1, 1]), smoothed(torch.tensor([9, 0]))))
 
@@ -126,6 +129,18 @@ class TestPictures:
     @pytest.mark.parametrize("counts", [[1], [0, 5, 0, 1], [10_000] * 3, [0, 1] * 1000])
     def test_usage_of_any_number_of_codes(self, counts):
         assert usage_picture(torch.tensor(counts), "test").size == (1000, 460)
+
+    @pytest.mark.parametrize("shape", [(16,), (1, 16), (3, 16)])
+    def test_the_perplexity_shown_is_that_of_the_metrics(self, shape, monkeypatch):
+        texts = []
+        monkeypatch.setattr(codebook.ImageDraw.ImageDraw, "text", lambda self, place, text, **_: texts.append(text))
+        counts = torch.randint(0, 50, shape, generator=torch.Generator().manual_seed(0))
+        usage = CodebookUsage(16, shape[0] if len(shape) > 1 else 1)
+        usage.counts += counts.view_as(usage.counts)
+        usage_picture(counts, "test")
+        expected = usage.compute()["perplexity"].item()
+        assert expected <= 16
+        assert any(text.endswith(f"codes used, perplexity {expected:.1f}") for text in texts)
 
     def test_a_bar_for_each_used_code(self):
         """4 codes, one never used: the last quarter of the plot is empty."""

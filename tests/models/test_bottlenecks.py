@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from vqvae_lightning.models.bottlenecks import Gaussian, Identity, kl_to_standard_normal, rate_with_free_bits
+from vqvae_lightning.models.bottlenecks import (
+    Gaussian,
+    Identity,
+    NonFiniteError,
+    kl_to_standard_normal,
+    rate_with_free_bits,
+)
 from vqvae_lightning.models.quantizers.codebooks import (
     CosineVectorQuantizer,
     EMAVectorQuantizer,
@@ -98,7 +104,8 @@ class TestContract:
             assert torch.equal(bottleneck(h).rate, rate)
 
     def test_works_in_float64(self, bottleneck, h, training):
-        assert bottleneck.double().train(training)(h.double()).z.dtype == torch.float64
+        latent = bottleneck.double().train(training)(h.double())
+        assert latent.z.dtype == latent.mean.dtype == latent.rate.dtype == latent.penalty.dtype == torch.float64
 
     def test_codes_are_indices_of_the_codebook(self, bottleneck, h, training):
         codes = bottleneck.train(training)(h).codes
@@ -155,6 +162,19 @@ def test_draws_do_not_depend_on_how_many_are_made_at_once(bottleneck, h, trainin
         assert all(torch.equal(a, b) for other in made[1:] for a, b in zip(made[0], other, strict=True))
         torch.manual_seed(1)
         assert torch.equal(bottleneck(h).z, made[0][0][0])  # the first draw is the forward pass's
+
+
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
+def test_what_is_not_finite_has_no_code(bottleneck, h, poison):
+    """In evaluation. A training step is refused by its gradient, so that no device is waited for."""
+    if bottleneck.codebook_size is None:
+        return
+    h.data[1, 0, 1, 3] = poison
+    bottleneck.train()(h)
+    for ask in (bottleneck, lambda h: bottleneck.draws(h, 2)):
+        bottleneck.eval()
+        with pytest.raises(NonFiniteError, match=r"1 of 3 images is not finite \(row 1\), so they have no codes"):
+            ask(h)
 
 
 @pytest.mark.parametrize("code", [-1, K])

@@ -8,6 +8,7 @@ import torch
 
 from vqvae_lightning.config import NetworkConfig, VAEConfig
 from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.models.bottlenecks import fresh_noise
 from vqvae_lightning.training.autoencoders import VAE, warmed_up
 
 NETWORK = NetworkConfig(hidden=4, residual_hidden=2, residual_blocks=1)
@@ -29,7 +30,7 @@ def x():
 
 def training_objective(module, x):
     torch.manual_seed(2)
-    return module.training_objective(x)
+    return module.training_objective(x, fresh_noise)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ RANK = """
 import os, sys, torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from vqvae_lightning.config import AEConfig, NetworkConfig, PriorConfig, VAEConfig, VQVAEConfig
+from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.priors import PRIORS, build_prior
 
@@ -67,7 +68,10 @@ class Loss(torch.nn.Module):  # what DDP wraps: its forward gives the loss
         self.net = net
 
     def forward(self, x, y):
-        return net.nll(x, y).mean() if kind in PRIORS else net(x, *arguments).loss
+        if kind in PRIORS:
+            return net.nll(x, y).mean()
+        batch = Batch(x, y, y, step, part=rank, parts=world)
+        return net(x, *arguments, noise=batch.step_noise).loss
 
 
 model = Loss()

@@ -218,6 +218,7 @@ def _check_together(experiment: Experiment) -> None:
             f"trainer.validate_every: {every} does not divide trainer.steps {steps}; "
             "the last steps would be neither validated nor saved"
         )
+    _check_accumulate(experiment)
     likelihood = getattr(experiment.model, "likelihood", None)
     if likelihood is not None and likelihood.name == "bernoulli" and experiment.data.binarize == "none":
         raise ConfigError(
@@ -228,3 +229,16 @@ def _check_together(experiment: Experiment) -> None:
             "model.likelihood.name: discretized_logistic is of 256 grey levels, got "
             f"data.binarize={experiment.data.binarize}, wanted none"
         )
+
+
+def _check_accumulate(experiment: Experiment) -> None:
+    """Raises ConfigError for a term of the loss over the whole batch, of which a pass sees a part."""
+    model, passes = experiment.model, experiment.trainer.accumulate
+    lfq = getattr(model, "codebook", None) == "lfq"
+    whole = {"entropy": model.entropy if lfq else 0, "free_bits": getattr(model, "free_bits", 0)}
+    for name, weight in whole.items():
+        if passes > 1 and weight > 0:
+            raise ConfigError(
+                f"trainer.accumulate: got {passes} with model.{name}={weight}, a term over the whole batch, of which "
+                f"a pass sees a part; wanted 1, or model.{name}=0"
+            )

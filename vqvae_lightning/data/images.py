@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vqvae_lightning.config import DataConfig
-from vqvae_lightning.data.loader import Batch, EvalLoader, TrainLoader, derive_seed
+from vqvae_lightning.data.loader import Batch, EvalLoader, TrainLoader, derive_seed, eval_seed
 from vqvae_lightning.data.sources import DATASETS, Dataset, load, prepare
 
 
@@ -89,32 +89,35 @@ class ImageDataModule(pl.LightningDataModule):
             yield self.scale(batch._replace(x=batch.x.to(device)))
 
     def references(self, split: str, n: int) -> Tensor:
-        """The first n images of a split, float32 (n, C, H, W) in [-1, 1], to be looked at."""
+        """The first n images of a split as an evaluation sees them, float32 (n, C, H, W) in [-1, 1]."""
         x, labels = self.splits[split]
-        return self.scale(Batch(x[:n], labels[:n], torch.arange(min(n, len(x))), self.seed)).x
+        return self.scale(Batch(x[:n], labels[:n], torch.arange(len(x))[:n], eval_seed(self.seed))).x
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments in training, then scales to float [-1, 1], on the device."""
-        rank, world = self._rank_and_world()
-        training = self.trainer is not None and self.trainer.training
-        return self.scale(batch, augment=training, rank=rank if training else 0, world=world if training else 1)
+        return self.scale(batch, augment=self.trainer is not None and self.trainer.training)
 
-    def scale(self, batch: Batch, augment: bool = False, rank: int = 0, world: int = 1) -> Batch:
-        """The batch with images float32 (N, C, H, W) in [-1, 1]; draws depend on batch.seed and the rows' places."""
+    def scale(self, batch: Batch, augment: bool = False) -> Batch:
+        """The batch with images float32 (N, C, H, W) in [-1, 1].
+
+        With `augment`, in training, draws are functions of batch.seed and of the rows' places in the step; else each
+        row's own, see `RowNoise`.
+        """
         x = batch.x
         generator = torch.Generator(x.device).manual_seed(derive_seed(batch.seed, "pixels"))
 
-        def uniform(*shape: int) -> Tensor:  # for the rows of all ranks, cut to this rank's
-            drawn = torch.rand(world * x.shape[0], *shape, generator=generator, device=x.device)
-            return drawn[rank * x.shape[0] : (rank + 1) * x.shape[0]]
+        def uniform(like: Tensor) -> Tensor:
+            shape = like.shape[1:]
+            return batch.own(lambda rows: torch.rand(rows, *shape, generator=generator, device=x.device))
 
         if augment and self.config.flip:
             n = x.shape[0]
-            mirrored = (uniform(1) < 0.5)[:, 0]  # N
+            mirrored = uniform(x[:, :1, 0, 0])[:, 0] < 0.5  # N
             # one gather from both: `where` on broadcast bytes takes five times as long on a CPU
             x = torch.cat([x, x.flip(-1)]).index_select(0, torch.arange(n, device=x.device) + n * mirrored)
         if self.config.binarize == "dynamic":
-            x = 255 * (uniform(*x.shape[1:]) * 255 < x)
+            drawn = uniform(x) if augment else batch.row_noise("pixels").uniform(x)
+            x = 255 * (drawn * 255 < x)
         return batch._replace(x=to_float(x))
 
     def _rank_and_world(self) -> tuple[int, int]:

@@ -1,7 +1,8 @@
 """Batches as one gather each, in an order that is a function of (seed, epoch) and of nothing else."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -9,18 +10,69 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Rows of a split. `seed` drives everything random about the batch, and is the same on all ranks in training."""
+    """Rows of a split. `seed` drives everything random about them: of a training step, or of all of an evaluation."""
 
     x: Tensor  # N,...    images (N,C,H,W), uint8 until transferred, then float in [-1, 1]; or codes (N,T)
     labels: Tensor  # N        int64
     rows: Tensor  # N        int64 positions in the split
     seed: int
+    part: int = 0  # which of the step's `parts` equal parts these rows are: pass · world + rank
+    parts: int = 1
+
+    def own(self, draw: Callable[[int], Tensor]) -> Tensor:
+        """This part's rows of `draw(rows)`, which draws for all rows of the step: so no draw depends on the cut."""
+        n = self.x.shape[0]
+        return draw(self.parts * n)[self.part * n : (self.part + 1) * n]
+
+    def step_noise(self, x: Tensor) -> Tensor:
+        """Standard normal noise like x (N, ...) for a training step, from torch's global random state."""
+        return self.own(lambda rows: torch.randn(rows, *x.shape[1:], dtype=x.dtype, device=x.device))
+
+    def row_noise(self, name: str) -> "RowNoise":
+        """Random numbers of an evaluation, a function of this batch's seed and each of its rows."""
+        return RowNoise(self.seed, name, self.rows)
+
+
+class RowNoise:
+    """Random numbers of an evaluation: each row has a stream of its own, which is a function of (seed, name, row).
+
+    The numbers of a row depend neither on the rows beside it nor on the number of ranks. They are drawn on the CPU, so
+    they do not depend on the device either. Every call continues each row's stream.
+    """
+
+    def __init__(self, seed: int, name: str, rows: Tensor) -> None:
+        self.seed, self.name, self.rows = seed, name, rows
+
+    @cached_property
+    def streams(self) -> list[torch.Generator]:
+        """A generator for each row, N of them. Each takes 10 µs, so none is made before it is needed."""
+        rows = self.rows.tolist()
+        return [torch.Generator().manual_seed(derive_seed(self.seed, self.name, row)) for row in rows]
+
+    def normal(self, x: Tensor) -> Tensor:
+        """Standard normal numbers like x (N, ...)."""
+        return self._fill(x, x.dtype, torch.Tensor.normal_)
+
+    def uniform(self, x: Tensor) -> Tensor:
+        """Uniform numbers in [0, 1) of the shape (N, ...) of x, on its device, float32."""
+        return self._fill(x, torch.float32, torch.Tensor.uniform_)
+
+    def _fill(self, x: Tensor, dtype: torch.dtype, fill: Callable[..., Tensor]) -> Tensor:
+        drawn = torch.empty(x.shape, dtype=dtype)
+        for row, stream in zip(drawn, self.streams, strict=True):
+            fill(row, generator=stream)
+        return drawn.to(x.device)
 
 
 def derive_seed(*parts: int | str) -> int:
     """A 63-bit seed that is a function of `parts`, the same on every machine."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def eval_seed(seed: int) -> int:
+    """The seed of every batch of an evaluation, of an experiment's seed."""
+    return derive_seed(seed, "eval")
 
 
 def seed_torch(seed: int) -> None:
@@ -86,9 +138,11 @@ class TrainLoader:
             start = p * pass_size + self.rank * share
             index = order[start : start + share]
             self.next_pass = (p + 1) % len(self)
-            seed = derive_seed(self.sampler.seed, "train", self.sampler.epoch, p * pass_size)
+            seed = derive_seed(self.sampler.seed, "train", self.sampler.epoch, p // self.passes * self.batch_size)
+            part = p % self.passes * self.world + self.rank
             # not x[index], which goes number by number: eight times slower on a CPU
-            yield Batch(self.x.index_select(0, index), self.labels.index_select(0, index), index, seed)
+            x, labels = self.x.index_select(0, index), self.labels.index_select(0, index)
+            yield Batch(x, labels, index, seed, part, self.passes * self.world)
 
     def state_dict(self) -> dict[str, Any]:
         return {"next_pass": self.next_pass}
@@ -98,7 +152,10 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Every row once, in order. Whole batches are dealt to the ranks in turn, so a batch is the same for any world."""
+    """Every row once, in order. Whole batches are dealt to the ranks in turn, so a batch is the same for any world.
+
+    All batches have one seed: what is random about a row is a function of it and of the row, see `RowNoise`.
+    """
 
     def __init__(self, x: Tensor, labels: Tensor, batch_size: int, seed: int, rank: int, world: int) -> None:
         self.x, self.labels, self.batch_size = x, labels, batch_size
@@ -112,4 +169,4 @@ class EvalLoader:
         for start in range(self.rank * self.batch_size, self.x.shape[0], self.world * self.batch_size):
             rows = slice(start, start + self.batch_size)
             index = torch.arange(start, min(start + self.batch_size, self.x.shape[0]))
-            yield Batch(self.x[rows], self.labels[rows], index, derive_seed(self.seed, "eval", start))
+            yield Batch(self.x[rows], self.labels[rows], index, eval_seed(self.seed))

@@ -11,6 +11,7 @@ from torch import Tensor
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.quantizers.quantizer import histogram
 from vqvae_lightning.training.callbacks import grid_image
+from vqvae_lightning.training.metrics import code_entropy
 
 COLUMNS, SHOWN = 32, 512  # codes in a row, and at most
 AROUND = 3  # cells of the latent grid that a patch spans, where the grid has as many
@@ -74,11 +75,13 @@ def mean_patches(encoded: Iterable[tuple[Tensor, Tensor]], k: int, cell: tuple[i
 
 
 def usage_picture(counts: Tensor, split: str) -> Image.Image:
-    """How often each code occurs in a split, as bars on a logarithmic scale, most used first; counts (K,) or (M, K)."""
+    """How often each code occurs in a split, as bars on a logarithmic scale, most used first; counts (K,) or (M, K).
+
+    The perplexity is that of `CodebookUsage`: with M codes per place, exp of their mean entropy, at most K.
+    """
+    perplexity = code_entropy(counts).exp().item()
     counts = counts.flatten()
     sorted_counts, k, total = counts.sort(descending=True).values.tolist(), counts.numel(), int(counts.sum())
-    share = counts.double() / total
-    perplexity = math.exp(-torch.special.xlogy(share, share).sum().item())
     canvas = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(18)
     right, floor, plot = WIDTH - RIGHT, HEIGHT - BOTTOM, WIDTH - LEFT - RIGHT

@@ -37,8 +37,9 @@ def cross_entropy_bits(counts: Tensor, shares: Tensor) -> float:
 def kl_bits(p: Tensor, q: Tensor) -> float:
     """KL(p ‖ q) of two distributions (…, K), in bits; never negative, infinite where q is 0 and p is not."""
     p, q = p.double(), q.double()
-    divergence = (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum(-1).mean().item() / math.log(2)
-    return max(0.0, divergence)  # rounding may leave −1e-17
+    divergence = (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum(-1).mean()
+    # Rounding may leave −1e-17. Python's max would also make 0 of NaN.
+    return divergence.clamp_min(0).item() / math.log(2)
 
 
 def code_information(train: Tensor, held_out: Tensor, split: str) -> dict[str, float]:

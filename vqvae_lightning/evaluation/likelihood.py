@@ -10,8 +10,9 @@ from torch import Tensor
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
-from vqvae_lightning.data.loader import Batch, seed_torch
+from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.bottlenecks import Noise, fresh_noise
 from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.runs import Run
@@ -31,25 +32,25 @@ def iwae_bound(net: Autoencoder, batches: Iterable[Batch], samples: int, chunk: 
     """The importance-weighted bound on log p(x) of `samples` draws, in nats per image, a mean over all images.
 
     Burda et al. 2016 (arXiv 1509.00519), eq. 8: the mean over images of log 1/S sum_s p(x, z_s) / q(z_s|x). It is never
-    above the mean of log p(x) in expectation, and rises with S. `batches` hold images (N, C, H, W) in [-1, 1] and are
-    each drawn for from their own seed; `net` is in evaluation mode. At most `chunk` draws are decoded at once (default:
-    what IMAGES_PER_PASS allows), which changes nothing but memory. Raises ValueError for an AE, which has no p(z).
+    above the mean of log p(x) in expectation, and rises with S. `batches` hold images (N, C, H, W) in [-1, 1]; the
+    draws of an image are a function of the batches' seed and of its row. `net` is in evaluation mode. At most `chunk`
+    draws are decoded at once (default: what IMAGES_PER_PASS allows), which changes nothing but memory. Raises
+    ValueError for an AE, which has no p(z).
     """
     total, images = 0.0, 0
     for batch in batches:
-        seed_torch(batch.seed)
-        n = batch.x.shape[0]
-        total += log_mean_weight(net, batch.x, samples, chunk or max(1, IMAGES_PER_PASS // n)).sum().item()
+        n, noise = batch.x.shape[0], batch.row_noise("latent").normal
+        total += log_mean_weight(net, batch.x, samples, chunk or max(1, IMAGES_PER_PASS // n), noise).sum().item()
         images += n
     return total / images
 
 
 @torch.inference_mode()
-def log_mean_weight(net: Autoencoder, x: Tensor, samples: int, chunk: int) -> Tensor:
+def log_mean_weight(net: Autoencoder, x: Tensor, samples: int, chunk: int, noise: Noise = fresh_noise) -> Tensor:
     """log of the mean weight of `samples` draws for each image of x (N, C, H, W), float64 (N,), `chunk` at a time."""
     total = torch.full((x.shape[0],), -math.inf, dtype=torch.float64, device=x.device)
     for start in range(0, samples, chunk):
-        log_weights = net.log_weights(x, min(chunk, samples - start)).double()  # k,N
+        log_weights = net.log_weights(x, min(chunk, samples - start), noise).double()  # k,N
         total = torch.logaddexp(total, log_weights.logsumexp(0))
     return total - math.log(samples)
 

@@ -54,10 +54,9 @@ class TrainLatents:
         data.setup()
         device = next(self.net.parameters()).device
         latents: list[Latent] = []
-        with torch.random.fork_rng(), torch.inference_mode():
-            torch.manual_seed(0)
+        with torch.inference_mode():
             for batch in islice(data.batches("train", device), -(-TRAIN_IMAGES // data.config.eval_batch_size)):
-                latents.append(self.net.encode(batch.x))
+                latents.append(self.net.encode(batch.x, batch.row_noise("latent").normal))
         z = torch.cat([latent.z.cpu() for latent in latents])[:TRAIN_IMAGES]
         codes = [latent.codes.cpu() for latent in latents if latent.codes is not None]
         return z, torch.cat(codes)[:TRAIN_IMAGES] if codes else None

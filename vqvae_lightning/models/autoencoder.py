@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from vqvae_lightning.config import AEConfig, AutoencoderConfig, LikelihoodConfig, VAEConfig, VQVAEConfig
-from vqvae_lightning.models.bottlenecks import Bottleneck, Gaussian, Identity, Latent, rate_with_free_bits
+from vqvae_lightning.models.bottlenecks import (
+    Bottleneck,
+    Gaussian,
+    Identity,
+    Latent,
+    Noise,
+    fresh_noise,
+    rate_with_free_bits,
+)
 from vqvae_lightning.models.likelihoods import BernoulliLikelihood, DiscretizedLogistic, GaussianLikelihood, Likelihood
 from vqvae_lightning.models.networks import Decoder, Encoder, feature_grid
 from vqvae_lightning.models.quantizers import build_quantizer
@@ -78,9 +86,9 @@ class Autoencoder(nn.Module):
         """C · H · W, what nats per image are divided by."""
         return math.prod(self.image_shape)
 
-    def encode(self, x: Tensor) -> Latent:
+    def encode(self, x: Tensor, noise: Noise = fresh_noise) -> Latent:
         """Latent of images x (N, C, H, W) in [-1, 1]. Raises ValueError on another shape."""
-        return self.bottleneck(self._features(x))
+        return self.bottleneck(self._features(x), noise)
 
     def _features(self, x: Tensor) -> Tensor:
         """h (N, bottleneck.in_channels, h, w), what the bottleneck reads. Raises ValueError on another shape."""
@@ -97,14 +105,14 @@ class Autoencoder(nn.Module):
         """Mean image (N, C, H, W) in [-1, 1] of latents z (N, D, h, w)."""
         return self.likelihood.mean(self.decoder(z.to(next(self.parameters()).dtype))).float()
 
-    def forward(self, x: Tensor, beta: float = 1.0, free_bits: float = 0.0) -> Objective:
+    def forward(self, x: Tensor, beta: float = 1.0, free_bits: float = 0.0, noise: Noise = fresh_noise) -> Objective:
         """The objective for images x (N, C, H, W) in [-1, 1]; every reduction to a scalar is here.
 
         The penalty belongs to training: it may grow while images get better, and a checkpoint chosen with it would be
         an early one. With beta = 1 the loss of a VAE is −ELBO / dims. With `free_bits`, its latent dimensions are
         charged this many nats at least: the loss exceeds the ledger by what they are charged beyond their rate.
         """
-        latent = self.encode(x)
+        latent = self.encode(x, noise)
         decoded = self.decoder(latent.z)
         with torch.autocast(x.device.type, enabled=False):
             decoded = decoded.to(x.dtype)
@@ -118,30 +126,30 @@ class Autoencoder(nn.Module):
                 loss = loss + latent.penalty
         return Objective(loss, distortion, self.likelihood.mean(decoded), latent)
 
-    def log_weights(self, x: Tensor, k: int) -> Tensor:
+    def log_weights(self, x: Tensor, k: int, noise: Noise = fresh_noise) -> Tensor:
         """log p(x|z_i) + log p(z_i) − log q(z_i|x) in nats, (k, N), for images x (N, C, H, W) and k draws z_i ~ q(z|x).
 
         The mean of exp of them over draws has the mean p(x), so that log of it bounds log p(x) from below, the closer
         the more draws (Burda et al. 2016, arXiv 1509.00519, eq. 8); a quantizer's are all the same. k is what fits into
         memory: draws may be made in several calls. Raises ValueError for an AE, which has no p(z).
         """
-        return self._weigh(x, self._features(x), k)[0]
+        return self._weigh(x, self._features(x), k, noise)[0]
 
-    def importance_weighted(self, x: Tensor, k: int) -> Objective:
+    def importance_weighted(self, x: Tensor, k: int, noise: Noise = fresh_noise) -> Objective:
         """The objective whose loss is −log of the mean weight of k draws, / dims (Burda et al. 2016, eq. 8), for a VAE.
 
         Distortion, reconstruction and latent are those of the first draw. Raises ValueError for an AE.
         """
         h = self._features(x)
-        log_weights, z, decoded, distortion = self._weigh(x, h, k)
+        log_weights, z, decoded, distortion = self._weigh(x, h, k, noise)
         loss = -(log_weights.logsumexp(0) - math.log(k)).mean() / self.dims
         with torch.no_grad():
-            latent = replace(self.bottleneck(h), z=z[0])
+            latent = replace(self.bottleneck(h, noise), z=z[0])
         return Objective(loss, distortion[0], self.likelihood.mean(decoded[0]), latent)
 
-    def _weigh(self, x: Tensor, h: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _weigh(self, x: Tensor, h: Tensor, k: int, noise: Noise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log weights (k, N), z (k, N, D, h, w), decoded (k, N, C, H, W) and distortion (k, N) of k draws."""
-        z, log_ratio = self.bottleneck.draws(h, k)
+        z, log_ratio = self.bottleneck.draws(h, k, noise)
         decoded = self.decoder(z.flatten(0, 1))  # k·N,C,H,W
         with torch.autocast(x.device.type, enabled=False):
             decoded = decoded.to(x.dtype)

@@ -1,12 +1,27 @@
 """What stands between encoder and decoder, and what it charges for the information it lets through."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from vqvae_lightning.models.distributed import all_reduce_sum, randn_rows, rank_and_world
+from vqvae_lightning.models.distributed import all_reduce_sum, rank_and_world
+
+# x (N, ...) → standard normal noise of its shape, dtype and device. `data.loader` has the two that a run uses: one does
+# not depend on how a training batch was cut, the other not on how an evaluation was.
+Noise = Callable[[Tensor], Tensor]
+
+
+def fresh_noise(x: Tensor) -> Tensor:
+    """Standard normal noise like x (N, ...) from torch's global random state."""
+    # not randn_like: it fills in memory order, and the noise of an image would depend on its layout
+    return torch.randn(x.shape, dtype=x.dtype, device=x.device)
+
+
+class NonFiniteError(ArithmeticError):
+    """One line: a step or a batch of which something is not finite, and where that shows first."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +55,18 @@ class Bottleneck(nn.Module, ABC):
     random: bool = False  # True where z is drawn from q(z|x), so that more draws tighten a bound on log p(x)
 
     @abstractmethod
-    def forward(self, h: Tensor) -> Latent:
-        """Latent of h (N, in_channels, h, w)."""
+    def forward(self, h: Tensor, noise: Noise = fresh_noise) -> Latent:
+        """Latent of h (N, in_channels, h, w); what is random in it comes from `noise`."""
 
     @abstractmethod
     def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
         """n latents z (n, D, h, w) drawn from p(z)."""
 
-    def draws(self, h: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def draws(self, h: Tensor, k: int, noise: Noise = fresh_noise) -> tuple[Tensor, Tensor]:
         """k draws z ~ q(z|x) for h (N, in_channels, h, w), (k, N, D, h, w), and log p(z) − log q(z|x) in nats, (k, N).
 
-        The noise of draw i does not depend on k: drawn one after another or at once, they are the same. Raises
-        ValueError where there is no p(z).
+        Each draw asks `noise` once, so they are the same drawn one after another or at once. Raises ValueError where
+        there is no p(z).
         """
         raise ValueError(f"draws: {type(self).__name__} has no p(z), so there is no likelihood")
 
@@ -83,7 +98,7 @@ class Identity(Bottleneck):
         super().__init__()
         self.in_channels = self.out_channels = latent_dim
 
-    def forward(self, h: Tensor) -> Latent:
+    def forward(self, h: Tensor, noise: Noise = fresh_noise) -> Latent:
         h = at_least_float32(h)
         return Latent(z=h, mean=h, rate=h.new_zeros(h.shape[0]), penalty=h.new_zeros(()))
 
@@ -105,9 +120,9 @@ class Gaussian(Bottleneck):
         super().__init__()
         self.in_channels, self.out_channels = 2 * latent_dim, latent_dim
 
-    def forward(self, h: Tensor) -> Latent:
+    def forward(self, h: Tensor, noise: Noise = fresh_noise) -> Latent:
         mean, log_variance = at_least_float32(h).chunk(2, dim=1)  # N,D,h,w each
-        z = mean + torch.exp(0.5 * log_variance) * self._noise(mean)
+        z = mean + torch.exp(0.5 * log_variance) * noise(mean)
         rates = kl_elements(mean, log_variance)  # N,D,h,w
         rate = rates.flatten(1).sum(1)  # N
         return Latent(
@@ -119,17 +134,12 @@ class Gaussian(Bottleneck):
             rates=rates,
         )
 
-    def _noise(self, mean: Tensor) -> Tensor:
-        """Standard normal noise (N, D, h, w): one draw for each image."""
-        # not randn_like: it fills in memory order, and the noise of an image would depend on its layout
-        return randn_rows(mean) if self.training else torch.randn(mean.shape, dtype=mean.dtype, device=mean.device)
-
-    def draws(self, h: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def draws(self, h: Tensor, k: int, noise: Noise = fresh_noise) -> tuple[Tensor, Tensor]:
         mean, log_variance = at_least_float32(h).chunk(2, dim=1)  # N,D,h,w each
-        noise = torch.stack([self._noise(mean) for _ in range(k)])  # k,N,D,h,w
-        z = mean + torch.exp(0.5 * log_variance) * noise
+        drawn = torch.stack([noise(mean) for _ in range(k)])  # k,N,D,h,w
+        z = mean + torch.exp(0.5 * log_variance) * drawn
         # log N(z; 0, I) − log N(z; μ, σ²I): the two constants cancel
-        log_ratio = 0.5 * (noise.square() - z.square() + log_variance).flatten(2).sum(2)  # k,N
+        log_ratio = 0.5 * (drawn.square() - z.square() + log_variance).flatten(2).sum(2)  # k,N
         return z, log_ratio
 
     def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:

@@ -25,13 +25,3 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     if rank_and_world()[1] > 1:
         dist.all_reduce(x)
     return x
-
-
-def randn_rows(x: Tensor) -> Tensor:
-    """Standard normal noise like `x` (N, ...), drawn for the rows of all ranks and cut to this rank's.
-
-    Ranks share one random state per step, so the noise of an image does not depend on how many ranks there are.
-    """
-    rank, world = rank_and_world()
-    noise = torch.randn(world * x.shape[0], *x.shape[1:], dtype=x.dtype, device=x.device)
-    return noise[rank * x.shape[0] : (rank + 1) * x.shape[0]]

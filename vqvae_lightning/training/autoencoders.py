@@ -17,8 +17,9 @@ from vqvae_lightning.config import (
     model_config,
     plain,
 )
-from vqvae_lightning.data.loader import Batch, seed_torch
+from vqvae_lightning.data.loader import Batch, RowNoise, seed_torch
 from vqvae_lightning.models.autoencoder import Autoencoder, ImageShape, Objective
+from vqvae_lightning.models.bottlenecks import Noise
 from vqvae_lightning.training.metrics import ActiveUnits, CodebookUsage, ReconstructionMetrics
 from vqvae_lightning.training.optimization import StepUnderWay, clip_step, configure_adamw, logs_now
 
@@ -74,16 +75,16 @@ class AutoencoderModule(pl.LightningModule):
         """Weight of the rate in the loss of validation and test, the same at every step."""
         return 1.0
 
-    def training_objective(self, x: Tensor) -> Objective:
+    def training_objective(self, x: Tensor, noise: Noise) -> Objective:
         """The objective of a training step for images x (N, C, H, W) in [-1, 1]."""
-        return self.net(x, self.beta())
+        return self.net(x, self.beta(), noise=noise)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         seed_torch(batch.seed)  # every draw of this step is then a function of (seed, epoch, batch)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x = batch.x.to(self.dtype)  # float64 with trainer.precision=64-true
-        objective = self.training_objective(x)
+        objective = self.training_objective(x, batch.step_noise)
         if logs_now(self):
             mse = (objective.reconstruction.detach() - x).square().mean() / 4  # of pixels in [0, 1]
             values = {
@@ -107,12 +108,6 @@ class AutoencoderModule(pl.LightningModule):
             diagnostics = self.net.bottleneck.diagnostics()
             self.log_dict({f"train/{name}": value.float() for name, value in diagnostics.items()})
 
-    def on_validation_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        seed_torch(batch.seed)
-
-    def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        seed_torch(batch.seed)
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluation_step("val", batch)
 
@@ -121,7 +116,7 @@ class AutoencoderModule(pl.LightningModule):
 
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         x = batch.x.to(self.dtype)
-        objective: Objective = self.net(x, self.beta())
+        objective: Objective = self.net(x, self.beta(), noise=batch.row_noise("latent").normal)
         metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
         metrics["reconstruction"].update(x, objective)
         self.update_extra_metrics(metrics, objective)
@@ -145,7 +140,8 @@ class AutoencoderModule(pl.LightningModule):
         """Named grids to show, for reference images x (N, C, H, W): images in [-1, 1] and how many stand in a row."""
         columns = min(16, x.shape[0])
         x = x.to(self.dtype)[: x.shape[0] // columns * columns]
-        rows = zip(x.split(columns), self.net(x).reconstruction.split(columns), strict=True)
+        noise = RowNoise(0, "pictures", torch.arange(len(x))).normal
+        rows = zip(x.split(columns), self.net(x, noise=noise).reconstruction.split(columns), strict=True)
         return {
             "reconstructions": (torch.cat([images for row in rows for images in row]), columns),  # originals above
             "samples": (self.net.sample(x.shape[0]), columns),
@@ -172,14 +168,14 @@ class VAE(AutoencoderModule):
     def beta(self) -> float:
         return self.config.beta
 
-    def training_objective(self, x: Tensor) -> Objective:
+    def training_objective(self, x: Tensor, noise: Noise) -> Objective:
         config: VAEConfig = self.config
         if config.importance_samples > 1:
-            return self.net.importance_weighted(x, config.importance_samples)
+            return self.net.importance_weighted(x, config.importance_samples, noise)
         beta = warmed_up(config.beta, self.trainer.global_step, config.kl_warmup_steps)
         if config.kl_warmup_steps and logs_now(self):
             self.log("train/beta", beta)
-        return self.net(x, beta, config.free_bits)
+        return self.net(x, beta, config.free_bits, noise)
 
     def extra_metrics(self) -> dict[str, Metric]:
         units = self.config.latent_dim * self.net.grid[0] * self.net.grid[1]

@@ -115,13 +115,18 @@ class CodebookUsage(Metric):
         self.counts += histogram(codes, codebook_size, maps)
 
     def compute(self) -> dict[str, Tensor]:
-        share = self.counts.double() / self.counts.sum(1, keepdim=True)  # M,K
-        entropy = -torch.special.xlogy(share, share).sum(1).mean()  # nats
+        entropy = code_entropy(self.counts)
         return {
             "perplexity": entropy.exp(),
             "codes_used": (self.counts > 0).sum(1).double().mean(),
             "code_entropy_bits": entropy / math.log(2),
         }
+
+
+def code_entropy(counts: Tensor) -> Tensor:
+    """Entropy of a code in nats, (), of counts (…, K): a mean over histograms, at most log K."""
+    share = counts.double() / counts.sum(-1, keepdim=True)  # …,K
+    return -torch.special.xlogy(share, share).sum(-1).mean()
 
 
 class ActiveUnits(Metric):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vqvae_lightning.config import OptimizerConfig
 from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.models.bottlenecks import NonFiniteError
 
 DECAYED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
@@ -39,10 +40,6 @@ def learning_rate_factor(step: int, config: OptimizerConfig, steps: int) -> floa
     if config.schedule == "constant":
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
-
-
-class NonFiniteError(ArithmeticError):
-    """One line: the step whose gradient is not finite, and the first tensor where that shows."""
 
 
 def clip_gradients(module: nn.Module, largest_norm: float) -> Tensor:
@@ -88,7 +85,7 @@ class StepUnderWay:
 
     @property
     def seed(self) -> int:
-        """That of the first pass, which does not depend on how many there are."""
+        """The step's, the same for all of its passes."""
         return self.passes[0][0].seed
 
     def forget(self) -> None:

@@ -78,7 +78,7 @@ class CodePrior(pl.LightningModule):
         return self
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        seed_torch(batch.seed + self.global_rank)  # dropout: a function of (seed, epoch, batch, rank)
+        seed_torch(batch.seed + batch.part)  # dropout: a function of (seed, epoch, batch, pass, rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         nll = self.net.nll(batch.x.long(), self._labels(batch))  # N,T

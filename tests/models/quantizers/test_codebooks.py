@@ -67,8 +67,9 @@ class TestNearestCode:
         z, e = rows.double(), codebook.double()
         distances = (z[:, None] - e).square().sum(-1)  # M,K
         chosen = distances.gather(1, codes[:, None])[:, 0]
-        # Rounding is relative to the spread around the codebook's mean: a common offset must cost nothing.
-        spread = (z - e.mean(0)).square().sum(1) + (e - e.mean(0)).square().sum(1).max()
+        # Rounding is relative to the spread around the codes' median: an offset or an outlier must cost nothing.
+        from_middle = (e - e.median(0).values).square().sum(1)
+        spread = (z - e.median(0).values).square().sum(1) + from_middle.quantile(0.6)
         assert ((chosen - distances.min(1).values) <= 64 * torch.finfo(rows.dtype).eps * spread).all()
         return codes
 
@@ -85,6 +86,34 @@ class TestNearestCode:
         """One code, more codes than rows, one dimension."""
         torch.manual_seed(seed)
         self.check(torch.randn(m, d), torch.randn(k, d))
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        m=st.integers(1, 40),
+        k=st.sampled_from([1, 2, 3, 10, 64, 65, 300, 700]),
+        d=st.integers(1, 8),
+        outliers=st.sampled_from([0, 1, 1 / 3]),
+        far=st.sampled_from([10.0, 1e3, 1e6]),
+        one_side=st.booleans(),
+        offset=st.sampled_from([0.0, -1e3, 5e5]),
+        scale=st.sampled_from([1e-6, 1.0, 1e6]),
+        seed=st.integers(0, 1000),
+    )
+    def test_outliers_and_offsets_cost_no_precision(self, m, k, d, outliers, far, one_side, offset, scale, seed):
+        """One code or a third of them far away, on one side or on all, with and without a common offset."""
+        torch.manual_seed(seed)
+        rows, codebook = torch.randn(m, d), torch.randn(k, d)
+        n = min(outliers, k // 3) if outliers == 1 else int(outliers * k)
+        away = far * torch.randn(n, d)
+        codebook[torch.randperm(k)[:n]] = away.abs() if one_side else away
+        self.check(scale * (rows + offset), scale * (codebook + offset))
+
+    def test_one_code_far_away_changes_no_other_row(self):
+        """The case of the bug report: 2,000 rows in 64 dimensions, of which centring at the mean got 1,928 wrong."""
+        rows, codebook = torch.randn(2000, 64), torch.randn(512, 64)
+        codebook[300] = 1e6
+        exact = torch.cdist(rows.double(), codebook.double(), compute_mode="donot_use_mm_for_euclid_dist")
+        assert torch.equal(nearest_code(rows, codebook), exact.argmin(1))
 
     def test_distances_that_cancel(self):
         """512804 is nearer to 512695 than to 512400, though the squares in float32 cannot tell (pytorch#42479)."""
@@ -109,9 +138,8 @@ class TestNearestCode:
         monkeypatch.setattr(nearest, "LEAST_ROWS", 7)
         monkeypatch.setattr(nearest, "CPU_SCORES", 1)
         self.check(torch.randn(40, 8), torch.randn(k, 8))
-        # whole numbers of mean 0, so that every score is exact and equal codes are equal to the last bit
+        # whole numbers, so that every score is exact and equal codes are equal to the last bit
         codebook = torch.randint(-2, 3, (k, 2)).float()
-        codebook = torch.cat([codebook, -codebook])
         rows = torch.randint(-3, 4, (40, 2)).float()
         distances = (rows[:, None] - codebook).square().sum(-1)
         assert torch.equal(nearest_code(rows, codebook), distances.argmin(1))
@@ -178,7 +206,7 @@ class TestForward:
     def test_rate_is_the_uniform_priors(self, quantizer):
         """T log K nats, so log2 K bits per code."""
         rate = make(quantizer, k=8)(torch.randn(2, D, 5, 7, dtype=torch.float64)).rate
-        torch.testing.assert_close(rate / 35 / np.log(2), torch.full((2,), 3.0))
+        torch.testing.assert_close(rate / 35 / np.log(2), torch.full((2,), 3.0, dtype=torch.float64))
 
     def test_codes_are_in_the_places_of_their_features(self, quantizer):
         module = make(quantizer).eval()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vqvae_lightning.models.quantizers.codebooks import VectorQuantizer
+from vqvae_lightning.models.quantizers.codebooks import CosineVectorQuantizer, VectorQuantizer
 from vqvae_lightning.models.quantizers.estimators import ESTIMATORS, rotation, straight_through
 
 
@@ -55,6 +55,36 @@ def test_rotation_is_finite_where_it_is_not_defined(z_e, z_q):
     z.sum().backward()
     torch.testing.assert_close(z.detach(), z_q)
     assert torch.isfinite(z_e.grad).all()
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("length", [0.0, 1e-30, 1e-12, 1e-6, 1e-3, 0.03, 1.0])
+@pytest.mark.parametrize("kind", [CosineVectorQuantizer, VectorQuantizer])
+def test_no_gradient_grows_beyond_bounds_next_to_a_zero_vector(kind, length, dtype, estimator):
+    """dz/dz_e, and the penalty's gradient, of encoder outputs and of codes: a zero vector has no direction."""
+    torch.manual_seed(0)
+    module = kind(6, 3, 0.25, 0.9, 0.0, ESTIMATORS[estimator]).to(dtype)
+    module.codebook.data[0] *= length
+    h = length * torch.nn.functional.normalize(torch.randn(50, 3, 1, 1, dtype=dtype), dim=1)
+    weights = torch.nn.functional.normalize(torch.randn_like(h), dim=1)
+    h.requires_grad_()
+    latent = module(h)
+    (passed,) = torch.autograd.grad((latent.z * weights).sum(), h, retain_graph=True)
+    assert torch.isfinite(passed).all()
+    assert passed.flatten(1).norm(dim=1).max() <= 1000
+    for gradient in torch.autograd.grad(latent.penalty, (h, module.codebook)):
+        assert torch.isfinite(gradient).all()
+        assert gradient.norm() <= 1000
+
+
+def test_the_rotation_is_the_formula_up_to_its_largest_gain():
+    """At ‖z_q‖ = 29‖z_e‖ the gradient is lengthened 29 times, at 31 it is straight-through's."""
+    weights = torch.tensor([[0.6, 0.8]])
+    for ratio, gain in ((29.0, 29.0), (31.0, 1.0)):
+        z_e = torch.tensor([[1.0, 0.0]], requires_grad=True)
+        (gradient,) = torch.autograd.grad((rotation(z_e, torch.tensor([[0.0, ratio]])) * weights).sum(), z_e)
+        assert gradient.norm().item() == pytest.approx(gain, rel=1e-5)
 
 
 def test_the_estimator_is_all_that_differs_between_two_quantizers():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vqvae_lightning.config import VQVAEConfig
 from vqvae_lightning.models.distributed import all_reduce_sum, rank_and_world
-from vqvae_lightning.models.quantizers.estimators import ESTIMATORS, Estimator, straight_through
+from vqvae_lightning.models.quantizers.estimators import ESTIMATORS, Estimator, direction, straight_through
 from vqvae_lightning.models.quantizers.nearest import code_sums, kmeans, nearest_code
 from vqvae_lightning.models.quantizers.quantizer import NamedQuantizer, Quantized
 
@@ -217,16 +217,17 @@ class CosineVectorQuantizer(VectorQuantizer):
     """The nearest code by angle: z_e and codes are compared and looked up at length 1 (Yu et al. 2022, §3.2).
 
     ViT-VQGAN, arXiv 2110.04627. On the sphere the Euclidean distance orders codes as the cosine does; z (N, h, w, D)
-    has length 1 at every place, and the codebook's gradient is that of ‖sg[ẑ_e] − ê‖².
+    has length 1 at every place, and the codebook's gradient is that of ‖sg[ẑ_e] − ê‖². Vectors next to zero stay
+    shorter, see `direction`.
     """
 
     settings = VectorQuantizer.settings - {"residual_levels"}  # what is left over of a direction has no length to keep
 
     def features(self, z_e: Tensor) -> Tensor:
-        return F.normalize(z_e, dim=-1)
+        return direction(z_e)
 
     def vectors(self) -> Tensor:
-        return F.normalize(self.codebook, dim=-1)
+        return direction(self.codebook)
 
 
 class SimVQ(VectorQuantizer):

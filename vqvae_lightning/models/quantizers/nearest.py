@@ -5,6 +5,7 @@ from torch import Tensor
 
 KMEANS_ITERATIONS = 10
 LANES = 64  # codes whose scores are compared side by side: four registers of 16 floats
+CENTRED = 256  # codes whose median is taken as the middle of all: more cost time, fewer may miss it
 LEAST_ROWS = 256  # rows of a chunk: a matrix product of fewer is slow
 CPU_SCORES, GPU_SCORES = (
     2**20,
@@ -17,7 +18,9 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     """Index of the Euclidean-nearest row of codebook (K, D) for each row of z (M, D), int64 (M,).
 
     Both are float32 or float64. ‖z‖² is the same for every code, so it is left out; of equal scores the lowest
-    index wins. Distances are taken from the codebook's mean, so that a common offset costs no precision.
+    index wins. Another code than in exact arithmetic is found only where two squared distances differ by less than the
+    rounding of ‖z − m‖² + ‖e‖², where m is the median of the codes in each dimension and e a code less m. A common
+    offset therefore costs no precision, and neither do outliers: up to half of the codes do not move a median far.
 
     Rows are scored in chunks that stay in cache: never M·K numbers at once. An argmin over K goes number by number, a
     minimum is vectorized, so codes are laid out as G x LANES, column (g, lane) for code lane·G + g, and the lane is
@@ -25,7 +28,7 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     """
     k, d = codebook.shape
     groups = -(-k // LANES)  # G
-    centre = codebook.mean(0)
+    centre = codebook[:: -(-k // CENTRED)].median(0).values  # evenly spaced codes, at most CENTRED
     codes = codebook - centre
     codes = torch.cat([codes, codes[-1:].expand(groups * LANES - k, d)])  # the last code repeated, to a multiple
     codes = codes.view(LANES, groups, d).transpose(0, 1).reshape(-1, d)  # G·LANES,D

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vqvae_lightning.config import VQVAEConfig
-from vqvae_lightning.models.bottlenecks import Bottleneck, Latent, at_least_float32
+from vqvae_lightning.models.bottlenecks import Bottleneck, Latent, Noise, NonFiniteError, at_least_float32, fresh_noise
 from vqvae_lightning.models.distributed import all_reduce_sum
 from vqvae_lightning.models.quantizers.estimators import Estimator, straight_through
 
@@ -68,13 +68,18 @@ class Quantizer(Bottleneck):
         """z_q (N, h, w, D) with the estimator's gradient; in evaluation the codes' own bits, and no gradient."""
         return self.estimator(z_e, z_q) if self.training else z_q.detach()
 
-    def forward(self, h: Tensor) -> Latent:
+    def forward(self, h: Tensor, noise: Noise = fresh_noise) -> Latent:
+        """The codes of h. Raises NonFiniteError in evaluation unless all of h is finite: NaN has no nearest code."""
+        h = at_least_float32(h)
+        # Training refuses the gradient of such a step. To look here too would wait for the device at every step.
+        if not self.training:
+            check_finite(h)
         with torch.autocast(h.device.type, enabled=False):
-            found = self.quantize(at_least_float32(h.movedim(1, -1)))  # N,h,w,D: a view if h is channels_last
+            found = self.quantize(h.movedim(1, -1))  # N,h,w,D: a view if h is channels_last
             z = found.z.movedim(-1, 1)  # N,D,h,w
         # nats of one image: T log K
         nats = found.codes.shape[1:].numel() * math.log(self.codebook_size)
-        rate = torch.full((h.shape[0],), nats, device=h.device)
+        rate = torch.full((h.shape[0],), nats, dtype=h.dtype, device=h.device)
         return Latent(z=z, mean=z, rate=rate, penalty=found.penalty, codes=found.codes, terms=found.terms)
 
     def lookup(self, codes: Tensor) -> Tensor:
@@ -92,7 +97,7 @@ class Quantizer(Bottleneck):
             summed = all_reduce_sum(torch.cat(own))
             self.absorb(iter(summed.split([part.numel() for part in own])))
 
-    def draws(self, h: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def draws(self, h: Tensor, k: int, noise: Noise = fresh_noise) -> tuple[Tensor, Tensor]:
         """k times the same z, for q(z|x) is one code sequence: log q = 0, and log p(z) = −T log K."""
         latent = self(h)
         return latent.z.expand(k, *latent.z.shape), -latent.rate.expand(k, -1)
@@ -110,6 +115,16 @@ class NamedQuantizer(Quantizer):
     @abstractmethod
     def build(cls, config: VQVAEConfig, dim: int) -> Quantizer:
         """A quantizer by its settings, of `dim` channels if it can choose. Raises ConfigError."""
+
+
+def check_finite(h: Tensor) -> None:
+    """Raises NonFiniteError unless all of h (N, ...) is finite."""
+    rows = torch.isfinite(h).flatten(1).all(1).logical_not().nonzero()[:, 0].tolist()
+    if rows:
+        first = ", ".join(map(str, rows[:5]))
+        raise NonFiniteError(
+            f"encoder output of {len(rows)} of {len(h)} images is not finite (row {first}), so they have no codes"
+        )
 
 
 def histogram(codes: Tensor, codebook_size: int, maps: int = 1) -> Tensor:

@@ -1,0 +1,113 @@
+"""`trainer.accumulate`: a step in several passes is the step in one, or the setting is refused."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from untrained import SMALL_KIND, workplace
+
+from vqvae_lightning.config import ConfigError, last_words, load_experiment
+from vqvae_lightning.models.priors import PRIORS
+from vqvae_lightning.models.quantizers import QUANTIZERS
+from vqvae_lightning.training.prior import CodePrior
+from vqvae_lightning.training.train import ANY_TOKENIZER, build, quieten
+
+STEPS = 2
+VQ = ["model.restart_below=0.9", "model.decay=0.5"]  # so that codes restart in the second step
+SMALL_QUANTIZER = {"fsq": ["model.levels=[4,4]"], "simvq": [], "lfq": []}
+
+# A new quantizer or prior is in the table by its name. A new bottleneck or option costs one line here.
+MEMBERS: dict[str, tuple[str, list[str]]] = {
+    "ae": ("ae", []),
+    "ae, mirrored images": ("ae", ["data.flip=true"]),
+    "vae": ("vae", []),
+    "vae, warm-up": ("vae", ["model.kl_warmup_steps=4", "model.beta=2"]),
+    "vae, importance weighted": ("vae", ["model.importance_samples=3"]),
+    "vae, binary images": ("vae", ["data.binarize=dynamic", "model.likelihood.name=bernoulli"]),
+    "vae, free bits": ("vae", ["model.free_bits=0.1"]),
+    **{name: ("vqvae", [f"model.codebook={name}", *SMALL_QUANTIZER.get(name, VQ)]) for name in QUANTIZERS},
+    "lfq without entropy": ("vqvae", ["model.codebook=lfq", "model.entropy=0"]),
+    "lfq, grouped": ("vqvae", ["model.codebook=lfq", "model.groups=2"]),
+    "residual products": ("vqvae", [*VQ, "model.groups=2", "model.residual_levels=2"]),
+    "projected, rotation": ("vqvae", [*VQ, "model.lookup_dim=2", "model.estimator=rotation"]),
+    **{name: ("prior", [f"model.architecture={name}", "model.dropout=0", "model.heads=4"]) for name in PRIORS},
+}
+REFUSED = {"vae, free bits": "model.free_bits", "lfq": "model.entropy", "lfq, grouped": "model.entropy"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("accumulate")
+    quieten()
+    with workplace(root):
+        yield root
+
+
+class Gradients(Callback):
+    """The gradients of the first optimizer step, by parameter, before they are clipped."""
+
+    found: dict[str, torch.Tensor] | None = None
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Any) -> None:
+        if self.found is None:
+            self.found = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+
+
+def codes_of(images: Any) -> SimpleNamespace:
+    """Made-up codes in the place of images, in batches of the same order."""
+    labels = torch.arange(280) % 10
+    codes = torch.randint(16, (280, 8), generator=torch.Generator().manual_seed(1))
+    return SimpleNamespace(train_dataloader=lambda: images.train_loader(codes, labels, 0, 1))
+
+
+def trained(root: Path, member: str, passes: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """First gradients and last state of STEPS steps of 24 rows in float64."""
+    kind, words = MEMBERS[member]
+    settings = [f"kind={kind}", f"data.root={root / 'data'}", "data.batch_size=24", "data.validation_size=40",
+                "trainer.precision=64-true", f"trainer.accumulate={passes}", *SMALL_KIND[kind]]  # fmt: skip
+    experiment = load_experiment(None, last_words(settings, words))
+    if kind == "prior":
+        data, _ = build(load_experiment(None, ["kind=ae", *settings[1:6]]))
+        module: Any = CodePrior(experiment.model, {**ANY_TOKENIZER, "codebook_size": 16, "grid": (2, 4)}, 10)
+        loader = codes_of(data).train_dataloader()
+    else:
+        data, module = build(experiment)
+        data.prepare_data()
+        loader = None
+    gradients = Gradients()
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=1, precision="64-true", max_steps=STEPS, accumulate_grad_batches=passes,
+        callbacks=[gradients], limit_val_batches=0, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    if loader is None:
+        trainer.fit(module.double(), datamodule=data)
+    else:
+        trainer.fit(module.double(), loader)
+    assert gradients.found
+    return gradients.found, module.net.state_dict()
+
+
+@pytest.mark.parametrize("member", [name for name in MEMBERS if name not in REFUSED])
+def test_a_step_in_three_passes_is_the_step_in_one(root, member):
+    gradients, state = trained(root, member, 1)
+    assert any(gradient.any() for gradient in gradients.values())
+    cut_gradients, cut_state = trained(root, member, 3)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(cut_gradients[name], gradient, rtol=1e-12, atol=1e-12, msg=name)
+    for name, value in state.items():
+        torch.testing.assert_close(cut_state[name], value, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("member", REFUSED)
+def test_a_term_over_the_whole_batch_is_refused_in_passes(root, member):
+    kind, words = MEMBERS[member]
+    settings = [f"kind={kind}", *SMALL_KIND[kind], *words]
+    load_experiment(None, last_words(settings, ["trainer.accumulate=1"]))
+    line = f"trainer.accumulate: got 2 with {REFUSED[member]}=.*whole batch.*wanted 1, or {REFUSED[member]}=0"
+    with pytest.raises(ConfigError, match=line):
+        load_experiment(None, last_words(settings, ["trainer.accumulate=2"]))
