@@ -436,6 +436,14 @@ def test_a_prior_without_any_copy_of_its_tokenizer_says_so(moved):
         cli.sample([str(moved / "prior"), "n=10"])
 
 
+def test_settings_that_were_changed_by_hand_are_refused(moved):
+    run = Run.open(moved / "vqvae")
+    config = run.path / "config.yaml"
+    config.write_text(config.read_text().replace("commitment: 0.25", "commitment: 0.5"))
+    with pytest.raises(ValueError, match=r"trained with model\.commitment=0\.25, but config\.yaml"):
+        cli.sample([str(run.path), "n=4"])
+
+
 def test_weights_of_another_run_are_refused_though_their_hash_fits(moved, workplace):
     run = Run.open(moved / "vqvae")
     for name in ("best.ckpt", "best.ckpt.sha256"):

@@ -9,13 +9,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from vqvae_lightning.config import ConfigError, DataConfig, Experiment
+from vqvae_lightning.config import ConfigError, DataConfig, Experiment, plain
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.storage import CheckpointError, read_checkpoint, write_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.record import RECORD
-from vqvae_lightning.training.runs import Run, find_runs, read_each
+from vqvae_lightning.training.runs import Run, differences, find_runs, read_each
 
 MODULES: dict[str, Any] = {**AUTOENCODERS, CodePrior.kind: CodePrior}
 
@@ -48,16 +48,26 @@ def load_module(path: Path) -> pl.LightningModule:
 def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
     """A checkpoint of a run, verified to be its own. Raises CheckpointError.
 
-    A file and its hash may both come from another run, or be of a prior on other codes.
+    A file and its hash may both come from another run, be of a prior on other codes, or be of other
+    settings than config.yaml says now.
     """
     checkpoint, info = read_checkpoint(path), run.info
     if checkpoint.get("run") != info["id"]:
         raise CheckpointError(
             f"checkpoint: {path} is of run {checkpoint.get('run')}, wanted {info['id']}, that of {run.path}"
         )
-    described = dict(checkpoint.get("hyper_parameters", {})).get("tokenizer")
-    if info["kind"] == "prior" and dict(described or {}) != info["tokenizer"]:
-        raise CheckpointError(f"checkpoint: {path} is of a prior on the codes of another tokenizer")
+    trained = dict(checkpoint.get("hyper_parameters", {}))
+    if info["kind"] == "prior" and dict(trained.get("tokenizer", {})) != info["tokenizer"]:
+        raise CheckpointError(f"checkpoint: {path} is of a prior on another tokenizer's codes")
+    known = run.experiment()
+    for part, settings in (("config", known.model), ("optimizer", known.optimizer)):
+        for key, (old, new) in differences(dict(trained.get(part, {})), plain(settings)).items():
+            # Where the tokenizer lies is no part of what was trained.
+            if part in trained and key != "tokenizer":
+                name = {"config": "model"}.get(part, part)
+                raise CheckpointError(
+                    f"checkpoint: {path} was trained with {name}.{key}={old}, but config.yaml beside it says {new}"
+                )
     return checkpoint
 
 
