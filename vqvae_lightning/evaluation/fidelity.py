@@ -5,6 +5,7 @@ Two figures compare only where all of that is the same.
 """
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from vqvae_lightning.config import ConfigError, EvaluateOptions, Experiment, SampleOptions, plain
+from vqvae_lightning.config import ConfigError, DataConfig, EvaluateOptions, Experiment, SampleOptions, plain
 from vqvae_lightning.data.images import ImageDataModule, to_uint8
 from vqvae_lightning.data.sources import DATASETS, load, prepare
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
@@ -138,13 +139,13 @@ def fidelity(
     A figure that is there already, of the same checkpoint by the same protocol, is not measured again. A
     class-conditional prior draws the labels of the reference in their shares, and by a classifier's features it also
     gets `class_accuracy`: the share of its samples that the classifier takes for what they were drawn as; not so with
-    guidance=0, which measures p(codes). The features of the reference are kept beside the data; figures of an older
-    checkpoint are not kept.
+    guidance=0, which measures p(codes). The features of the reference are kept in `options.root`, by default in `data`,
+    wherever the images are: the run may name any folder. Figures of an older checkpoint are not kept.
     """
-    root, name = Path(data.config.root), data.config.name
-    images, labels = map(torch.from_numpy, load(name, root, options.fid_reference))
+    name, cache = data.config.name, Path(options.root or DataConfig().root) / "features"
+    images, labels = map(torch.from_numpy, load(name, Path(data.config.root), options.fid_reference))
     module.to(own_device())
-    train = TrainLatents(module.net, run.experiment())
+    train = TrainLatents(module.net, replace(run.experiment(), data=data.config))
     real: Tensor | None = None  # features of the reference, once they are needed
     figures = []
     for sampler in names:
@@ -167,7 +168,7 @@ def fidelity(
             else:
                 samples = to_uint8(draw(module, train, sampler, settings, drawn_labels)).cpu()
             if real is None:
-                real = extract(network, images, root / "features", f"{name} {options.fid_reference}")
+                real = extract(network, images, cache, f"{name} {options.fid_reference}")
             found = extract(network, samples, None, f"{run.name} {sampler}")
             figure = {**protocol, **distances(real, found, kernel=isinstance(network, Inception))}
             labelled = module.kind == "prior" and module.config.class_conditional and options.guidance
