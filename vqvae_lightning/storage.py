@@ -102,12 +102,17 @@ def write_json(path: Path, values: Any) -> None:
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Saves plain dicts and tensors, with the file's SHA-256 in `<path>.sha256`."""
+    """Saves plain dicts and tensors, with the file's SHA-256 in `<path>.sha256`.
+
+    The hash file is written first and names the new content and, if it is valid, the old: whichever of the two a kill
+    leaves behind is then valid.
+    """
     import torch
 
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    _write_verified(path, buffer.getvalue())
+    valid = path.is_file() and (old := file_hash(path)) in _recorded_hashes(path)
+    _write_verified(path, buffer.getvalue(), *([old] if valid else []))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -138,7 +143,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def write_arrays(path: Path, of: str, arrays: Mapping[str, "np.ndarray[Any, Any]"]) -> None:
-    """Saves arrays as an uncompressed `.npz` with its SHA-256 in `<path>.sha256`; `of` says what they are of."""
+    """Saves arrays as an uncompressed `.npz` with its SHA-256 in `<path>.sha256`; `of` says what they are of.
+
+    They can be computed again: a kill while they are replaced may leave none that are valid.
+    """
     import numpy as np
 
     buffer = io.BytesIO()
@@ -190,14 +198,9 @@ def _array(name: str, record: bytes, shape: tuple[int, ...], dtype: "np.dtype[An
     return np.frombuffer(record, dtype, offset=start).reshape(shape)
 
 
-def _write_verified(path: Path, data: bytes) -> None:
-    """Writes the hash file, which names the new content and the old, then the file.
-
-    Whichever of the two a kill leaves behind is then valid. The old one is named only if it was valid before.
-    """
-    hashes = [hashlib.sha256(data).hexdigest()]
-    if path.is_file() and (old := file_hash(path)) in _recorded_hashes(path):
-        hashes.append(old)
+def _write_verified(path: Path, data: bytes, *also: str) -> None:
+    """Writes the hash file, which names the hashes `also` beside that of `data`, then the file."""
+    hashes = [hashlib.sha256(data).hexdigest(), *also]
     write_whole(hash_path(path), ("\n".join(hashes) + "\n").encode())
     write_whole(path, data)
 

@@ -265,7 +265,7 @@ OTHERS = {
     "cut short": lambda data: data[: len(data) // 2],
     "a byte more": lambda data: data + b"x",
     "empty": lambda data: b"",
-    "images of the user's own": lambda data: data[:16] + bytes(len(data) - 16),
+    "images of the user's own": lambda data: data[:8] + bytes(len(data) - 8),
     "a note": lambda data: b"my thesis",
     "still compressed": gzip.compress,
 }
