@@ -67,11 +67,20 @@ def test_a_damaged_file_a_full_disk_and_a_server_that_is_gone_are_wrong(folders,
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     findings = examine(*folders)
     (damaged,), (disk,), (tracker,) = (about(findings, name) for name in ("mnist", "disk", "W&B"))
-    assert damaged == ("t10k-labels-idx1-ubyte missing or damaged; mend with `vqvae data name=mnist`", True)
+    with pytest.raises(sources.DataError) as error:
+        cli.data(["name=mnist", f"root={folders[1]}"])
+    assert damaged == (str(error.value), True)  # the same words
+    assert "t10k-labels-idx1-ubyte differs from the published file (sha256 2d71" in damaged[0]
     assert disk[0].startswith("1.0 GB free for ")
     assert disk[1]
     assert tracker[0].startswith("runs will be offline although WANDB_MODE=online, because ")
     assert tracker[1]
+
+
+def test_an_absent_file_is_wrong(folders):
+    (folders[1] / "mnist" / "t10k-labels-idx1-ubyte").unlink()
+    ((what, wrong),) = about(examine(*folders), "mnist")
+    assert (what, wrong) == ("t10k-labels-idx1-ubyte missing; fetch with `vqvae data name=mnist`", True)
 
 
 def test_the_command_ends_with_1_if_something_is_wrong(folders, capsys):

@@ -95,13 +95,19 @@ def _disk(runs: Path) -> Iterator[Finding]:
 
 
 def _data(root: Path) -> Iterator[Finding]:
-    from vqvae_lightning.data.sources import DATASETS, missing
+    from vqvae_lightning.data.sources import DATASETS, DataError, missing
 
     for name in DATASETS:
         if not (root / name).is_dir():
             yield Finding(name, "not there; it is fetched when first used")
-        elif bad := missing(name, root):
-            yield Finding(name, f"{', '.join(bad)} missing or damaged; mend with `vqvae data name={name}`", wrong=True)
+            continue
+        try:
+            absent = missing(name, root)
+        except DataError as error:
+            yield Finding(name, str(error), wrong=True)
+            continue
+        if absent:
+            yield Finding(name, f"{', '.join(absent)} missing; fetch with `vqvae data name={name}`", wrong=True)
         else:
             yield Finding(name, f"whole: the SHA-256 of {len(DATASETS[name].files)} files agree")
 

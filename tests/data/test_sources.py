@@ -24,6 +24,7 @@ import pytest
 
 from vqvae_lightning.data import formats, sources
 from vqvae_lightning.data.sources import DATASETS, DataError, Source, load, prepare
+from vqvae_lightning.storage import UNFINISHED
 
 REPOSITORY = Path(__file__).parents[2]
 IDX_NAMES = list(DATASETS["mnist"].files)
@@ -246,25 +247,92 @@ def test_a_read_only_folder_that_is_complete_is_enough(server, idx_files, add, t
     assert not server.gets
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
-def test_a_damaged_file_is_refused_by_load_and_mended_by_prepare(server, idx_files, add, tmp_path, damage):
+def test_an_absent_file_is_refused_by_load_and_fetched_by_prepare(server, idx_files, add, tmp_path):
     add("mnist", idx_files, Source(server.url("good")))
     path = prepare("tiny", tmp_path) / IDX_NAMES[0]
-    data = bytearray(path.read_bytes())
-    if damage == "flip":
-        data[1000] ^= 1
-        path.write_bytes(data)
-    elif damage == "cut":
-        path.write_bytes(data[:1000])
-    else:
-        path.unlink()
+    path.unlink()
     with pytest.raises(DataError, match=IDX_NAMES[0]):
         load("tiny", tmp_path, "train")
     load("tiny", tmp_path, "test")  # the other split is whole
     server.gets.clear()
     assert_complete(prepare("tiny", tmp_path), idx_files)
-    assert server.gets == {("good", f"{IDX_NAMES[0]}.gz"): 1}  # only what was damaged
+    assert server.gets == {("good", f"{IDX_NAMES[0]}.gz"): 1}  # only what was absent
     load("tiny", tmp_path, "train")
+
+
+# What may lie where a file of a data set is wanted, made of the published bytes.
+OTHERS = {
+    "one bit flipped": lambda data: data[:-1] + bytes([data[-1] ^ 1]),
+    "cut short": lambda data: data[: len(data) // 2],
+    "a byte more": lambda data: data + b"x",
+    "empty": lambda data: b"",
+    "images of the user's own": lambda data: data[:8] + bytes(len(data) - 8),
+    "a note": lambda data: b"my thesis",
+    "still compressed": gzip.compress,
+}
+
+
+@pytest.mark.parametrize("download", [True, False])
+@pytest.mark.parametrize("name", [IDX_NAMES[0], IDX_NAMES[3]])
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_file_that_differs_is_never_replaced_and_named_with_both_hashes(
+    server, idx_files, add, tmp_path, other, name, download
+):
+    add("mnist", idx_files, Source(server.url("good")))
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    mine = OTHERS[other](idx_files[name])
+    (folder / name).write_bytes(mine)
+    with pytest.raises(DataError) as error:
+        prepare("tiny", tmp_path, download)
+    message = str(error.value)
+    assert f"{folder / name} differs from the published file (sha256 {sha256(mine)}" in message
+    assert f"wanted {sha256(idx_files[name])}): damaged, or your own; move it away" in message
+    assert "data.root" in message
+    assert "\n" not in message
+    assert tree(tmp_path) == ["tiny", f"tiny/{name}"]  # nothing fetched, nothing made
+    assert (folder / name).read_bytes() == mine
+    assert not server.gets
+
+    (folder / name).rename(tmp_path / "mine")  # as the message says
+    assert_complete(prepare("tiny", tmp_path), idx_files)
+    (folder / name).write_bytes(mine)
+    with pytest.raises(DataError, match=f"{folder / name} differs"):
+        load("tiny", tmp_path, "test" if "t10k" in name else "train")
+
+
+def test_all_files_that_differ_are_named_at_once(server, idx_files, add, tmp_path):
+    add("mnist", idx_files, Source(server.url("good")))
+    (tmp_path / "tiny").mkdir()
+    for name in IDX_NAMES[:3]:
+        (tmp_path / "tiny" / name).write_bytes(b"mine")
+    with pytest.raises(DataError, match="move them away") as error:
+        prepare("tiny", tmp_path)
+    assert all(f"{tmp_path / 'tiny' / name} differs" in str(error.value) for name in IDX_NAMES[:3])
+
+
+@pytest.mark.parametrize("what", ["folder", "dead link", "pipe"])
+def test_what_is_no_regular_file_is_left_alone_and_named(server, idx_files, add, tmp_path, what):
+    add("mnist", idx_files, Source(server.url("good")))
+    path = tmp_path / "tiny" / IDX_NAMES[1]
+    path.parent.mkdir()
+    {"folder": Path.mkdir, "pipe": os.mkfifo, "dead link": lambda p: p.symlink_to("nowhere")}[what](path)
+    with pytest.raises(DataError, match=f"{path} differs .*no regular file.*move it away"):
+        prepare("tiny", tmp_path)
+    assert tree(tmp_path) == ["tiny", f"tiny/{path.name}"]
+
+
+def test_only_leftovers_of_our_own_names_are_swept(server, idx_files, add, tmp_path):
+    add("mnist", idx_files, Source(server.url("good")))
+    folder = tmp_path / "tiny"
+    (folder / ".fetch-abcd_123").mkdir(parents=True)
+    (folder / f".{IDX_NAMES[0]}.abcd_123{UNFINISHED}").write_bytes(b"x")
+    theirs = [".fetch-of-my-own", ".fetch-abcdefgh", ".notes.tmp", ".a.abcd_123.tmp", f".{IDX_NAMES[0]}.tmp"]
+    (folder / theirs[0]).mkdir()
+    for name in theirs[1:]:
+        (folder / name).write_bytes(b"x")
+    prepare("tiny", tmp_path)
+    assert tree(folder) == sorted([*theirs, *idx_files])
 
 
 def test_a_full_disk_is_not_blamed_on_the_sources(server, idx_files, add, tmp_path, monkeypatch):
@@ -363,15 +431,51 @@ def test_cifar100_is_verified_by_the_hashes_of_its_first_download(server, cifar1
     prepare("tiny", tmp_path, download=False)
     assert sum(server.gets.values()) == 1
 
-    (folder / "test.bin").write_bytes(bytes(2 * 3074))
-    with pytest.raises(DataError, match=r"test\.bin is damaged"):
-        load("tiny", tmp_path, "test")
+    mine = bytes(2 * 3074)
+    (folder / "test.bin").write_bytes(mine)
+    for refuse in (lambda: load("tiny", tmp_path, "test"), lambda: prepare("tiny", tmp_path)):
+        with pytest.raises(DataError, match=r"test\.bin differs .*move it away"):
+            refuse()
+    assert (folder / "test.bin").read_bytes() == mine
+    (folder / "test.bin").unlink()
     prepare("tiny", tmp_path)
     assert (folder / "test.bin").read_bytes() == cifar100["test.bin"]
 
-    (folder / "SHA256SUMS").write_bytes(b"\xff not sums")  # without them nothing is known: fetched again
+
+def test_cifar100_of_which_no_hash_is_known_is_compared_with_what_is_fetched(server, cifar100, tmp_path):
+    folder = prepare("tiny", tmp_path)
+    sums = (folder / "SHA256SUMS").read_text()
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(DataError, match="cannot obtain"):
+        prepare("tiny", tmp_path, download=False)
+    with pytest.raises(DataError, match="its hash is not known"):
+        load("tiny", tmp_path, "test")
     prepare("tiny", tmp_path)
-    assert sorted((folder / "SHA256SUMS").read_text().splitlines()) == lines
+    assert (folder / "SHA256SUMS").read_text() == sums
+
+    (folder / "SHA256SUMS").unlink()
+    (folder / "test.bin").write_bytes(bytes(2 * 3074))
+    with pytest.raises(DataError, match=r"test\.bin differs .*move it away"):
+        prepare("tiny", tmp_path)
+    assert (folder / "test.bin").read_bytes() == bytes(2 * 3074)
+
+
+@pytest.mark.parametrize("content", [b"\xff not sums", b"0" * 64 + b" train.bin\n", b"x" * 2**20])
+def test_another_file_by_the_name_of_the_sums_is_left_alone(server, cifar100, tmp_path, content):
+    sums = prepare("tiny", tmp_path) / "SHA256SUMS"
+    sums.write_bytes(content)
+    with pytest.raises(DataError, match=r"SHA256SUMS differs .*no list of SHA-256 sums"):
+        prepare("tiny", tmp_path)
+    assert sums.read_bytes() == content
+
+
+def test_sums_of_other_files_stay_in_the_list(server, cifar100, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    mine = f"{'1' * 64}  mine.bin\n"
+    (tmp_path / "tiny" / "SHA256SUMS").write_text(mine)
+    folder = prepare("tiny", tmp_path)
+    assert (folder / "SHA256SUMS").read_text().startswith(mine)
+    load("tiny", tmp_path, "train")
 
 
 def test_cifar100_says_where_its_archive_can_be_placed(server, cifar100, tmp_path):

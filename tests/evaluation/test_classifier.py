@@ -1,6 +1,7 @@
 """The classifier that judges samples: moved images, a verified file, and labels it reads from its own features."""
 
 import hashlib
+import os
 
 import fake_data
 import pytest
@@ -19,7 +20,7 @@ from vqvae_lightning.evaluation.classifier import (
     shifted,
     train_classifier,
 )
-from vqvae_lightning.storage import CheckpointError, read_checkpoint
+from vqvae_lightning.storage import CheckpointError, read_checkpoint, write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`")
 
@@ -144,3 +145,29 @@ def test_a_flipped_bit_is_refused(root, trained, tmp_path):
     classifier_path("mnist", tmp_path).write_bytes(data)
     with pytest.raises(CheckpointError, match="is damaged"):
         ClassifierFeatures("mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [1, 10**9, 10]},
+        {"shape": [3, 32, 10]},
+        {"shape": None},
+        {"state_dict": {}},
+        {"state_dict": None},
+        {"state_dict": {"head.weight": torch.zeros(2, 2)}},
+    ],
+)
+def test_another_checkpoint_with_a_hash_is_refused_in_one_line(trained, tmp_path, change):
+    write_checkpoint(classifier_path("mnist", tmp_path), read_checkpoint(trained["path"]) | change)
+    with pytest.raises(CheckpointError, match=r"^checkpoint: .*mnist\.ckpt is ") as error:
+        ClassifierFeatures("mnist", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_done(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda folder, mode: False)
+    monkeypatch.setattr(classifier, "ImageDataModule", lambda *_: pytest.fail("data were asked for"))
+    with pytest.raises(ValueError, match=rf"^root: {tmp_path}/classifiers/mnist.ckpt cannot be made, for {tmp_path}"):
+        train_classifier(ClassifierOptions(root=str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []

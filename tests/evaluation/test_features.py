@@ -1,24 +1,29 @@
 """What a feature network sees is what TensorFlow 1 would have shown it, and no feature is computed twice."""
 
 import hashlib
+import os
+import shutil
 import sys
 from fractions import Fraction
 from importlib.util import find_spec
+from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.evaluation import features
-from vqvae_lightning.evaluation.features import FeatureNetwork, Inception, extract, resize_matrix
-from vqvae_lightning.storage import CheckpointError
+from vqvae_lightning.evaluation.features import FeatureNetwork, Inception, extract, part_key, resize_matrix
+from vqvae_lightning.storage import CheckpointError, write_arrays
 
 
 class Means(FeatureNetwork):
     """Mean and greatest pixel of every image; remembers what it was shown, and stops after `calls` calls."""
 
-    name, weights, preprocessing = "means", "0" * 64, "none"
+    name, size, weights, preprocessing = "means", 2, "0" * 64, "none"
 
     def __init__(self, calls=99):
         self.seen, self.calls = [], calls
@@ -41,6 +46,39 @@ def small_parts(monkeypatch):
     """8 images are then parts of 3, 3, 2, in batches of 2, 1, 2, 1, 2."""
     monkeypatch.setattr(features, "PART", 3)
     monkeypatch.setattr(features, "BATCH", 2)
+
+
+def stored(path, features):
+    """A file as the program would write it, with a hash that agrees."""
+    write_arrays(path, path.stem, {"features": features})
+
+
+def flip(path, other):
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+
+
+def swap(path, other):
+    for suffix in ("", ".sha256"):
+        shutil.copy(f"{other}{suffix}", f"{path}{suffix}")
+
+
+# How the file of the first part came to be wrong, and what the line says.
+WRONG = {
+    "one bit flipped": (flip, "damaged"),
+    "cut short": (lambda path, other: path.write_bytes(path.read_bytes()[:-9]), "damaged"),
+    "no hash": (lambda path, other: Path(f"{path}.sha256").unlink(), "cannot be verified"),
+    "earlier format": (lambda path, other: np.save(path.open("wb"), np.zeros((3, 2), np.float32)), "damaged"),
+    "zeros": (lambda path, other: path.write_bytes(bytes(path.stat().st_size)), "damaged"),
+    "a large file": (lambda path, other: os.truncate(path, 2**40), "wanted at most"),
+    "another part, with its hash": (swap, "something else"),
+    "fewer rows, with a hash": (lambda path, other: stored(path, np.zeros((1, 2), np.float32)), "another features"),
+    "another size, with a hash": (lambda path, other: stored(path, np.zeros((3, 3), np.float32)), "another features"),
+    "float64, with a hash": (lambda path, other: stored(path, np.zeros((3, 2))), "another features"),
+    "nan, with a hash": (lambda path, other: stored(path, np.full((3, 2), np.nan, np.float32)), "not finite"),
+    "infinity, with a hash": (lambda path, other: stored(path, np.full((3, 2), np.inf, np.float32)), "not finite"),
+}
 
 
 def resized(x, new):
@@ -83,13 +121,13 @@ class TestExtract:
 
     def test_a_second_call_shows_the_network_nothing(self, images, tmp_path):
         first = extract(Means(), images, tmp_path, "images")
-        assert len(list(tmp_path.iterdir())) == 3
+        assert len(list(tmp_path.glob("*.npz"))) == 3
         assert torch.equal(extract(Means(calls=0), images, tmp_path, "images"), first)
 
     def test_a_stopped_computation_goes_on_where_a_part_ended(self, images, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             extract(Means(calls=3), images, tmp_path, "images")  # within the second part
-        assert len(list(tmp_path.iterdir())) == 1
+        assert len(list(tmp_path.glob("*.npz"))) == 1
         network = Means()
         assert torch.equal(extract(network, images, tmp_path, "images"), Means()(images))
         assert torch.equal(torch.cat(network.seen), images[3:])
@@ -101,7 +139,7 @@ class TestExtract:
         setattr(network, what, "other")
         extract(network, images, tmp_path, "images")
         assert torch.equal(torch.cat(network.seen), images)
-        assert len(list(tmp_path.iterdir())) == 6
+        assert len(list(tmp_path.glob("*.npz"))) == 6
 
     def test_another_pixel_is_another_part_and_no_other(self, images, tmp_path):
         extract(Means(), images, tmp_path, "images")
@@ -115,6 +153,46 @@ class TestExtract:
         network = Means()
         extract(network, images.view(8, 1, 2, 8), tmp_path, "images")
         assert len(torch.cat(network.seen)) == 8
+
+    @pytest.mark.parametrize("wrong", WRONG)
+    def test_a_part_that_is_wrong_is_computed_anew_and_one_line_says_so(self, images, tmp_path, caplog, wrong):
+        change, said = WRONG[wrong]
+        first = extract(Means(), images, tmp_path, "images")
+        parts = [tmp_path / f"{part_key(Means(), part)}.npz" for part in images.split(3)]
+        before = [path.read_bytes() for path in parts]
+        change(parts[0], parts[1])
+        network = Means()
+        assert torch.equal(extract(network, images, tmp_path, "images"), first)
+        assert torch.equal(torch.cat(network.seen), images[:3])  # and no other
+        (record,) = caplog.records
+        assert record.getMessage().startswith(f"features: {parts[0]} ")
+        assert said in record.getMessage()
+        assert record.getMessage().endswith("; computing them anew")
+        assert [path.read_bytes() for path in parts] == before
+        assert torch.equal(extract(Means(calls=0), images, tmp_path, "images"), first)
+
+    def test_any_flipped_bit_gives_the_same_features(self, images, tmp_path):
+        first, random = extract(Means(), images, tmp_path, "images"), Random(0)
+        path = next(tmp_path.glob("*.npz"))
+        content = path.read_bytes()
+        for _ in range(30):
+            changed, at = bytearray(content), random.randrange(len(content))
+            changed[at] ^= 1 << random.randrange(8)
+            path.write_bytes(changed)
+            assert torch.equal(extract(Means(), images, tmp_path, "images"), first)
+
+    def test_a_folder_that_cannot_be_written_is_read_and_one_line_says_so(self, images, tmp_path, monkeypatch, caplog):
+        monkeypatch.setattr(os, "access", lambda folder, mode: False)
+        for _ in range(2):
+            assert torch.equal(extract(Means(), images, tmp_path, "images"), Means()(images))
+        assert list(tmp_path.iterdir()) == []
+        assert [record.getMessage() for record in caplog.records] == [
+            f"features: {tmp_path} cannot be written; those of images are not kept"
+        ] * 2
+        monkeypatch.undo()
+        first = extract(Means(), images, tmp_path, "images")
+        monkeypatch.setattr(os, "access", lambda folder, mode: False)
+        assert torch.equal(extract(Means(calls=0), images, tmp_path, "images"), first)
 
     def test_without_a_folder_nothing_is_written(self, images, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

@@ -58,7 +58,7 @@ def check_plan(file: Path, settings: Sequence[str], evaluation: Sequence[str]) -
     check(experiment)
     asked = options(EvaluateOptions, evaluation_words(experiment.kind, evaluation))
     if check_fidelity(experiment, asked):
-        feature_network(asked, experiment.data.name, Path(experiment.data.root))
+        feature_network(asked, experiment.data.name, Path(asked.root or experiment.data.root))
 
 
 def _do(run: Run, words: Sequence[str]) -> None:

@@ -29,6 +29,9 @@ class EvaluateOptions(Drawing):
 
     runs: str = setting("runs", "folder that holds the runs, where none is named")
     dataset: DatasetName | None = setting(None, "take the newest run of this dataset, where none is named")
+    root: str | None = setting(
+        None, "folder that holds the datasets, and what is cached of them; empty: the run's own if it is there, or data"
+    )
     split: Literal["val", "test"] = setting("test", "split to evaluate")
     iwae_samples: int = setting(
         0, "draws of z per image for the importance-weighted bound on log p(x), of vae and vqvae; 0: none", at_least=0
@@ -93,6 +96,9 @@ class SampleOptions(Drawing):
 
     runs: str = setting("runs", "folder that holds the runs, where none is named")
     dataset: DatasetName | None = setting(None, "take the newest run of this dataset, where none is named")
+    root: str | None = setting(
+        None, "folder that holds the datasets, and what is cached of them; empty: the run's own if it is there, or data"
+    )
     show: Literal["samples", "interpolation", "completion"] = setting(
         "samples",
         "new images, or what lies between test images (ae, vae), or test images with a new lower half (prior)",

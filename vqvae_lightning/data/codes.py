@@ -1,9 +1,8 @@
 """CodeDataModule: the codes of a frozen tokenizer, computed once and stored with the tokenizer's fingerprint."""
 
-import io
 import logging
-import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -17,9 +16,10 @@ from vqvae_lightning.data.sources import Dataset
 from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.models.quantizers.quantizer import histogram
 from vqvae_lightning.models.tokenizer import Tokenizer
-from vqvae_lightning.storage import write_whole
+from vqvae_lightning.storage import Layout, StoredError, check_writable, read_arrays, write_arrays
 
 log = logging.getLogger(__name__)
+SPLITS = ("train", "val", "test")
 
 
 class CodeDataModule(pl.LightningDataModule):
@@ -38,6 +38,7 @@ class CodeDataModule(pl.LightningDataModule):
         key = f"{images.config.name}-v{images.config.validation_size}-s{images.seed}"
         key += ("-flip" if images.config.flip else "") + f"-{images.config.binarize}"
         self.path = folder / f"{key}-{tokenizer.fingerprint[:16]}.npz"
+        self.of = f"{key} {tokenizer.fingerprint}"
         self.splits: dict[str, tuple[Tensor, Tensor]] = {}  # name → codes int32 N,T and labels int64 N
 
     @property
@@ -45,52 +46,92 @@ class CodeDataModule(pl.LightningDataModule):
         return self.images.dataset
 
     def prepare_data(self) -> None:
-        """Computes the codes unless they are stored. Safe in every process at once."""
-        self.images.prepare_data()
-        if self.path.is_file():
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path.with_suffix(".lock")):
-            if not self.path.is_file():
-                self._extract()
+        """Reads the codes, or computes them unless they are stored as they must be. Safe in every process at once.
 
-    def _extract(self) -> None:
-        log.info("codes: computing them with tokenizer %s", self.tokenizer.fingerprint[:16])
+        Raises ValueError if they must be computed and cannot be stored.
+        """
+        if self.splits:
+            return
+        self.images.prepare_data()
+        try:
+            self.splits = self._read()
+        except StoredError as error:
+            self._check_place(str(error))
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.path.with_suffix(".lock")):
+                self.splits = self._read_or_compute()
+
+    def _check_place(self, wrong: str) -> None:
+        """Raises ValueError if no file can be made at `path`, or if it would lie outside of the run's folder."""
+        reason = f"codes: {wrong}" if self.path.exists() else "codes"
+        check_writable(self.path, reason)
+        if self.path.parent.is_symlink():
+            raise ValueError(f"{reason}: {self.path.parent} is a link, and nothing is written through one")
+
+    def _read_or_compute(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The codes, which another process may have stored by now. The caller holds the lock."""
+        try:
+            return self._read()
+        except StoredError as error:
+            why = f"{error}; computing them anew" if self.path.exists() else "computing them"
+            level = logging.WARNING if self.path.exists() else logging.INFO
+            log.log(level, "codes: %s with tokenizer %s", why, self.tokenizer.fingerprint[:16])
+        splits = self._extract()
+        limits = {"codes": self.tokenizer.codebook_size, "labels": self.dataset.classes}
+        arrays = {
+            f"{split}_{what}": values.numpy().astype(np.min_scalar_type(limits[what] - 1))
+            for split, pair in splits.items()
+            for what, values in zip(limits, pair, strict=True)
+        }
+        write_arrays(self.path, self.of, arrays)
+        return splits
+
+    def _extract(self) -> dict[str, tuple[Tensor, Tensor]]:
         self.images.setup()
-        device = own_device()
+        device, splits = own_device(), {}
         self.tokenizer.to(device)
-        arrays: dict[str, np.ndarray] = {"fingerprint": np.array(self.tokenizer.fingerprint)}
-        for split in ("train", "val", "test"):
+        for split in SPLITS:
             parts, labels = [], []
             for mirrored in (False, True) if split == "train" and self.images.config.flip else (False,):
                 for batch in self.images.batches(split, device):
                     x = batch.x.flip(-1) if mirrored else batch.x
                     parts.append(self.tokenizer.encode(x).cpu().int())
                     labels.append(batch.labels)
-            arrays[f"{split}_codes"] = torch.cat(parts).numpy()
-            arrays[f"{split}_labels"] = torch.cat(labels).numpy()
+            splits[split] = torch.cat(parts), torch.cat(labels)
         self.tokenizer.to(torch.device("cpu"))
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        write_whole(self.path, buffer.getvalue())
+        return splits
+
+    def _read(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """The stored codes, verified. Raises StoredError."""
+        arrays = read_arrays(self.path, self.of, self._layout())
+        for name, array in arrays.items():
+            limit = self.tokenizer.codebook_size if name.endswith("codes") else self.dataset.classes
+            if array.max() >= limit:
+                raise StoredError(f"{self.path} holds {array.max()} in {name}, wanted 0 to {limit - 1}")
+        return {
+            split: (
+                torch.from_numpy(arrays[f"{split}_codes"].astype(np.int32)),
+                torch.from_numpy(arrays[f"{split}_labels"].astype(np.int64)),
+            )
+            for split in SPLITS
+        }
+
+    def _layout(self) -> Layout:
+        """Codes (N, T) and labels (N,) of each split, in the smallest unsigned type that holds them."""
+        dataset, config = self.dataset, self.images.config
+        train = (dataset.train_size - config.validation_size) * (2 if config.flip else 1)
+        code, label = (np.min_scalar_type(n - 1) for n in (self.tokenizer.codebook_size, dataset.classes))
+        layout: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+        for split, rows in zip(SPLITS, (train, config.validation_size, dataset.test_size), strict=True):
+            layout |= {f"{split}_codes": ((rows, self.tokenizer.length), code), f"{split}_labels": ((rows,), label)}
+        return layout
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads the stored codes. Raises ValueError if they are another tokenizer's or cannot be read."""
-        if self.splits:
-            return
+        """Reads the stored codes unless `prepare_data` did. Raises ValueError if they are not what they must be."""
         try:
-            with np.load(self.path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(f"codes: cannot read {self.path} ({error}); delete it to compute them again") from error
-        if str(arrays["fingerprint"]) != self.tokenizer.fingerprint:
-            raise ValueError(
-                f"codes: {self.path} holds codes of tokenizer {str(arrays['fingerprint'])[:16]}, "
-                f"wanted {self.tokenizer.fingerprint[:16]}; delete it to compute them again"
-            )
-        for split in ("train", "val", "test"):
-            codes, labels = arrays[f"{split}_codes"], arrays[f"{split}_labels"]
-            self.splits[split] = (torch.from_numpy(codes), torch.from_numpy(labels))
+            self.splits = self.splits or self._read()
+        except StoredError as error:
+            raise ValueError(f"codes: {error}; prepare_data computes them") from error
 
     def train_dataloader(self) -> TrainLoader:
         return self.images.train_loader(*self.splits["train"], *self._rank_and_world())

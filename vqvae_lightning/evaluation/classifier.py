@@ -21,7 +21,7 @@ from vqvae_lightning.data.images import ImageDataModule, to_float
 from vqvae_lightning.data.loader import Batch, seed_torch
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.features import FeatureNetwork
-from vqvae_lightning.storage import file_hash, read_checkpoint, write_checkpoint
+from vqvae_lightning.storage import CheckpointError, check_writable, file_hash, read_checkpoint, write_checkpoint
 from vqvae_lightning.training.callbacks import Progress
 from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
 from vqvae_lightning.training.runs import versions
@@ -95,11 +95,14 @@ def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
     """Trains the classifier of a dataset and writes it whole; returns its path, test accuracy and SHA-256.
 
     The test images take no part in any choice. Another classifier has another hash, and figures made with it do not
-    compare: one that exists is replaced. Raises DataError if the images cannot be had.
+    compare: one that exists is replaced. Raises DataError if the images cannot be had, and ValueError, before anything
+    is computed, if no file can be written there.
     """
+    root, dataset = Path(options.root), DATASETS[options.dataset]
+    path = classifier_path(options.dataset, root)
+    check_writable(path, "root")
     quieten()
     pl.seed_everything(options.seed, verbose=False)
-    root, dataset = Path(options.root), DATASETS[options.dataset]
     channels, side, _ = dataset.shape
     data = ImageDataModule(
         DataConfig(name=options.dataset, root=options.root, batch_size=128, flip=channels == 3), options.seed
@@ -119,7 +122,6 @@ def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
     trainer.fit(module, datamodule=data)
     trainer.test(module, datamodule=data, verbose=False)
     accuracy = module.correct / len(data.splits["test"][0])
-    path = classifier_path(options.dataset, root)
     state = {"shape": [channels, side, dataset.classes], "state_dict": module.cpu().state_dict()}
     write_checkpoint(path, {**state, "test_accuracy": accuracy, "options": plain(options), "versions": versions()})
     return {"path": path, "test_accuracy": accuracy, "sha256": file_hash(path)}
@@ -128,9 +130,11 @@ def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
 class ClassifierFeatures(FeatureNetwork):
     """Features before the last layer of a dataset's own classifier, F = 128. Figures are on its own scale.
 
-    Raises ConfigError if it has not been trained, CheckpointError if its file is damaged.
+    Raises ConfigError if it has not been trained, CheckpointError if its file is damaged or is
+    another's.
     """
 
+    size = FEATURES
     preprocessing = "pixels in [-1, 1], float32"
 
     def __init__(self, dataset: str, root: Path) -> None:
@@ -140,8 +144,16 @@ class ClassifierFeatures(FeatureNetwork):
         checkpoint = read_checkpoint(path)
         self.name = f"classifier-{dataset}"
         self.weights = file_hash(path)
-        self.module = Classifier(*checkpoint["shape"])
-        self.module.load_state_dict(checkpoint["state_dict"])
+        channels, side, _ = DATASETS[dataset].shape
+        wanted = [channels, side, DATASETS[dataset].classes]
+        if checkpoint.get("shape") != wanted:
+            raise CheckpointError(f"checkpoint: {path} is of shape {checkpoint.get('shape')}, wanted {wanted}")
+        self.module = Classifier(*wanted)
+        try:
+            self.module.load_state_dict(checkpoint.get("state_dict", {}))
+        except (AttributeError, RuntimeError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"checkpoint: {path} is no classifier of {dataset}: {reason}") from error
         self.module.eval()
 
     @torch.inference_mode()

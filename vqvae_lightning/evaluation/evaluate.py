@@ -1,11 +1,13 @@
 """`evaluate(run)`: the metrics of a run's best checkpoint over a whole split."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
-from vqvae_lightning.config import EvaluateOptions, plain
+from vqvae_lightning.config import DataConfig, EvaluateOptions, Experiment, plain
+from vqvae_lightning.data.sources import holds
 from vqvae_lightning.evaluation.codebook import codes_picture, usage_picture
 from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network, fidelity
 from vqvae_lightning.evaluation.information import code_counts, code_information, encoded, prior_savings
@@ -13,7 +15,7 @@ from vqvae_lightning.evaluation.likelihood import check_samples, latent_rates, l
 from vqvae_lightning.evaluation.representation import check_images, check_representation, representation
 from vqvae_lightning.evaluation.samplers import seconds_per_image
 from vqvae_lightning.models.distributed import own_device
-from vqvae_lightning.storage import file_hash
+from vqvae_lightning.storage import check_writable, file_hash
 from vqvae_lightning.training.callbacks import write_picture
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
@@ -27,23 +29,25 @@ def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
     On one device, so that the figure does not depend on how samples are dealt to several. Raises CheckpointError for a
     damaged checkpoint, DataError if the images cannot be had, and ConfigError for `iwae_samples` of a run without p(x),
     `representation` of a run without latents of images, or of more images than there are, and a sampler or a feature
-    network that is not there.
+    network that is not there. Raises ValueError, before anything is computed, for a run folder that cannot be written.
     """
+    for file in (run.path / "run.json", run.images / "codes.png"):
+        check_writable(file, "run")
     check_samples(run, options.iwae_samples)
     if options.representation:
         check_representation(run)
-    experiment = run.experiment()
+    experiment = settings_of(run, options.root)
     samplers = check_fidelity(experiment, options)
     if samplers:
         network = feature_network(options, experiment.data.name, Path(experiment.data.root))
     quieten()
     data: Any = build(experiment, run)[0]
+    checkpoint = file_hash(run.best)
+    module: Any = load_run(run)
     data.prepare_data()
     data.setup()
     if options.representation:
         check_images(data, options.representation_images)
-    checkpoint = file_hash(run.best)
-    module: Any = load_run(run)
     trainer = pl.Trainer(
         devices=1,
         logger=False,
@@ -61,7 +65,8 @@ def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
         found = representation(module.net, data, options.split, options.representation_images)
         metrics |= {f"{options.split}/{name}": value for name, value in found.items()}
     if options.split == "test":
-        run.write(test={**run.info.get("test", {}), **metrics})
+        with run.change() as record:
+            record["test"] = {**record.get("test", {}), **metrics}
         rates = latent_rates(module, data, "test")
         if rates is not None:
             run.write(kl_per_dim=rates)
@@ -70,6 +75,22 @@ def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
         fidelity(run, module, checkpoint, images, network, samplers, options)
     run.write(evaluated=plain(options))
     return metrics
+
+
+def settings_of(run: Run, root: str | None) -> Experiment:
+    """The settings of a run, with its images where they are now."""
+    experiment = run.experiment()
+    return replace(experiment, data=data_of(experiment.data, root))
+
+
+def data_of(recorded: DataConfig, root: str | None) -> DataConfig:
+    """Where the images of a run are: in `root`; without one where the run says if all files are there, or in `data`.
+
+    A run may be somebody else's, so that the folder it names is only read. `root` and `data` are fetched into.
+    """
+    if root is None and holds(recorded.name, Path(recorded.root)):
+        return replace(recorded, download=False)
+    return replace(recorded, root=root or DataConfig().root)
 
 
 def code_metrics(run: Run, module: Any, data: Any, split: str, measured: dict[str, float]) -> dict[str, float]:

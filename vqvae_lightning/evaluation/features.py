@@ -7,6 +7,7 @@ uint8 N,C,H,W ──► the network's own preprocessing ──► network ──
 
 import hashlib
 import io
+import logging
 import time
 from abc import ABC, abstractmethod
 from functools import cache
@@ -20,8 +21,9 @@ from torch import Tensor
 
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.models.distributed import own_device
-from vqvae_lightning.storage import CheckpointError, write_whole
+from vqvae_lightning.storage import CheckpointError, StoredError, is_writable, read_arrays, write_arrays
 
+logger = logging.getLogger(__name__)
 PART = 1000  # images whose features are cached in one file: what a stopped evaluation loses at most
 BATCH = 25  # images in the network at once
 INCEPTION_SHA256 = "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
@@ -32,6 +34,7 @@ class FeatureNetwork(ABC):
     """A frozen network that stands for an eye. A distance in its features compares only with those of the same one."""
 
     name: str
+    size: int  # F
     weights: str  # SHA-256 of the file they were read from
     preprocessing: str  # from pixels to its input, in words
 
@@ -54,7 +57,7 @@ class Inception(FeatureNetwork):
     imported. Raises ConfigError if that is not installed, CheckpointError for other bytes than expected.
     """
 
-    name = "inception-2015"
+    name, size = "inception-2015", 2048
     preprocessing = "grey to RGB, 28x28 padded to 32x32, bilinear (TensorFlow 1) to 299x299, (x-128)/128, float32"
 
     def __init__(self) -> None:
@@ -103,27 +106,44 @@ def extract(network: FeatureNetwork, images: Tensor, folder: Path | None, what: 
     """Features (N, F) float32 on the CPU of uint8 images (N, C, H, W).
 
     With a folder they are kept there in parts, each named by the hash of its images and of the network, so that they
-    are computed once, and a stopped computation goes on. `what` names the images in the line of progress.
+    are computed once, and a stopped computation goes on. A part that is not what it must be is computed anew. In a
+    folder that cannot be written they are only looked for. `what` names the images in the line of progress.
     """
-    device = own_device()
-    parts, started, computed = [], time.monotonic(), 0
+    device, started = own_device(), time.monotonic()
+    parts: list[Tensor] = []
+    computed = 0
+    keep = folder is not None and is_writable(folder / "part.npz")
+    if folder and not keep:
+        logger.warning("features: %s cannot be written; those of %s are not kept", folder, what)
     for part in images.split(PART):
-        path = folder / f"{part_key(network, part)}.npy" if folder else None
-        if path and path.is_file():
-            parts.append(torch.from_numpy(np.load(path, allow_pickle=False)))
-            continue
-        found = torch.cat([network(batch.to(device)).cpu() for batch in part.split(BATCH)])
-        if path:
-            buffer = io.BytesIO()
-            np.save(buffer, found.numpy())
-            write_whole(path, buffer.getvalue())
+        key = part_key(network, part)
+        path = folder / f"{key}.npz" if folder else None
+        found = _stored(path, key, (len(part), network.size)) if path else None
+        if found is None:
+            found = torch.cat([network(batch.to(device)).cpu() for batch in part.split(BATCH)])
+            if path and keep:
+                write_arrays(path, key, {"features": found.numpy()})
+            computed += len(part)
+            done = sum(map(len, parts)) + len(part)
+            if time.monotonic() - started > 20:
+                left = (len(images) - done) * (time.monotonic() - started) / computed
+                print(f"features  {what}: {done:,} of {len(images):,}, {left:.0f} s", flush=True)
         parts.append(found)
-        computed += len(part)
-        done = sum(map(len, parts))
-        if time.monotonic() - started > 20:
-            rate = computed / (time.monotonic() - started)
-            print(f"features  {what}: {done:,} of {len(images):,}, {(len(images) - done) / rate:.0f} s", flush=True)
     return torch.cat(parts)
+
+
+def _stored(path: Path, key: str, shape: tuple[int, int]) -> Tensor | None:
+    """The features at `path`, verified and finite, or None; one line says what is wrong with a file that is there."""
+    if not path.exists():
+        return None
+    try:
+        found = read_arrays(path, key, {"features": (shape, np.dtype(np.float32))})["features"]
+        if not np.isfinite(found).all():
+            raise StoredError(f"{path} holds numbers that are not finite")
+    except StoredError as error:
+        logger.warning("features: %s; computing them anew", error)
+        return None
+    return torch.from_numpy(found.copy())
 
 
 def part_key(network: FeatureNetwork, images: Tensor) -> str:

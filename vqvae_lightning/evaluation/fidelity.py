@@ -5,6 +5,7 @@ Two figures compare only where all of that is the same.
 """
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from vqvae_lightning.config import ConfigError, EvaluateOptions, Experiment, SampleOptions, plain
+from vqvae_lightning.config import ConfigError, DataConfig, EvaluateOptions, Experiment, SampleOptions, plain
 from vqvae_lightning.data.images import ImageDataModule, to_uint8
 from vqvae_lightning.data.sources import DATASETS, load, prepare
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
@@ -138,13 +139,13 @@ def fidelity(
     A figure that is there already, of the same checkpoint by the same protocol, is not measured again. A
     class-conditional prior draws the labels of the reference in their shares, and by a classifier's features it also
     gets `class_accuracy`: the share of its samples that the classifier takes for what they were drawn as; not so with
-    guidance=0, which measures p(codes). The features of the reference are kept beside the data; figures of an older
-    checkpoint are not kept.
+    guidance=0, which measures p(codes). The features of the reference are kept in `options.root`, by default in `data`,
+    wherever the images are: the run may name any folder. Figures of an older checkpoint are not kept.
     """
-    root, name = Path(data.config.root), data.config.name
-    images, labels = map(torch.from_numpy, load(name, root, options.fid_reference))
+    name, cache = data.config.name, Path(options.root or DataConfig().root) / "features"
+    images, labels = map(torch.from_numpy, load(name, Path(data.config.root), options.fid_reference))
     module.to(own_device())
-    train = TrainLatents(module.net, run.experiment())
+    train = TrainLatents(module.net, replace(run.experiment(), data=data.config))
     real: Tensor | None = None  # features of the reference, once they are needed
     figures = []
     for sampler in names:
@@ -158,7 +159,7 @@ def fidelity(
             "checkpoint_sha256": checkpoint,
             **(sampling(options) if module.kind == "prior" else {}),
         }
-        known = [f for f in figures_of(run, checkpoint) if protocol.items() <= f.items()]
+        known = [f for f in figures_of(run.info, checkpoint) if protocol.items() <= f.items()]
         if not known:
             settings = SampleOptions(n=options.fid_samples, seed=options.seed, **sampling(options))
             drawn_labels = labels[torch.arange(options.fid_samples) % len(labels)].long()
@@ -167,21 +168,23 @@ def fidelity(
             else:
                 samples = to_uint8(draw(module, train, sampler, settings, drawn_labels)).cpu()
             if real is None:
-                real = extract(network, images, root / "features", f"{name} {options.fid_reference}")
+                real = extract(network, images, cache, f"{name} {options.fid_reference}")
             found = extract(network, samples, None, f"{run.name} {sampler}")
             figure = {**protocol, **distances(real, found, kernel=isinstance(network, Inception))}
             labelled = module.kind == "prior" and module.config.class_conditional and options.guidance
             if isinstance(network, ClassifierFeatures) and labelled:
                 figure["class_accuracy"] = network.accuracy(found, drawn_labels)
-            run.write(generation=[*figures_of(run, checkpoint), figure])
+            with run.change() as record:
+                record["generation"] = [*figures_of(record, checkpoint), figure]
             known = [figure]
         figures += known
     return figures
 
 
-def figures_of(run: Run, checkpoint: str) -> list[dict[str, Any]]:
-    """The figures in run.json that are of the checkpoint with this SHA-256."""
-    return [figure for figure in run.info.get("generation", []) if figure["checkpoint_sha256"] == checkpoint]
+def figures_of(record: dict[str, Any], checkpoint: str) -> list[dict[str, Any]]:
+    """The figures in a run.json that are of the checkpoint with this SHA-256."""
+    figures = record.get("generation", [])
+    return [figure for figure in figures if figure["checkpoint_sha256"] == checkpoint]
 
 
 def reconstructions(module: Any, data: ImageDataModule, count: int) -> Tensor:

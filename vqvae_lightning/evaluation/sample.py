@@ -1,9 +1,11 @@
 """`sample(run)`: images drawn from a run, or the grids that show what it has learned, as PNG files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vqvae_lightning.config import ConfigError, SampleOptions, plain
+from vqvae_lightning.evaluation.evaluate import data_of
 from vqvae_lightning.evaluation.grids import GRIDS, check_grid
 from vqvae_lightning.evaluation.samplers import TrainLatents, changed_sampling, draw, sampler_names
 from vqvae_lightning.models.distributed import own_device
@@ -23,6 +25,7 @@ def sample(run: Run, options: SampleOptions) -> list[Path]:
     a label or top_k that the model does not have.
     """
     kind, experiment = run.info["kind"], run.experiment()
+    experiment = replace(experiment, data=data_of(experiment.data, options.root))
     names = sampler_names(experiment, options.sampler)
     if options.show != "samples":
         check_grid(kind, options.show)

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from vqvae_lightning.config import ConfigError, DataConfig, Experiment, plain
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.storage import CheckpointError, read_checkpoint, write_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
+from vqvae_lightning.training.bounds import built_on_meta
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.runs import Run, differences, find_runs, read_each
@@ -28,8 +28,10 @@ def load_module(path: Path) -> pl.LightningModule:
     if kind not in MODULES:
         raise CheckpointError(f"checkpoint: {path} holds kind={kind}, wanted one of {', '.join(MODULES)}")
     try:
-        with torch.device("meta"):  # settings may ask for any amount of memory; the file holds what it holds
-            wanted = {name: tuple(tensor.shape) for name, tensor in MODULES[kind](**settings).state_dict().items()}
+        held = checkpoint["state_dict"].values()
+        size = sum(tensor.nbytes for tensor in held)
+        meta = built_on_meta(lambda: MODULES[kind](**settings), path, len(held), size)
+        wanted = {name: tuple(tensor.shape) for name, tensor in meta.state_dict().items()}
         found = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
         for name in {**wanted, **found}:
             if wanted.get(name) != found.get(name):

@@ -1,0 +1,71 @@
+"""What the settings in a checkpoint ask for is bounded by what the file holds."""
+
+import resource
+import time
+
+import pytest
+import untrained
+
+from vqvae_lightning.storage import read_checkpoint, write_checkpoint
+from vqvae_lightning.training.loading import load_module
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bounds")
+    with untrained.workplace(root):
+        runs = {
+            "ae": untrained.make_run(root, "ae", lambda *_: None),
+            "vqvae": untrained.make_run(root, "vqvae", lambda *_: None),
+            "fsq": untrained.make_run(
+                root,
+                "vqvae",
+                lambda *_: None,
+                "model.codebook=fsq",
+                "model.levels=[4,4]",
+                "model.codebook_size=16",
+                "name=fsq",
+            ),
+        }
+        runs["prior"] = untrained.make_run(root, "prior", lambda *_: None)
+        yield runs
+
+
+# Kind, and what a stranger writes into its settings: (where, value).
+LIES = {
+    "codes without a codebook": ("fsq", ("config",), {"levels": [20_000, 1000], "codebook_size": 2 * 10**7}),
+    "layers without end": ("prior", ("config", "layers"), 10**9),
+    "blocks without end": ("ae", ("config", "network", "residual_blocks"), 10**9),
+    "levels without end": ("vqvae", ("config", "residual_levels"), 10**9),
+    "a wide network": ("ae", ("config", "network", "hidden"), 10**5),
+    "a large image": ("ae", ("image_shape",), [1, 10**6, 10**6]),
+    "a large grid": ("prior", ("tokenizer", "grid"), [10**5, 10**5]),
+    "many codes": ("prior", ("tokenizer", "codebook_size"), 10**9),
+    "many classes": ("prior", ("classes",), 10**9),
+}
+
+
+def set_at(values, keys, value):
+    for key in keys[:-1]:
+        values = values[key]
+    assert keys[-1] in values, (keys, sorted(values))
+    values[keys[-1]] = values[keys[-1]] | value if isinstance(value, dict) else value
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_settings_that_want_more_than_the_file_holds_are_refused_before_they_cost_it(made, tmp_path, lie):
+    kind, keys, value = LIES[lie]
+    checkpoint = read_checkpoint(made[kind].best)
+    set_at(checkpoint["hyper_parameters"], keys, value)
+    write_checkpoint(tmp_path / "lie.ckpt", checkpoint)
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    with pytest.raises(ValueError, match=r"^(checkpoint|model)") as error:
+        load_module(tmp_path / "lie.ckpt")
+    assert "\n" not in str(error.value)
+    assert time.monotonic() - started < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+@pytest.mark.parametrize("kind", ["ae", "vqvae", "fsq", "prior"])
+def test_what_was_written_here_is_within_the_bounds(made, kind):
+    load_module(made[kind].best)
