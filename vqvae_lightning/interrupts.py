@@ -78,7 +78,7 @@ class _Signals:
 
     def end(self) -> None:
         """Raises `Stopped`. A rank that our first process started leaves the end to that process."""
-        if started_by_us() and os.environ.get("LOCAL_RANK", "0") != "0":
+        if _follows and os.environ.get("LOCAL_RANK", "0") != "0":
             os.kill(os.getppid(), PASSED_ON + self.received)
         else:
             raise Stopped(self.received)
@@ -117,6 +117,8 @@ class _Signals:
 
 
 _current: _Signals | None = None
+# Whether the parent is a command of ours: a rank's first process, or a study.
+_follows = False
 
 
 @contextmanager
@@ -188,13 +190,10 @@ def pass_on(child: "subprocess.Popen[Any]", number: int) -> None:
         child.kill()
 
 
-def started_by_us() -> bool:
-    """Whether the parent is a command of ours: a rank's first process, or a study's."""
-    return os.environ.get(PARENT) == str(os.getppid())
-
-
 def follow_parent() -> None:
     """On Linux this process is killed when the command of ours that started it has ended."""
-    if sys.platform == "linux" and started_by_us():
+    global _follows
+    _follows = os.environ.get(PARENT) == str(os.getppid())
+    if _follows and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.environ[PARENT] = str(os.getpid())
