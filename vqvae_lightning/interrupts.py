@@ -58,7 +58,7 @@ class _Signals:
         os.set_blocking(self.writer, False)
 
     def install(self) -> None:
-        kept = [n for n in ENDING if signal.getsignal(n) is not signal.SIG_IGN]
+        kept = [n for n in ENDING if signal.getsignal(n) not in (signal.SIG_IGN, None)]
         numbers = sorted({*kept, *(PASSED_ON + n for n in ENDING)} if PASSED_ON else kept)
         self.wakeup = signal.set_wakeup_fd(self.writer, warn_on_full_buffer=False)
         self.previous: dict[int, Any] = {n: signal.signal(n, self.receive) for n in numbers}
