@@ -5,6 +5,7 @@ is a JSON list on stdin; its entries say `words` (of the command line), and what
 Answers, a JSON line for each entry: `code`, how the process ended (negative: by that signal), and `out`, what it wrote.
 """
 
+import importlib
 import json
 import math
 import os
@@ -20,8 +21,10 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from vqvae_lightning import cli, storage
+from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import TrainLoader
+from vqvae_lightning.evaluation import classifier
 from vqvae_lightning.evaluation import evaluate as _everything  # noqa: F401  imported before the fork
 from vqvae_lightning.training import train
 
@@ -29,12 +32,15 @@ from vqvae_lightning.training import train
 class Fault(Callback):
     """Sends `signals` to this process at `point` of optimizer step `step`, and notes the rows of every batch.
 
-    Points: `batch` (its end), `validation` (in the middle of it), `save` (of a checkpoint, half written). Without
-    signals it raises an error.
+    Points: `batch` (its end), `validation` (in the middle of it), `save` (of a checkpoint, half written), `test` (the
+    end of its first batch). Without signals it raises an error. With `parent` the signals go to the parent.
     """
 
-    def __init__(self, rows: str = "", point: str = "", step: int = 0, signals: Sequence[int] = ()) -> None:
+    def __init__(
+        self, rows: str = "", point: str = "", step: int = 0, signals: Sequence[int] = (), parent: bool = False
+    ) -> None:
         self.rows, self.point, self.step, self.signals = rows, point, step, signals
+        self.target = os.getppid() if parent else os.getpid()
         self.trainer: Any = None
         if point == "save":
             whole = storage.write_whole
@@ -50,7 +56,7 @@ class Fault(Callback):
     def strike(self) -> None:
         self.point = ""  # once
         for number in self.signals:
-            os.kill(os.getpid(), number)
+            os.kill(self.target, number)
         if not self.signals:
             raise RuntimeError("an error on one rank")
 
@@ -67,6 +73,27 @@ class Fault(Callback):
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if (self.point, self.step) == ("validation", trainer.global_step):
             self.strike()
+
+    def on_test_batch_end(self, *_: Any) -> None:
+        if self.point == "test":
+            self.strike()
+
+
+def strike_in(place: str, signals: Sequence[int]) -> None:
+    """Sends `signals` to this process when the function at `place`, "module:name", is called the first time."""
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    owner: Any = importlib.import_module(module)
+    for part in owners:
+        owner = getattr(owner, part)
+    function, left = getattr(owner, name), list(signals)
+
+    def struck(*arguments: Any, **more: Any) -> Any:
+        while left:
+            os.kill(os.getpid(), left.pop(0))
+        return function(*arguments, **more)
+
+    setattr(owner, name, struck)
 
 
 def install(fault: dict[str, Any], rows: str = "", forget: bool = False, poison: int = 0) -> None:
@@ -99,6 +126,8 @@ def install(fault: dict[str, Any], rows: str = "", forget: bool = False, poison:
 def main(root: Path) -> None:
     torch.set_num_threads(1)
     fake_data.install(root)
+    small = {"batch_size": 32, "eval_batch_size": 30, "validation_size": 40}
+    classifier.DataConfig = lambda **given: DataConfig(**given | small)
     for entry in json.load(sys.stdin):
         with tempfile.TemporaryFile() as output:
             pid = os.fork()
@@ -108,8 +137,10 @@ def main(root: Path) -> None:
                 code = 0
                 try:
                     options = {key: entry[key] for key in ("forget", "poison") if key in entry}
-                    install(entry.get("fault", {}), entry["rows"], **options)
-                    cli.main([*entry["words"], f"data.root={root}"])
+                    install(entry.get("fault", {}), entry.get("rows", ""), **options)
+                    if "strike" in entry:
+                        strike_in(**entry["strike"])
+                    cli.main([*entry["words"], *([f"data.root={root}"] if entry["words"][0] == "train" else [])])
                 except SystemExit as stop:
                     code = int(stop.code or 0)
                 except BaseException:

@@ -1,6 +1,7 @@
 """`python launch_fake.py ROOT VERB …`: the command line on generated images, in processes that a test starts.
 
-FAULT, a JSON mapping, says what goes wrong on the rank it names: the arguments of `faults.install`.
+FAULT, a JSON mapping, says what goes wrong on the rank it names: the arguments of `faults.install`. Its `patience` is
+that of every process.
 """
 
 import json
@@ -10,13 +11,17 @@ from pathlib import Path
 
 import fake_data
 
+from vqvae_lightning import interrupts
 from vqvae_lightning.cli import main
+from vqvae_lightning.comparison import many
 from vqvae_lightning.training import tracking
 
 if __name__ == "__main__":
     tracking.START_TIMEOUT = tracking.FINISH_TIMEOUT = 5
     fake_data.install(Path(sys.argv[1]))
+    many.COMMAND = (sys.executable, __file__, sys.argv[1])
     fault = json.loads(os.environ.get("FAULT", "{}"))
+    interrupts.PATIENCE = fault.pop("patience", interrupts.PATIENCE)
     if fault and fault.pop("rank") == int(os.environ.get("LOCAL_RANK", "0")):
         import faults
 

@@ -1,5 +1,6 @@
 """Trainings that are killed, told to stop or fed NaN: what they leave behind is whole, and what goes on is the same."""
 
+import itertools
 import json
 import os
 import signal
@@ -121,7 +122,7 @@ def test_the_comparison_sees_a_run_that_forgot_where_it_was_in_the_data(tmp_path
      ({"point": "validation", "step": EVERY}, EVERY), ({"point": "save", "step": EVERY}, EVERY)],
 )  # fmt: skip
 def test_a_signal_ends_a_training_at_a_step_from_which_it_goes_on(tmp_path, point, saved):
-    runs = {"term": (signal.SIGTERM, 143), "int": (signal.SIGINT, 130)}
+    runs = {"term": (signal.SIGTERM, 143), "int": (signal.SIGINT, 130), "hup": (signal.SIGHUP, 129)}
     plan = [entry(tmp_path, "vqvae", "whole")]
     for name, (number, _) in runs.items():
         plan += [entry(tmp_path, "vqvae", name, fault={**point, "signals": [number]}), resumed(tmp_path, name)]
@@ -141,6 +142,50 @@ def test_a_second_signal_ends_a_training_at_once(tmp_path):
     assert result["code"] == 143
     last = torch.load(tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == EVERY  # of the last validation: nothing was saved in a hurry
+
+
+# A command, and a function that it calls in the phase in which the signal comes.
+PHASES = {
+    "evaluate": "vqvae_lightning.training.autoencoders:AutoencoderModule.test_step",
+    "sample": "vqvae_lightning.evaluation.sample:write_picture",
+    "compare": "vqvae_lightning.comparison.report:write_report",
+    "data": "vqvae_lightning.data.sources:prepare",
+    "classifier": "vqvae_lightning.evaluation.classifier:Classifier.training_step",
+    "classifier ": "vqvae_lightning.evaluation.classifier:Classifier.test_step",
+}
+
+
+@pytest.mark.faults
+def test_a_signal_ends_every_command_in_every_phase_with_its_code(tmp_path):
+    """The three signals in turn."""
+    root, data = tmp_path / "runs", f"root={tmp_path / 'data'}"
+    words = {
+        "evaluate": ["evaluate", str(root / "whole")], "sample": ["sample", str(root / "whole")],
+        "compare": ["compare", f"runs={root}"], "data": ["data", data],
+        "classifier": ["classifier", "dataset=mnist", "steps=2", data],
+        "classifier ": ["classifier", "dataset=mnist", "steps=2", data],
+    }  # fmt: skip
+    codes = itertools.cycle({signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}.items())
+    plan, wanted = [entry(tmp_path, "vae", "whole")], []
+    for phase, place in PHASES.items():
+        number, code = next(codes)
+        wanted.append((phase, code))
+        plan.append({"words": words[phase], "strike": {"place": place, "signals": [number]}})
+    results = carry_out(tmp_path, plan)[1:]
+    assert [(phase, result["code"]) for phase, result in zip(PHASES, results, strict=True)] == wanted, results
+    assert not any("Traceback" in result["out"] for result in results), results
+    assert not (root / "compare.html").exists()
+    assert not (tmp_path / "data" / "classifiers").exists()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_signal_in_the_final_test_interrupts_a_run_that_goes_on(tmp_path, number, code):
+    fault = {"point": "test", "signals": [number]}
+    stopped, gone_on = carry_out(tmp_path, [entry(tmp_path, "ae", "run", fault=fault), resumed(tmp_path, "run")])
+    assert (stopped["code"], gone_on["code"]) == (code, 0), stopped["out"]
+    assert f"stopped at step {STEPS}; to go on" in stopped["out"]
+    assert "Traceback" not in stopped["out"]
 
 
 @pytest.mark.faults

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,18 @@ pytestmark = pytest.mark.faults
 def start(
     root: Path, words: list[str], fault: dict[str, Any] | None = None, environment: dict[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """A training on two ranks, in a process group of its own."""
+    """A command, such as a training on two ranks, in a process group of its own."""
     alone = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "FAULT": json.dumps(fault or {})}
     environment = {**os.environ, **alone, **(environment or {})}
     return subprocess.Popen(
-        [sys.executable, str(TESTS / "launch_fake.py"), str(root / "data"), "train", *words],
+        [sys.executable, str(TESTS / "launch_fake.py"), str(root / "data"), *words],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
     )  # fmt: skip
 
 
 def words(root: Path, name: str) -> list[str]:
     (root / "empty.yaml").write_text("{}\n")
-    return [str(root / "empty.yaml"), *SETTINGS, f"runs={root / 'runs'}", f"name={name}"]
+    return ["train", str(root / "empty.yaml"), *SETTINGS, f"runs={root / 'runs'}", f"name={name}"]
 
 
 def end(process: subprocess.Popen[str], limit: float) -> tuple[int, str]:
@@ -73,13 +74,64 @@ def test_a_signal_to_one_rank_stops_both_at_one_step_and_the_run_goes_on(tmp_pat
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
     assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
     if rank == 1 and number == signal.SIGTERM:  # once is enough: one rank's resume is shown in test_faults.py
-        assert end(start(tmp_path, [f"resume={run}"]), limit=10)[0] == 0
+        assert end(start(tmp_path, ["train", f"resume={run}"]), limit=10)[0] == 0
         assert end(start(tmp_path, words(tmp_path, "whole")), limit=10)[0] == 0
         states = [
             torch.load(tmp_path / "runs" / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
             for name in ("run", "whole")
         ]
         assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+@pytest.mark.parametrize(("rank", "number", "code"), [(0, signal.SIGTERM, 143), (1, signal.SIGINT, 130)])
+def test_a_signal_to_one_rank_in_the_final_test_ends_both_with_its_code(tmp_path, rank, number, code):
+    fault = {"rank": rank, "fault": {"point": "test", "signals": [number]}}
+    ended, output = end(start(tmp_path, words(tmp_path, "run"), fault), limit=10)
+    assert ended == code, output
+    assert "Traceback" not in output
+    assert json.loads((tmp_path / "runs" / "run" / "run.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_stopped_rank_holds_the_other_for_seconds_after_a_signal_and_no_longer_after_two(tmp_path, signals):
+    patience = 3 if signals == 1 else 300
+    fault = {"rank": 1, "fault": {"point": "batch", "step": 6, "signals": [signal.SIGSTOP]}, "patience": patience}
+    process = start(tmp_path, words(tmp_path, "run"), fault)
+    while "T" not in (states := group_states(process.pid)):
+        assert states, "ended before a rank was stopped"
+        time.sleep(0.1)
+    for _ in range(signals):
+        os.kill(process.pid, signal.SIGTERM)
+        time.sleep(0.2)
+    code, output = end(process, limit=5)
+    assert code == 143, output
+    assert (f"the last one is {tmp_path / 'runs' / 'run' / 'checkpoints' / 'last.ckpt'}" in output) == (signals == 1)
+    assert torch.load(tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
+def group_states(group: int) -> str:
+    """The states of the processes of a group, a letter for each."""
+    states = ""
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, of_group = file.read_text().rpartition(")")[2].split()[:3]
+            states += state * (int(of_group) == group)
+    return states.replace("Z", "")
+
+
+def test_a_signal_to_a_sweep_stops_its_training_which_goes_on_later(tmp_path):
+    (tmp_path / "empty.yaml").write_text("{}\n")
+    alone = [word for word in SETTINGS if not word.startswith(("trainer.devices", "trainer.steps"))]
+    (tmp_path / "sweep.yaml").write_text(
+        f"method: grid\ncommand: [{tmp_path / 'empty.yaml'}]\nparameters: {{seed: {{values: [1]}}}}\n"
+    )
+    line = ["sweep", str(tmp_path / "sweep.yaml"), *alone, "trainer.steps=5000", f"runs={tmp_path / 'runs'}"]
+    fault = {"rank": 0, "fault": {"point": "batch", "step": 6, "signals": [signal.SIGTERM], "parent": True}}
+    code, output = end(start(tmp_path, line, fault), limit=5)
+    assert code == 143, output
+    (run,) = (file.parent for file in tmp_path.glob("runs/**/run.json"))
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+    assert (run / "checkpoints" / "last.ckpt").is_file()
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -120,7 +172,7 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, ranks):
     fault = {"rank": 0, "fault": {"point": "batch", "step": 6, "signals": [signal.SIGTERM]}}
     assert end(start(tmp_path, started, fault), limit=10)[0] == 143
     run = tmp_path / "runs" / "run"
-    assert end(start(tmp_path, [f"resume={run}", f"trainer.devices={ranks}"]), limit=10)[0] == 0
+    assert end(start(tmp_path, ["train", f"resume={run}", f"trainer.devices={ranks}"]), limit=10)[0] == 0
     one, two = (
         torch.load(tmp_path / "runs" / name / "checkpoints" / "last.ckpt", weights_only=True)
         for name in ("run", "whole")

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from vqvae_lightning.cli.many_runs import ablate, compare, dashboard, study, sweep
 from vqvae_lightning.cli.one_run import classifier, config, data, doctor, evaluate, fid_calibrate, sample, train
+from vqvae_lightning.interrupts import caught, follow_parent
+from vqvae_lightning.streams import printable, protect_streams
 from vqvae_lightning.training.launch import is_first_process
 
 
@@ -25,35 +27,47 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a verb. Exit code 2 and one line for a user's mistake; 1 and one line for a loss that is not finite, and for
-    what the system refuses, such as a full disk; of a training, which may have taken days, with the traceback.
+    """Runs a command of the command line.
 
-    128 + the signal's number where a signal ended a training: 143 for SIGTERM, 130 for Ctrl-C.
+    Exit codes: 2 invalid input (one line); 1 non-finite loss or OS error (one line; `train` also
+    prints the traceback of an OS error); 128 + n ended by signal n, in every phase: 143 SIGTERM,
+    130 Ctrl-C, 129 SIGHUP. Output that cannot be written changes no exit code.
     """
-    options = parser().parse_args(arguments)
-    from vqvae_lightning.allocator import keep_freed_memory
+    protect_streams()
+    follow_parent()
+    with caught(ends_process=True):
+        options = parser().parse_args(arguments)
+        from vqvae_lightning.allocator import keep_freed_memory
 
-    keep_freed_memory()
+        keep_freed_memory()
+        run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the verb of parsed options; an expected error becomes a line and an exit code."""
     try:
         VERBS[options.verb].run(options.words)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except ArithmeticError as error:  # each rank says what it saw
+    except ArithmeticError as error:
         if options.debug:
             raise
-        print(f"vqvae: {error}", file=sys.stderr)
+        complain(error)  # each rank says what it saw
         sys.exit(1)
     except OSError as error:
         if options.debug or options.verb == "train":
             raise
-        print(f"vqvae: {error} (vqvae --debug shows where)", file=sys.stderr)
+        complain(error, " (vqvae --debug shows where)")
         sys.exit(1)
     except ValueError as error:
         if options.debug:
             raise
         if is_first_process():  # once, however many ranks find it
-            print(f"vqvae: {' '.join(str(error).split())}", file=sys.stderr)
+            complain(error)
         sys.exit(2)
+
+
+def complain(error: Exception, hint: str = "") -> None:
+    """Prints an error on one line; control characters, which may come from a file, are escaped."""
+    print(f"vqvae: {printable(str(error))}{hint}", file=sys.stderr)
 
 
 class Verb(NamedTuple):

@@ -12,9 +12,12 @@ from pathlib import Path
 from vqvae_lightning.config import ConfigError, EvaluateOptions, load_experiment, options, own_words, plain
 from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network
 from vqvae_lightning.evaluation.samplers import sampler_names
+from vqvae_lightning.interrupts import Stopped, pass_on
 from vqvae_lightning.training.resume import computed_otherwise
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.train import check
+
+COMMAND = (sys.executable, "-m", "vqvae_lightning")
 
 
 def train_once(root: Path, name: str, file: Path, settings: Sequence[str]) -> Run:
@@ -71,7 +74,16 @@ def _do(run: Run, words: Sequence[str]) -> None:
 
 
 def launch(words: Sequence[str], log: Path) -> int:
-    """Runs the command line in a process of its own, its output appended to `log`; returns its exit code."""
-    with log.open("a") as output:
-        command = [sys.executable, "-m", "vqvae_lightning", *words]
-        return subprocess.run(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL).returncode
+    """Runs a command line in a process of its own, its output appended to `log`.
+
+    Returns its exit code. A signal is passed on to that process, and raised when it has ended.
+    """
+    with (
+        log.open("a") as output,
+        subprocess.Popen([*COMMAND, *words], stdin=subprocess.DEVNULL, stdout=output, stderr=output) as child,
+    ):
+        try:
+            return child.wait()
+        except Stopped as stop:
+            pass_on(child, stop.number)
+            raise

@@ -127,7 +127,7 @@ class Progress(Callback):
             rich.progress.TimeElapsedColumn(),
             rich.progress.TextColumn("left"),
             rich.progress.TimeRemainingColumn(),
-            disable=not sys.stdout.isatty(),
+            disable=not (sys.stdout and sys.stdout.isatty()),
             transient=True,
         )
 

@@ -1,9 +1,6 @@
-"""SIGTERM and Ctrl-C: every rank stops at the same step, with a checkpoint to go on from."""
+"""A signal in a training: every rank stops at the same step, with a checkpoint to go on from."""
 
-import os
-import signal
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,50 +8,39 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning.callbacks import Checkpoint
 
+from vqvae_lightning import interrupts
+from vqvae_lightning.interrupts import Stopped
 from vqvae_lightning.training.launch import is_first_process
 
 
-class Stopped(SystemExit):
-    """The end of a process whose training a signal has ended: 128 + the signal's number, the first process's to say.
-
-    The others end with 0: Lightning kills the first one, which is closing its files, when it sees one of them fail.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(128 + number if is_first_process() else 0)
-
-
 class StopOnSignal(Checkpoint):
-    """Saves `path` at the end of the step in which a signal reached any rank, and raises `Stopped` on all of them.
+    """Stops all ranks at the end of the step in which a signal reached one: saves `path`, raises.
 
     ```
-    signal ──► handler: a flag, nothing else ──► end of a step: the ranks agree ──► checkpoint ──► Stopped
+    signal ──► noted (interrupts.py) ──► end of a step: the ranks agree ──► checkpoint ──► Stopped
     ```
 
-    A validation that is due is finished first: a run that goes on must not miss it. Several ranks ask each other every
-    `ask_every` steps, one asks itself at every step. A second signal ends the process at once. As a `Checkpoint` it is
-    called after the callbacks whose state it saves.
+    A validation that is due is finished first: a run that is resumed must not miss it. With several
+    ranks the signal is all-reduced every `ask_every` steps, with one it is looked at in every step.
+    If another rank does not answer, the process ends after `interrupts.PATIENCE` seconds without a
+    batch. As a `Checkpoint` it is called after the callbacks whose state it saves.
     """
-
-    signals = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self, path: Path, validate_every: int, ask_every: int) -> None:
         self.path, self.validate_every, self.ask_every = path, validate_every, ask_every
-        self.received = 0  # the first signal that reached this process
-        self.agreed = 0  # the one that all ranks know of
-        self.previous: dict[int, Any] = {}
+        self.agreed = 0  # the signal that all ranks know of
+
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        # Lightning's handler of SIGTERM runs a collective wherever the signal arrives.
+        connector: Any = trainer._signal_connector
+        connector.register_signal_handlers = lambda: None
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        # Here, for Lightning has set handlers of its own before.
-        self.previous = {number: signal.signal(number, self._receive) for number in self.signals}
+        interrupts.hold(limited=trainer.world_size > 1, saved=self.path)
         self.step = trainer.global_step
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
-            os._exit(128 + number)
-        self.received = number
-
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        interrupts.moved()
         ended, self.step = trainer.global_step != self.step, trainer.global_step
         if not ended or self.step % self.validate_every == 0:  # still accumulating, or `on_validation_end` follows
             return
@@ -63,17 +49,21 @@ class StopOnSignal(Checkpoint):
             if self.agreed:
                 trainer.save_checkpoint(self.path, weights_only=False)
 
+    def on_validation_batch_end(self, *_: Any) -> None:
+        interrupts.moved()
+
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._agree(trainer)  # `LastCheckpoint` has saved
 
     def _agree(self, trainer: pl.Trainer) -> None:
-        number = torch.tensor(self.received, device=trainer.strategy.root_device)
+        number = torch.tensor(interrupts.received(), device=trainer.strategy.root_device)
         if trainer.world_size > 1:
             dist.all_reduce(number, op=dist.ReduceOp.MAX)
         self.agreed = int(number)
 
     # Only here, for Lightning logs a step's metrics after the hooks at its end.
     def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        interrupts.moved()
         self._stop()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -81,16 +71,23 @@ class StopOnSignal(Checkpoint):
 
     def _stop(self) -> None:
         if self.agreed:
-            raise Stopped(self.agreed)
+            # The first process closes the files; a launcher ends it when it sees another one fail.
+            raise Stopped(self.agreed, code=None if is_first_process() else 0)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._give_back()
+        interrupts.release()
         self._stop()
+        interrupts.end_if_received()
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        self._give_back()
+        interrupts.release()
 
-    def _give_back(self) -> None:
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
-        self.previous = {}
+
+def end_ranks(trainer: pl.Trainer) -> None:
+    """Kills the ranks that this process started; they write nothing, and may wait for it."""
+    processes = getattr(trainer.strategy.launcher, "procs", [])
+    ranks = processes.copy()
+    # Lightning watches this list, and kills this process too when it sees a rank killed.
+    processes.clear()
+    for rank in ranks:
+        rank.kill()

@@ -16,6 +16,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 
+from vqvae_lightning import interrupts
 from vqvae_lightning.config import ConfigError, Experiment
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
@@ -37,7 +38,7 @@ from vqvae_lightning.training.loading import (
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.resume import check_settings, newest_checkpoint, resumed_run
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.signals import StopOnSignal, Stopped
+from vqvae_lightning.training.signals import StopOnSignal, end_ranks
 from vqvae_lightning.training.tracking import JsonLinesLogger, RunWandbLogger, choose_wandb_mode
 
 DataModule = ImageDataModule | CodeDataModule
@@ -159,19 +160,21 @@ def fit_and_test(
 ) -> TrainResult:
     """Trains from `checkpoint` on, if there is one, and tests the best one; `run` is known to the first process."""
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
-        run = Run(Path(trainer.strategy.broadcast(str(run.path) if run else "")))
-        (test,) = trainer.test(module, datamodule=data, ckpt_path=str(run.best), weights_only=True, verbose=False)
+        with interrupts.caught():
+            trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
+            run = Run(Path(trainer.strategy.broadcast(str(run.path) if run else "")))
+            (test,) = trainer.test(module, datamodule=data, ckpt_path=str(run.best), weights_only=True, verbose=False)
     except BaseException as error:
+        stopped = isinstance(error, interrupts.Stopped)
         if run and trainer.is_global_zero:
-            run.write(status="interrupted" if isinstance(error, SystemExit) else "failed")
+            run.write(status="interrupted" if stopped else "failed")
             if run.last.is_file():
                 print(f"\nstopped at step {trainer.global_step}; to go on: vqvae train resume={run.path}", flush=True)
         for logger in trainer.loggers:
             if isinstance(logger, RunWandbLogger):
                 logger.close(1)
-        if isinstance(error, SystemExit) and not isinstance(error, Stopped):  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from error
+        if stopped:
+            end_ranks(trainer)
         raise
     if trainer.is_global_zero:
         older = dict.fromkeys(("evaluated", "generation", "kl_per_dim"))  # what is of a resumed run's older checkpoint
