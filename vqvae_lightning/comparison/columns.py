@@ -6,6 +6,18 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 MISSING = "–"
+# Beyond float32: no metric is larger, and sums of two such numbers are finite.
+LARGEST = 1e39
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON file is a finite number that can be drawn."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+
+
+def visible(text: str) -> str:
+    """The text with what steers a terminal, such as ESC, escaped. Names and settings may be of a foreign folder."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Measured(Protocol):
@@ -59,7 +71,7 @@ def _likelihood(row: Any) -> Any:
 
 
 def _draws(row: Any) -> Any:
-    return row.likelihood, row.values["iwae_samples"]
+    return row.likelihood, row.values.get("iwae_samples")
 
 
 def _codes(row: Any) -> Any:
@@ -67,7 +79,7 @@ def _codes(row: Any) -> Any:
 
 
 def _train_images(row: Any) -> Any:
-    return row.values["representation_images"]
+    return row.values.get("representation_images")
 
 
 # Of runs.

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from vqvae_lightning.comparison.columns import MISSING, RESULTS, Column, present
+from vqvae_lightning.comparison.columns import MISSING, RESULTS, Column, present, visible
 from vqvae_lightning.comparison.generation import Generation, generations
-from vqvae_lightning.config import AutoencoderConfig, ConfigError, Experiment, plain
+from vqvae_lightning.comparison.records import check_record
+from vqvae_lightning.config import AutoencoderConfig, ConfigError, Experiment, experiment_from, plain, read_yaml
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.samplers import latent_size
 from vqvae_lightning.training.loading import tokenizer_places
@@ -83,64 +86,87 @@ class Comparison:
         return tuple(row for group in self.groups for row in group.rows)
 
 
-def compare(runs: Sequence[Run]) -> Comparison:
+def compare(runs: Sequence[Run], named: bool = True) -> Comparison:
     """Reads finished runs.
 
-    Raises ValueError for no runs or an unfinished one, ConfigError for settings that this version does not know.
+    A run that cannot be compared (unfinished, settings unknown to this version, values of run.json that are missing or
+    of another type) ends the comparison if the runs were `named` by the user. One that was found by a search is left
+    out, and a line says so. Raises ConfigError, one line with the folder; ValueError for no runs.
     """
     if not runs:
         raise ValueError("compare: got no runs, wanted at least one")
-    by_images: dict[str, list[tuple[Run, dict[str, Any], Experiment]]] = {}
+    records, by_images = _Records(), dict[str, list[Row]]()
     for run in runs:
-        info, experiment = run.info, _experiment(run)
-        if info["status"] != "finished":
-            raise ValueError(f"compare: {run.path} has status={info['status']}, wanted finished")
-        title = TITLES.get(info["dataset"], info["dataset"])
-        if experiment.data.binarize != "none":  # other pixels: as little comparable as another dataset
-            title += f", {experiment.data.binarize} binarization"
-        by_images.setdefault(title, []).append((run, info, experiment))
+        try:
+            row = _row(run, records)
+        except (ValueError, OSError) as error:
+            problem = visible(f"{run.path}: {' '.join(str(error).split())}")
+            if named:
+                raise ConfigError(f"compare: {problem}") from error
+            print(f"left out  {problem}", flush=True)
+            continue
+        by_images.setdefault(_images(row), []).append(row)
+    if not by_images:
+        raise ConfigError(f"compare: none of the {len(runs)} runs found can be compared")
     groups: list[Group] = []
     count = 0
-    for title, found in by_images.items():
-        found.sort(key=lambda item: list(KINDS).index(item[1]["kind"]))  # stable: the order given, within a kind
-        rows = [_row(count + i, *item) for i, item in enumerate(found, start=1)]
-        groups.append(_group(title, rows))
+    for title, rows in by_images.items():
+        rows.sort(key=lambda row: list(KINDS).index(row.kind))  # stable: the order given, within a kind
+        groups.append(_group(title, [replace(row, number=count + i) for i, row in enumerate(rows, start=1)]))
         count += len(rows)
     return Comparison(tuple(groups))
 
 
-def _experiment(run: Run) -> Experiment:
+def _images(row: Row) -> str:
+    """The images that a run is of. Binary pixels are as little comparable with grey ones as another dataset."""
+    title, binarize = TITLES[row.info["dataset"]], row.settings["data"]["binarize"]
+    return title if binarize == "none" else f"{title}, {binarize} binarization"
+
+
+class _Records:
+    """run.json and config.yaml of run folders, checked; each is read once, also where many priors share a tokenizer."""
+
+    def __init__(self) -> None:
+        self.known: dict[Path, tuple[dict[str, Any], Experiment]] = {}
+
+    def read(self, run: Run) -> tuple[dict[str, Any], Experiment]:
+        """Raises ConfigError for a run that cannot be compared."""
+        if run.path not in self.known:
+            info = run.info
+            check_record(info)
+            self.known[run.path] = info, _experiment(run, info["kind"])
+        return self.known[run.path]
+
+
+def _experiment(run: Run, kind: str) -> Experiment:
     try:
-        return run.experiment()
+        return experiment_from(read_yaml(run.path / "config.yaml"), kind)
     except ConfigError as error:
         raise ConfigError(f"{run.path / 'config.yaml'}: {error}") from None
 
 
-def _row(number: int, run: Run, info: dict[str, Any], experiment: Experiment) -> Row:
+def _row(run: Run, records: _Records) -> Row:
+    """The row of a run, its number yet to be given."""
+    info, experiment = records.read(run)
     values = {key.removeprefix("test/"): float(value) for key, value in info["test"].items()}
     values["parameters"] = info["parameters"]
     if "mse" in values:
         values["mse"] *= 1000
     model, tokenizer, limits = experiment.model, None, {}
-    shape = DATASETS[info["dataset"]].shape
-    dims = math.prod(shape)
+    dims = math.prod(DATASETS[info["dataset"]].shape)
     if info["kind"] == "ae":
-        del values["rate"]  # logged as 0 by convention: nothing is charged, which is not a rate of zero
+        values.pop("rate", None)  # logged as 0 by convention: nothing is charged, which is not a rate of zero
     elif info["kind"] == "vae":
         limits["active_units"] = latent_size(experiment)
     elif info["kind"] == "vqvae":
         limits["codes_used"] = model.codebook_size
     else:
-        described = info["tokenizer"]
-        limits["codes_used"] = described["codebook_size"]
-        uniform = math.log2(described["codebook_size"])  # bits of a code if all are equally likely
-        values["saved"] = uniform - values["bits_per_code"]
-        values["uniform_bits"] = math.prod(described["grid"]) * uniform
-        values["uniform"] = values["uniform_bits"] * math.log(2)
-        tokenizer = _tokenizer(run, info)
+        limits["codes_used"] = info["tokenizer"]["codebook_size"]
+        values |= _uniform(info["tokenizer"], values["bits_per_code"])
+        tokenizer = _tokenizer(run, info, records)
         if tokenizer:  # the two stages together: pixels from the tokenizer, codes from the prior
-            test = tokenizer.info["test"]
-            model = _experiment(tokenizer).model
+            of_tokenizer, its_experiment = records.read(tokenizer)
+            model, test = its_experiment.model, of_tokenizer["test"]
             values |= {"distortion": test["test/distortion"], "tokenizer_psnr": test["test/psnr"]}
             if "test/bits_per_dim" in test:
                 values["bits_per_dim"] = (values["distortion"] + values["rate"]) / (dims * math.log(2))
@@ -151,15 +177,23 @@ def _row(number: int, run: Run, info: dict[str, Any], experiment: Experiment) ->
     if {"distortion", "rate"} <= set(values):
         values["total"] = values["distortion"] + values["rate"]
     likelihood = plain(model.likelihood) if isinstance(model, AutoencoderConfig) else None
-    return Row(number, run, info, plain(experiment), tokenizer, likelihood, values, limits)
+    return Row(0, run, info, plain(experiment), tokenizer, likelihood, values, limits)
 
 
-def _tokenizer(run: Run, info: dict[str, Any]) -> Run | None:
+def _uniform(tokenizer: dict[str, Any], bits_per_code: float) -> dict[str, float]:
+    """What an image's codes cost if all are equally likely, and what a prior saved of that per code."""
+    uniform = math.log2(tokenizer["codebook_size"])  # bits of a code
+    bits = math.prod(tokenizer["grid"]) * uniform
+    return {"saved": uniform - bits_per_code, "uniform_bits": bits, "uniform": bits * math.log(2)}
+
+
+def _tokenizer(run: Run, info: dict[str, Any], records: _Records) -> Run | None:
     """The prior's tokenizer, where it was or beside the prior; None if it is gone or was trained again since."""
     for found in tokenizer_places(run, info["tokenizer"]["run"]):
-        other = found.info
-        if (other["kind"], other["status"]) == ("vqvae", "finished") and other["finished"] <= info["created"]:
-            return found
+        with suppress(ValueError):  # a folder in its place that cannot be compared is not it
+            other, _ = records.read(found)
+            if other["kind"] == "vqvae" and other["finished"] <= info["created"]:
+                return found
     return None
 
 

@@ -9,9 +9,8 @@ from PIL import Image
 from vqvae_lightning.comparison.columns import Column
 from vqvae_lightning.comparison.compare import KINDS, Comparison
 from vqvae_lightning.comparison.report.pictures import sample_pictures
-from vqvae_lightning.config import ConfigError
 from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
-from vqvae_lightning.training.tracking import choose_wandb_mode, quiet_settings
+from vqvae_lightning.training.tracking import choose_wandb_mode, start_wandb
 
 HEAD = ("dataset", "run", "kind", "seed")
 
@@ -19,7 +18,7 @@ HEAD = ("dataset", "run", "kind", "seed")
 def publish(comparison: Comparison, project: str, folder: Path) -> Path | str | None:
     """Logs the comparison, offline unless WANDB_MODE=online; returns where it is: a folder to sync, or an address.
 
-    None with WANDB_MODE=disabled. Raises ConfigError if a server does not start the run.
+    None with WANDB_MODE=disabled, and, after one line, if W&B fails: the table and the page are there already.
     """
     import wandb
 
@@ -27,22 +26,26 @@ def publish(comparison: Comparison, project: str, folder: Path) -> Path | str | 
     warning = choose_wandb_mode(folder)
     if warning:
         print(warning, flush=True)
-    try:
-        tracked = wandb.init(
+    tracked = start_wandb(
+        lambda settings: wandb.init(
             project=project,
             id=secrets.token_hex(4),
             name=f"compare {len(comparison.rows)} runs",
             job_type="compare",
             dir=str(folder),
-            settings=quiet_settings(),
+            settings=settings,
             config={"runs": [row.name for row in comparison.rows]},
         )
-    except wandb.errors.CommError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"W&B: its server did not start the run ({reason}); leave out WANDB_MODE=online") from error
-    tracked.log({"compare/results": _results(comparison), "compare/samplers": _samplers(comparison)})
-    place = Path(tracked.dir).parent if tracked.offline else tracked.url
-    tracked.finish()
+    )
+    if tracked is None:
+        return None
+    try:
+        tracked.log({"compare/results": _results(comparison), "compare/samplers": _samplers(comparison)})
+        place = Path(tracked.dir).parent if tracked.offline else tracked.url
+        tracked.finish()
+    except Exception as error:  # of W&B, in any of its types
+        print(f"W&B: failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})", flush=True)
+        return None
     return None if tracked.disabled else place
 
 
