@@ -17,8 +17,8 @@ PUBLISH = """
 import json
 import sys
 from pathlib import Path
-sys.path[:0] = [sys.argv[2], sys.argv[2] + "/comparison"]
-from test_compare import figure, write_run
+sys.path[:0] = [sys.argv[2]]
+from run_folders import figure, write_run
 from vqvae_lightning.comparison.compare import compare
 from vqvae_lightning.comparison.publish import _samplers, publish
 root = Path(sys.argv[1])

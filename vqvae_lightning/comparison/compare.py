@@ -140,9 +140,12 @@ class _Records:
 
 def _experiment(run: Run, kind: str) -> Experiment:
     try:
-        return experiment_from(read_yaml(run.path / "config.yaml"), kind)
+        experiment = experiment_from(read_yaml(run.path / "config.yaml"), kind)
     except ConfigError as error:
         raise ConfigError(f"{run.path / 'config.yaml'}: {error}") from None
+    if experiment.kind != kind:
+        raise ConfigError(f"{run.path / 'config.yaml'}: kind is {experiment.kind}, wanted {kind}, as in run.json")
+    return experiment
 
 
 def _row(run: Run, records: _Records) -> Row:

@@ -4,11 +4,9 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from vqvae_lightning.comparison.columns import Column
-from vqvae_lightning.comparison.compare import KINDS, Comparison
-from vqvae_lightning.comparison.report.pictures import sample_pictures
+from vqvae_lightning.comparison.compare import KINDS, Comparison, Row
+from vqvae_lightning.comparison.report.pictures import open_picture, sample_pictures
 from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
 from vqvae_lightning.training.tracking import choose_wandb_mode, start_wandb
 
@@ -56,7 +54,7 @@ def _results(comparison: Comparison) -> Any:
     table = wandb.Table([*HEAD, *map(_title, columns), "reconstructions", "samples"])
     for group in comparison.groups:
         for row in group.rows:
-            pictures = [_picture(row.run.images / f"{name}.png") for name in ("reconstructions", "samples")]
+            pictures = [_picture(row, name) for name in ("reconstructions", "samples")]
             table.add_data(group.title, *_about(row), *(row.values.get(c.key) for c in columns), *pictures)
     return table
 
@@ -76,12 +74,12 @@ def _samplers(comparison: Comparison) -> Any:
                 measured.add((row.number, found.sampler))
             values = [found.values.get(c.key) for c in columns]
             stem = {RECONSTRUCTION: "reconstructions", **sample_pictures(row)}.get(found.sampler)
-            picture = None if found.settings else _picture(row.run.images / f"{stem}.png")  # of the usual settings
+            picture = None if found.settings else _picture(row, stem)  # of the usual settings
             table.add_data(title, *_about(row), found.label, *values, generation.protocol, picture)
     for group in comparison.groups:
         for row in group.rows:
             for sampler, stem in sample_pictures(row).items():
-                picture = _picture(row.run.images / f"{stem}.png")
+                picture = _picture(row, stem)
                 if picture and (row.number, sampler) not in measured:
                     table.add_data(group.title, *_about(row), sampler, *[None] * len(columns), None, picture)
     return table
@@ -95,11 +93,10 @@ def _title(column: Column) -> str:
     return f"{column.title} ({column.unit})" if column.unit else column.title
 
 
-def _picture(path: Path) -> Any:
-    """The picture as uint8: W&B turns floats black."""
+def _picture(row: Row, stem: str | None) -> Any:
+    """The picture as uint8 (W&B turns floats black), None if the run has none that can be opened."""
     import wandb
 
-    if not path.is_file():
-        return None
-    with Image.open(path) as image:
-        return wandb.Image(image.convert("RGB"))
+    path = next((path for path in row.run.pictures() if path.stem == stem), None)
+    image = open_picture(path) if path else None
+    return wandb.Image(image) if image else None

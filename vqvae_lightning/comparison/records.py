@@ -55,11 +55,15 @@ def check_record(info: Any) -> None:
             raise ConfigError(f"run.json: {key} is {_shown(info[key])}, wanted one of {', '.join(known)}")
     test = {f"test/{name}": float for name in MEASURED[info["kind"]]}
     check_shape(info["test"], test, "run.json: test")
+    if not info["command"]:
+        raise ConfigError("run.json: command is empty, wanted the words of a command line")
     if info["kind"] == "prior":
         check_shape(info, {"tokenizer": TOKENIZER}, "run.json")
         size, grid = info["tokenizer"]["codebook_size"], info["tokenizer"]["grid"]
-        if not (1 <= len(grid) <= 4 and 1 <= size * math.prod(grid)):
-            raise ConfigError(f"run.json: tokenizer has {size} codes on a grid of {grid}, wanted at least 1 of each")
+        if not (1 <= len(grid) <= 4 and size * math.prod(grid) >= 1):
+            raise ConfigError(
+                f"run.json: tokenizer has {size} codes and a grid of {len(grid)} sides, wanted at least 1 of each"
+            )
     check_figures(info)
 
 

@@ -129,13 +129,7 @@ def _cell(values: Cells, row: tuple[str, ...], column: str) -> list[float]:
 
 
 def _summed_up(values: Cells) -> dict[tuple[str, ...], dict[str, Spread]]:
-    return {
-        row: {
-            column: _spread(v)
-            for column, v in cells.items()
-        }
-        for row, cells in values.items()
-    }
+    return {row: {column: _spread(v) for column, v in cells.items()} for row, cells in values.items()}
 
 
 def _spread(values: list[float]) -> Spread:
@@ -157,7 +151,9 @@ def print_spreads(
         for column in columns:
             table.add_column(Text(visible(column)), justify="right", no_wrap=True)
         for row in sorted(summary):
-            table.add_row(*(Text(visible(text)) for text in row), *(str(summary[row].get(column, MISSING)) for column in columns))
+            table.add_row(
+                *(Text(visible(text)) for text in row), *(str(summary[row].get(column, MISSING)) for column in columns)
+            )
         return table
 
     console = console or Console()

@@ -243,10 +243,10 @@ class TrackingConfig:
         # W&B's server refuses longer names of groups; its client does not look at them.
         if self.group is not None and len(self.group) > 128:
             raise ConfigError(f"tracking.group: got {len(self.group)} characters, wanted at most 128, W&B's limit")
-        for tag in self.tags:
-            # wandb/sdk/wandb_settings.py (0.31), Settings.validate_run_tags
-            if not 1 <= len(str(tag)) <= 64:
-                raise ConfigError(f"tracking.tags: got a tag of {len(str(tag))} characters, wanted 1 to 64 (W&B's limit)")
+        # wandb/sdk/wandb_settings.py (0.31), Settings.validate_run_tags
+        for length in (len(tag) for tag in self.tags):
+            if not 1 <= length <= 64:
+                raise ConfigError(f"tracking.tags: got a tag of {length} characters, wanted 1 to 64 (W&B's limit)")
 
 
 @dataclass
