@@ -27,7 +27,7 @@ def compare(words: Sequence[str]) -> Any:
         from vqvae_lightning.comparison.publish import publish
 
         place = publish(comparison, chosen.project, Path(chosen.runs))
-        print(f"W&B       {sync_command([place]) if isinstance(place, Path) else place or 'disabled'}")
+        print(f"W&B       {sync_command([place]) if isinstance(place, Path) else place or 'not used'}")
     return comparison
 
 
