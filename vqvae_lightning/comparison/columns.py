@@ -3,14 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeGuard
 
 MISSING = "–"
 # Beyond float32: no metric is larger, and sums of two such numbers are finite.
 LARGEST = 1e39
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value of a JSON file is a finite number that can be drawn."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 

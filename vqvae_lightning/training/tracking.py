@@ -84,7 +84,7 @@ class RunWandbLogger(WandbLogger):
     def experiment(self) -> Any:
         """The W&B run, started when first asked for; what takes every call and does nothing if W&B does not start."""
         if self._experiment is None:
-            self._experiment = start_wandb(self._start) or DummyExperiment()
+            self._experiment = cast(Any, start_wandb(self._start) or DummyExperiment())
         return self._experiment
 
     def _start(self, settings: Any) -> Any:
