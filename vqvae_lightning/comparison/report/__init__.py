@@ -144,13 +144,14 @@ def _summary(group: Group) -> Iterable[str]:
     if known:
         best = max(known, key=lambda row: row.values["psnr"])
         yield f"{best.name} ({KINDS[best.kind]}) reconstructs test images best, at {best.values['psnr']:.2f} dB."
-    for row in group.rows:
-        if row.kind == "prior" and math.isfinite(row.values["saved"]):
-            uniform, learned = row.values["uniform_bits"], row.values["rate_bits"]
-            yield (
-                f"{row.name} describes an image's codes in {learned:.0f} bits; taken as equally likely, "
-                f"they cost {uniform:.0f}."
-            )
+    priors = [row for row in group.rows if row.kind == "prior" and math.isfinite(row.values["saved"])]
+    # More sentences than three are no summary.
+    for row in sorted(priors, key=lambda row: -row.values["saved"])[:3]:
+        uniform, learned = row.values["uniform_bits"], row.values["rate_bits"]
+        yield (
+            f"{row.name} describes an image's codes in {learned:.0f} bits; taken as equally likely, "
+            f"they cost {uniform:.0f}."
+        )
 
 
 def _command(row: Row) -> str:
