@@ -1,95 +1,28 @@
 """Comparing runs: the arithmetic, what is not ranked, and a page that is whole, small and harmless."""
 
-import io
 import json
 import math
 import re
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
+from run_folders import check, figure, page, terminal, write_run
 
 from vqvae_lightning.comparison.compare import MISSING, Comparison, compare
 from vqvae_lightning.comparison.report import write_report
 from vqvae_lightning.comparison.report.figures import Axis
 from vqvae_lightning.comparison.report.pictures import encode_pictures
-from vqvae_lightning.comparison.table import print_table
-from vqvae_lightning.config import ConfigError, describe, load_experiment
-from vqvae_lightning.training.runs import Run
+from vqvae_lightning.config import ConfigError
 
 CHROMIUM = Path("/usr/bin/chromium")
-PIXELS = {"mnist": 784, "cifar10": 3072}
-TESTED = {
-    "ae": {"psnr": 24.0, "ssim": 0.90, "mse": 0.0040, "distortion": 100.0, "rate": 0.0},
-    "vae": {"psnr": 20.0, "ssim": 0.80, "mse": 0.0100, "distortion": 200.0, "rate": 20.0, "active_units": 7.0},
-    "vqvae": {"psnr": 25.0, "ssim": 0.92, "mse": 0.0032, "distortion": 90.0, "rate": 49 * math.log(512),
-              "perplexity": 300.0, "codes_used": 500.0, "code_entropy_bits": 8.2},
-    "prior": {"rate": 49 * 4.0 * math.log(2), "bits_per_code": 4.0, "entropy_ratio": 0.5,
-              "perplexity": 300.0, "codes_used": 500.0, "code_entropy_bits": 8.2},
-}  # fmt: skip
-
-
-def write_run(
-    root: Path,
-    kind: str,
-    *overrides: str,
-    name: str = "",
-    dataset: str = "mnist",
-    tokenizer: str = "tok",
-    **test: float,
-) -> Run:
-    """A finished run folder, as training leaves it, without the training."""
-    name = name or f"{kind}-run"
-    run = Run(root / re.sub(r"\W", "_", name))
-    run.images.mkdir(parents=True)
-    experiment = load_experiment(None, [f"kind={kind}", f"data.name={dataset}", *overrides])
-    (run.path / "config.yaml").write_text(describe(experiment))
-    run.write(
-        name=name,
-        kind=kind,
-        dataset=dataset,
-        seed=0,
-        status="finished",
-        created="2026-01-02T00:00:00+00:00" if kind == "prior" else "2026-01-01T00:00:00+00:00",
-        finished="2026-01-02T01:00:00+00:00" if kind == "prior" else "2026-01-01T01:00:00+00:00",
-        command=["/somewhere/bin/vqvae", "train", f"kind={kind}"],
-        versions={"torch": "2.13.0", "python": "3.11", "commit": "abc123"},
-        parameters=1234567,
-        test={f"test/{key}": value for key, value in {"loss": 1.0, **TESTED[kind], **test}.items()},
-    )
-    if kind == "prior":
-        run.write(
-            tokenizer={"run": str(root / tokenizer), "fingerprint": "f" * 64, "codebook_size": 512, "grid": [7, 7],
-                       "dims": PIXELS[dataset]}
-        )  # fmt: skip
-    metric = "val/bits_per_code" if kind == "prior" else "val/psnr"
-    lines = [{"step": step, "train/loss": 1.0} for step in (0, 25)]
-    lines += [{"step": step, metric: value} for step, value in ((49, 5.0), (99, math.nan), (149, 10.0))]
-    run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    picture = Image.fromarray(np.kron(np.eye(30, dtype=np.uint8) * 255, np.ones((2, 2), dtype=np.uint8)))
-    for grid in ("reconstructions", "samples") if kind != "prior" else ("samples",):
-        picture.save(run.images / f"{grid}.png")
-    return run
 
 
 def values(comparison: Comparison, name: str) -> dict[str, float]:
     (row,) = [row for row in comparison.rows if row.name == name]
     return row.values
-
-
-def terminal(comparison: Comparison, width: int = 400) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    print_table(comparison, console)
-    return console.file.getvalue()  # type: ignore[attr-defined]
-
-
-def page(comparison: Comparison, folder: Path) -> str:
-    return write_report(comparison, folder / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +35,6 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
         run.write(generation=[figure(sampler, frechet)])
     tokenizer.write(generation=[figure("reconstruction", 1.0)])
     return compare([*runs, tokenizer])
-
-
-def figure(sampler: str, frechet: float) -> dict[str, Any]:
-    """What `vqvae evaluate` keeps of a sampler."""
-    return {"sampler": sampler, "network": "inception-2015", "weights_sha256": "7ff4" * 16, "preprocessing": "none",
-            "samples": 10_000, "reference": "test", "reference_images": 10_000, "seed": 0, "frechet": frechet,
-            "kid": 0.002, "kid_std": 0.001, "precision": 0.5, "recall": 0.25}  # fmt: skip
 
 
 def test_no_runs_and_unfinished_runs_are_refused(tmp_path: Path) -> None:
@@ -249,44 +175,6 @@ def test_the_terminal_cuts_no_number_off(four: Comparison, width: int) -> None:
         assert number in text
 
 
-class Checker(HTMLParser):
-    """Tags that are closed in order, and every attribute that could fetch something."""
-
-    void = frozenset({"meta", "img", "br", "wbr", "link", "hr", "input"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.sources: list[str] = []
-        self.tags: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in self.void:
-            self.open.append(tag)
-        names = [name for name, _ in attrs]
-        assert len(names) == len(set(names)), (tag, names)
-        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
-        if tag == "img":
-            assert dict(attrs)["alt"]
-
-    def handle_startendtag(self, tag: str, attrs: Any) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in self.void:
-            self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def check(html: str) -> Checker:
-    checker = Checker()
-    checker.feed(html)
-    checker.close()
-    assert checker.open == []
-    return checker
-
-
 def test_the_page_is_whole_and_fetches_nothing(four: Comparison, tmp_path: Path) -> None:
     html = page(four, tmp_path)
     checker = check(html)
@@ -358,7 +246,7 @@ def test_the_page_stays_below_two_megabytes(tmp_path: Path) -> None:
             (run.images / f"{name}.png").write_bytes((tmp_path / "noise.png").read_bytes())
     path = write_report(compare(runs), tmp_path / "report.html")
     assert path.stat().st_size <= 2_000_000
-    assert "Left out to keep this page small" in path.read_text()
+    assert "of 16 pictures are left out to keep this page small" in path.read_text()
 
 
 @pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [0.1, 0.9], [-3.0, 1e6], [1e-9, 2e-9], [24.87, 25.31]])

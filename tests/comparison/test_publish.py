@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import wandb
 from PIL import Image
+from run_folders import write_run
+
+from vqvae_lightning import cli
 
 TESTS = Path(__file__).parents[1]
 
@@ -17,8 +21,8 @@ PUBLISH = """
 import json
 import sys
 from pathlib import Path
-sys.path[:0] = [sys.argv[2], sys.argv[2] + "/comparison"]
-from test_compare import figure, write_run
+sys.path[:0] = [sys.argv[2]]
+from run_folders import figure, write_run
 from vqvae_lightning.comparison.compare import compare
 from vqvae_lightning.comparison.publish import _samplers, publish
 root = Path(sys.argv[1])
@@ -88,3 +92,22 @@ def test_pictures_are_not_black(published):
     pictures = [Image.open(io.BytesIO(data)) for data in staged if data.startswith(b"\x89PNG")]
     assert len(pictures) == 2 * 2 + 3  # of each run, and of each row of the samplers that has one
     assert all(picture.convert("L").getextrema() == (0, 255) for picture in pictures)
+
+
+@pytest.mark.parametrize(
+    "raised", [wandb.errors.CommError("no\nanswer"), OSError("full"), wandb.errors.UsageError("x")]
+)
+def test_a_comparison_that_wandb_does_not_take_is_one_line(raised, tmp_path, monkeypatch, capsys):
+    def init(**_):
+        raise raised
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "teardown", lambda *_, **__: None)
+    for name in ("WANDB_MODE", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ERROR_REPORTING"):
+        monkeypatch.setenv(name, "")
+    write_run(tmp_path, "ae")
+    cli.main(["compare", f"runs={tmp_path}", "wandb=true"])
+    said = capsys.readouterr().out.splitlines()
+    assert len([line for line in said if line.startswith("W&B: not used")]) == 1
+    assert said[-1] == "W&B       not used"
+    assert (tmp_path / "compare.html").is_file()

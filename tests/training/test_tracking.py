@@ -14,10 +14,15 @@ from types import SimpleNamespace
 
 import pytest
 import wandb
+from PIL import Image
 from untrained import TOKENIZER, record
 
+from vqvae_lightning.config import CompareOptions, ConfigError, DashboardOptions, load_experiment, options
 from vqvae_lightning.storage import write_checkpoint
+from vqvae_lightning.training import tracking
+from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.tracking import JsonLinesLogger, choose_wandb_mode, log_artifacts
+from vqvae_lightning.training.train import start_tracking
 
 WANDB = ("WANDB_MODE", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ERROR_REPORTING", "WANDB_BASE_URL", "WANDB_API_KEY")
 
@@ -52,6 +57,119 @@ def test_a_mode_that_was_chosen_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert choose_wandb_mode(tmp_path) is None
     assert os.environ["WANDB_MODE"] == "disabled"
+
+
+@pytest.mark.parametrize(
+    ("given", "mode", "says"),
+    [("", "offline", None), ("  ", "offline", None), ("Offline", "offline", None), ("DISABLED ", "disabled", None),
+     ("dryrun", "offline", None), ("onlin", "offline", "WANDB_MODE is 'onlin'"), ("off\x1b", "offline", r"off\x1b")],
+)  # fmt: skip
+def test_a_mode_is_read_whatever_its_spelling_and_the_empty_one_is_none(given, mode, says, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", given)
+    said = choose_wandb_mode(tmp_path)
+    assert os.environ["WANDB_MODE"] == mode
+    assert said is None if says is None else says in said
+
+
+@pytest.mark.parametrize("name", ["WANDB_TAGS", "WANDB_SWEEP_ID", "WANDB_SILENT", "WANDB_RUN_ID", "WANDB_API_KEY"])
+def test_an_empty_variable_counts_as_unset(name, tmp_path, monkeypatch):
+    monkeypatch.setenv(name, "")
+    choose_wandb_mode(tmp_path)
+    assert name not in os.environ
+
+
+REFUSED = {
+    "a project of a team": "tracking.project=team/proj",
+    "a project with a colon": "tracking.project=a:b",
+    "a long project": f"tracking.project={'p' * 129}",
+    "a long tag": f"tracking.tags=[ok,{'t' * 70}]",
+    "a tag of 65": f"tracking.tags=[{'t' * 65}]",
+    "an empty tag": "tracking.tags=['']",
+    "a long group": f"tracking.group={'g' * 129}",
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_wandb_refuses_is_refused_with_the_settings(case):
+    key = REFUSED[case].partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"^{key}.*got") as refused:
+        load_experiment(None, ["kind=ae", REFUSED[case]])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("options_of", [CompareOptions, DashboardOptions])
+def test_a_project_of_a_comparison_and_of_a_dashboard_is_checked_too(options_of):
+    with pytest.raises(ConfigError, match="project: got 'team/proj'"):
+        options(options_of, ["project=team/proj"])
+
+
+def test_what_is_just_within_the_limits_is_taken_by_wandb_too():
+    settings = [f"tracking.project={'p' * 128}", f"tracking.tags=[{'t' * 64}]", f"tracking.group={'g' * 128}"]
+    chosen = load_experiment(None, ["kind=ae", *settings]).tracking
+    wandb.Settings(project=chosen.project, run_tags=chosen.tags, run_group=chosen.group)
+
+
+def unreadable_variable() -> Exception:
+    """What W&B raises for a variable that it cannot read, in the type of pydantic."""
+    with pytest.raises(ValueError, match="mode") as raised:
+        wandb.Settings(mode="nonsense")
+    return raised.value
+
+
+STARTS = {
+    "a variable": unreadable_variable,
+    "usage": lambda: wandb.errors.UsageError("Run ID cannot\ncontain"),
+    "communication": lambda: wandb.errors.CommError("no answer"),
+    "its folder": lambda: PermissionError(13, "Permission denied", "/wandb"),
+    "its service": lambda: TimeoutError("service did not start"),
+    "its binary": lambda: FileNotFoundError("wandb-core"),
+    "a bug": lambda: AttributeError("x"),
+}
+
+
+@pytest.mark.parametrize("where", ["init", "Settings"])
+@pytest.mark.parametrize("case", STARTS)
+def test_whatever_wandb_raises_at_its_start_the_run_goes_on_and_says_so_once(
+    case, where, tmp_path, monkeypatch, capsys
+):
+    error = STARTS[case]()
+
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(wandb, where, refuse)
+    monkeypatch.setattr(wandb, "teardown", lambda *_, **__: None)
+    experiment = load_experiment(None, ["kind=ae", f"runs={tmp_path}", "name=run"])
+    run = Run.create(experiment)
+    local, logger = start_tracking(experiment, run)
+    for step in range(3):
+        for sink in (local, logger):
+            sink.log_metrics({"val/loss": 1.0}, step=step)
+    logger.log_image("val/samples", [Image.new("L", (4, 4))], step=3)
+    logger.complete(run, None)
+    logger.close(1)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("W&B: not used, because it did not start (")
+    assert len(run.metrics()) == 3
+
+
+def test_a_run_that_does_not_start_online_starts_offline(tmp_path, monkeypatch, capsys):
+    started = SimpleNamespace(define_metric=lambda *_, **__: None)
+
+    def init(settings, **_):
+        if settings.mode == "online":
+            raise wandb.errors.CommError("timed out")
+        return started
+
+    monkeypatch.setattr(wandb, "init", init)
+    monkeypatch.setattr(wandb, "teardown", lambda *_, **__: None)
+    monkeypatch.setattr(tracking, "why_not_online", lambda: None)
+    monkeypatch.setenv("WANDB_MODE", "Online")
+    experiment = load_experiment(None, ["kind=ae", f"runs={tmp_path}", "name=run"])
+    _, logger = start_tracking(experiment, Run.create(experiment))
+    assert logger.experiment is started
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("W&B: offline, because its server did not start the run")
 
 
 def test_online_without_a_server_says_so_and_goes_on_offline(tmp_path):

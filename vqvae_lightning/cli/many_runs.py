@@ -22,12 +22,12 @@ def compare(words: Sequence[str]) -> Any:
         raise ConfigError(f"compare: there are no finished runs in {chosen.runs}/; run `make train-vqvae` first")
     out = Path(chosen.out or f"{chosen.runs}/compare.html")
     check_writable(out, "out")
-    comparison = _show(runs, out)
+    comparison = _show(runs, out, named=bool(folders))
     if chosen.wandb:
         from vqvae_lightning.comparison.publish import publish
 
         place = publish(comparison, chosen.project, Path(chosen.runs))
-        print(f"W&B       {sync_command([place]) if isinstance(place, Path) else place or 'disabled'}")
+        print(f"W&B       {sync_command([place]) if isinstance(place, Path) else place or 'not used'}")
     return comparison
 
 
@@ -108,13 +108,13 @@ def _one_file(verb: str, words: Sequence[str], example: str) -> tuple[Path, list
     return Path(files[0]), settings
 
 
-def _show(runs: Any, page: Path) -> Any:
+def _show(runs: Any, page: Path, named: bool = True) -> Any:
     """The comparison of runs: printed, and as a page."""
     from vqvae_lightning.comparison.compare import compare as compare_runs
     from vqvae_lightning.comparison.report import write_report
     from vqvae_lightning.comparison.table import print_table
 
-    comparison = compare_runs(runs)
+    comparison = compare_runs(runs, named)
     print_table(comparison)
     print(f"page      {write_report(comparison, page).resolve().as_uri()}")
     return comparison

@@ -59,7 +59,7 @@ def _likelihood(row: Any) -> Any:
 
 
 def _draws(row: Any) -> Any:
-    return row.likelihood, row.values["iwae_samples"]
+    return row.likelihood, row.values.get("iwae_samples")
 
 
 def _codes(row: Any) -> Any:
@@ -67,7 +67,7 @@ def _codes(row: Any) -> Any:
 
 
 def _train_images(row: Any) -> Any:
-    return row.values["representation_images"]
+    return row.values.get("representation_images")
 
 
 # Of runs.

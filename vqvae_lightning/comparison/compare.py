@@ -2,16 +2,19 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from vqvae_lightning.comparison.columns import MISSING, RESULTS, Column, present
 from vqvae_lightning.comparison.generation import Generation, generations
+from vqvae_lightning.comparison.records import check_record
 from vqvae_lightning.config import AutoencoderConfig, ConfigError, Experiment, plain
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.samplers import latent_size
 from vqvae_lightning.training.loading import tokenizer_runs
-from vqvae_lightning.training.runs import Run, differences
+from vqvae_lightning.training.runs import Run, differences, read_each
 
 KINDS = {
     "ae": "AE",
@@ -83,64 +86,90 @@ class Comparison:
         return tuple(row for group in self.groups for row in group.rows)
 
 
-def compare(runs: Sequence[Run]) -> Comparison:
+def compare(runs: Sequence[Run], named: bool = True) -> Comparison:
     """Reads finished runs.
 
-    Raises ValueError for no runs or an unfinished one, ConfigError for settings that this version does not know.
+    A run that cannot be compared (unfinished, settings unknown to this version, values of run.json that are missing or
+    of another type) ends the comparison if the runs were `named` by the user. One that was found by a search is left
+    out, and a line says so. Raises ConfigError, one line with the folder; ValueError for no runs.
     """
     if not runs:
         raise ValueError("compare: got no runs, wanted at least one")
-    by_images: dict[str, list[tuple[Run, dict[str, Any], Experiment]]] = {}
-    for run in runs:
-        info, experiment = run.info, _experiment(run)
-        if info["status"] != "finished":
-            raise ValueError(f"compare: {run.path} has status={info['status']}, wanted finished")
-        title = TITLES.get(info["dataset"], info["dataset"])
-        if experiment.data.binarize != "none":  # other pixels: as little comparable as another dataset
-            title += f", {experiment.data.binarize} binarization"
-        by_images.setdefault(title, []).append((run, info, experiment))
+    records, by_images = _Records(runs), dict[str, list[Row]]()
+
+    def read(run: Run) -> Row:
+        try:
+            return _row(run, records)
+        except (ValueError, OSError) as error:
+            problem = visible(f"{run.path}: {' '.join(str(error).split())}")
+            raise ConfigError(f"compare: {problem}") from error
+
+    rows = [read(run) for run in runs] if named else [row for _, row in read_each(runs, read)]
+    if not rows:
+        raise ConfigError(f"compare: none of the {len(runs)} runs found can be compared")
+    for row in rows:
+        by_images.setdefault(_images(row), []).append(row)
     groups: list[Group] = []
     count = 0
     for title, found in by_images.items():
-        found.sort(key=lambda item: list(KINDS).index(item[1]["kind"]))  # stable: the order given, within a kind
-        rows = [_row(count + i, *item) for i, item in enumerate(found, start=1)]
-        groups.append(_group(title, rows))
-        count += len(rows)
+        found.sort(key=lambda row: list(KINDS).index(row.kind))  # stable: the order given, within a kind
+        groups.append(_group(title, [replace(row, number=count + i) for i, row in enumerate(found, start=1)]))
+        count += len(found)
     return Comparison(tuple(groups))
 
 
-def _experiment(run: Run) -> Experiment:
-    try:
-        return run.experiment()
-    except ConfigError as error:
-        raise ConfigError(f"{run.path / 'config.yaml'}: {error}") from None
+def _images(row: Row) -> str:
+    """The images that a run is of. Binary pixels are as little comparable with grey ones as another dataset."""
+    title, binarize = TITLES[row.info["dataset"]], row.settings["data"]["binarize"]
+    return title if binarize == "none" else f"{title}, {binarize} binarization"
 
 
-def _row(number: int, run: Run, info: dict[str, Any], experiment: Experiment) -> Row:
+class _Records:
+    """run.json and config.yaml of run folders, checked; each is read once, also where many priors share a tokenizer."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = runs
+        self.known: dict[Path, tuple[dict[str, Any], Experiment]] = {}
+
+    def read(self, run: Run) -> tuple[dict[str, Any], Experiment]:
+        """Raises ConfigError for a run that cannot be compared."""
+        if run.path not in self.known:
+            check_record(run.info)
+            self.known[run.path] = run.info, run.experiment()
+        return self.known[run.path]
+
+    def tokenizer(self, prior: Run, experiment: Experiment) -> Run | None:
+        """The run that holds a prior's tokenizer now, if it can be compared."""
+        for run in tokenizer_runs(prior, experiment.model.tokenizer, self.runs):
+            # A folder in its place that cannot be compared is not it.
+            with suppress(ConfigError):
+                self.read(run)
+                return run
+        return None
+
+
+def _row(run: Run, records: _Records) -> Row:
+    """The row of a run, its number yet to be given."""
+    info, experiment = records.read(run)
     values = {key.removeprefix("test/"): float(value) for key, value in info["test"].items()}
     values["parameters"] = info["parameters"]
     if "mse" in values:
         values["mse"] *= 1000
     model, tokenizer, limits = experiment.model, None, {}
-    shape = DATASETS[info["dataset"]].shape
-    dims = math.prod(shape)
+    dims = math.prod(DATASETS[info["dataset"]].shape)
     if info["kind"] == "ae":
-        del values["rate"]  # logged as 0 by convention: nothing is charged, which is not a rate of zero
+        values.pop("rate", None)  # logged as 0 by convention: nothing is charged, which is not a rate of zero
     elif info["kind"] == "vae":
         limits["active_units"] = latent_size(experiment)
     elif info["kind"] == "vqvae":
         limits["codes_used"] = model.codebook_size
     else:
-        described = info["tokenizer"]
-        limits["codes_used"] = described["codebook_size"]
-        uniform = math.log2(described["codebook_size"])  # bits of a code if all are equally likely
-        values["saved"] = uniform - values["bits_per_code"]
-        values["uniform_bits"] = math.prod(described["grid"]) * uniform
-        values["uniform"] = values["uniform_bits"] * math.log(2)
-        tokenizer = next(tokenizer_runs(run), None)
+        limits["codes_used"] = info["tokenizer"]["codebook_size"]
+        values |= _uniform(info["tokenizer"], values["bits_per_code"])
+        tokenizer = records.tokenizer(run, experiment)
         if tokenizer:  # the two stages together: pixels from the tokenizer, codes from the prior
-            test = tokenizer.info["test"]
-            model = _experiment(tokenizer).model
+            of_tokenizer, its_experiment = records.read(tokenizer)
+            model, test = its_experiment.model, of_tokenizer["test"]
             values |= {"distortion": test["test/distortion"], "tokenizer_psnr": test["test/psnr"]}
             if "test/bits_per_dim" in test:
                 values["bits_per_dim"] = (values["distortion"] + values["rate"]) / (dims * math.log(2))
@@ -151,7 +180,14 @@ def _row(number: int, run: Run, info: dict[str, Any], experiment: Experiment) ->
     if {"distortion", "rate"} <= set(values):
         values["total"] = values["distortion"] + values["rate"]
     likelihood = plain(model.likelihood) if isinstance(model, AutoencoderConfig) else None
-    return Row(number, run, info, plain(experiment), tokenizer, likelihood, values, limits)
+    return Row(0, run, info, plain(experiment), tokenizer, likelihood, values, limits)
+
+
+def _uniform(tokenizer: dict[str, Any], bits_per_code: float) -> dict[str, float]:
+    """What an image's codes cost if all are equally likely, and what a prior saved of that per code."""
+    uniform = math.log2(tokenizer["codebook_size"])  # bits of a code
+    bits = math.prod(tokenizer["grid"]) * uniform
+    return {"saved": uniform - bits_per_code, "uniform_bits": bits, "uniform": bits * math.log(2)}
 
 
 def _group(title: str, rows: list[Row]) -> Group:

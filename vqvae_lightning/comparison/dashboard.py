@@ -80,5 +80,9 @@ def save_dashboard(options: DashboardOptions) -> str | None:
         return None
     import wandb
 
-    built.entity = options.entity or wandb.Api().default_entity
-    return str(built.save().url)
+    try:
+        built.entity = options.entity or wandb.Api().default_entity
+        return str(built.save().url)
+    except Exception as error:  # W&B's own types of error, and those of requests and pydantic
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise ConfigError(f"dashboard: W&B did not save it ({reason})") from error

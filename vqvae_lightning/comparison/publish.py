@@ -4,14 +4,11 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from vqvae_lightning.comparison.columns import Column
-from vqvae_lightning.comparison.compare import KINDS, Comparison
-from vqvae_lightning.comparison.report.pictures import sample_pictures
-from vqvae_lightning.config import ConfigError
+from vqvae_lightning.comparison.compare import KINDS, Comparison, Row
+from vqvae_lightning.comparison.report.pictures import open_picture, sample_pictures
 from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
-from vqvae_lightning.training.tracking import choose_wandb_mode, quiet_settings
+from vqvae_lightning.training.tracking import choose_wandb_mode, start_wandb
 
 HEAD = ("dataset", "run", "kind", "seed")
 
@@ -19,7 +16,7 @@ HEAD = ("dataset", "run", "kind", "seed")
 def publish(comparison: Comparison, project: str, folder: Path) -> Path | str | None:
     """Logs the comparison, offline unless WANDB_MODE=online; returns where it is: a folder to sync, or an address.
 
-    None with WANDB_MODE=disabled. Raises ConfigError if a server does not start the run.
+    None with WANDB_MODE=disabled, and, after one line, if W&B fails: the table and the page are there already.
     """
     import wandb
 
@@ -27,22 +24,26 @@ def publish(comparison: Comparison, project: str, folder: Path) -> Path | str | 
     warning = choose_wandb_mode(folder)
     if warning:
         print(warning, flush=True)
-    try:
-        tracked = wandb.init(
+    tracked = start_wandb(
+        lambda settings: wandb.init(
             project=project,
             id=secrets.token_hex(4),
             name=f"compare {len(comparison.rows)} runs",
             job_type="compare",
             dir=str(folder),
-            settings=quiet_settings(),
+            settings=settings,
             config={"runs": [row.name for row in comparison.rows]},
         )
-    except wandb.errors.CommError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"W&B: its server did not start the run ({reason}); leave out WANDB_MODE=online") from error
-    tracked.log({"compare/results": _results(comparison), "compare/samplers": _samplers(comparison)})
-    place = Path(tracked.dir).parent if tracked.offline else tracked.url
-    tracked.finish()
+    )
+    if tracked is None:
+        return None
+    try:
+        tracked.log({"compare/results": _results(comparison), "compare/samplers": _samplers(comparison)})
+        place = Path(tracked.dir).parent if tracked.offline else tracked.url
+        tracked.finish()
+    except Exception as error:  # of W&B, in any of its types
+        print(f"W&B: failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})", flush=True)
+        return None
     return None if tracked.disabled else place
 
 
@@ -53,7 +54,7 @@ def _results(comparison: Comparison) -> Any:
     table = wandb.Table([*HEAD, *map(_title, columns), "reconstructions", "samples"])
     for group in comparison.groups:
         for row in group.rows:
-            pictures = [_picture(row.run.images / f"{name}.png") for name in ("reconstructions", "samples")]
+            pictures = [_picture(row, name) for name in ("reconstructions", "samples")]
             table.add_data(group.title, *_about(row), *(row.values.get(c.key) for c in columns), *pictures)
     return table
 
@@ -73,12 +74,12 @@ def _samplers(comparison: Comparison) -> Any:
                 measured.add((row.number, found.sampler))
             values = [found.values.get(c.key) for c in columns]
             stem = {RECONSTRUCTION: "reconstructions", **sample_pictures(row)}.get(found.sampler)
-            picture = None if found.settings else _picture(row.run.images / f"{stem}.png")  # of the usual settings
+            picture = None if found.settings else _picture(row, stem)  # of the usual settings
             table.add_data(title, *_about(row), found.label, *values, generation.protocol, picture)
     for group in comparison.groups:
         for row in group.rows:
             for sampler, stem in sample_pictures(row).items():
-                picture = _picture(row.run.images / f"{stem}.png")
+                picture = _picture(row, stem)
                 if picture and (row.number, sampler) not in measured:
                     table.add_data(group.title, *_about(row), sampler, *[None] * len(columns), None, picture)
     return table
@@ -92,11 +93,10 @@ def _title(column: Column) -> str:
     return f"{column.title} ({column.unit})" if column.unit else column.title
 
 
-def _picture(path: Path) -> Any:
-    """The picture as uint8: W&B turns floats black."""
+def _picture(row: Row, stem: str | None) -> Any:
+    """The picture as uint8 (W&B turns floats black), None if the run has none that can be opened."""
     import wandb
 
-    if not path.is_file():
-        return None
-    with Image.open(path) as image:
-        return wandb.Image(image.convert("RGB"))
+    path = next((path for path in row.run.pictures() if path.stem == stem), None)
+    image = open_picture(path) if path else None
+    return wandb.Image(image) if image else None

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vqvae_lightning.comparison.columns import GENERATION, MISSING
 from vqvae_lightning.comparison.compare import KINDS
@@ -34,6 +35,8 @@ class Spread:
 
     def __str__(self) -> str:
         """Both to the second digit of the deviation; four digits where there is none."""
+        if not math.isfinite(self.deviation):
+            return f"{self.mean:.4g} ± {self.deviation:.4g}"
         if not self.deviation:
             return f"{self.mean:.4g} ± 0" if self.count > 1 else f"{self.mean:.4g}"
         places = max(0, 1 - math.floor(math.log10(self.deviation)))
@@ -126,13 +129,14 @@ def _cell(values: Cells, row: tuple[str, ...], column: str) -> list[float]:
 
 
 def _summed_up(values: Cells) -> dict[tuple[str, ...], dict[str, Spread]]:
-    return {
-        row: {
-            column: Spread(statistics.mean(v), statistics.stdev(v) if len(v) > 1 else 0.0, len(v))
-            for column, v in cells.items()
-        }
-        for row, cells in values.items()
-    }
+    return {row: {column: _spread(v) for column, v in cells.items()} for row, cells in values.items()}
+
+
+def _spread(values: list[float]) -> Spread:
+    """Of a diverged run's NaN or infinity there is neither mean nor deviation."""
+    if not all(map(math.isfinite, values)):
+        return Spread(math.nan, math.nan if len(values) > 1 else 0.0, len(values))
+    return Spread(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
 
 
 def print_spreads(
@@ -145,9 +149,11 @@ def print_spreads(
         for head in heads:
             table.add_column(head, overflow="fold")
         for column in columns:
-            table.add_column(column, justify="right", no_wrap=True)
+            table.add_column(Text(visible(column)), justify="right", no_wrap=True)
         for row in sorted(summary):
-            table.add_row(*row, *(str(summary[row].get(column, MISSING)) for column in columns))
+            table.add_row(
+                *(Text(visible(text)) for text in row), *(str(summary[row].get(column, MISSING)) for column in columns)
+            )
         return table
 
     console = console or Console()

@@ -34,10 +34,10 @@ def print_generation(tables: Sequence[Generation], console: Console | None = Non
     """Figures of samples, a table for each protocol, which is printed below it. Runs are named by their `name`."""
     console = console or Console()
     for table in tables:
-        console.print(Text(table.title, style="bold"))
+        console.print(Text(visible(table.title), style="bold"))
         lines = [(row, (row.run.name, row.label)) for row in table.rows]
         _print(console, ("run", "sampler"), lines, table.columns, table.best)
-        console.print(Text(table.protocol, style="dim"))
+        console.print(Text(visible(table.protocol), style="dim"))
         console.print()
 
 
@@ -49,11 +49,14 @@ def _print(
 
 def print_columns(build: Callable[[Sequence[C]], Table], columns: Sequence[C], console: Console) -> None:
     """Tables of as many columns at a time as fit the console, below one another."""
+    heads = _width(console, build([]))
+    widths = {column: _width(console, build([column])) - heads for column in columns}
     rest = list(columns)
     while rest:
-        fit = len(rest)
-        while fit > 1 and _width(console, build(rest[:fit])) > console.width:
-            fit -= 1
+        fit, width = 1, heads + widths[rest[0]]
+        while fit < len(rest) and width + widths[rest[fit]] <= console.width:
+            width += widths[rest[fit]]
+            fit += 1
         console.print(build(rest[:fit]))
         rest = rest[fit:]
 
@@ -71,7 +74,7 @@ def _table(
         for column in columns:
             marked = row.number in best[column.key]
             cells.append(Text(column.text(row) + ("*" if marked else " "), style="bold" if marked else ""))
-        table.add_row(*map(Text, texts), *cells)
+        table.add_row(*(Text(visible(text)) for text in texts), *cells)
     return table
 
 

@@ -222,6 +222,14 @@ class TrainerConfig:
     compile: bool = setting(False, "compile the layers by torch.compile: half a minute first, then fewer passes")
 
 
+def check_project(name: str, key: str) -> None:
+    """Raises ConfigError for a name that W&B refuses: wandb/sdk/wandb_settings.py (0.31), Settings.validate_project."""
+    wrong = sorted({character for character in name if character in "/\\#?%:" or not character.isprintable()})
+    if wrong or not 1 <= len(name.strip()) <= len(name) <= 128:
+        got = f"{name[:150]!r}" + (f" ({len(name)} characters)" if len(name) > 128 else "")
+        raise ConfigError(f"{key}: got {got}, wanted 1 to 128 characters without / \\ # ? % : (W&B's limits)")
+
+
 @dataclass
 class TrackingConfig:
     """W&B. Offline unless WANDB_MODE=online is set; there is no setting for keys, on purpose."""
@@ -229,6 +237,16 @@ class TrackingConfig:
     project: str = setting("vqvae_lightning", "W&B project")
     group: str | None = setting(None, "W&B group; empty: the dataset's name")
     tags: list[str] = field(default_factory=list, metadata={"meaning": "W&B tags beside dataset and kind"})
+
+    def __post_init__(self) -> None:
+        check_project(self.project, "tracking.project")
+        # W&B's server refuses longer names of groups; its client does not look at them.
+        if self.group is not None and len(self.group) > 128:
+            raise ConfigError(f"tracking.group: got {len(self.group)} characters, wanted at most 128, W&B's limit")
+        # wandb/sdk/wandb_settings.py (0.31), Settings.validate_run_tags
+        for length in (len(tag) for tag in self.tags):
+            if not 1 <= length <= 64:
+                raise ConfigError(f"tracking.tags: got a tag of {length} characters, wanted 1 to 64 (W&B's limit)")
 
 
 @dataclass

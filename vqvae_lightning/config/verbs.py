@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from vqvae_lightning.config.schema import DatasetName, setting
+from vqvae_lightning.config.schema import DatasetName, check_project, setting
 
 
 @dataclass
@@ -165,6 +165,9 @@ class CompareOptions:
     wandb: bool = setting(False, "log the comparison as a W&B run too, offline unless WANDB_MODE=online")
     project: str = setting("vqvae_lightning", "W&B project of that run")
 
+    def __post_init__(self) -> None:
+        check_project(self.project, "project")
+
 
 @dataclass
 class DashboardOptions:
@@ -172,3 +175,6 @@ class DashboardOptions:
 
     project: str = setting("vqvae_lightning", "W&B project")
     entity: str | None = setting(None, "W&B user or team; empty: that of the key")
+
+    def __post_init__(self) -> None:
+        check_project(self.project, "project")

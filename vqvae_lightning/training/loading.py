@@ -1,7 +1,8 @@
 """From a run folder back to a module: kind and settings come from the checkpoint, weights are loaded strictly."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def kept_tokenizer(prior: Run) -> Tokenizer:
     Raises ConfigError if there is none.
     """
     wanted = prior.info["tokenizer"]["fingerprint"]
-    for path in (prior.tokenizer, *(run.best for run in tokenizer_runs(prior))):
+    for path in (prior.tokenizer, *(run.best for run in tokenizer_runs(prior, prior.experiment().model.tokenizer))):
         if path.is_file():
             tokenizer = load_tokenizer(path)
             if tokenizer.fingerprint == wanted:
@@ -117,20 +118,27 @@ def kept_tokenizer(prior: Run) -> Tokenizer:
     )
 
 
-def tokenizer_runs(prior: Run) -> Iterator[Run]:
-    """The finished runs that hold a prior's tokenizer now: where it was, and all beside the prior."""
+def tokenizer_runs(
+    prior: Run, recorded: str | None, known: Iterable[Run] = ()
+) -> Iterator[Run]:
+    """The finished runs that hold a prior's tokenizer now.
+
+    Looked for among the runs `known`, in the `recorded` place, and in all folders beside the prior.
+    """
     described = prior.info["tokenizer"]
-    places = [Path(prior.experiment().model.tokenizer or ""), prior.path.parent / described["run"]]
-    candidates = (Run(path) for path in places if (path / RECORD).is_file())
-    beside = (run for run in find_runs(prior.path.parent, "vqvae"))
-    for run in itertools.chain(candidates, beside):
-        if read_each([run], lambda run: run.info.get("fingerprint")) == [(run, described["fingerprint"])]:
-            yield run
+    places = [Path(recorded)] if recorded else []
+    places.append(prior.path.parent / described["run"])
+    there = (Run(path) for path in places if (path / RECORD).is_file())
+    beside = (run for root in (prior.path.parent,) for run in find_runs(root, "vqvae"))
+    for run in itertools.chain(known, there, beside):
+        with suppress(ConfigError):
+            if run.info.get("fingerprint") == described["fingerprint"]:
+                yield run
 
 
 def codes_folder(prior: Run) -> Path:
     """Where the codes that a prior is trained on are kept: with its tokenizer, so that several priors share them."""
-    return (next(tokenizer_runs(prior), prior)).path / "codes"
+    return next(tokenizer_runs(prior, prior.experiment().model.tokenizer), prior).path / "codes"
 
 
 def find_tokenizer(runs: str, data: DataConfig) -> Run:

@@ -1,11 +1,11 @@
 """run.json: what a folder must say of itself before anything in it is believed."""
 
 import json
+import math
 import os
 import stat
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from vqvae_lightning.config import MODEL_CONFIGS, ConfigError
 from vqvae_lightning.data.sources import DATASETS
@@ -15,12 +15,24 @@ LARGEST = 2**24  # bytes of a run.json
 STATUSES = ("running", "interrupted", "failed", "finished")
 FOLDERS, FILES = ("checkpoints", "images", "codes", "wandb"), (RECORD, "config.yaml", "metrics.jsonl", ".lock")
 
-# Key -> its type, in words and in Python. JSON has no other types.
-ALWAYS = {"id": str, "name": str, "kind": str, "dataset": str, "seed": int, "status": str, "created": str,
-          "versions": dict, "command": list}  # fmt: skip
-FINISHED = {"finished": str, "test": dict, "parameters": int}
-OF_TOKENIZER = {"run": str, "fingerprint": str, "codebook_size": int, "grid": list, "dims": int}
-WORDS = {str: "a text", int: "a whole number", dict: "a mapping", list: "a list"}
+# A shape is a type, a list of one shape, a mapping of keys to shapes, or one of `str` (any key) to a shape.
+Shape = Any
+COMMON: Shape = {
+    "id": str,
+    "name": str,
+    "kind": str,
+    "dataset": str,
+    "seed": int,
+    "status": str,
+    "created": str,
+    "command": [str],
+    "versions": {str: str},
+}
+FINISHED: Shape = {"finished": str, "parameters": int, "test": {str: float}}
+TOKENIZER: Shape = {"run": str, "fingerprint": str, "codebook_size": int, "grid": [int], "dims": int}
+WANTED = {str: "text", int: "a whole number of at least 0", float: "a number", list: "a list", dict: "a mapping"}
+# Beyond it sums and float32 overflow.
+LARGEST_NUMBER = 1e39
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -65,63 +77,75 @@ def check_parts(folder: Path) -> None:
             raise ConfigError(f"run: {path} is {found}, wanted a {wanted}; a run folder holds what is in it")
 
 
+def check_shape(value: Any, shape: Shape, where: str) -> None:
+    """Raises ConfigError, one line that begins with `where`, unless `value` has the shape."""
+    kind = type(shape) if isinstance(shape, dict | list) else shape
+    if kind is float:
+        # JSON's NaN and Infinity are what a diverged run measured. They are shown and never ranked.
+        fits = is_number(value) or (isinstance(value, float) and not math.isfinite(value))
+    elif kind is int:
+        fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
+    else:
+        fits = isinstance(value, kind)
+    if not fits:
+        raise ConfigError(f"{where} is {_shown(value)}, wanted {WANTED[kind]}")
+    if kind is list:
+        for number, item in enumerate(value):
+            check_shape(item, shape[0], f"{where}.{number}")
+    elif kind is dict:
+        for key in value if str in shape else shape:
+            if key not in value:
+                raise ConfigError(f"{where} has no {key}")
+            inner = shape[str] if str in shape else shape[key]
+            check_shape(value[key], inner, f"{where}.{_shown(key)[1:-1]}")
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether a value of a JSON file is a finite number that can be drawn."""
+    is_one = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_one and abs(value) <= LARGEST_NUMBER
+
+
 def _check(values: Any) -> None:
-    """Raises ValueError, which says what is wrong, for a record that no training writes."""
-    if not isinstance(values, dict):
-        raise ValueError(f"it holds {_shown(values)}, wanted a mapping")
+    """Raises ConfigError, which says what is wrong, for a record that no training writes."""
+    check_shape(values, COMMON, RECORD)
     _check_texts(values)
-    _check_types(values, ALWAYS, "")
     for key, known in (("kind", MODEL_CONFIGS), ("dataset", DATASETS), ("status", STATUSES)):
         if values[key] not in known:
-            raise ValueError(f"{key} is {_shown(values[key])}, wanted one of {', '.join(known)}")
+            wanted = ", ".join(known)
+            raise ConfigError(f"{RECORD}: {key} is {_shown(values[key])}, wanted one of {wanted}")
+    if not values["command"]:
+        raise ConfigError(f"{RECORD}: command is empty, wanted the words of a command line")
     if values["kind"] == "prior":
-        _check_types(values, {"tokenizer": dict}, "")
-        _check_types(values["tokenizer"], OF_TOKENIZER, "tokenizer.")
-        sizes = [*values["tokenizer"]["grid"], values["tokenizer"]["codebook_size"], values["tokenizer"]["dims"]]
-        if not all(isinstance(size, int) and 0 < size < 2**31 for size in sizes):
-            raise ValueError(f"tokenizer has sizes {_shown(sizes)}, wanted numbers above 0")
+        check_shape(values, {"tokenizer": TOKENIZER}, RECORD)
+        size, grid = values["tokenizer"]["codebook_size"], values["tokenizer"]["grid"]
+        if not (1 <= len(grid) <= 4 and size * math.prod(grid) >= 1):
+            raise ConfigError(
+                f"{RECORD}: tokenizer has {size} codes and a grid of {len(grid)} sides, wanted at "
+                "least 1 of each"
+            )
     if values["status"] == "finished":
-        _check_types(values, FINISHED, "")
-    numbers = values.get("test", {})
-    if not isinstance(numbers, dict) or not all(map(_is_number, numbers.values())):
-        raise ValueError(f"test is {_shown(numbers)}, wanted a mapping of names to numbers")
-    figures = values.get("generation", [])
-    if not isinstance(figures, list) or not all(isinstance(figure, dict) for figure in figures):
-        raise ValueError(f"generation is {_shown(figures)}, wanted a list of mappings")
-
-
-def _check_types(values: Mapping[str, Any], types: Mapping[str, type], prefix: str) -> None:
-    for key, wanted in types.items():
-        value = values.get(key)
-        if not isinstance(value, wanted) or isinstance(value, bool):
-            raise ValueError(f"{prefix}{key} is {_shown(value)}, wanted {WORDS[wanted]}")
+        check_shape(values, FINISHED, RECORD)
+    check_shape(values.get("generation", []), [{"checkpoint_sha256": str}], f"{RECORD}: generation")
 
 
 def _check_texts(value: Any) -> None:
     """Refuses what a terminal would obey: control characters, in keys as in values."""
     if isinstance(value, dict):
-        for key, inner in value.items():
-            _check_texts(key)
-            _check_texts(inner)
-    elif isinstance(value, list):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
         for inner in value:
             _check_texts(inner)
-    elif isinstance(value, str) and not value.isprintable():
-        raise ValueError(f"{_shown(value)} holds control characters")
+    elif isinstance(value, str) and visible(value) != value:
+        raise ConfigError(f"{RECORD}: {_shown(value)} holds control characters")
 
 
-def _is_number(value: Any) -> bool:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return abs(value) < 2**63
-    return isinstance(value, float)
+def _shown(value: Any) -> str:
+    """A value in a message: of one line, short, with nothing that a terminal would obey."""
+    text = repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
+    return visible(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def visible(text: str) -> str:
     """The text with control characters written as escapes."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-
-
-def _shown(value: Any) -> str:
-    """A value in a message: of one line, short, with nothing that a terminal would obey."""
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

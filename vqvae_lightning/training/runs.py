@@ -205,17 +205,13 @@ class Run:
                 except (ValueError, RecursionError):
                     continue
                 if isinstance(row, dict) and isinstance(row.get("step"), int):
-                    rows.append({key: value for key, value in row.items() if _is_number(value)})
+                    rows.append({key: value for key, value in row.items() if isinstance(value, int | float)})
         return rows
 
     def pictures(self) -> list[Path]:
         """The PNG files in images/: no links, and nothing that only bears the name of a file."""
         found = sorted(self.images.glob("*.png"))
         return [path for path in found if path.is_file() and not path.is_symlink()]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_taken(path: Path) -> bool:

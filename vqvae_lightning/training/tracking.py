@@ -4,14 +4,14 @@ import json
 import os
 import socket
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers import Logger, WandbLogger
-from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.loggers.logger import DummyExperiment, rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from vqvae_lightning.config import Experiment, plain
@@ -21,6 +21,10 @@ from vqvae_lightning.training.runs import Run
 # Seconds: for a server to answer at all, to start a run, and to take what is left of it at the end. W&B's own are none,
 # 90, and for ever; what was not taken stays on disk, to be synced.
 ANSWER_TIMEOUT, START_TIMEOUT, FINISH_TIMEOUT = 3, 20, 60
+
+# What WANDB_MODE may hold → the mode; W&B itself ends on any other text, such as `Offline` or nothing.
+MODES = {mode: mode for mode in ("online", "offline", "disabled", "shared")}
+MODES |= {"run": "online", "dryrun": "offline"}
 
 # Keys of the W&B summary → which value is the best; the same for every model that logs them.
 BEST = {
@@ -69,7 +73,6 @@ class RunWandbLogger(WandbLogger):
             job_type=f"train-{experiment.kind}",
             tags=[experiment.data.name, experiment.kind, *experiment.tracking.tags],
             resume="allow",
-            settings=quiet_settings(),
             config={**settings, "dataset": experiment.data.name, "commit": info["versions"].get("commit")},
         )
         self.failed = False
@@ -79,24 +82,17 @@ class RunWandbLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The W&B run, started when first asked for; its summary holds the best and the last value of BEST's keys.
+        """The W&B run, started when first asked for; what takes every call and does nothing if W&B does not start."""
+        if self._experiment is None:
+            self._experiment = cast(Any, start_wandb(self._start) or DummyExperiment())
+        return self._experiment
 
-        A server that does not start it in time costs one line and the run goes on offline.
-        """
-        import wandb
-
-        starting = self._experiment is None
-        try:
-            run = super().experiment
-        except wandb.errors.CommError as error:
-            os.environ["WANDB_MODE"] = "offline"
-            print(f"W&B: offline, because its server did not start the run ({str(error).splitlines()[0]})", flush=True)
-            wandb.teardown()  # or the half-started run would be in the way of this one
-            self._wandb_init["settings"] = quiet_settings()
-            run = super().experiment
-        if starting:
-            for key, best in BEST.items():
-                run.define_metric(key, summary=f"{best},last", step_metric="trainer/global_step")
+    def _start(self, settings: Any) -> Any:
+        """A new W&B run, whose summary holds the best and the last value of BEST's keys."""
+        self._wandb_init["settings"], self._experiment = settings, None
+        run = super().experiment
+        for key, best in BEST.items():
+            run.define_metric(key, summary=f"{best},last", step_metric="trainer/global_step")
         return run
 
     @contextmanager
@@ -106,8 +102,7 @@ class RunWandbLogger(WandbLogger):
             yield
         except Exception as error:
             if not self.failed:
-                reason = f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
-                print(f"W&B: failed ({reason}); the run goes on, and is whole in its folder", flush=True)
+                print(f"W&B: failed ({_reason(error)}); the run goes on, and is whole in its folder", flush=True)
             self.failed = True
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -120,6 +115,8 @@ class RunWandbLogger(WandbLogger):
 
     def complete(self, run: Run, codes: Path | None) -> None:
         """Ends the W&B run of a finished training, with its artifacts; see `log_artifacts`."""
+        if isinstance(self.experiment, DummyExperiment):
+            return
         with self._survived():
             log_artifacts(self.experiment, run, codes)
         with self._survived():
@@ -138,15 +135,36 @@ class RunWandbLogger(WandbLogger):
                 wandb.teardown(exit_code=exit_code)
 
 
-def quiet_settings() -> Any:
-    """W&B settings with which nothing of the machine or the shell that the experiment does not name leaves it.
+def start_wandb(start: Callable[[Any], Any]) -> Any:
+    """The W&B run that `start` makes from W&B's settings; None, after one line, if W&B does not start.
 
-    The mode is said again, for W&B keeps the one that it read when it was first asked for anything.
+    A run that does not start online is started offline, after one line. W&B raises errors of many types: its own, those
+    of pydantic for a variable that it cannot read, and OSError. None of them is worth a training.
+    """
+    import wandb
+
+    while True:
+        try:
+            return start(quiet_settings())
+        except Exception as error:
+            with suppress(Exception):
+                wandb.teardown()  # the half-started run would be in the way of the next one
+            if os.environ["WANDB_MODE"] in ("offline", "disabled"):
+                print(f"W&B: not used, because it did not start ({_reason(error)})", flush=True)
+                return None
+            os.environ["WANDB_MODE"] = "offline"
+            print(f"W&B: offline, because its server did not start the run ({_reason(error)})", flush=True)
+
+
+def quiet_settings() -> Any:
+    """W&B settings that upload no system metadata, console output or code.
+
+    `mode` is set explicitly: wandb caches the first value that it reads from the environment.
     """
     import wandb
 
     return wandb.Settings(
-        mode=cast(Any, os.environ.get("WANDB_MODE", "offline")),
+        mode=cast(Any, os.environ["WANDB_MODE"]),
         init_timeout=START_TIMEOUT,
         finish_timeout=FINISH_TIMEOUT,
         console="off",
@@ -156,6 +174,10 @@ def quiet_settings() -> Any:
         x_disable_meta=True,
         x_disable_stats=True,
     )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def log_artifacts(tracked: Any, run: Run, codes: Path | None) -> None:
@@ -188,21 +210,35 @@ def log_artifacts(tracked: Any, run: Run, codes: Path | None) -> None:
 
 
 def choose_wandb_mode(folder: Path) -> str | None:
-    """Sets WANDB_MODE for this process and its children; returns why it is offline where online was asked for.
+    """Sets WANDB_MODE for this process and its children; returns a line if it is not the mode that was asked for.
 
     Offline is the default. `WANDB_MODE=online` is honoured if the server can be used. W&B's own files stay in `folder`.
     """
+    wanted = _read_mode()
     os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "wandb"))
     os.environ.setdefault("WANDB_CACHE_DIR", str(folder.resolve() / "wandb"))
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    wanted = os.environ.setdefault("WANDB_MODE", "offline")
-    if wanted != "online":
+    if wanted not in MODES:
+        return f"W&B: offline, because WANDB_MODE is {wanted[:50]!r}, wanted online, offline or disabled"
+    if os.environ["WANDB_MODE"] in ("offline", "disabled"):
         return None
     reason = why_not_online()
     if reason is None:
         return None
     os.environ["WANDB_MODE"] = "offline"
-    return f"W&B: offline although WANDB_MODE=online, because {reason}"
+    return f"W&B: offline although WANDB_MODE={wanted}, because {reason}"
+
+
+def _read_mode() -> str:
+    """Sets WANDB_MODE to one of the modes, offline if its text is none; returns that text in lower case.
+
+    Empty variables of W&B count as unset, as a shell's `WANDB_MODE= vqvae …` means it.
+    """
+    for name in [name for name, text in os.environ.items() if name.startswith("WANDB_") and not text.strip()]:
+        del os.environ[name]
+    wanted = os.environ.get("WANDB_MODE", "offline").strip().lower()
+    os.environ["WANDB_MODE"] = MODES.get(wanted, "offline")
+    return wanted
 
 
 def why_not_online() -> str | None:
@@ -212,6 +248,7 @@ def why_not_online() -> str | None:
     """
     import wandb
 
+    _read_mode()
     try:
         url = urlsplit(wandb.setup().settings.base_url)
         port = url.port or (443 if url.scheme == "https" else 80)
@@ -220,5 +257,7 @@ def why_not_online() -> str | None:
         if wandb.login(prompt=False, verify=False):
             return None
         return "there is no API key (run `wandb login`)"
-    except Exception as error:
+    except OSError as error:
         return f"its server does not answer ({error})"
+    except Exception as error:
+        return f"it cannot be asked ({_reason(error)})"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from vqvae_lightning.comparison.compare import Row
 
-CURVE_POINTS = 200  # of one run
 # The figure's own units; the page scales them.
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 300, 56, 36, 14, 46
 
@@ -25,8 +24,9 @@ class Axis:
     def of(cls, values: Sequence[float], start: float, end: float, zero: bool = False, padded: bool = True) -> "Axis":
         """An axis that holds finite values, with 4 to 8 ticks at round numbers."""
         low, high = min([*values, 0.0] if zero else values), max([*values, 0.0] if zero else values)
-        if low == high:
-            low, high = low - 0.5, high + 0.5
+        if high - low <= 1e-9 * max(abs(low), abs(high), 1e-30):  # floating point has no round numbers in between
+            half = max(0.5, 1e-6 * abs(low))
+            low, high = low - half, high + half
         rough = (high - low) / 5
         magnitude = 10.0 ** math.floor(math.log10(rough))
         step = next(m for m in (1, 2, 2.5, 5, 10) if m * magnitude >= rough * 0.999) * magnitude
@@ -74,14 +74,23 @@ def _axes(xs: Sequence[float], ys: Sequence[float], padded: bool) -> tuple[Axis,
     return Axis.of(xs, LEFT, WIDTH - RIGHT, zero=True, padded=padded), Axis.of(ys, HEIGHT - BOTTOM, TOP)
 
 
-def curves(rows: Sequence[Row], metric: str, unit: str) -> Figure | None:
-    """A metric over steps, or None if no run has logged it."""
+# A run with the finite values of a metric that it logged, as (step, value).
+Series = list[tuple[Row, list[tuple[float, float]]]]
+
+
+def logged(rows: Sequence[Row], metric: str) -> Series:
+    """What each run has logged of a metric; runs without it are left out, and values that are no finite numbers."""
     series = []
     for row in rows:
-        logged = [(line["step"], line[metric]) for line in row.run.metrics() if metric in line and "step" in line]
-        known = [(x, y) for x, y in logged if x is not None and math.isfinite(y)]
-        if known:
-            series.append((row, known[:: math.ceil(len(known) / CURVE_POINTS)]))
+        lines = [(line.get("step"), line.get(metric)) for line in row.run.metrics()]
+        if known := [(x, y) for x, y in lines if is_number(x) and is_number(y)]:
+            series.append((row, known))
+    return series
+
+
+def curves(series: Series, unit: str, points: int) -> Figure | None:
+    """A metric over steps, at most `points` of each run, or None if no run has logged it."""
+    series = [(row, known[:: math.ceil(len(known) / points)]) for row, known in series]
     if not series:
         return None
     x, y = _axes([x for _, s in series for x, _ in s], [y for _, s in series for _, y in s], padded=False)

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,10 @@ from vqvae_lightning.comparison.compare import Row
 from vqvae_lightning.evaluation.samplers import SAMPLERS
 
 PICTURE_BYTES = 1_200_000  # of all pictures together; base64 makes 1.6 MB of them, in a page of at most 2 MB
+# What a picture may claim before it is decoded: more than the grid of 10,000 images that `sample` draws at most.
+LARGEST_FILE, LARGEST_PIXELS = 100_000_000, 50_000_000
+LARGEST_SIDE = 2 * 16_383  # WebP's, of a picture that is halved
+MARKUP = 600  # bytes of the page around a picture
 
 
 def sample_pictures(row: Row) -> dict[str, str]:
@@ -25,38 +29,84 @@ def sample_pictures(row: Row) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture for an <img>: its size on the page and its bytes, or none if they found no room."""
+    """A picture for an <img>: its size on the page and its bytes."""
 
     width: int
     height: int
-    source: str | None
+    source: str
+
+
+def open_picture(path: Path) -> Image.Image | None:
+    """A decoded PNG file; None, after one line, if it is none, is not all there, is animated or claims too much.
+
+    Its claims are looked at before it is decoded: 50,000 x 50,000 pixels fit a small file and 7 GB of memory.
+    """
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ValueError(f"it has more than {LARGEST_FILE:,} bytes")
+        with Image.open(path, formats=["PNG"]) as image:
+            if image.width * image.height > LARGEST_PIXELS or max(image.size) > LARGEST_SIDE:
+                raise ValueError(f"it has {image.width:,} x {image.height:,} pixels")
+            if getattr(image, "is_animated", False):
+                raise ValueError("it is animated")
+            return image.convert("RGB")
+    # SyntaxError is what PIL raises for a chunk that is damaged.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        print(f"left out  {visible(f'{path}: {error}')}", flush=True)
+        return None
 
 
 def encode_pictures(rows: Sequence[Row], limit: int = PICTURE_BYTES) -> dict[tuple[int, str], Picture]:
-    """Pictures by run number and name: as they are if all fit in `limit` bytes, else as small as it takes."""
-    files = {(row.number, path.stem): path for row in rows for path in row.run.pictures()}
-    shown = {(row.number, stem) for row in rows for stem in ("reconstructions", *sample_pictures(row).values())}
-    files = {key: path for key, path in files.items() if key in shown}
-    sizes = {}
-    for key, path in files.items():
-        with Image.open(path) as image:
-            sizes[key] = image.size
-    for settings in ({}, {"lossless": True}, {"quality": 75}, {"quality": 40}):
-        encoded = {key: _webp(path, **settings) if settings else path.read_bytes() for key, path in files.items()}
-        if sum(map(len, encoded.values())) <= limit:
+    """Pictures by run number and name: as they are if all fit in `limit` bytes, else as small as it takes.
+
+    Where even small ones do not fit, every run has its reconstructions before one has a sampler's picture, and so on;
+    what then finds no room is left out. At every quality, no more pictures are opened than fit.
+    """
+    files = dict(_in_order(rows))
+    found: dict[tuple[int, str], Picture] = {}
+    if sum(path.stat().st_size + MARKUP for path in files.values()) <= limit:
+        for key, path in files.items():
+            if image := open_picture(path):
+                found[key] = _picture(image, "png", path.read_bytes())
+        return found
+    for settings in ({"lossless": True}, {"quality": 75}, {"quality": 40}):
+        found = _fitting(files, limit, settings)
+        if len(found) == len(files):
             break
-    kind, room, found = "webp" if settings else "png", limit, {}
-    for key, data in encoded.items():
-        room -= len(data)
-        source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}" if room >= 0 else None
-        found[key] = Picture(*sizes[key], source)
     return found
 
 
-def _webp(path: Path, **settings: Any) -> bytes:
-    with Image.open(path) as image:
+def _in_order(rows: Sequence[Row]) -> Iterable[tuple[tuple[int, str], Path]]:
+    """Files of the pictures that the page shows: the first of every run, then the second, and so on."""
+    shown = []
+    for row in rows:
+        files = {path.stem: path for path in row.run.pictures()}
+        stems = [stem for stem in ("reconstructions", *sample_pictures(row).values()) if stem in files]
+        shown.append([((row.number, stem), files[stem]) for stem in stems])
+    for rank in range(max(map(len, shown), default=0)):
+        yield from (of_row[rank] for of_row in shown if rank < len(of_row))
+
+
+def _fitting(
+    files: dict[tuple[int, str], Path], limit: int, settings: Mapping[str, Any]
+) -> dict[tuple[int, str], Picture]:
+    """Pictures as WebP, first things first, as many as fit. Those that cannot be opened are taken out of `files`."""
+    found: dict[tuple[int, str], Picture] = {}
+    for key, path in list(files.items()):
+        image = open_picture(path)
+        if image is None:
+            del files[key]
+            continue
         # Grids are written enlarged twice, each pixel as four: this takes back only that.
-        small = image.convert("RGB").resize((image.width // 2, image.height // 2), Image.Resampling.NEAREST)
-    buffer = io.BytesIO()
-    small.save(buffer, "webp", **settings)
-    return buffer.getvalue()
+        half = (max(1, image.width // 2), max(1, image.height // 2))
+        buffer = io.BytesIO()
+        image.resize(half, Image.Resampling.NEAREST).save(buffer, "webp", **settings)
+        limit -= buffer.tell() + MARKUP
+        if limit < 0:
+            break
+        found[key] = _picture(image, "webp", buffer.getvalue())
+    return found
+
+
+def _picture(image: Image.Image, kind: str, data: bytes) -> Picture:
+    return Picture(*image.size, f"data:image/{kind};base64,{base64.b64encode(data).decode()}")
