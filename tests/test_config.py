@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from vqvae_lightning.config import ConfigError, describe, experiment_from, load_experiment, model_config, plain
 from vqvae_lightning.config.schema import MODEL_CONFIGS, VAEConfig
@@ -17,13 +16,13 @@ SHIPPED = sorted(path for path in EXPERIMENTS.glob("*/*.yaml") if path.parent.na
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda f: f"{f.parent.name}/{f.name}")
-def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file):
+def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file, tmp_path):
     experiment = load_experiment(file, [])
     assert experiment.data.name == file.parent.name
     first = file.read_text().splitlines()[0]
     assert first.startswith("# make "), "the first comment is the command, its cost and its result"
     # what is printed is what is read
-    assert experiment_from(OmegaConf.create(describe(experiment)), experiment.kind) == experiment
+    assert written(tmp_path, describe(experiment)) == experiment
     # and it can be built
     dataset = DATASETS[experiment.data.name]
     if experiment.kind == "prior":
@@ -47,15 +46,15 @@ def test_there_are_experiments_for_every_kind_and_dataset():
         (["batch_size=64"], "unknown key batch_size; it exists as data.batch_size"),
         (["kind=vae", "model.codebook_size=8"], "belongs to kind=vqvae, this is kind=vae"),
         (["kind=gan"], "kind: got 'gan', wanted one of ae, vae, vqvae, prior"),
-        (["data.batch_size=12.5"], "data.batch_size: Value '12.5'"),
-        (["data.batch_size=true"], "data.batch_size: Value 'True'"),
+        (["data.batch_size=12.5"], "data.batch_size: got '12.5', wanted a whole number"),
+        (["data.batch_size=true"], "data.batch_size: got 'true', wanted a whole number"),
         (["data.batch_size=0"], "data.batch_size: got 0, wanted at least 1"),
-        (["data.name=imagenet"], "data.name: Invalid value 'imagenet'"),
-        (["optimizer.lr=fast"], "optimizer.lr: Value 'fast'"),
+        (["data.name=imagenet"], "data.name: got 'imagenet', wanted one of mnist, fashion_mnist, cifar10, cifar100"),
+        (["optimizer.lr=fast"], "optimizer.lr: got 'fast', wanted a number"),
         (["optimizer.lr=nan"], "optimizer.lr: got nan, wanted a finite number"),
         (["model.decay=1"], "model.decay: got 1.0, wanted below 1"),
         (["kind=prior", "model.heads=3"], "model.heads: 3 heads do not divide model.width 128"),
-        (["kind=prior", "model.architecture=pixelrnn"], "model.architecture: Invalid value 'pixelrnn'"),
+        (["kind=prior", "model.architecture=pixelrnn"], "model.architecture: got 'pixelrnn', wanted one of transformer, pixelcnn"),
         (
             ["kind=prior", "model.architecture=pixelcnn", "model.heads=8"],
             "model.heads: got 8, but a pixelcnn has none; wanted the default, 4",
@@ -70,10 +69,10 @@ def test_there_are_experiments_for_every_kind_and_dataset():
             "model.label_dropout: got 0.1 with model.class_conditional=false, but then there is no label to forget",
         ),
         (["kind=prior", "model.label_dropout=1"], "model.label_dropout: got 1.0, wanted below 1"),
-        (["trainer.devices=many"], "trainer.devices: got 'many', wanted a number"),
-        (["trainer.devices=0"], "trainer.devices: got '0', wanted a number"),
+        (["trainer.devices=many"], "trainer.devices: got 'many', wanted a whole number or auto"),
+        (["trainer.devices=0"], "trainer.devices: got 0, wanted at least 1"),
         (["trainer.steps=700"], "trainer.validate_every: 250 does not divide trainer.steps 700"),
-        (["model=3"], "model: got '3', wanted a mapping"),
+        (["model=3"], "model: got '3', wanted a setting of it, such as model.latent=…"),
         (["--optimizer.lr=1"], "wanted key=value"),
         (["optimizer.lr"], "wanted key=value"),
         (["model.likelihood.name=bernoulli"], "needs binary pixels"),
@@ -90,7 +89,7 @@ def test_there_are_experiments_for_every_kind_and_dataset():
         (["kind=vae", "model.importance_samples=5", "model.kl_warmup_steps=9"], "wanted 1, or model.kl_warmup_steps=0"),
         (["kind=vae", "model.importance_samples=0"], "model.importance_samples: got 0, wanted at least 1"),
         (["data.root=${oc.env:HOME}"], "a config cannot read the environment"),
-        (["data.root=${nothing}"], "nothing"),
+        (["data.root=${nothing}"], "data.root: got '${nothing}', but there is no such setting; write the value"),
     ],
 )
 def test_mistakes_are_one_line(overrides, line):

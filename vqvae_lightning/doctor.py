@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -101,7 +102,8 @@ def _data(root: Path) -> Iterator[Finding]:
         if not (root / name).is_dir():
             yield Finding(name, "not there; it is fetched when first used")
         elif bad := missing(name, root):
-            yield Finding(name, f"{', '.join(bad)} missing or damaged; mend with `vqvae data name={name}`", wrong=True)
+            mend = shlex.join(["vqvae", "data", f"name={name}", f"root={root}"])
+            yield Finding(name, f"{', '.join(bad)} missing or damaged; mend with `{mend}`", wrong=True)
         else:
             yield Finding(name, f"whole: the SHA-256 of {len(DATASETS[name].files)} files agree")
 

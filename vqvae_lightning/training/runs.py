@@ -7,12 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vqvae_lightning.config import ConfigError, Experiment, check_name, describe, experiment_from, read_yaml
+from vqvae_lightning.config import ConfigError, Experiment, check_name, command_line, describe_record, read_record
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.storage import check_writable, write_json, write_whole
 
@@ -48,11 +47,12 @@ class Run:
         try:
             run.path.mkdir(parents=True)
         except FileExistsError:
-            raise ConfigError(f"name: {run.path} exists already; choose another name, or resume={run.path}") from None
+            again = command_line(f"resume={run.path}")
+            raise ConfigError(f"name: {run.path} exists already; choose another name, or {again}") from None
         except OSError as error:
             raise ConfigError(f"runs: {run.path} cannot be made ({error.strerror}); name another folder") from None
         run.images.mkdir()
-        write_whole(run.path / "config.yaml", describe(replace(experiment, resume=None)).encode())
+        write_whole(run.path / "config.yaml", describe_record(experiment).encode())
         run.write(
             name=name,
             kind=experiment.kind,
@@ -71,7 +71,8 @@ class Run:
         """Raises ConfigError where `create` would, as far as that can be known before."""
         path = Path(experiment.runs) / (experiment.name or "")
         if experiment.name and path.exists():
-            raise ConfigError(f"name: {path} exists already; choose another name, or resume={path}")
+            again = command_line(f"resume={path}")
+            raise ConfigError(f"name: {path} exists already; choose another name, or {again}")
         check_writable(path / "run.json", "runs")
 
     @classmethod
@@ -126,7 +127,7 @@ class Run:
 
     def experiment(self) -> Experiment:
         """The settings of the run. Raises ConfigError if its config.yaml is gone, or holds none that are known here."""
-        return experiment_from(read_yaml(self.path / "config.yaml"), self.info["kind"])
+        return read_record(self.path, self.info["kind"])
 
     def metrics(self) -> list[dict[str, float]]:
         """Every logged line, in order. A line cut off by a kill is left out."""
