@@ -15,7 +15,9 @@ FILES = {
     "vqvae.yaml": "kind: vqvae\n", "vae.yaml": "kind: vae\n", "prior.yaml": "kind: prior\n",
     "twice.yaml": "kind: ae\nkind: vae\n", "list.yaml": "- a\n", "tab.yaml": "data:\n\tname: mnist\n",
     "alias.yaml": "a: &a [*a]\n", "nothing.yaml": "seed: ${nothing}\n", "secret.yaml": "name: ${oc.env:HOME}\n",
-    "missing.yaml": "seed: ???\n",
+    "missing.yaml": "seed: ???\n", "number.yaml": "name: 0123\n",
+    "list-secret.yaml": "tracking: {tags: ['${ oc.env:HOME}']}\n",
+    "escape.yaml": 'tracking: {group: "\\e[31m"}\n',
 }  # fmt: skip
 V = "train vqvae.yaml "
 CASES = {
@@ -54,7 +56,15 @@ CASES = {
     V + "seed=1 seed=2": "seed: got 1 and 2, wanted one value",
     "sample n=3 n=3": "n: got 3 and 3, wanted one value",
     V + "trainer.validate_every=3": "trainer.validate_every: 3 does not divide trainer.steps 1000",
+    V + "seed=010": "seed: got '010', wanted a whole number; write 10",
+    V + "data.flip=2": "data.flip: got '2', wanted true or false",
+    V + "model.levels.0=5": "model.levels: got model.levels.0, wanted the whole list: model.levels=[8,8,8]",
+    V + "name=${oc.env:HOME}": "a config cannot read the environment",
+    V + "tracking.group=\x1b[31m": r"got 'tracking.group=\x1b[31m', wanted text without control characters",
     # files
+    "train number.yaml": "name: got 0123, wanted text or null; write it in quotes: '0123'",
+    "train list-secret.yaml": "tracking.tags.0: got '${ oc.env:HOME}', but a config cannot read the environment",
+    "train escape.yaml": r"group: got '\x1b[31m', wanted text without control characters",
     "train": "got no file, wanted one such as",
     "train none.yaml": "there is no file none.yaml",
     "train .": "there is no file /",
@@ -82,6 +92,9 @@ CASES = {
     V + "name=/absolute": "name: got '/absolute', wanted",
     V + "name=" + "x" * 300: "wanted 1 to 100 letters",
     V + "runs=/proc/nowhere name=x": "runs: /proc/nowhere/x cannot be made",
+    V + "runs=dead": "runs: dead is a link to gone, which does not exist",
+    V + "runs=vqvae.yaml": "runs: vqvae.yaml is a file, wanted a folder",
+    V + "runs=~nobody-at-all/x": "runs: got '~nobody-at-all/x', but there is no user ~nobody-at-all",
     V + "resume=none": "none is no run folder",
     "train resume=auto": "got no file, wanted one such as",
     # other verbs
@@ -90,11 +103,18 @@ CASES = {
     "compare none": "none is no run folder",
     "sample runs=none": "there are no finished runs in none/",
     "evaluate fid_samples=-1": "fid_samples: got -1, wanted at least 0",
+    "evaluate runs/a=b": "run: runs/a=b is no run folder",
+    "evaluate none dataset=mnist": "dataset: got dataset=mnist beside none, wanted one of them",
+    "sample none runs=other": "runs: got runs=other beside none, wanted one of them",
+    "compare none none dataset=mnist": "dataset: got dataset=mnist beside none, wanted one of them",
+    "sample out=x.jpg": "out: got 'x.jpg', wanted a name that ends in .png",
+    "compare out=x.txt": "out: got 'x.txt', wanted a name that ends in .html",
     "sample n=0": "n: got 0, wanted at least 1",
     "study seeds=0": "seeds: got 0, wanted at least 1",
     "sweep none.yaml": "cannot read none.yaml",
     "config vqvae.yaml data.validation_size=40 model.network.downsamples=3": "3 halvings need sides divisible by 8",
     "fid-calibrate batch_size=7": "unknown key batch_size",
+    "config vqvae.yaml trainer.accumulate=3": "data.batch_size: got 128, wanted a multiple of 3",
     "data flip=true": "unknown key flip",
     "data name=imagenet": "name: got 'imagenet', wanted one of mnist,",
     "classifier dataset=imagenet": "dataset: got 'imagenet', wanted one of mnist,",
@@ -108,6 +128,7 @@ def workplace(tmp_path_factory):
     for name, text in FILES.items():
         (root / name).write_text(text)
     (root / "bytes.yaml").write_bytes(b"\xff\xfe\x00k")
+    (root / "dead").symlink_to("gone")
     before = dict(sources.DATASETS)
     fake_data.install(root / "data")
     yield root

@@ -67,7 +67,8 @@ def test_a_damaged_file_a_full_disk_and_a_server_that_is_gone_are_wrong(folders,
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     findings = examine(*folders)
     (damaged,), (disk,), (tracker,) = (about(findings, name) for name in ("mnist", "disk", "W&B"))
-    assert damaged == ("t10k-labels-idx1-ubyte missing or damaged; mend with `vqvae data name=mnist`", True)
+    mend = f"vqvae data name=mnist root={folders[1]}"
+    assert damaged == (f"t10k-labels-idx1-ubyte missing or damaged; mend with `{mend}`", True)
     assert disk[0].startswith("1.0 GB free for ")
     assert disk[1]
     assert tracker[0].startswith("runs will be offline although WANDB_MODE=online, because ")

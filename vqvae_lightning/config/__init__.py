@@ -12,7 +12,7 @@ from vqvae_lightning.config.load import (
     model_config,
     options,
     own_words,
-    read_record,
+    read_experiment,
 )
 from vqvae_lightning.config.places import canonical, command_line, find_place, short
 from vqvae_lightning.config.schema import (
@@ -32,7 +32,7 @@ from vqvae_lightning.config.schema import (
     VQVAEConfig,
     plain,
 )
-from vqvae_lightning.config.values import check_text, word_of
+from vqvae_lightning.config.values import check_text, visible, word_of
 from vqvae_lightning.config.verbs import (
     AblateOptions,
     Ablation,
@@ -92,8 +92,9 @@ __all__ = [
     "options",
     "own_words",
     "plain",
-    "read_record",
+    "read_experiment",
     "read_yaml",
     "short",
+    "visible",
     "word_of",
 ]

@@ -17,7 +17,10 @@ EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?(?:[0-9]+\.[0-9]*|\.[0-9
 
 
 class Loader(yaml.SafeLoader):
-    """Keeps the text of every value, as a Bare where YAML would make something else of it; refuses a key given twice."""
+    """Keeps the text of every value, as a Bare where YAML would make something else of it.
+
+    Refuses a key that is given twice, and merge keys that make more than a config holds.
+    """
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)

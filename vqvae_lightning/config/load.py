@@ -30,7 +30,7 @@ def load_experiment(file: str | Path | None, overrides: Sequence[str]) -> Experi
     range, an override without `=`, and two overrides of one key.
     """
     if file and _is_record(Path(file)):
-        values = plain(read_record(Path(file).parent))
+        values = plain(read_experiment(Path(file).parent))
     else:
         values = read_yaml(file) if file else {}
     values = _overridden(values, overrides)
@@ -38,7 +38,10 @@ def load_experiment(file: str | Path | None, overrides: Sequence[str]) -> Experi
 
 
 def experiment_from(values: Mapping[str, Any], kind: str) -> Experiment:
-    """The typed experiment of a mapping: of `read_yaml`, or of plain values. Raises ConfigError as `load_experiment`."""
+    """The typed experiment of what `read_yaml` returns, or of plain values.
+
+    Raises ConfigError as `load_experiment` does.
+    """
     if not isinstance(kind, str) or kind not in MODEL_CONFIGS:
         raise ConfigError(f"kind: got {shown(kind)}, wanted one of {', '.join(MODEL_CONFIGS)}")
     defaults = Experiment(kind=kind, model=MODEL_CONFIGS[kind]())  # type: ignore[arg-type]
@@ -47,7 +50,7 @@ def experiment_from(values: Mapping[str, Any], kind: str) -> Experiment:
     return experiment
 
 
-def read_record(folder: Path, kind: str | None = None) -> Experiment:
+def read_experiment(folder: Path, kind: str | None = None) -> Experiment:
     """The experiment that `config.yaml` in a run folder records, its places where they are now (`find_places`).
 
     Raises ConfigError if the file is gone, holds settings that are not known here, or is of another kind than `kind`.
@@ -69,7 +72,7 @@ def describe(experiment: Experiment) -> str:
     return to_yaml(plain(experiment))
 
 
-def model_config(cls: type[Config], values: Any) -> Config:
+def model_config(cls: type, values: Any) -> Any:
     """The dataclass `cls` from itself or from the plain mapping a checkpoint holds. Raises ConfigError."""
     if isinstance(values, cls):
         return values

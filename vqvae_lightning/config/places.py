@@ -6,6 +6,7 @@ holds absolute places. Where a run folder was moved or copied with what lies aro
 """
 
 import os
+import re
 import shlex
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -24,15 +25,15 @@ def canonical(text: str, key: str) -> str:
     It is absolute, too, where the relative form would be read back as something else. Raises ConfigError for a user
     that is not there, a dead link, and a name that is too long.
     """
-    try:
-        path = Path(text).expanduser()
-    except RuntimeError:
-        raise ConfigError(f"{key}: got '{visible(text)}', but there is no user {Path(text).parts[0]}") from None
+    expanded = os.path.expanduser(text)
+    if text.startswith("~") and expanded == text:
+        raise ConfigError(f"{key}: got '{visible(text)}', but there is no user {text.partition('/')[0]}")
+    path = Path(expanded)
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
         raise ConfigError(f"{key}: got a name that is too long, wanted at most {LONGEST_NAME} bytes: {path}")
     for place in (*reversed(path.parents), path):
         if place.is_symlink() and not os.path.exists(place):
-            raise ConfigError(f"{key}: {place} is a link to {os.readlink(place)}, which does not exist")
+            raise ConfigError(f"{key}: {place} is a link to {visible(os.readlink(place))}, which does not exist")
     return short(path)
 
 
@@ -40,8 +41,9 @@ def short(path: Path) -> str:
     """A place as it is shown and kept: relative where it lies in the current folder, else absolute."""
     absolute = path.resolve() if ".." in path.parts else path.absolute()
     here = Path.cwd()
-    relative = str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
-    another_thing = relative.startswith(("~", "-")) or "=" in relative or relative in (".", "auto", "null")
+    below = absolute.is_relative_to(here) and len(here.parts) > 1
+    relative = str(absolute.relative_to(here)) if below else str(absolute)
+    another_thing = re.match(r"~|-|[^/]*=|(\.|auto|null)$", relative)
     return str(absolute) if another_thing else relative
 
 

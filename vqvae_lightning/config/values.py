@@ -113,7 +113,7 @@ def word_of(value: object) -> str:
 
 
 def check_text(text: str, key: str) -> None:
-    """Raises ConfigError for characters that steer a terminal instead of being shown, and for bytes that are no text."""
+    """Raises ConfigError for characters that steer a terminal, and for bytes that are no text."""
     if any(_is_control(character) for character in text):
         raise ConfigError(f"{visible(key)}: got '{visible(text)}', wanted text without control characters")
 

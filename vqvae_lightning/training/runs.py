@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from vqvae_lightning.config import ConfigError, Experiment, check_name, command_line, describe_record, read_record
+from vqvae_lightning.config import ConfigError, Experiment, check_name, command_line, describe_record, read_experiment
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.storage import check_writable, write_json, write_whole
 
@@ -127,7 +127,7 @@ class Run:
 
     def experiment(self) -> Experiment:
         """The settings of the run. Raises ConfigError if its config.yaml is gone, or holds none that are known here."""
-        return read_record(self.path, self.info["kind"])
+        return read_experiment(self.path, self.info["kind"])
 
     def metrics(self) -> list[dict[str, float]]:
         """Every logged line, in order. A line cut off by a kill is left out."""
@@ -173,7 +173,7 @@ def versions() -> dict[str, str]:
     """Versions of what a result depends on, and the commit of the code where git knows it."""
     from importlib.metadata import version
 
-    packages = ("vqvae_lightning", "torch", "pytorch-lightning", "torchmetrics", "wandb", "omegaconf", "numpy")
+    packages = ("vqvae_lightning", "torch", "pytorch-lightning", "torchmetrics", "wandb", "pyyaml", "numpy")
     found = {"python": platform.python_version(), "platform": platform.platform()}
     found |= {package: version(package) for package in packages}
     try:
