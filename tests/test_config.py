@@ -238,7 +238,9 @@ def test_the_type_of_a_setting_reads_its_text(word, value):
         ("tracking.tags=[[a]]", "tracking.tags: got '[[a]]', wanted a list such as [a, b]"),
         ("tracking.tags=['']", "tracking.tags.0: got '', wanted text"),
         ("seed.x=3", "unknown key seed.x; seed is a setting, not a section"),
-        ("data={name: mnist}", "data: got '{name: mnist}', wanted a setting of it, such as data.name=…"),
+        ("data={name: mnist", "data: got '{name: mnist', wanted a mapping such as {name: value, other: value}"),
+        ("data={flip: yes}", "data.flip: got 'yes', wanted true or false; write true"),
+        ("model={network: 3}", "model.network: got '3', wanted a setting of it, such as model.network.hidden=…"),
         ("runs=", "runs: got '', wanted text"),
         ("tracking.project=", "tracking.project: got '', wanted text"),
     ],
@@ -248,6 +250,22 @@ def test_what_a_type_does_not_take_is_one_line_with_what_was_meant(word, line):
         load_experiment(None, [word])
     assert line in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_section_may_be_given_as_a_mapping_beside_other_settings_of_it():
+    words = [
+        "model.likelihood.scale=0.3",
+        "model={likelihood: {name: discretized_logistic, learned: true}, levels: [8, 5]}",
+    ]
+    model = load_experiment(None, words).model
+    assert (model.likelihood.name, model.likelihood.learned, model.likelihood.scale) == (
+        "discretized_logistic",
+        True,
+        0.3,
+    )
+    assert model.levels == [8, 5]
+    with pytest.raises(ConfigError, match=r"data\.flip: got true and false, wanted one value"):
+        load_experiment(None, ["data={flip: true}", "data.flip=false"])
 
 
 def test_a_section_and_a_setting_of_it_are_not_both_given():
@@ -373,6 +391,7 @@ def test_nothing_of_the_environment_enters_a_config_by_any_spelling(tmp_path, mo
     ways = [
         lambda: load_experiment(None, [f"tracking.group={spelling}"]),
         lambda: load_experiment(None, [f"tracking.tags=[{spelling}]"]),
+        lambda: load_experiment(None, [f"tracking={{group: {quoted}}}"]),
         lambda: written(tmp_path, f"tracking: {{group: {quoted}}}"),
         lambda: written(tmp_path, f"tracking: {{tags: [a, {quoted}]}}"),
         lambda: written(tmp_path, f"name: x\ndata: {{root: {quoted}}}"),

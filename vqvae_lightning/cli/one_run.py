@@ -134,11 +134,13 @@ def sample(words: Sequence[str]) -> Path:
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Canonical places of the words that name files or folders, and the `key=value` settings."""
-    from vqvae_lightning.config import canonical, check_text, is_setting
+    from vqvae_lightning.config import ConfigError, canonical, check_text, is_setting
 
     for word in words:
-        check_text(word, "words")
-    places = [canonical(word, "words") for word in words if not is_setting(word)]
+        check_text(word, "argument")
+        if not word:
+            raise ConfigError("argument: got '', wanted a file, a run folder or key=value")
+    places = [canonical(word, "argument") for word in words if not is_setting(word)]
     return places, [word for word in words if is_setting(word)]
 
 

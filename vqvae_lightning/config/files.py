@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from vqvae_lightning.config.schema import ConfigError
-from vqvae_lightning.config.values import Bare, check_text, visible
+from vqvae_lightning.config.values import Bare, check_text, shown, visible
 
 LARGEST_FILE, MOST_VALUES = 1_000_000, 10_000
 TAG = "tag:yaml.org,2002:"
@@ -80,7 +80,19 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     loaded = {} if loaded is None else loaded
     if not isinstance(loaded, dict):
         raise ConfigError(f"config: {path} holds a list or a single value, wanted a mapping")
-    _check_content(loaded, path)
+    _check_content(loaded, str(path))
+    return loaded
+
+
+def read_mapping(text: str, key: str) -> dict[str, Any]:
+    """The mapping that `{name: value, …}` is in YAML, every value as text. Raises ConfigError."""
+    try:
+        loaded = yaml.load(text, Loader)
+    except (yaml.YAMLError, RecursionError):
+        loaded = None
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{key}: got {shown(text)}, wanted a mapping such as {{name: value, other: value}}")
+    _check_content(loaded, key)
     return loaded
 
 
@@ -89,14 +101,14 @@ def to_yaml(values: dict[str, Any]) -> str:
     return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
-def _check_content(values: dict[str, Any], path: Path) -> None:
+def _check_content(values: dict[str, Any], where: str) -> None:
     """Raises ConfigError for control characters, and for more values than a config has, which aliases can make."""
     count, left = 0, list(values.items())
     while left:
         key, value = left.pop()
         count += 1
         if count > MOST_VALUES:
-            raise ConfigError(f"config: {path} holds recursive aliases, or more than {MOST_VALUES:,} values")
+            raise ConfigError(f"config: {where} holds recursive aliases, or more than {MOST_VALUES:,} values")
         check_text(str(key), "config")
         if isinstance(value, dict):
             left += value.items()

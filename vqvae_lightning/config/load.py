@@ -2,23 +2,25 @@
 
 import dataclasses
 import difflib
+import itertools
 import math
 import operator
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from vqvae_lightning.config.files import read_yaml, to_yaml
+from vqvae_lightning.config.files import read_mapping, read_yaml, to_yaml
 from vqvae_lightning.config.places import absolute_places, canonical_places, find_places
 from vqvae_lightning.config.references import resolve_references
 from vqvae_lightning.config.schema import MODEL_CONFIGS, ConfigError, Experiment, plain
-from vqvae_lightning.config.values import Word, check_text, read, shown, visible
+from vqvae_lightning.config.values import Word, check_text, read, shown, visible, word_of
 from vqvae_lightning.config.verbs import VERB_OPTIONS
 
 Config = TypeVar("Config")
 SETTINGS = {f.name for cls in (Experiment, *VERB_OPTIONS) for f in dataclasses.fields(cls)}
+SECTIONS = {"model", "model.network", "model.likelihood", "data", "optimizer", "trainer", "tracking"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -124,23 +126,35 @@ def _overridden(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str
     """The nested values with `key=value` words on top, whose text is read when its type is known."""
     given: dict[str, str] = {}
     result = _copied(values)
-    for override in overrides:
-        check_text(override, "override")
-        key, equals, text = override.partition("=")
-        if override.startswith("-") or not equals or not key:
-            raise ConfigError(f"override: got '{override}', wanted key=value, for example optimizer.lr=1e-3")
+    for key, text in itertools.chain.from_iterable(map(_pairs, overrides)):
         if key in given:
             raise ConfigError(f"{key}: got {given[key]} and {text}, wanted one value")
         given[key] = text
-        *sections, last = key.split(".")
-        inner = result
-        for depth, section in enumerate(sections, start=1):
-            inner = inner.setdefault(section, {})
-            if not isinstance(inner, dict):
-                where = ".".join(sections[:depth])
-                raise ConfigError(f"{where}: got {shown(inner)} and {override}, wanted one of them")
-        inner[last] = Word(text)
+        _put(result, key, text)
     return result
+
+
+def _pairs(override: str) -> Iterator[tuple[str, str]]:
+    """Key and text of a `key=value` word; of `section={key: value, …}`, those of each setting in it."""
+    check_text(override, "override")
+    key, equals, text = override.partition("=")
+    if override.startswith("-") or not equals or not key:
+        raise ConfigError(f"override: got '{override}', wanted key=value, for example optimizer.lr=1e-3")
+    if key in SECTIONS and text.startswith("{"):
+        for name, value in read_mapping(text, key).items():
+            yield from _pairs(f"{key}.{name}={word_of(value)}")
+    else:
+        yield key, text
+
+
+def _put(values: dict[str, Any], key: str, text: str) -> None:
+    *sections, last = key.split(".")
+    for depth, section in enumerate(sections, start=1):
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            where = ".".join(sections[:depth])
+            raise ConfigError(f"{where}: got {shown(values)} and {key}={text}, wanted one of them")
+    values[last] = Word(text)
 
 
 def _copied(values: Mapping[str, Any]) -> dict[str, Any]:

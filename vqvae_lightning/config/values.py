@@ -109,6 +109,8 @@ def word_of(value: object) -> str:
     """A value of `read_yaml` as text of a command line, from which its setting's type reads the same."""
     if isinstance(value, list):
         return f"[{', '.join(map(_quoted, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_quoted(item)}' for key, item in value.items())}}}"
     return "null" if isinstance(value, Bare) and is_nothing(value) else str(value)
 
 
@@ -144,7 +146,7 @@ def _elements(text: str) -> list[Word]:
 
 def _quoted(element: object) -> str:
     text = word_of(element)
-    if ELEMENT.fullmatch(text):
+    if ELEMENT.fullmatch(text) or isinstance(element, Mapping | list):
         return text
     return f"'{text}'" if '"' in text else f'"{text}"'
 
