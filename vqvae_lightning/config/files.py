@@ -1,4 +1,4 @@
-"""YAML files: read so that the text of each value is kept, and written so that the same is read back."""
+"""YAML files: read with the text of each value, and written so that they read back as the same."""
 
 import math
 import re
@@ -36,7 +36,8 @@ class Loader(yaml.SafeLoader):
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
         if len(node.value) > MOST_VALUES:
-            raise yaml.constructor.ConstructorError(None, None, "merge keys make too many values", node.start_mark)
+            problem = "merge keys make too many values"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
     def construct_text(self, node: yaml.ScalarNode) -> str:
         natural = self.resolve(yaml.ScalarNode, node.value, (True, False))
@@ -60,7 +61,8 @@ for cls in (Loader, Dumper):
 def read_yaml(file: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file, {} of an empty one, every value as text.
 
-    Raises ConfigError for a file that is not there, is no UTF-8, holds no mapping, or holds control characters.
+    Raises ConfigError for a file that is not there, is no UTF-8, holds no mapping, or holds control
+    characters.
     """
     path = Path(file)
     if not path.is_file():
@@ -76,7 +78,8 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     except RecursionError as error:
         raise ConfigError(f"config: {path} is nested too deeply") from error
     except yaml.YAMLError as error:
-        raise ConfigError("config: " + " ".join(str(error).replace("<unicode string>", str(path)).split())) from error
+        reason = str(error).replace("<unicode string>", str(path))
+        raise ConfigError(f"config: {' '.join(reason.split())}") from error
     loaded = {} if loaded is None else loaded
     if not isinstance(loaded, dict):
         raise ConfigError(f"config: {path} holds a list or a single value, wanted a mapping")
@@ -102,13 +105,14 @@ def to_yaml(values: dict[str, Any]) -> str:
 
 
 def _check_content(values: dict[str, Any], where: str) -> None:
-    """Raises ConfigError for control characters, and for more values than a config has, which aliases can make."""
+    """Raises ConfigError for control characters, and for too many values, which aliases can make."""
     count, left = 0, list(values.items())
     while left:
         key, value = left.pop()
         count += 1
         if count > MOST_VALUES:
-            raise ConfigError(f"config: {where} holds recursive aliases, or more than {MOST_VALUES:,} values")
+            limit = f"more than {MOST_VALUES:,} values"
+            raise ConfigError(f"config: {where} holds recursive aliases, or {limit}")
         check_text(str(key), "config")
         if isinstance(value, dict):
             left += value.items()

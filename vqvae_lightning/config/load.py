@@ -25,11 +25,12 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def load_experiment(file: str | Path | None, overrides: Sequence[str]) -> Experiment:
-    """The experiment of a YAML file (or of the defaults) with `key=value` overrides on top, its places canonical.
+    """The experiment of a YAML file, or of the defaults, with `key=value` overrides on top.
 
-    The file may be the record of a run: its places are then where they are now. Raises ConfigError, one line, for a
-    file that is not there or not a mapping, an unknown key (naming the nearest), a value of the wrong type or out of
-    range, an override without `=`, and two overrides of one key.
+    Its places are canonical. The file may be the record of a run: its places are then where they
+    are now. Raises ConfigError, one line, for a file that is not there or not a mapping, an unknown
+    key (naming the nearest), a value of the wrong type or out of range, an override without `=`,
+    and two overrides of one key.
     """
     if file and _is_record(Path(file)):
         values = plain(read_experiment(Path(file).parent))
@@ -53,19 +54,21 @@ def experiment_from(values: Mapping[str, Any], kind: str) -> Experiment:
 
 
 def read_experiment(folder: Path, kind: str | None = None) -> Experiment:
-    """The experiment that `config.yaml` in a run folder records, its places where they are now (`find_places`).
+    """The experiment of `config.yaml` in a run folder, its places where they are now.
 
-    Raises ConfigError if the file is gone, holds settings that are not known here, or is of another kind than `kind`.
+    Raises ConfigError if the file is gone, holds settings that are not known here, or is of another
+    kind than `kind`.
     """
     values = read_yaml(folder / "config.yaml")
     recorded = values.get("kind", kind or "vqvae")
     if kind and recorded != kind:
-        raise ConfigError(f"kind: {folder / 'config.yaml'} holds kind={shown(recorded)}, wanted {kind}, as in run.json")
+        file = folder / "config.yaml"
+        raise ConfigError(f"kind: {file} holds kind={shown(recorded)}, wanted {kind}, as in run.json")
     return find_places(experiment_from(values, recorded), folder)
 
 
 def describe_record(experiment: Experiment) -> str:
-    """The experiment as a run folder records it: YAML with absolute places, and without what it once resumed."""
+    """The experiment as a run folder records it: YAML with absolute places, and no `resume`."""
     return describe(dataclasses.replace(absolute_places(experiment), resume=None))
 
 
@@ -102,9 +105,10 @@ def own_words(names: Collection[str], settings: Sequence[str]) -> tuple[list[str
 
 
 def is_setting(word: str) -> bool:
-    """Whether a word of a command line is `key=value`, and not the name of a file or folder that holds a `=`.
+    """Whether a word of a command line is `key=value`, and no file or folder with `=` in its name.
 
-    A key holds no `/`, so `./a=b` is never a setting. `a=b` is none if it is there, and `a` no setting of any verb.
+    A key holds no `/`, so `./a=b` is never a setting. Nor is `a=b` if there is a file of that name,
+    and `a` is no setting of any verb.
     """
     key, equals, _ = word.partition("=")
     if not equals or "/" in key:
@@ -197,7 +201,8 @@ def _check_keys(values: Mapping[str, Any], schema: Any, prefix: str, root: Any =
             _check_keys(value, child, f"{full}.", root)
         elif isinstance(value, Mapping) and isinstance(child, list):
             example = ",".join(map(str, child)) or "a,b"
-            raise ConfigError(f"{full}: got {full}.{next(iter(value), '')}, wanted the whole list: {full}=[{example}]")
+            got = f"{full}.{next(iter(value), '')}"
+            raise ConfigError(f"{full}: got {got}, wanted the whole list: {full}=[{example}]")
         elif isinstance(value, Mapping) and not isinstance(child, dict):
             raise ConfigError(
                 f"unknown key {visible(full)}.{next(iter(value), '')}; {full} is a setting, not a section"

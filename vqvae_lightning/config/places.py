@@ -1,8 +1,9 @@
-"""Files and folders that settings name: made canonical where they are read, and found again where a record names them.
+"""Files and folders that settings name: canonical where they are read, found where they moved.
 
-A setting is a place by its metadata (`setting(…, place="folder")`). Whatever a command line or a user's YAML file says
-of one is relative to the current folder; `canonical` expands `~` and `..`. A record, `config.yaml` in a run folder,
-holds absolute places. Where a run folder was moved or copied with what lies around it, they are looked for around it.
+A setting is a place by its metadata (`setting(…, place="folder")`). Whatever a command line or a
+user's YAML file says of one is relative to the current folder; `canonical` expands `~` and `..`. A
+record, `config.yaml` in a run folder, holds absolute places. Where a run folder was moved or copied
+with what lies around it, they are looked for around it.
 """
 
 import os
@@ -20,25 +21,30 @@ LONGEST_NAME = 255
 
 
 def canonical(text: str, key: str) -> str:
-    """The place that `text` names: relative where it lies in the current folder, else absolute, `~` expanded.
+    """The place that `text` names, `~` expanded; see `short`.
 
-    It is absolute, too, where the relative form would be read back as something else. Raises ConfigError for a user
-    that is not there, a dead link, and a name that is too long.
+    Raises ConfigError for a user that is not there, a dead link, and a name that is too long.
     """
     expanded = os.path.expanduser(text)
     if text.startswith("~") and expanded == text:
-        raise ConfigError(f"{key}: got '{visible(text)}', but there is no user {text.partition('/')[0]}")
+        user = text.partition("/")[0]
+        raise ConfigError(f"{key}: got '{visible(text)}', but there is no user {user}")
     path = Path(expanded)
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
-        raise ConfigError(f"{key}: got a name that is too long, wanted at most {LONGEST_NAME} bytes: {path}")
+        limit = f"at most {LONGEST_NAME} bytes"
+        raise ConfigError(f"{key}: got a name that is too long, wanted {limit}: {path}")
     for place in (*reversed(path.parents), path):
         if place.is_symlink() and not os.path.exists(place):
-            raise ConfigError(f"{key}: {place} is a link to {visible(os.readlink(place))}, which does not exist")
+            target = visible(os.readlink(place))
+            raise ConfigError(f"{key}: {place} is a link to {target}, which does not exist")
     return short(path)
 
 
 def short(path: Path) -> str:
-    """A place as it is shown and kept: relative where it lies in the current folder, else absolute."""
+    """A place as it is shown and kept: relative if it lies in the current folder, else absolute.
+
+    It is absolute, too, where the relative form would be read back as something else.
+    """
     absolute = path.resolve() if ".." in path.parts else path.absolute()
     here = Path.cwd()
     below = absolute.is_relative_to(here) and len(here.parts) > 1
@@ -48,7 +54,10 @@ def short(path: Path) -> str:
 
 
 def canonical_places(config: Config, prefix: str = "") -> Config:
-    """A configuration whose places are canonical. Raises ConfigError as `canonical`, and for a file as a folder."""
+    """A configuration whose places are canonical.
+
+    Raises ConfigError as `canonical` does, and for a file that is to be a folder.
+    """
     changes: dict[str, Any] = {}
     for f in fields(config):  # type: ignore[arg-type]
         value, key, kind = getattr(config, f.name), f"{prefix}{f.name}", f.metadata.get("place")
@@ -56,11 +65,17 @@ def canonical_places(config: Config, prefix: str = "") -> Config:
             changes[f.name] = canonical_places(value, f"{key}.")
         elif kind and value and value != "auto":
             changes[f.name] = canonical(value, key)
-            if kind == "folder" and os.path.isfile(changes[f.name]):
-                raise ConfigError(f"{key}: {changes[f.name]} is a file, wanted a folder")
-            if kind.startswith(".") and not changes[f.name].lower().endswith(kind):
-                raise ConfigError(f"{key}: got '{visible(value)}', wanted a name that ends in {kind}")
+            _check_kind(changes[f.name], kind, key)
     return replace(config, **changes)  # type: ignore[type-var]
+
+
+def _check_kind(place: str, kind: str, key: str) -> None:
+    if kind == "folder" and os.path.isfile(place):
+        raise ConfigError(f"{key}: {place} is a file, wanted a folder")
+    if kind.startswith(".") and os.path.isdir(place):
+        raise ConfigError(f"{key}: {place} is a folder, wanted a file")
+    if kind.startswith(".") and not place.lower().endswith(kind):
+        raise ConfigError(f"{key}: got '{place}', wanted a name that ends in {kind}")
 
 
 def absolute_places(experiment: Experiment) -> Experiment:
@@ -75,8 +90,9 @@ def absolute_places(experiment: Experiment) -> Experiment:
 def find_places(experiment: Experiment, folder: Path) -> Experiment:
     """The experiment of the record in `folder`, whose places are where they are now.
 
-    `runs` is the folder that the run lies in. Data are taken only from a folder that holds the dataset, and else from
-    the default one: nothing is fetched into a folder because a record, perhaps somebody else's, names it.
+    `runs` is the folder that the run lies in. Data are taken only from a folder that holds the
+    dataset, and else from the default one: nothing is fetched into a folder because a record,
+    perhaps somebody else's, names it.
     """
     here, runs, model = folder.absolute().parent, experiment.runs, experiment.model
     root = find_place(experiment.data.root, runs, here, experiment.data.name)
@@ -88,9 +104,10 @@ def find_places(experiment: Experiment, folder: Path) -> Experiment:
 
 
 def find_place(recorded: str, runs: str, here: Path, holds: str) -> str | None:
-    """Where a recorded place is now that the recorded folder `runs` is `here`; None if it is nowhere.
+    """Where a recorded place is now that the recorded folder `runs` is `here`; None if nowhere.
 
-    It is looked for as far from `here` as it was from `runs`, and where it was. There it has to hold `holds`.
+    It is looked for as far from `here` as it was from `runs`, and where it was. There it has to
+    hold `holds`.
     """
     places = [Path(recorded)]
     if Path(recorded).is_absolute() == Path(runs).is_absolute():

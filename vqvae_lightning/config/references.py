@@ -1,6 +1,7 @@
 """`${data.name}` in a config: the value of another of its settings, and nothing else.
 
-Text that asks for anything more, such as `${oc.env:HOME}` in any spelling, is refused before something could read it.
+Text that asks for anything more, such as `${oc.env:HOME}` in any spelling, is refused before
+something could read it.
 """
 
 import re
@@ -14,9 +15,10 @@ REFERENCE = re.compile(r"(?<!\\)\$\{([A-Za-z_][A-Za-z0-9_.]*)\}")
 
 
 def resolve_references(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with each reference replaced by the text of the setting that it names, or of that setting's default.
+    """The values with each reference replaced by the text, or the default, of what it names.
 
-    Raises ConfigError for one that names no setting, a section, a list or a setting that is a reference itself.
+    Raises ConfigError for one that names no setting, a section, a list or a setting that is a
+    reference itself.
     """
 
     def look_up(reference: re.Match[str], key: str) -> str:
@@ -35,7 +37,8 @@ def resolve_references(values: Mapping[str, Any], defaults: Mapping[str, Any]) -
         if not isinstance(value, str) or "${" not in value:
             return value
         if "${" in REFERENCE.sub("", value):
-            raise ConfigError(f"{key}: got {shown(value)}, but a config cannot read the environment; write the value")
+            why = "a config cannot read the environment"
+            raise ConfigError(f"{key}: got {shown(value)}, but {why}; write the value")
         return Word(REFERENCE.sub(lambda reference: look_up(reference, key), value))
 
     return {name: resolve(item, str(name)) for name, item in values.items()}

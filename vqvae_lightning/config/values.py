@@ -33,7 +33,7 @@ class Word(str):
 
 
 class Bare(str):
-    """Text without quotes in a YAML file, which YAML takes for a number, a boolean, a date or nothing."""
+    """Text without quotes in a YAML file that YAML takes for a number, boolean, date or null."""
 
 
 class _Unfit(ValueError):
@@ -43,8 +43,9 @@ class _Unfit(ValueError):
 def read(value: object, kind: Any, key: str) -> Any:
     """The value of the setting `key`, whose declared type is `kind`.
 
-    `value` is a Word, a Bare, or a plain value: of a checkpoint, or text that stands in quotes in YAML. A plain value
-    has to be of the type already; only a whole number will do for a float. Raises ConfigError.
+    `value` is a Word, a Bare, or a plain value: of a checkpoint, or text that stands in quotes in
+    YAML. A plain value has to be of the type already; only a whole number will do for a float.
+    Raises ConfigError.
     """
     try:
         return _read(value, kind, key)
@@ -55,9 +56,10 @@ def read(value: object, kind: Any, key: str) -> Any:
 def _read(value: object, kind: Any, key: str) -> Any:
     origin, members = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        if type(None) in members and (value is None or (isinstance(value, Word | Bare) and is_nothing(value))):
+        if type(None) in members and is_nothing(value):
             return None
-        *choices, last = sorted((m for m in members if m is not type(None)), key=lambda m: get_origin(m) is not Literal)
+        given = [member for member in members if member is not type(None)]
+        *choices, last = sorted(given, key=lambda member: get_origin(member) is not Literal)
         chosen = next((choice for choice in choices if value in get_args(choice)), last)
         return _read(value, chosen, key)
     if origin is Literal:
@@ -86,11 +88,13 @@ def wanted(kind: Any) -> str:
     named = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     if kind in named:
         return named[kind]
-    return "a list such as [8, 8]" if members[0] is int else "a list such as [a, b]" if origin is list else "a mapping"
+    if origin is list:
+        return "a list such as [8, 8]" if members[0] is int else "a list such as [a, b]"
+    return "a mapping"
 
 
 def shown(value: object) -> str:
-    """A value for a message of one line: text in quotes, as in the file if it stands there without, escaped."""
+    """A value for a message of one line, escaped; text in quotes unless a file has it without."""
     if isinstance(value, Bare):
         return visible(value) or "nothing"
     if isinstance(value, str):
@@ -100,24 +104,27 @@ def shown(value: object) -> str:
     return visible(str(value))
 
 
-def is_nothing(text: str) -> bool:
-    """Whether the text of a Word or a Bare is null."""
-    return text in ("", "null") or (isinstance(text, Bare) and text in ("~", "Null", "NULL"))
+def is_nothing(value: object) -> bool:
+    """Whether a value is None, or a Word or a Bare that is null."""
+    if isinstance(value, Bare):
+        return value in ("", "~", "null", "Null", "NULL")
+    return value is None or (isinstance(value, Word) and value in ("", "null"))
 
 
 def word_of(value: object) -> str:
-    """A value of `read_yaml` as text of a command line, from which its setting's type reads the same."""
+    """A value of `read_yaml` as text of a command line, read by every type as the same."""
     if isinstance(value, list):
         return f"[{', '.join(map(_quoted, value))}]"
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {_quoted(item)}' for key, item in value.items())}}}"
-    return "null" if isinstance(value, Bare) and is_nothing(value) else str(value)
+    return "null" if is_nothing(value) else str(value)
 
 
 def check_text(text: str, key: str) -> None:
     """Raises ConfigError for characters that steer a terminal, and for bytes that are no text."""
     if any(_is_control(character) for character in text):
-        raise ConfigError(f"{visible(key)}: got '{visible(text)}', wanted text without control characters")
+        got = f"{visible(key)}: got '{visible(text)}'"
+        raise ConfigError(f"{got}, wanted text without control characters")
 
 
 def visible(text: str) -> str:
