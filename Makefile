@@ -13,6 +13,8 @@ PYTHON ?= python3.11
 VENV := .venv
 VQVAE := $(VENV)/bin/vqvae
 PIP := $(VENV)/bin/pip --disable-pip-version-check install -qq --constraint .ci/constraints.txt
+# One word of the shell, whatever it holds; ARGS, and RUN of `compare`, are several, with the shell's own quotes.
+quote = '$(subst ','\'',$(value $(1)))'
 # Settings of a training, and of any verb that draws; a setting that is not given here may stand in ARGS.
 HERE = $(ON) $(DRAW)
 ON = $(if $(DEVICES),trainer.devices=$(DEVICES))
@@ -78,7 +80,7 @@ doctor: $(VENV)/.run  ## what this machine has, and whether it will do
 	@$(VQVAE) doctor $(ARGS)
 
 train: $(VENV)/.run  ## train the experiment of FILE, such as experiments/mnist/vqvae_full.yaml
-	@$(VQVAE) train $(FILE) $(HERE)
+	@$(VQVAE) train $(if $(value FILE),$(call quote,FILE)) $(HERE)
 
 full-cifar10: DATASET = cifar10
 full-cifar10: $(VENV)/.fid  ## CIFAR-10 to headline figures, for a GPU: FID and bits per dimension; called again it goes on
@@ -96,10 +98,10 @@ full-cifar10: $(VENV)/.fid  ## CIFAR-10 to headline figures, for a GPU: FID and 
 	@$(VQVAE) compare $(foreach run,vqvae_full prior_full vae_bits vqvae_bits prior_bits,runs/cifar10_$(run))
 
 sample: $(VENV)/.run  ## draw images from RUN (default: the newest of DATASET)
-	@$(VQVAE) sample $(if $(RUN),$(RUN),dataset=$(DATASET)) $(DRAW)
+	@$(VQVAE) sample $(if $(value RUN),$(call quote,RUN),dataset=$(DATASET)) $(DRAW)
 
 evaluate: $(VENV)/.run  ## test metrics of RUN (default: the newest of DATASET)
-	@$(VQVAE) evaluate $(if $(RUN),$(RUN),dataset=$(DATASET)) $(DRAW)
+	@$(VQVAE) evaluate $(if $(value RUN),$(call quote,RUN),dataset=$(DATASET)) $(DRAW)
 
 compare: $(VENV)/.run  ## all finished runs side by side: a table and runs/compare.html
 	@$(VQVAE) compare $(RUN) $(ARGS)
@@ -108,7 +110,7 @@ study: $(VENV)/.run  ## AE, VAE, VQ-VAE and prior on DATASET with SEEDS seeds: t
 	@$(VQVAE) study dataset=$(DATASET) seeds=$(SEEDS) $(ON) $(ARGS)
 
 sweep: $(VENV)/.run  ## the grid of a W&B sweep FILE, run here without a server
-	@$(VQVAE) sweep $(or $(FILE),experiments/sweeps/mnist_codebook.yaml) $(ON) $(ARGS)
+	@$(VQVAE) sweep $(if $(value FILE),$(call quote,FILE),experiments/sweeps/mnist_codebook.yaml) $(ON) $(ARGS)
 
 ablate: $(VENV)/.run  ## STUDY=quantizers|priors|codebook-size|beta with SEEDS seeds: variants at equal budget, mean and spread
 	@$(VQVAE) ablate experiments/ablations/$(STUDY).yaml seeds=$(SEEDS) $(ON) $(ARGS)

@@ -4,9 +4,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from vqvae_lightning.config import ConfigError, describe, experiment_from, load_experiment, model_config, plain
+from vqvae_lightning.comparison.ablate import read_ablation
+from vqvae_lightning.comparison.sweep import read_grid
+from vqvae_lightning.config import (
+    Ablation,
+    ConfigError,
+    EvaluateOptions,
+    SampleOptions,
+    describe,
+    experiment_from,
+    is_setting,
+    load_experiment,
+    model_config,
+    options,
+    plain,
+)
 from vqvae_lightning.config.schema import MODEL_CONFIGS, VAEConfig
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
@@ -16,14 +31,27 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 SHIPPED = sorted(path for path in EXPERIMENTS.glob("*/*.yaml") if path.parent.name not in ("sweeps", "ablations"))
 
 
+def written(folder, text):
+    """The experiment of a YAML file that holds `text`."""
+    file = folder / "written.yaml"
+    file.write_text(text, encoding="utf-8")
+    return load_experiment(file, [])
+
+
+def value_of(experiment, key):
+    for part in key.split("."):
+        experiment = getattr(experiment, part)
+    return experiment
+
+
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda f: f"{f.parent.name}/{f.name}")
-def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file):
+def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file, tmp_path):
     experiment = load_experiment(file, [])
     assert experiment.data.name == file.parent.name
     first = file.read_text().splitlines()[0]
     assert first.startswith("# make "), "the first comment is the command, its cost and its result"
     # what is printed is what is read
-    assert experiment_from(OmegaConf.create(describe(experiment)), experiment.kind) == experiment
+    assert written(tmp_path, describe(experiment)) == experiment
     # and it can be built
     dataset = DATASETS[experiment.data.name]
     if experiment.kind == "prior":
@@ -47,15 +75,18 @@ def test_there_are_experiments_for_every_kind_and_dataset():
         (["batch_size=64"], "unknown key batch_size; it exists as data.batch_size"),
         (["kind=vae", "model.codebook_size=8"], "belongs to kind=vqvae, this is kind=vae"),
         (["kind=gan"], "kind: got 'gan', wanted one of ae, vae, vqvae, prior"),
-        (["data.batch_size=12.5"], "data.batch_size: Value '12.5'"),
-        (["data.batch_size=true"], "data.batch_size: Value 'True'"),
+        (["data.batch_size=12.5"], "data.batch_size: got '12.5', wanted a whole number"),
+        (["data.batch_size=true"], "data.batch_size: got 'true', wanted a whole number"),
         (["data.batch_size=0"], "data.batch_size: got 0, wanted at least 1"),
-        (["data.name=imagenet"], "data.name: Invalid value 'imagenet'"),
-        (["optimizer.lr=fast"], "optimizer.lr: Value 'fast'"),
+        (["data.name=imagenet"], "data.name: got 'imagenet', wanted one of mnist, fashion_mnist, cifar10, cifar100"),
+        (["optimizer.lr=fast"], "optimizer.lr: got 'fast', wanted a number"),
         (["optimizer.lr=nan"], "optimizer.lr: got nan, wanted a finite number"),
         (["model.decay=1"], "model.decay: got 1.0, wanted below 1"),
         (["kind=prior", "model.heads=3"], "model.heads: 3 heads do not divide model.width 128"),
-        (["kind=prior", "model.architecture=pixelrnn"], "model.architecture: Invalid value 'pixelrnn'"),
+        (
+            ["kind=prior", "model.architecture=pixelrnn"],
+            "model.architecture: got 'pixelrnn', wanted one of transformer, pixelcnn",
+        ),
         (
             ["kind=prior", "model.architecture=pixelcnn", "model.heads=8"],
             "model.heads: got 8, but a pixelcnn has none; wanted the default, 4",
@@ -70,10 +101,10 @@ def test_there_are_experiments_for_every_kind_and_dataset():
             "model.label_dropout: got 0.1 with model.class_conditional=false, but then there is no label to forget",
         ),
         (["kind=prior", "model.label_dropout=1"], "model.label_dropout: got 1.0, wanted below 1"),
-        (["trainer.devices=many"], "trainer.devices: got 'many', wanted a number"),
-        (["trainer.devices=0"], "trainer.devices: got '0', wanted a number"),
+        (["trainer.devices=many"], "trainer.devices: got 'many', wanted a whole number or auto"),
+        (["trainer.devices=0"], "trainer.devices: got 0, wanted at least 1"),
         (["trainer.steps=700"], "trainer.validate_every: 250 does not divide trainer.steps 700"),
-        (["model=3"], "model: got '3', wanted a mapping"),
+        (["model=3"], "model: got '3', wanted a setting of it, such as model.latent=…"),
         (["--optimizer.lr=1"], "wanted key=value"),
         (["optimizer.lr"], "wanted key=value"),
         (["model.likelihood.name=bernoulli"], "needs binary pixels"),
@@ -90,7 +121,7 @@ def test_there_are_experiments_for_every_kind_and_dataset():
         (["kind=vae", "model.importance_samples=5", "model.kl_warmup_steps=9"], "wanted 1, or model.kl_warmup_steps=0"),
         (["kind=vae", "model.importance_samples=0"], "model.importance_samples: got 0, wanted at least 1"),
         (["data.root=${oc.env:HOME}"], "a config cannot read the environment"),
-        (["data.root=${nothing}"], "nothing"),
+        (["data.root=${nothing}"], "data.root: got '${nothing}', but there is no such setting; write the value"),
     ],
 )
 def test_mistakes_are_one_line(overrides, line):
@@ -139,3 +170,299 @@ def test_a_checkpoints_mapping_becomes_the_dataclass_and_back():
     assert model_config(VAEConfig, plain(config)) == config
     with pytest.raises(ConfigError):
         model_config(VAEConfig, {"beta": "much"})
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("runs=my runs #2", "my runs #2"), ("runs=a: b", "a: b"), ("runs=[x]", "[x]"), ("runs={x}", "{x}"),
+        ("runs='x'", "'x'"), ("runs=$HOME/x", "$HOME/x"), ("tracking.project=null", "null"),
+        ("runs=über läufe", "über läufe"),
+        ("name=0123", "0123"), ("name=2026_11_25", "2026_11_25"), ("name=5.10", "5.10"), ("name=no", "no"),
+        ("name=1e3", "1e3"), ("name=2026-11-25", "2026-11-25"), ("name=12-30", "12-30"), ("name=0x1F", "0x1F"),
+        ("name=true", "true"), ("name=null", None), ("name=", None), ("name=Null", "Null"),
+        ("tracking.group=a=b", "a=b"), ("tracking.group=~", "~"), ("tracking.project=1_000", "1_000"),
+        ("tracking.tags=[no]", ["no"]), ("tracking.tags=[010, 1.0]", ["010", "1.0"]), ("tracking.tags=a,b", ["a", "b"]),
+        ("tracking.tags=a b", ["a b"]), ("tracking.tags=[]", []), ("tracking.tags=", []),
+        ("tracking.tags=[#2]", ["#2"]),
+        ("""tracking.tags=["a,b", '[c]', it]""", ["a,b", "[c]", "it"]), ("tracking.tags=[ a , b ]", ["a", "b"]),
+        ("model.levels=[8, 5]", [8, 5]), ("model.levels=8,5", [8, 5]), ("model.levels=9", [9]),
+        ("seed=0", 0), ("seed=12", 12), ("trainer.devices=2", 2), ("trainer.devices=auto", "auto"),
+        ("model.lookup_dim=8", 8), ("model.lookup_dim=null", None), ("model.lookup_dim=", None),
+        ("optimizer.lr=5", 5.0), ("optimizer.lr=1e-3", 0.001), ("optimizer.lr=.5", 0.5), ("optimizer.lr=1.", 1.0),
+        ("data.flip=true", True), ("data.flip=False", False), ("data.flip=TRUE", True),
+        ("data.binarize=none", "none"),
+    ],
+)  # fmt: skip
+def test_the_type_of_a_setting_reads_its_text(word, value):
+    found = value_of(load_experiment(None, [word]), word.partition("=")[0])
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("seed=010", "seed: got '010', wanted a whole number; write 10"),
+        ("seed=1_000", "seed: got '1_000', wanted a whole number; write 1000"),
+        ("seed=0x10", "seed: got '0x10', wanted a whole number; write 16"),
+        ("seed=0b11", "seed: got '0b11', wanted a whole number; write 3"),
+        ("seed=1.0", "seed: got '1.0', wanted a whole number; write 1"),
+        ("seed=1e3", "seed: got '1e3', wanted a whole number; write 1000"),
+        ("seed=1:30", "seed: got '1:30', wanted a whole number"),
+        ("seed= 5", "seed: got ' 5', wanted a whole number; write 5"),
+        ("seed=true", "seed: got 'true', wanted a whole number"),
+        ("seed=null", "seed: got 'null', wanted a whole number"),
+        ("seed=", "seed: got '', wanted a whole number"),
+        ("seed=" + "9" * 5000, "seed: got '999"),
+        ("seed=4294967296", "seed: got 4294967296, wanted at most 4294967295"),
+        ("trainer.devices=02", "trainer.devices: got '02', wanted a whole number or auto; write 2"),
+        ("trainer.devices=Auto", "trainer.devices: got 'Auto', wanted a whole number or auto"),
+        ("model.lookup_dim=none", "model.lookup_dim: got 'none', wanted a whole number or null"),
+        ("optimizer.lr=1_0.5", "optimizer.lr: got '1_0.5', wanted a number; write 10.5"),
+        ("optimizer.lr=010", "optimizer.lr: got '010', wanted a number; write 10"),
+        ("optimizer.lr=1,5", "optimizer.lr: got '1,5', wanted a number"),
+        ("optimizer.lr=1e999", "optimizer.lr: got inf, wanted a finite number"),
+        ("optimizer.lr=.", "optimizer.lr: got '.', wanted a number"),
+        ("data.flip=2", "data.flip: got '2', wanted true or false"),
+        ("data.flip=1", "data.flip: got '1', wanted true or false; write true"),
+        ("data.flip=Off", "data.flip: got 'Off', wanted true or false; write false"),
+        ("data.name=MNIST", "data.name: got 'MNIST', wanted one of mnist, fashion_mnist, cifar10, cifar100"),
+        ("model.levels.0=5", "model.levels: got model.levels.0, wanted the whole list: model.levels=[8,8,8]"),
+        ("tracking.tags.1=x", "tracking.tags: got tracking.tags.1, wanted the whole list: tracking.tags=[a,b]"),
+        ("model.levels[0]=5", "unknown key model.levels[0]; did you mean model.levels?"),
+        ("model.levels=[8, x]", "model.levels.1: got 'x', wanted a whole number"),
+        ("model.levels=[8, 010]", "model.levels.1: got '010', wanted a whole number; write 10"),
+        ("tracking.tags=[a", "an element with a comma, a bracket or a quote stands in quotes"),
+        ("tracking.tags=a,,b", "tracking.tags: got 'a,,b', wanted a list such as [a, b]"),
+        ("tracking.tags=[[a]]", "tracking.tags: got '[[a]]', wanted a list such as [a, b]"),
+        ("tracking.tags=['']", "tracking.tags.0: got '', wanted text"),
+        ("seed.x=3", "unknown key seed.x; seed is a setting, not a section"),
+        ("data={name: mnist", "data: got '{name: mnist', wanted a mapping such as {name: value, other: value}"),
+        ("data={flip: yes}", "data.flip: got 'yes', wanted true or false; write true"),
+        ("model={network: 3}", "model.network: got '3', wanted a setting of it, such as model.network.hidden=…"),
+        ("runs=", "runs: got '', wanted text"),
+        ("tracking.project=", "tracking.project: got '', wanted text"),
+    ],
+)  # fmt: skip
+def test_what_a_type_does_not_take_is_one_line_with_what_was_meant(word, line):
+    with pytest.raises(ConfigError) as error:
+        load_experiment(None, [word])
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_section_may_be_given_as_a_mapping_beside_other_settings_of_it():
+    words = [
+        "model.likelihood.scale=0.3",
+        "model={likelihood: {name: discretized_logistic, learned: true}, levels: [8, 5]}",
+    ]
+    model = load_experiment(None, words).model
+    assert (model.likelihood.name, model.likelihood.learned, model.likelihood.scale) == (
+        "discretized_logistic",
+        True,
+        0.3,
+    )
+    assert model.levels == [8, 5]
+    with pytest.raises(ConfigError, match=r"data\.flip: got true and false, wanted one value"):
+        load_experiment(None, ["data={flip: true}", "data.flip=false"])
+
+
+def test_a_section_and_a_setting_of_it_are_not_both_given():
+    with pytest.raises(ConfigError, match=r"model: got '3' and model\.latent=grid, wanted one of them"):
+        load_experiment(None, ["model=3", "model.latent=grid"])
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ('name: "0123"', "name", "0123"), ("name: 'no'", "name", "no"), ("name: run-1", "name", "run-1"),
+        ("name: !!str 0123", "name", "0123"), ("name:", "name", None), ("name: ~", "name", None),
+        ("optimizer: {lr: 1e-3}", "optimizer.lr", 0.001), ("optimizer: {lr: 1}", "optimizer.lr", 1.0),
+        ("optimizer: {lr: .5}", "optimizer.lr", 0.5), ("data: {flip: True}", "data.flip", True),
+        ("tracking: {tags: [a, 'no', \"010\"]}", "tracking.tags", ["a", "no", "010"]),
+        ("tracking:\n  tags:\n  - a b", "tracking.tags", ["a b"]), ("model: {levels: [8, 5]}", "model.levels", [8, 5]),
+        ("trainer: {devices: auto}", "trainer.devices", "auto"), ("trainer: {devices: 2}", "trainer.devices", 2),
+        ("d: &d {flip: true}\n".replace("d:", "data:"), "data.flip", True),
+        ("data: {name: cifar10}\nname: of-${data.name}", "name", "of-cifar10"),
+        ("seed: ${trainer.steps}", "seed", 1000), ("data: {flip: '${data.download}'}", "data.flip", True),
+    ],
+)  # fmt: skip
+def test_a_file_is_read_by_the_same_types(tmp_path, text, key, value):
+    assert value_of(written(tmp_path, text), key) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("name: 0123", "name: got 0123, wanted text or null; write it in quotes: '0123'"),
+        ("name: 5.10", "name: got 5.10, wanted text or null; write it in quotes: '5.10'"),
+        ("name: 2026-11-25", "name: got 2026-11-25, wanted text or null; write it in quotes: '2026-11-25'"),
+        ("name: 2026_11_25", "name: got 2026_11_25, wanted text or null; write it in quotes"),
+        ("name: 1e3", "name: got 1e3, wanted text or null; write it in quotes: '1e3'"),
+        ("name: no", "name: got no, wanted text or null; write it in quotes: 'no'"),
+        ("name: [a]", "name: got ['a'], wanted text or null"),
+        ("runs: ~", "runs: got ~, wanted text"),
+        ("runs:", "runs: got nothing, wanted text"),
+        ("tracking: {tags: [a, no]}", "tracking.tags.1: got no, wanted text; write it in quotes: 'no'"),
+        ("tracking: {tags: a}", "tracking.tags: got 'a', wanted a list such as [a, b]"),
+        ("tracking: {tags:}", "tracking.tags: got nothing, wanted a list such as [a, b]"),
+        ("data: {flip: 2}", "data.flip: got 2, wanted true or false"),
+        ("data: {flip: yes}", "data.flip: got yes, wanted true or false; write true"),
+        ("data: {flip: 'true'}", "data.flip: got 'true', wanted true or false; write it without quotes"),
+        ("seed: 010", "seed: got 010, wanted a whole number; write 10"),
+        ("seed: 1_000", "seed: got 1_000, wanted a whole number; write 1000"),
+        ("seed: 1:30", "seed: got 1:30, wanted a whole number"),
+        ("seed: 5.0", "seed: got 5.0, wanted a whole number; write 5"),
+        ("seed: '5'", "seed: got '5', wanted a whole number; write it without quotes"),
+        ("seed: five", "seed: got 'five', wanted a whole number"),
+        ("data:", "data: got nothing, wanted a mapping"),
+        ("data: {name: no}", "data.name: got no, wanted one of mnist"),
+        ("data.name: mnist", "unknown key data.name; in a file, a setting stands in the mapping of its section"),
+        ("0: 1", "unknown key 0; known here"),
+        ("seed: ${data}", "seed: got '${data}', but that is not one plain value; write the value"),
+        ("name: ${tracking.group}\ntracking: {group: '${name}'}", "but that is not one plain value"),
+        ("a: &a\n  - *a", "holds recursive aliases"),
+        ("[" * 1000, "is nested too deeply"),
+        ("a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)), "holds"),
+        ("a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{','.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 9)),
+         "merge keys make too many values"),
+        ("name: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+    ],
+)  # fmt: skip
+def test_what_a_file_may_mean_otherwise_is_refused_in_one_line(tmp_path, text, line):
+    with pytest.raises(ConfigError) as error:
+        written(tmp_path, text)
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+TEXT = st.text(
+    st.characters(blacklist_categories=("Cc", "Cs", "Zl", "Zp"), blacklist_characters="\u202a\u202b\u202c\u202d\u202e"
+                  "\u2066\u2067\u2068\u2069"), min_size=1, max_size=64,
+).filter(lambda text: "${" not in text and text.isprintable())  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(TEXT, st.lists(TEXT), st.floats(1e-12, 1e12), st.integers(0, 2**32 - 1))
+@example("no", ["0123", "a: b", "#2", " x ", "~"], 1e-5, 0)
+@example("1e-3", ["=", "- a", "null", "2026-11-25", "'", '"', "\\", "!", "&a", "*a", "<<"], 1e22, 8)
+def test_what_is_described_reads_back_as_the_same_experiment(tmp_path_factory, text, tags, lr, seed):
+    tracking = {"group": text, "tags": tags}
+    values = {"tracking": tracking, "data": {"root": text}, "optimizer": {"lr": lr}, "seed": seed}
+    experiment = experiment_from(values, "vae")
+    folder = tmp_path_factory.getbasetemp()
+    assert written(folder, describe(experiment)) == experiment
+    if text != "null":  # on a command line, that is none
+        assert load_experiment(None, ["kind=vae", f"tracking.group={text}"]).tracking.group == text
+
+
+@pytest.mark.parametrize(
+    ("word", "setting"),
+    [
+        ("seed=1", True), ("name=there", True), ("model.tokenizer=runs/a=b", True), ("unknown=1", True),
+        ("there=b", False), ("./there=b", False), ("runs/a=b", False), ("/a=b", False), ("../a=b/c", False),
+        ("a=b/c", True), ("x.yaml", False), ("model.levels[0]=5", True), ("=1", True),
+    ],
+)  # fmt: skip
+def test_a_word_is_a_setting_unless_it_names_a_place(tmp_path, monkeypatch, word, setting):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there=b").mkdir()
+    (tmp_path / "seed=1").mkdir()
+    assert is_setting(word) is setting
+
+
+SPELLINGS = [
+    "${oc.env:VQVAE_SECRET}", "${ oc.env:VQVAE_SECRET}", "${oc.env: VQVAE_SECRET}", "${oc.env:VQVAE_SECRET,x}",
+    "x${oc.env:VQVAE_SECRET}y", "${oc.${data.name}:VQVAE_SECRET}", "${oc.decode:${oc.env:VQVAE_SECRET}}",
+    "\\${oc.env:VQVAE_SECRET}", "\\\\${oc.env:VQVAE_SECRET}", "${oc.env:${name}}", "${env:VQVAE_SECRET}",
+    "${OC.ENV:VQVAE_SECRET}", "${data.name}${oc.env:VQVAE_SECRET}", "${oc.dict.values:data}", "${.name}", "${",
+    "${${data.name}}", "${oc.env:'VQVAE_SECRET'}", "${own:VQVAE_SECRET}", "${oc.select:data.name}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_nothing_of_the_environment_enters_a_config_by_any_spelling(tmp_path, monkeypatch, spelling):
+    monkeypatch.setenv("VQVAE_SECRET", "4711")
+    quoted = "'" + spelling.replace("'", "''") + "'"
+    (tmp_path / "ablation.yaml").write_text(f"variants: {{a: ['tracking.group=x', {quoted}]}}")
+    (tmp_path / "grid.yaml").write_text(
+        f"method: grid\ncommand: [train, e.yaml]\nparameters: {{tracking.group: {{values: [{quoted}]}}}}"
+    )
+    ways = [
+        lambda: load_experiment(None, [f"tracking.group={spelling}"]),
+        lambda: load_experiment(None, [f"tracking.tags=[{spelling}]"]),
+        lambda: load_experiment(None, [f"tracking={{group: {quoted}}}"]),
+        lambda: written(tmp_path, f"tracking: {{group: {quoted}}}"),
+        lambda: written(tmp_path, f"tracking: {{tags: [a, {quoted}]}}"),
+        lambda: written(tmp_path, f"name: x\ndata: {{root: {quoted}}}"),
+        lambda: options(SampleOptions, [f"out={spelling}"]),
+        lambda: read_ablation(tmp_path / "ablation.yaml"),
+        lambda: load_experiment(None, read_grid(tmp_path / "grid.yaml")[1][0]),
+    ]
+    for way in ways:
+        with pytest.raises(ConfigError) as error:
+            way()
+        assert "4711" not in str(error.value)
+        assert "a config cannot read the environment; write the value" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "character", ["\x1b", "\x07", "\r", "\n", "\t", "\0", "\x7f", "\x9b", "\u2028", "\u202e", "\udcff"]
+)
+def test_a_control_character_in_any_text_is_refused_and_shown_escaped(tmp_path, character):
+    escaped = character.encode("unicode_escape").decode()
+    doubled = f'"a\\U{ord(character):08x}[31m"'
+    ways = [
+        lambda: load_experiment(None, [f"tracking.group=a{character}[31m"]),
+        lambda: load_experiment(None, [f"tracking{character}=a"]),
+        lambda: options(EvaluateOptions, [f"sampler={character}x"]),
+    ]
+    if character != "\udcff":
+        ways += [
+            lambda: written(tmp_path, f"tracking: {{group: {doubled}}}"),
+            lambda: written(tmp_path, f"tracking: {{tags: [b, {doubled}]}}"),
+            lambda: written(tmp_path, f"{doubled}: 1"),
+            lambda: written(tmp_path, f"{doubled}: 1\n{doubled}: 2"),
+        ]
+    for way in ways:
+        with pytest.raises(ConfigError) as error:
+            way()
+        assert escaped in str(error.value)
+        assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"beta": "1"}, "model.beta: got '1', wanted a number; write it without quotes"),
+        ({"beta": True}, "model.beta: got True, wanted a number"),
+        ({"latent_dim": 4.0}, "model.latent_dim: got 4.0, wanted a whole number"),
+        ({"latent_dim": 0}, "model.latent_dim: got 0, wanted at least 1"),
+        ({"network": 3}, "model.network: got 3, wanted a mapping"),
+        ({"x": 3}, "unknown key model.x"),
+        (["beta"], "model: got ['beta'], wanted a mapping"),
+    ],
+)
+def test_a_checkpoints_values_are_of_their_types_already(values, line):
+    with pytest.raises(ConfigError) as error:
+        model_config(VAEConfig, values)
+    assert line in str(error.value)
+    assert model_config(VAEConfig, {"beta": 1}) == VAEConfig(beta=1.0)
+
+
+def test_an_ablation_keeps_the_text_of_its_words_and_names(tmp_path):
+    (tmp_path / "a.yaml").write_text("settings: [seed=3]\nvariants:\n  0.50: [optimizer.lr=1e-3]\n  no: []\n")
+    ablation = options(Ablation, [], tmp_path / "a.yaml")
+    assert ablation.variants == {"0.50": ["optimizer.lr=1e-3"], "no": []}
+
+
+def test_a_sweep_keeps_the_text_of_its_values(tmp_path):
+    (tmp_path / "g.yaml").write_text(
+        "method: grid\ncommand: [train, e.yaml]\nparameters:\n  name: {values: [0123, 5.10, no]}\n"
+        "  tracking.tags: {value: [a, 'b,c', no]}\n  tracking.group: {value: null}\n  data.flip: {value: true}\n"
+    )
+    experiments = [load_experiment(None, words) for words in read_grid(tmp_path / "g.yaml")[1]]
+    assert [experiment.name for experiment in experiments] == ["0123", "5.10", "no"]
+    assert [experiment.tracking.tags for experiment in experiments] == [["a", "b,c", "no"]] * 3
+    assert [(experiment.tracking.group, experiment.data.flip) for experiment in experiments] == [(None, True)] * 3

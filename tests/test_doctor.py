@@ -80,7 +80,10 @@ def test_a_damaged_file_a_full_disk_and_a_server_that_is_gone_are_wrong(folders,
 def test_an_absent_file_is_wrong(folders):
     (folders[1] / "mnist" / "t10k-labels-idx1-ubyte").unlink()
     ((what, wrong),) = about(examine(*folders), "mnist")
-    assert (what, wrong) == ("t10k-labels-idx1-ubyte missing; fetch with `vqvae data name=mnist`", True)
+    assert (what, wrong) == (
+        f"t10k-labels-idx1-ubyte missing; fetch with `vqvae data name=mnist root={folders[1]}`",
+        True,
+    )
 
 
 def test_the_command_ends_with_1_if_something_is_wrong(folders, capsys):

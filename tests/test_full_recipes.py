@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
+from vqvae_lightning.config import describe, load_experiment
 from vqvae_lightning.training.runs import Run
 
 ROOT = Path(__file__).parents[1]
@@ -20,16 +20,14 @@ RECIPES = {
     "prior_bits": "prior",
 }
 DIMS = 28 * 28
-NETWORK = {"hidden": 8, "residual_hidden": 4, "residual_blocks": 1}
+NETWORK = ["model.network.hidden=8", "model.network.residual_hidden=4", "model.network.residual_blocks=1"]
 TOY = {
-    "vae": {"model": {"network": NETWORK, "latent_dim": 4}},
-    "vqvae": {"model": {"network": NETWORK, "codebook_size": 16}},
-    "prior": {"model": {"layers": 1, "width": 16, "heads": 2}},
+    "vae": [*NETWORK, "model.latent_dim=4"],
+    "vqvae": [*NETWORK, "model.codebook_size=16"],
+    "prior": ["model.layers=1", "model.width=16", "model.heads=2"],
 }
-EVERY = {
-    "data": {"name": "mnist", "batch_size": 20, "eval_batch_size": 40, "validation_size": 40},
-    "trainer": {"steps": 2, "validate_every": 1, "accelerator": "cpu"},
-}
+EVERY = ["data.name=mnist", "data.batch_size=20", "data.eval_batch_size=40", "data.validation_size=40",
+         "trainer.steps=2", "trainer.validate_every=1", "trainer.accelerator=cpu"]  # fmt: skip
 
 
 def make(folder: Path) -> str:
@@ -50,7 +48,8 @@ def test_the_whole_chain_runs_once_and_is_then_left_alone(tmp_path, monkeypatch)
     (tmp_path / "experiments" / "cifar10").mkdir(parents=True)
     for recipe, kind in RECIPES.items():
         path = Path("experiments") / "cifar10" / f"{recipe}.yaml"
-        OmegaConf.save(OmegaConf.merge(OmegaConf.load(ROOT / path), EVERY, TOY[kind]), tmp_path / path)
+        small = load_experiment(ROOT / path, [*EVERY, *TOY[kind]])
+        (tmp_path / path).write_text(describe(small))
     make(tmp_path)
     runs = {recipe: Run.open(tmp_path / "runs" / f"cifar10_{recipe}") for recipe in RECIPES}
     assert {recipe: run.info["kind"] for recipe, run in runs.items()} == RECIPES

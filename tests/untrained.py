@@ -43,7 +43,7 @@ def record(path: Path, **values: Any) -> Run:
     common = {"id": "0" * 16, "name": path.name, "kind": "ae", "dataset": "mnist", "seed": 0,
               "status": "finished", "created": "2026-01-01T00:00:00+00:00",
               "finished": "2026-01-01T01:00:00+00:00", "test": {}, "parameters": 1,
-              "versions": {}, "command": []}  # fmt: skip
+              "versions": {}, "command": ["vqvae", "train"]}  # fmt: skip
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "run.json", common | values)
     return Run(path)

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ TESTED = {
     "torchmetrics": "1.9.0",
     "wandb": "0.31.0",
     "omegaconf": "2.4.0",
+    "pyyaml": "6.0.3",
     "numpy": "2.4.6",
     "pillow": "13.0.0",
     "scikit-learn": "1.9.1",
@@ -25,7 +27,7 @@ BOUNDS = {
     "torch": ((2, 10), None, "older ones run code from a checkpoint even when told not to"),
     "pytorch-lightning": ((2, 6, 6), (2, 7), "2.6.2 and 2.6.3 were malicious uploads, and 2.6.6 closes two ways in"),
     "wandb": ((0, 31), (0, 32), "0.32 may refuse what Lightning 2.6 passes to it"),
-    "omegaconf": ((2, 4), (2, 5), "the checks of settings are those of 2.4; Hydra 1.3 pulls 2.3"),
+    "omegaconf": ((2, 4), (2, 5), "the checks of references are those of 2.4; Hydra 1.3 pulls 2.3"),
 }
 FREE_GB = 2.0  # of disk, under which a training may not be able to keep its checkpoints
 
@@ -107,7 +109,8 @@ def _data(root: Path) -> Iterator[Finding]:
             yield Finding(name, str(error), wrong=True)
             continue
         if absent:
-            yield Finding(name, f"{', '.join(absent)} missing; fetch with `vqvae data name={name}`", wrong=True)
+            fetch = shlex.join(["vqvae", "data", f"name={name}", f"root={root}"])
+            yield Finding(name, f"{', '.join(absent)} missing; fetch with `{fetch}`", wrong=True)
         else:
             yield Finding(name, f"whole: the SHA-256 of {len(DATASETS[name].files)} files agree")
 

@@ -24,12 +24,6 @@ def protect_streams() -> None:
         sys.stderr = protected(sys.stderr, 2)
 
 
-def printable(text: str) -> str:
-    """The text on one line, control characters escaped: a terminal would obey them."""
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-
-
 class _Lossy(io.FileIO):
     """A file descriptor that becomes /dev/null for good when it cannot be written."""
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from vqvae_lightning.cli.many_runs import ablate, compare, dashboard, study, sweep
 from vqvae_lightning.cli.one_run import classifier, config, data, doctor, evaluate, fid_calibrate, sample, train
 from vqvae_lightning.interrupts import caught, follow_parent
-from vqvae_lightning.streams import printable, protect_streams
+from vqvae_lightning.streams import protect_streams
 from vqvae_lightning.training.launch import is_first_process
 
 
@@ -67,7 +67,9 @@ def run(options: argparse.Namespace) -> None:
 
 def complain(error: Exception, hint: str = "") -> None:
     """Prints an error on one line; control characters, which may come from a file, are escaped."""
-    print(f"vqvae: {printable(str(error))}{hint}", file=sys.stderr)
+    from vqvae_lightning.config import visible
+
+    print(f"vqvae: {visible(' '.join(str(error).split()))}{hint}", file=sys.stderr)
 
 
 class Verb(NamedTuple):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vqvae_lightning.cli.one_run import split_words, sync_command
+from vqvae_lightning.cli.one_run import refuse_beside_runs, split_words, sync_command
 
 
 def compare(words: Sequence[str]) -> Any:
@@ -14,6 +14,7 @@ def compare(words: Sequence[str]) -> Any:
 
     folders, settings = split_words(words)
     chosen = options(CompareOptions, settings)
+    refuse_beside_runs(folders, settings)
     from vqvae_lightning.storage import check_writable
     from vqvae_lightning.training.runs import Run, find_runs
 

@@ -26,13 +26,21 @@ def train(words: Sequence[str]) -> Any:
 
 
 def config(words: Sequence[str]) -> str:
-    """`vqvae config FILE key=value …`; prints and returns the YAML of the whole experiment."""
+    """`vqvae config FILE key=value …`; prints and returns the YAML of the whole experiment.
+
+    Raises whatever `train` would, as far as that is known without the data and the tokenizer.
+    """
     from vqvae_lightning.config import describe
 
     experiment = _experiment(words)
+    from vqvae_lightning.training.launch import check_launch, device_count
+    from vqvae_lightning.training.runs import Run
     from vqvae_lightning.training.train import check
 
+    check_launch(device_count(experiment) * experiment.trainer.nodes)
     check(experiment)
+    if not experiment.resume:
+        Run.check_new(experiment)
     text = describe(experiment)
     print(text, end="")
     return text
@@ -69,6 +77,7 @@ def evaluate(words: Sequence[str]) -> dict[str, float]:
 
     folders, settings = split_words(words)
     chosen = options(EvaluateOptions, settings)
+    refuse_beside_runs(folders, settings)
     from vqvae_lightning.evaluation.evaluate import evaluate as run_evaluation
 
     run = _run(folders, chosen.runs, chosen.dataset)
@@ -114,6 +123,7 @@ def sample(words: Sequence[str]) -> Path:
 
     folders, settings = split_words(words)
     chosen = options(SampleOptions, settings)
+    refuse_beside_runs(folders, settings)
     from vqvae_lightning.evaluation.sample import sample as draw
 
     paths = draw(_run(folders, chosen.runs, chosen.dataset), chosen)
@@ -123,8 +133,24 @@ def sample(words: Sequence[str]) -> Path:
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Words that name files or folders, and `key=value` settings."""
-    return [w for w in words if "=" not in w], [w for w in words if "=" in w]
+    """Canonical places of the words that name files or folders, and the `key=value` settings."""
+    from vqvae_lightning.config import ConfigError, canonical, check_text, is_setting
+
+    for word in words:
+        check_text(word, "argument")
+        if not word:
+            raise ConfigError("argument: got '', wanted a file, a run folder or key=value")
+    places = [canonical(word, "argument") for word in words if not is_setting(word)]
+    return places, [word for word in words if is_setting(word)]
+
+
+def refuse_beside_runs(folders: Sequence[str], settings: Sequence[str]) -> None:
+    """Raises ConfigError for a setting that chooses among runs, where runs are named."""
+    from vqvae_lightning.config import ConfigError, own_words
+
+    choosing, _ = own_words(("dataset", "runs"), settings)
+    if folders and choosing:
+        raise ConfigError(f"{choosing[0].partition('=')[0]}: got {choosing[0]} beside {folders[0]}, wanted one of them")
 
 
 def print_metrics(metrics: dict[str, float]) -> None:
@@ -142,21 +168,25 @@ def wandb_hint(run: Any) -> str:
 
 def sync_command(folders: Sequence[Path]) -> str:
     """The command that brings offline W&B runs to a server."""
+    from vqvae_lightning.config import command_line
+
     wandb = os.path.relpath(Path(sys.executable).parent / "wandb")
-    return f"{wandb} sync {' '.join(map(os.path.relpath, folders))}"
+    return command_line(wandb, "sync", *map(os.path.relpath, folders))
 
 
 def _experiment(words: Sequence[str]) -> Any:
     """The experiment of `train` and `config`: a file, or a run to resume, with settings on top."""
-    from vqvae_lightning.config import ConfigError, load_experiment
+    from vqvae_lightning.config import ConfigError, canonical, load_experiment
 
     files, settings = split_words(words)
     if len(files) > 1:
         raise ConfigError(f"config: got {len(files)} files ({', '.join(files)}), wanted one")
     resume = next((s.partition("=")[2] for s in settings if s.startswith("resume=")), None)
-    if not files and resume in (None, "auto"):
+    if files:
+        return load_experiment(files[0], settings)
+    if resume in (None, "", "null", "auto"):
         raise ConfigError("config: got no file, wanted one such as experiments/mnist/vqvae.yaml")
-    return load_experiment(files[0] if files else Path(str(resume)) / "config.yaml", settings)
+    return load_experiment(Path(canonical(str(resume), "resume")) / "config.yaml", settings)
 
 
 def _run(folders: list[str], root: str, dataset: str | None) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from vqvae_lightning.comparison.columns import MISSING, RESULTS, Column, present
 from vqvae_lightning.comparison.generation import Generation, generations
 from vqvae_lightning.comparison.records import check_record
-from vqvae_lightning.config import AutoencoderConfig, ConfigError, Experiment, plain
+from vqvae_lightning.config import AutoencoderConfig, ConfigError, Experiment, plain, visible
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.samplers import latent_size
 from vqvae_lightning.training.loading import tokenizer_runs

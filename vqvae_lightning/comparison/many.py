@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqvae_lightning.config import ConfigError, EvaluateOptions, load_experiment, options, own_words, plain
+from vqvae_lightning.config import ConfigError, EvaluateOptions, load_experiment, options, own_words, plain, short
 from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network
 from vqvae_lightning.evaluation.samplers import sampler_names
 from vqvae_lightning.interrupts import Stopped, pass_on
@@ -26,7 +26,7 @@ def train_once(root: Path, name: str, file: Path, settings: Sequence[str]) -> Ru
     Raises ConfigError for a run that was trained with other settings, and, naming its log, for one that fails.
     """
     run = Run(root / name)
-    words = [str(file), *settings, f"runs={root}", f"name={name}"]
+    words = [short(file), *settings, f"runs={root}", f"name={name}"]
     if (run.path / "run.json").is_file():
         for key, (old, new) in computed_otherwise(run, load_experiment(file, words[1:])).items():
             raise ConfigError(f"{key}: {run.path} was trained with {old}, now it is {new}; name another folder")
@@ -43,10 +43,10 @@ def evaluate_once(run: Run, settings: Sequence[str]) -> None:
     """
     words = evaluation_words(run.info["kind"], settings)
     if run.info.get("evaluated") != plain(options(EvaluateOptions, words)):
-        _do(run, ["evaluate", str(run.path), *words])
+        _do(run, ["evaluate", short(run.path), *words])
     others = sampler_names(run.experiment(), "all")[1:]
     if any(not (run.images / f"samples-{name}.png").is_file() for name in others):
-        _do(run, ["sample", str(run.path), "sampler=all"])
+        _do(run, ["sample", short(run.path), "sampler=all"])
 
 
 def evaluation_words(kind: str, settings: Sequence[str]) -> list[str]:

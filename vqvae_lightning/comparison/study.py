@@ -17,7 +17,7 @@ from vqvae_lightning.comparison.compare import KINDS
 from vqvae_lightning.comparison.generation import generation_values, sampler_label
 from vqvae_lightning.comparison.many import check_plan, evaluate_once, train_once
 from vqvae_lightning.comparison.table import frameless, print_columns
-from vqvae_lightning.config import EvaluateOptions, StudyOptions, last_words, own_words
+from vqvae_lightning.config import EvaluateOptions, StudyOptions, last_words, own_words, visible
 from vqvae_lightning.evaluation.samplers import changed_sampling
 from vqvae_lightning.training.runs import Run
 

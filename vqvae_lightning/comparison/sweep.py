@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vqvae_lightning.comparison.many import check_plan, train_once
-from vqvae_lightning.config import ConfigError, SweepOptions, last_words
+from vqvae_lightning.config import ConfigError, SweepOptions, last_words, read_yaml, word_of
 from vqvae_lightning.training.runs import Run
 
 
@@ -35,13 +35,10 @@ def sweep(file: Path, options: SweepOptions, settings: Sequence[str]) -> list[Ru
 
 def read_grid(file: Path) -> tuple[Path, list[list[str]]]:
     """The experiment file of a sweep file, and its combinations as `key=value` words. Raises ConfigError."""
-    import yaml
-
     try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"sweep: cannot read {file} ({' '.join(str(error).split())})") from error
-    content = content if isinstance(content, dict) else {}
+        content = read_yaml(file)
+    except ConfigError as error:
+        raise ConfigError(f"sweep: cannot read {file} ({error})") from None
     if content.get("method") != "grid":
         raise ConfigError(f"sweep: {file} has method={content.get('method')}, wanted grid; others need `wandb sweep`")
     command, parameters = content.get("command"), content.get("parameters")
@@ -60,8 +57,7 @@ def _axis(file: Path, key: str, given: Any) -> list[str]:
     values = given.get("values", [given["value"]] if "value" in given else None) if isinstance(given, dict) else None
     if not isinstance(values, list) or not values:
         raise ConfigError(f"sweep: {key} in {file} has no value and no values; a grid wants one of them")
-    words = {True: "true", False: "false", None: "null"}
-    return [f"{key}={words[v] if v is None or isinstance(v, bool) else v}" for v in values]
+    return [f"{key}={word_of(value)}" for value in values]
 
 
 def run_name(words: Sequence[str]) -> str:

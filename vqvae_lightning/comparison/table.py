@@ -11,6 +11,7 @@ from rich.text import Text
 from vqvae_lightning.comparison.columns import Column, Measured
 from vqvae_lightning.comparison.compare import KINDS, Comparison
 from vqvae_lightning.comparison.generation import Generation
+from vqvae_lightning.config import visible
 
 # A row with the two texts that stand before its numbers.
 Line = tuple[Measured, tuple[str, str]]

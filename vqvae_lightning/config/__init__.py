@@ -1,16 +1,20 @@
 """Settings: of an experiment (`schema`), of a verb (`verbs`), and how YAML and a command line become one (`load`)."""
 
+from vqvae_lightning.config.files import read_yaml
 from vqvae_lightning.config.load import (
     check_name,
     describe,
+    describe_record,
     experiment_from,
+    is_setting,
     last_words,
     load_experiment,
     model_config,
     options,
     own_words,
-    read_yaml,
+    read_experiment,
 )
+from vqvae_lightning.config.places import canonical, command_line, find_place, short
 from vqvae_lightning.config.schema import (
     MODEL_CONFIGS,
     AEConfig,
@@ -28,6 +32,7 @@ from vqvae_lightning.config.schema import (
     VQVAEConfig,
     plain,
 )
+from vqvae_lightning.config.values import check_text, visible, word_of
 from vqvae_lightning.config.verbs import (
     AblateOptions,
     Ablation,
@@ -72,14 +77,24 @@ __all__ = [
     "TrainerConfig",
     "VAEConfig",
     "VQVAEConfig",
+    "canonical",
     "check_name",
+    "check_text",
+    "command_line",
     "describe",
+    "describe_record",
     "experiment_from",
+    "find_place",
+    "is_setting",
     "last_words",
     "load_experiment",
     "model_config",
     "options",
     "own_words",
     "plain",
+    "read_experiment",
     "read_yaml",
+    "short",
+    "visible",
+    "word_of",
 ]

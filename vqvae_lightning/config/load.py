@@ -2,76 +2,95 @@
 
 import dataclasses
 import difflib
+import itertools
 import math
+import operator
+import os
 import re
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, get_type_hints
 
+from vqvae_lightning.config.files import read_mapping, read_yaml, to_yaml
+from vqvae_lightning.config.places import absolute_places, canonical_places, find_places
+from vqvae_lightning.config.references import resolve_references
 from vqvae_lightning.config.schema import MODEL_CONFIGS, ConfigError, Experiment, plain
+from vqvae_lightning.config.values import Word, check_text, read, shown, visible, word_of
+from vqvae_lightning.config.verbs import VERB_OPTIONS
 
-Options = TypeVar("Options")
+Config = TypeVar("Config")
+SETTINGS = {f.name for cls in (Experiment, *VERB_OPTIONS) for f in dataclasses.fields(cls)}
+SECTIONS = {"model", "model.network", "model.likelihood", "data", "optimizer", "trainer", "tracking"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def load_experiment(file: str | Path | None, overrides: list[str]) -> Experiment:
-    """The experiment of a YAML file (or of the defaults) with `key=value` overrides on top.
+def load_experiment(file: str | Path | None, overrides: Sequence[str]) -> Experiment:
+    """The experiment of a YAML file, or of the defaults, with `key=value` overrides on top.
 
-    Raises ConfigError, one line, for a file that is not there or not a mapping, an unknown key (naming the nearest),
-    a value of the wrong type or out of range, an override without `=`, and two overrides of one key.
+    Its places are canonical. The file may be the record of a run: its places are then where they
+    are now. Raises ConfigError, one line, for a file that is not there or not a mapping, an unknown
+    key (naming the nearest), a value of the wrong type or out of range, an override without `=`,
+    and two overrides of one key.
     """
-    from omegaconf import OmegaConf
+    if file and _is_record(Path(file)):
+        values = plain(read_experiment(Path(file).parent))
+    else:
+        values = read_yaml(file) if file else {}
+    values = _overridden(values, overrides)
+    return canonical_places(experiment_from(values, values.get("kind", "vqvae")))
 
-    with _one_line():
-        loaded = OmegaConf.create(read_yaml(file) if file else {})
-        dotlist = OmegaConf.from_dotlist(_checked_overrides(overrides))
-        kind = OmegaConf.select(OmegaConf.merge(loaded, dotlist), "kind", default="vqvae")
-        return experiment_from(OmegaConf.merge(loaded, dotlist), kind)
 
+def experiment_from(values: Mapping[str, Any], kind: str) -> Experiment:
+    """The typed experiment of what `read_yaml` returns, or of plain values.
 
-def experiment_from(values: Any, kind: str) -> Experiment:
-    """The typed experiment of a mapping (DictConfig or plain). Raises ConfigError as `load_experiment` does."""
-    from omegaconf import OmegaConf
-
+    Raises ConfigError as `load_experiment` does.
+    """
     if not isinstance(kind, str) or kind not in MODEL_CONFIGS:
-        raise ConfigError(f"kind: got '{kind}', wanted one of {', '.join(MODEL_CONFIGS)}")
+        raise ConfigError(f"kind: got {shown(kind)}, wanted one of {', '.join(MODEL_CONFIGS)}")
     defaults = Experiment(kind=kind, model=MODEL_CONFIGS[kind]())  # type: ignore[arg-type]
-    with _one_line():
-        merged = OmegaConf.create(values)
-        written = OmegaConf.to_container(merged)
-        _check_keys(written, defaults, "")
-        _refuse_no_values(written, "")
-        experiment = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(defaults), merged))
-    assert isinstance(experiment, Experiment)
-    _check_ranges(experiment, "")
+    experiment = _configured(defaults, values)
     _check_together(experiment)
     return experiment
 
 
+def read_experiment(folder: Path, kind: str | None = None) -> Experiment:
+    """The experiment of `config.yaml` in a run folder, its places where they are now.
+
+    Raises ConfigError if the file is gone, holds settings that are not known here, or is of another
+    kind than `kind`.
+    """
+    values = read_yaml(folder / "config.yaml")
+    recorded = values.get("kind", kind or "vqvae")
+    if kind and recorded != kind:
+        file = folder / "config.yaml"
+        raise ConfigError(f"kind: {file} holds kind={shown(recorded)}, wanted {kind}, as in run.json")
+    return find_places(experiment_from(values, recorded), folder)
+
+
+def describe_record(experiment: Experiment) -> str:
+    """The experiment as a run folder records it: YAML with absolute places, and no `resume`."""
+    return describe(dataclasses.replace(absolute_places(experiment), resume=None))
+
+
+def describe(experiment: Experiment) -> str:
+    """The experiment as YAML, which reads back as the same experiment."""
+    return to_yaml(plain(experiment))
+
+
 def model_config(cls: type, values: Any) -> Any:
     """The dataclass `cls` from itself or from the plain mapping a checkpoint holds. Raises ConfigError."""
-    from omegaconf import OmegaConf
-
     if isinstance(values, cls):
         return values
-    with _one_line():
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), OmegaConf.create(dict(values))))
-    _check_ranges(config, "model.")
-    return config
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"model: got {shown(values)}, wanted a mapping")
+    _check_keys(values, cls(), "model.")
+    return _read_fields(cls(), values, "model.")
 
 
-def options(cls: type[Options], settings: Sequence[str], file: str | Path | None = None) -> Options:
+def options(cls: type[Config], settings: Sequence[str], file: str | Path | None = None) -> Config:
     """The dataclass `cls` with a YAML file and `key=value` settings on top. Raises ConfigError as `load_experiment`."""
-    from omegaconf import OmegaConf
-
-    with _one_line():
-        loaded = OmegaConf.create(read_yaml(file) if file else {})
-        given = OmegaConf.merge(loaded, OmegaConf.from_dotlist(_checked_overrides(settings)))
-        _check_keys(OmegaConf.to_container(given), cls(), "")
-        chosen = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), given))
-    _check_ranges(chosen, "")
-    return cast(Options, chosen)
+    values = _overridden(read_yaml(file) if file else {}, settings)
+    return canonical_places(_configured(cls(), values))
 
 
 def last_words(*settings: Sequence[str]) -> list[str]:
@@ -85,98 +104,122 @@ def own_words(names: Collection[str], settings: Sequence[str]) -> tuple[list[str
     return own, [word for word in settings if word not in own]
 
 
-def describe(experiment: Experiment) -> str:
-    """The experiment as YAML."""
-    from omegaconf import OmegaConf
+def is_setting(word: str) -> bool:
+    """Whether a word of a command line is `key=value`, and no file or folder with `=` in its name.
 
-    return OmegaConf.to_yaml(OmegaConf.create(plain(experiment)))
-
-
-@contextmanager
-def _one_line() -> Iterator[None]:
-    """Turns the errors of OmegaConf and YAML into a ConfigError of one line."""
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    try:
-        yield
-    except OmegaConfBaseException as error:
-        key, line = getattr(error, "full_key", None), str(error).splitlines()[0]
-        raise ConfigError(f"{key}: {line}" if key else line) from error
-    except YAMLError as error:
-        raise ConfigError("config: " + " ".join(str(error).split())) from error
+    A key holds no `/`, so `./a=b` is never a setting. Nor is `a=b` if there is a file of that name,
+    and `a` is no setting of any verb.
+    """
+    key, equals, _ = word.partition("=")
+    if not equals or "/" in key:
+        return False
+    return key.partition(".")[0] in SETTINGS or not os.path.lexists(word)
 
 
 def check_name(name: str) -> None:
     """Raises ConfigError unless `name` can be the name of a folder and nothing more."""
     if not NAME.fullmatch(name):
-        raise ConfigError(f"name: got '{name}', wanted 1 to 100 letters, digits, '.', '_' or '-'")
+        raise ConfigError(f"name: got {shown(name)}, wanted 1 to 100 letters, digits, '.', '_' or '-'")
 
 
-def read_yaml(file: str | Path) -> Any:
-    """The mapping in a YAML file, a DictConfig. Raises ConfigError for a file that is not there or holds none."""
-    from omegaconf import DictConfig, OmegaConf
-
-    path = Path(file)
-    if not path.is_file():
-        raise ConfigError(f"config: there is no file {path}")
-    try:
-        with _one_line():
-            loaded = OmegaConf.load(path)
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"config: {path} is not UTF-8 text") from error
-    if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"config: {path} holds a list or a single value, wanted a mapping")
-    return loaded
+def _is_record(file: Path) -> bool:
+    return file.name == "config.yaml" and (file.parent / "run.json").is_file() and file.is_file()
 
 
-def _checked_overrides(overrides: Sequence[str]) -> list[str]:
+def _overridden(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The nested values with `key=value` words on top, whose text is read when its type is known."""
     given: dict[str, str] = {}
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if override.startswith("-") or not equals or not key:
-            raise ConfigError(f"override: got '{override}', wanted key=value, for example optimizer.lr=1e-3")
+    result = _copied(values)
+    for key, text in itertools.chain.from_iterable(map(_pairs, overrides)):
         if key in given:
-            raise ConfigError(f"{key}: got {given[key]} and {value}, wanted one value")
-        given[key] = value
-    return list(overrides)
+            raise ConfigError(f"{key}: got {given[key]} and {text}, wanted one value")
+        given[key] = text
+        _put(result, key, text)
+    return result
 
 
-def _check_keys(values: Any, schema: Any, prefix: str, root: Any = None) -> None:
+def _pairs(override: str) -> Iterator[tuple[str, str]]:
+    """Key and text of a `key=value` word; of `section={key: value, …}`, those of each setting in it."""
+    check_text(override, "override")
+    key, equals, text = override.partition("=")
+    if override.startswith("-") or not equals or not key:
+        raise ConfigError(f"override: got '{override}', wanted key=value, for example optimizer.lr=1e-3")
+    if key in SECTIONS and text.startswith("{"):
+        for name, value in read_mapping(text, key).items():
+            yield from _pairs(f"{key}.{name}={word_of(value)}")
+    else:
+        yield key, text
+
+
+def _put(values: dict[str, Any], key: str, text: str) -> None:
+    *sections, last = key.split(".")
+    for depth, section in enumerate(sections, start=1):
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            where = ".".join(sections[:depth])
+            raise ConfigError(f"{where}: got {shown(values)} and {key}={text}, wanted one of them")
+    values[last] = Word(text)
+
+
+def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+
+
+def _configured(defaults: Config, values: Mapping[str, Any]) -> Config:
+    """The dataclass `defaults` with values on top, each read by its type. Raises ConfigError."""
+    values = resolve_references(values, plain(defaults))
+    _check_keys(values, defaults, "")
+    return _read_fields(defaults, values, "")
+
+
+def _read_fields(defaults: Config, values: Mapping[str, Any], prefix: str) -> Config:
+    types, changes = get_type_hints(type(defaults)), {}
+    for f in dataclasses.fields(defaults):  # type: ignore[arg-type]
+        child, key = getattr(defaults, f.name), prefix + f.name
+        if f.name in values and dataclasses.is_dataclass(child):
+            changes[f.name] = _read_fields(child, values[f.name], f"{key}.")
+        elif f.name in values:
+            changes[f.name] = read(values[f.name], types[f.name], key)
+            _check_range(changes[f.name], f.metadata, key)
+    return dataclasses.replace(defaults, **changes)  # type: ignore[type-var]
+
+
+def _check_keys(values: Mapping[str, Any], schema: Any, prefix: str, root: Any = None) -> None:
     """Unknown keys are refused here, where the nearest name, its right place or its right model can be named."""
     root = schema if root is None else root
-    names = [f.name for f in dataclasses.fields(schema)]
+    types = get_type_hints(type(schema))
     for key, value in values.items():
         full = f"{prefix}{key}"
-        if key not in names:
-            raise ConfigError(f"unknown key {full}; {_hint(str(key), names, prefix, root)}")
+        if key not in types:
+            raise ConfigError(f"unknown key {visible(full)}; {_hint(str(key), list(types), prefix, root)}")
         child = getattr(schema, key)
         if dataclasses.is_dataclass(child):
-            if not isinstance(value, dict):
-                raise ConfigError(f"{full}: got '{value}', wanted a mapping")
+            if not isinstance(value, Mapping):
+                example = f"{full}.{dataclasses.fields(child)[0].name}=…"
+                wanted = f"a setting of it, such as {example}" if isinstance(value, Word) else "a mapping"
+                raise ConfigError(f"{full}: got {shown(value)}, wanted {wanted}")
             _check_keys(value, child, f"{full}.", root)
+        elif isinstance(value, Mapping) and isinstance(child, list):
+            example = ",".join(map(str, child)) or "a,b"
+            got = f"{full}.{next(iter(value), '')}"
+            raise ConfigError(f"{full}: got {got}, wanted the whole list: {full}=[{example}]")
+        elif isinstance(value, Mapping) and not isinstance(child, dict):
+            raise ConfigError(
+                f"unknown key {visible(full)}.{next(iter(value), '')}; {full} is a setting, not a section"
+            )
 
 
 def _hint(key: str, names: list[str], prefix: str, root: Any) -> str:
     kinds = [k for k, c in MODEL_CONFIGS.items() if key in {f.name for f in dataclasses.fields(c)}]
-    if prefix == "model." and kinds:
+    if prefix == "model." and kinds and isinstance(root, Experiment):
         return f"it belongs to kind={' and '.join(kinds)}, this is kind={root.kind}"
+    if key in _all_keys(root):
+        return "in a file, a setting stands in the mapping of its section"
     elsewhere = [path for path in _all_keys(root) if path.split(".")[-1] == key]
     if elsewhere:
         return f"it exists as {elsewhere[0]}"
     nearest = difflib.get_close_matches(key, names, n=1)
     return f"did you mean {prefix}{nearest[0]}?" if nearest else f"known here: {', '.join(names)}"
-
-
-def _refuse_no_values(values: Any, key: str) -> None:
-    """What is no value: `???`, and an interpolated environment variable, which would end in logs and checkpoints."""
-    if isinstance(values, dict):
-        for name, value in values.items():
-            _refuse_no_values(value, f"{key}.{name}" if key else str(name))
-    elif values == "???":
-        raise ConfigError(f"{key}: got ???, wanted a value")
-    elif isinstance(values, str) and "${oc." in values:
-        raise ConfigError(f"{key}: got '{values}', but a config cannot read the environment; write the value")
 
 
 def _all_keys(config: Any, prefix: str = "") -> list[str]:
@@ -187,31 +230,25 @@ def _all_keys(config: Any, prefix: str = "") -> list[str]:
     return keys
 
 
-def _check_ranges(config: Any, prefix: str) -> None:
-    for f in dataclasses.fields(config):
-        value, key = getattr(config, f.name), f"{prefix}{f.name}"
-        if dataclasses.is_dataclass(value):
-            _check_ranges(value, f"{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            if not math.isfinite(value):
-                raise ConfigError(f"{key}: got {value}, wanted a finite number")
-            for name, holds, words in (
-                ("at_least", lambda v, limit: v >= limit, "at least"),
-                ("above", lambda v, limit: v > limit, "above"),
-                ("at_most", lambda v, limit: v <= limit, "at most"),
-                ("below", lambda v, limit: v < limit, "below"),
-            ):
-                limit = f.metadata.get(name)
-                if limit is not None and not holds(value, limit):
-                    raise ConfigError(f"{key}: got {value}, wanted {words} {limit} ({f.metadata['meaning']})")
+def _check_range(value: object, metadata: Mapping[str, Any], key: str) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    if not math.isfinite(value):
+        raise ConfigError(f"{key}: got {value}, wanted a finite number")
+    for name, holds, words in (
+        ("at_least", operator.ge, "at least"),
+        ("above", operator.gt, "above"),
+        ("at_most", operator.le, "at most"),
+        ("below", operator.lt, "below"),
+    ):
+        limit = metadata.get(name)
+        if limit is not None and not holds(value, limit):
+            raise ConfigError(f"{key}: got {value}, wanted {words} {limit} ({metadata['meaning']})")
 
 
 def _check_together(experiment: Experiment) -> None:
     if experiment.name:
         check_name(experiment.name)
-    devices = experiment.trainer.devices
-    if devices != "auto" and not (isinstance(devices, int) and devices >= 1):
-        raise ConfigError(f"trainer.devices: got '{devices}', wanted a number of at least 1, or auto")
     steps, every = experiment.trainer.steps, experiment.trainer.validate_every
     if steps % min(every, steps):
         raise ConfigError(

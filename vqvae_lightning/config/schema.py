@@ -13,11 +13,15 @@ class ConfigError(ValueError):
 
 def setting(
     default: Any, meaning: str, *, at_least: float | None = None, above: float | None = None,
-    at_most: float | None = None, below: float | None = None,
+    at_most: float | None = None, below: float | None = None, place: str | None = None,
 ) -> Any:  # fmt: skip
-    """A field with its meaning (and unit) and the range that is checked before anything runs."""
+    """A field with its meaning (and unit) and the range that is checked before anything runs.
+
+    `place` marks the name of a "folder" (one that is no file), of a "file" or run folder, or of a file with an ending
+    (".png"): see `places`.
+    """
     limits = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
-    return field(default=default, metadata={"meaning": meaning, **limits})
+    return field(default=default, metadata={"meaning": meaning, "place": place, **limits})
 
 
 @dataclass
@@ -25,7 +29,7 @@ class DataConfig:
     """Where images come from and how they are cut into batches."""
 
     name: DatasetName = setting("mnist", "dataset")
-    root: str = setting("data", "folder that holds the datasets")
+    root: str = setting("data", "folder that holds the datasets", place="folder")
     download: bool = setting(True, "fetch what is missing; false: fail instead")
     batch_size: int = setting(128, "images per optimizer step, over all devices and accumulated passes", at_least=1)
     eval_batch_size: int = setting(500, "images per batch of validation and test", at_least=1)
@@ -161,7 +165,9 @@ class VQVAEConfig(AutoencoderConfig):
 class PriorConfig:
     """Autoregressive model over the codes of a frozen tokenizer."""
 
-    tokenizer: str | None = setting(None, "run folder of a finished VQ-VAE; empty: the newest one of this dataset")
+    tokenizer: str | None = setting(
+        None, "run folder of a finished VQ-VAE; empty: the newest one of this dataset", place="folder"
+    )
     architecture: Literal["transformer", "pixelcnn", "pixelsnail"] = setting("transformer", "network")
     class_conditional: bool = setting(True, "model p(codes | label) instead of p(codes)")
     label_dropout: float = setting(
@@ -216,7 +222,9 @@ class TrainerConfig:
     log_every: int = setting(25, "optimizer steps between logged training metrics", at_least=1)
     accumulate: int = setting(1, "forward passes per optimizer step", at_least=1)
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "device type")
-    devices: int | str = setting("auto", "devices per machine: a number, or auto for all of them")
+    devices: int | Literal["auto"] = setting(
+        "auto", "devices per machine: a number, or auto for all of them", at_least=1
+    )
     nodes: int = setting(1, "machines", at_least=1)
     precision: Literal["32-true", "bf16-mixed", "64-true"] = setting("32-true", "arithmetic of the networks")
     compile: bool = setting(False, "compile the layers by torch.compile: half a minute first, then fewer passes")
@@ -256,10 +264,12 @@ class Experiment:
     kind: Literal["ae", "vae", "vqvae", "prior"] = setting("vqvae", "what is trained")
     model: Any = field(default=None, metadata={"meaning": "settings of the model"})
     name: str | None = setting(None, "name of the run folder; empty: dataset, kind, seed and time")
-    runs: str = setting("runs", "folder that holds the runs")
-    seed: int = setting(0, "seed of everything random", at_least=0)
+    runs: str = setting("runs", "folder that holds the runs", place="folder")
+    seed: int = setting(0, "seed of everything random", at_least=0, at_most=2**32 - 1)
     resume: str | None = setting(
-        None, "run folder to continue; auto: the run `name`, or the newest unfinished one with these settings, if any"
+        None,
+        "run folder to continue; auto: the run `name`, or the newest unfinished one with these settings, if any",
+        place="folder",
     )
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

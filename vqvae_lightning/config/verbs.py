@@ -27,7 +27,7 @@ class Drawing:
 class EvaluateOptions(Drawing):
     """Settings of `vqvae evaluate`."""
 
-    runs: str = setting("runs", "folder that holds the runs, where none is named")
+    runs: str = setting("runs", "folder that holds the runs, where none is named", place="folder")
     dataset: DatasetName | None = setting(None, "take the newest run of this dataset, where none is named")
     root: str | None = setting(
         None, "folder that holds the datasets, and what is cached of them; empty: the run's own if it is there, or data"
@@ -52,7 +52,7 @@ class EvaluateOptions(Drawing):
     sampler: str | None = setting(
         None, "the one to measure (see `sample`), or reconstruction: test images after a round trip; empty: all"
     )
-    seed: int = setting(0, "seed of those samples", at_least=0)
+    seed: int = setting(0, "seed of those samples", at_least=0, at_most=2**32 - 1)
 
 
 @dataclass
@@ -60,7 +60,7 @@ class DataOptions:
     """Settings of `vqvae data`."""
 
     name: DatasetName = setting("mnist", "dataset")
-    root: str = setting("data", "folder that holds the datasets")
+    root: str = setting("data", "folder that holds the datasets", place="folder")
     download: bool = setting(True, "fetch what is missing; false: fail instead")
 
 
@@ -68,7 +68,7 @@ class DataOptions:
 class CalibrateOptions:
     """Settings of `vqvae fid-calibrate`."""
 
-    root: str = setting("data", "folder that holds the datasets")
+    root: str = setting("data", "folder that holds the datasets", place="folder")
     download: bool = setting(True, "fetch what is missing; false: fail instead")
 
 
@@ -76,8 +76,8 @@ class CalibrateOptions:
 class DoctorOptions:
     """Settings of `vqvae doctor`."""
 
-    runs: str = setting("runs", "folder of runs, whose disk is looked at")
-    root: str = setting("data", "folder that holds the datasets")
+    runs: str = setting("runs", "folder of runs, whose disk is looked at", place="folder")
+    root: str = setting("data", "folder that holds the datasets", place="folder")
 
 
 @dataclass
@@ -85,16 +85,16 @@ class ClassifierOptions:
     """Settings of `vqvae classifier`."""
 
     dataset: DatasetName = setting("mnist", "dataset")
-    root: str = setting("data", "folder that holds the datasets, and the classifiers in classifiers/")
+    root: str = setting("data", "folder that holds the datasets, and the classifiers in classifiers/", place="folder")
     steps: int = setting(1500, "optimizer steps", at_least=1)
-    seed: int = setting(0, "seed of weights, order and shifts", at_least=0)
+    seed: int = setting(0, "seed of weights, order and shifts", at_least=0, at_most=2**32 - 1)
 
 
 @dataclass
 class SampleOptions(Drawing):
     """Settings of `vqvae sample`."""
 
-    runs: str = setting("runs", "folder that holds the runs, where none is named")
+    runs: str = setting("runs", "folder that holds the runs, where none is named", place="folder")
     dataset: DatasetName | None = setting(None, "take the newest run of this dataset, where none is named")
     root: str | None = setting(
         None, "folder that holds the datasets, and what is cached of them; empty: the run's own if it is there, or data"
@@ -111,8 +111,8 @@ class SampleOptions(Drawing):
     n: int = setting(100, "images", at_least=1, at_most=10_000)
     columns: int = setting(10, "images in a row of the grid; interpolation, completion: n/columns rows", at_least=1)
     label: int | None = setting(None, "class to draw, for a class-conditional prior; empty: a row per class")
-    seed: int = setting(0, "seed of the draws", at_least=0)
-    out: str | None = setting(None, "PNG file to write; empty: in the run's images/")
+    seed: int = setting(0, "seed of the draws", at_least=0, at_most=2**32 - 1)
+    out: str | None = setting(None, "PNG file to write; empty: in the run's images/", place=".png")
 
 
 @dataclass
@@ -121,16 +121,18 @@ class StudyOptions:
 
     dataset: DatasetName = setting("mnist", "dataset")
     seeds: int = setting(3, "seeds, from 0", at_least=1)
-    runs: str | None = setting(None, "folder of the study's runs; empty: runs/study-<dataset>")
-    experiments: str = setting("experiments", "folder of the experiment files")
+    runs: str | None = setting(None, "folder of the study's runs; empty: runs/study-<dataset>", place="folder")
+    experiments: str = setting("experiments", "folder of the experiment files", place="folder")
 
 
 @dataclass
 class Ablation:
     """What an ablation file holds: one experiment, and what is changed in it."""
 
-    experiment: str = setting("experiments/mnist/vqvae.yaml", "experiment file of all variants")
-    tokenizer: str | None = setting(None, "experiment file of the VQ-VAE whose codes the variants, priors, learn from")
+    experiment: str = setting("experiments/mnist/vqvae.yaml", "experiment file of all variants", place="file")
+    tokenizer: str | None = setting(
+        None, "experiment file of the VQ-VAE whose codes the variants, priors, learn from", place="file"
+    )
     settings: list[str] = field(default_factory=list, metadata={"meaning": "key=value of all variants"})
     variants: dict[str, list[str]] = field(default_factory=dict, metadata={"meaning": "name → key=value of that one"})
     evaluation: list[str] = field(default_factory=list, metadata={"meaning": "key=value of `evaluate`"})
@@ -145,23 +147,23 @@ class AblateOptions:
     """Settings of `vqvae ablate`; all others go to its runs."""
 
     seeds: int = setting(3, "seeds, from 0", at_least=1)
-    runs: str | None = setting(None, "folder of the ablation's runs; empty: runs/ablation-<file>")
+    runs: str | None = setting(None, "folder of the ablation's runs; empty: runs/ablation-<file>", place="folder")
 
 
 @dataclass
 class SweepOptions:
     """Settings of `vqvae sweep`; all others go to its runs."""
 
-    runs: str | None = setting(None, "folder of the sweep's runs; empty: runs/sweep-<file>")
+    runs: str | None = setting(None, "folder of the sweep's runs; empty: runs/sweep-<file>", place="folder")
 
 
 @dataclass
 class CompareOptions:
     """Settings of `vqvae compare`."""
 
-    runs: str = setting("runs", "folder that holds the runs, where none is named")
+    runs: str = setting("runs", "folder that holds the runs, where none is named", place="folder")
     dataset: DatasetName | None = setting(None, "take only runs of this dataset, where none is named")
-    out: str | None = setting(None, "HTML file to write; empty: compare.html in the folder of runs")
+    out: str | None = setting(None, "HTML file to write; empty: compare.html in the folder of runs", place=".html")
     wandb: bool = setting(False, "log the comparison as a W&B run too, offline unless WANDB_MODE=online")
     project: str = setting("vqvae_lightning", "W&B project of that run")
 
@@ -178,3 +180,9 @@ class DashboardOptions:
 
     def __post_init__(self) -> None:
         check_project(self.project, "project")
+
+
+VERB_OPTIONS = (
+    AblateOptions, CalibrateOptions, ClassifierOptions, CompareOptions, DashboardOptions, DataOptions, DoctorOptions,
+    EvaluateOptions, SampleOptions, StudyOptions, SweepOptions,
+)  # fmt: skip

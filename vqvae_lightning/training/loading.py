@@ -118,9 +118,7 @@ def kept_tokenizer(prior: Run) -> Tokenizer:
     )
 
 
-def tokenizer_runs(
-    prior: Run, recorded: str | None, known: Iterable[Run] = ()
-) -> Iterator[Run]:
+def tokenizer_runs(prior: Run, recorded: str | None, known: Iterable[Run] = ()) -> Iterator[Run]:
     """The finished runs that hold a prior's tokenizer now.
 
     Looked for among the runs `known`, in the `recorded` place, and in all folders beside the prior.

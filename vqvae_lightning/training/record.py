@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from vqvae_lightning.config import MODEL_CONFIGS, ConfigError
+from vqvae_lightning.config import MODEL_CONFIGS, ConfigError, visible
 from vqvae_lightning.data.sources import DATASETS
 
 RECORD = "run.json"
@@ -121,8 +121,7 @@ def _check(values: Any) -> None:
         size, grid = values["tokenizer"]["codebook_size"], values["tokenizer"]["grid"]
         if not (1 <= len(grid) <= 4 and size * math.prod(grid) >= 1):
             raise ConfigError(
-                f"{RECORD}: tokenizer has {size} codes and a grid of {len(grid)} sides, wanted at "
-                "least 1 of each"
+                f"{RECORD}: tokenizer has {size} codes and a grid of {len(grid)} sides, wanted at least 1 of each"
             )
     if values["status"] == "finished":
         check_shape(values, FINISHED, RECORD)
@@ -144,8 +143,3 @@ def _shown(value: Any) -> str:
     """A value in a message: of one line, short, with nothing that a terminal would obey."""
     text = repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
     return visible(text if len(text) <= 60 else f"{text[:57]}...")
-
-
-def visible(text: str) -> str:
-    """The text with control characters written as escapes."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

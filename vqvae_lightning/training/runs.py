@@ -18,9 +18,10 @@ from vqvae_lightning.config import (
     ConfigError,
     Experiment,
     check_name,
-    describe,
-    experiment_from,
-    read_yaml,
+    command_line,
+    describe_record,
+    read_experiment,
+    visible,
 )
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.storage import (
@@ -32,7 +33,7 @@ from vqvae_lightning.storage import (
     write_whole,
 )
 from vqvae_lightning.training.launch import is_first_process
-from vqvae_lightning.training.record import RECORD, read_record, visible
+from vqvae_lightning.training.record import RECORD, read_record
 
 Read = TypeVar("Read")
 
@@ -76,8 +77,7 @@ class Run:
         try:
             with new_folder(root, name) as path:
                 (path / "images").mkdir()
-                settings = describe(replace(experiment, resume=None))
-                write_whole(path / "config.yaml", settings.encode())
+                write_whole(path / "config.yaml", describe_record(experiment).encode())
                 record = {
                     "id": secrets.token_hex(8),
                     "name": name,
@@ -186,14 +186,14 @@ class Run:
 
     def experiment(self) -> Experiment:
         """The settings of the run. Raises ConfigError if its config.yaml is gone, or holds none that are known here."""
-        return experiment_from(read_yaml(self.path / "config.yaml"), self.info["kind"])
+        return read_experiment(self.path, self.info["kind"])
 
     def record_steps(self, steps: int) -> None:
         """Puts the number of steps that the run now has into its config.yaml."""
         known = self.experiment()
         if known.trainer.steps != steps:
             changed = replace(known, trainer=replace(known.trainer, steps=steps))
-            write_whole(self.path / "config.yaml", describe(changed).encode())
+            write_whole(self.path / "config.yaml", describe_record(changed).encode())
 
     def metrics(self) -> list[dict[str, float]]:
         """Every logged line, in order. What is no line of a logger is left out: a kill cuts the last one off."""
@@ -222,7 +222,8 @@ def _is_taken(path: Path) -> bool:
 def taken_name(path: Path) -> str:
     """The message for a name that a new run cannot have."""
     if (path / RECORD).is_file():
-        return f"name: {path} exists already; choose another name, or resume={path}"
+        again = command_line(f"resume={path}")
+        return f"name: {path} exists already; choose another name, or {again}"
     return f"name: {path} exists and is no run folder; choose another name, or move it away"
 
 

@@ -17,7 +17,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 
 from vqvae_lightning import interrupts
-from vqvae_lightning.config import ConfigError, Experiment
+from vqvae_lightning.config import ConfigError, Experiment, command_line
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.storage import hash_path, read_checkpoint, write_checkpoint
@@ -169,7 +169,8 @@ def fit_and_test(
         if run and trainer.is_global_zero:
             run.write(status="interrupted" if stopped else "failed")
             if run.last.is_file():
-                print(f"\nstopped at step {trainer.global_step}; to go on: vqvae train resume={run.path}", flush=True)
+                again = command_line("vqvae", "train", f"resume={run.path}")
+                print(f"\nstopped at step {trainer.global_step}; to go on: {again}", flush=True)
         for logger in trainer.loggers:
             if isinstance(logger, RunWandbLogger):
                 logger.close(1)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vqvae_lightning.comparison.compare import Row
+from vqvae_lightning.training.record import is_number
 
 # The figure's own units; the page scales them.
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 300, 56, 36, 14, 46

@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from vqvae_lightning.comparison.compare import Row
+from vqvae_lightning.config import visible
 from vqvae_lightning.evaluation.samplers import SAMPLERS
 
 PICTURE_BYTES = 1_200_000  # of all pictures together; base64 makes 1.6 MB of them, in a page of at most 2 MB

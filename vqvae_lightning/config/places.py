@@ -1,0 +1,120 @@
+"""Files and folders that settings name: canonical where they are read, found where they moved.
+
+A setting is a place by its metadata (`setting(…, place="folder")`). Whatever a command line or a
+user's YAML file says of one is relative to the current folder; `canonical` expands `~` and `..`. A
+record, `config.yaml` in a run folder, holds absolute places. Where a run folder was moved or copied
+with what lies around it, they are looked for around it.
+"""
+
+import os
+import re
+import shlex
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vqvae_lightning.config.schema import ConfigError, DataConfig, Experiment
+from vqvae_lightning.config.values import visible
+
+Config = TypeVar("Config")
+LONGEST_NAME = 255
+
+
+def canonical(text: str, key: str) -> str:
+    """The place that `text` names, `~` expanded; see `short`.
+
+    Raises ConfigError for a user that is not there, a dead link, and a name that is too long.
+    """
+    expanded = os.path.expanduser(text)
+    if text.startswith("~") and expanded == text:
+        user = text.partition("/")[0]
+        raise ConfigError(f"{key}: got '{visible(text)}', but there is no user {user}")
+    path = Path(expanded)
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
+        limit = f"at most {LONGEST_NAME} bytes"
+        raise ConfigError(f"{key}: got a name that is too long, wanted {limit}: {path}")
+    for place in (*reversed(path.parents), path):
+        if place.is_symlink() and not os.path.exists(place):
+            target = visible(os.readlink(place))
+            raise ConfigError(f"{key}: {place} is a link to {target}, which does not exist")
+    return short(path)
+
+
+def short(path: Path) -> str:
+    """A place as it is shown and kept: relative if it lies in the current folder, else absolute.
+
+    It is absolute, too, where the relative form would be read back as something else.
+    """
+    absolute = path.resolve() if ".." in path.parts else path.absolute()
+    here = Path.cwd()
+    below = absolute.is_relative_to(here) and len(here.parts) > 1
+    relative = str(absolute.relative_to(here)) if below else str(absolute)
+    another_thing = re.match(r"~|-|[^/]*=|(\.|auto|null)$", relative)
+    return str(absolute) if another_thing else relative
+
+
+def canonical_places(config: Config, prefix: str = "") -> Config:
+    """A configuration whose places are canonical.
+
+    Raises ConfigError as `canonical` does, and for a file that is to be a folder.
+    """
+    changes: dict[str, Any] = {}
+    for f in fields(config):  # type: ignore[arg-type]
+        value, key, kind = getattr(config, f.name), f"{prefix}{f.name}", f.metadata.get("place")
+        if is_dataclass(value):
+            changes[f.name] = canonical_places(value, f"{key}.")
+        elif kind and value and value != "auto":
+            changes[f.name] = canonical(value, key)
+            _check_kind(changes[f.name], kind, key)
+    return replace(config, **changes)  # type: ignore[type-var]
+
+
+def _check_kind(place: str, kind: str, key: str) -> None:
+    if kind == "folder" and os.path.isfile(place):
+        raise ConfigError(f"{key}: {place} is a file, wanted a folder")
+    if kind.startswith(".") and os.path.isdir(place):
+        raise ConfigError(f"{key}: {place} is a folder, wanted a file")
+    if kind.startswith(".") and not place.lower().endswith(kind):
+        raise ConfigError(f"{key}: got '{place}', wanted a name that ends in {kind}")
+
+
+def absolute_places(experiment: Experiment) -> Experiment:
+    """An experiment as a record holds it."""
+    model = experiment.model
+    if getattr(model, "tokenizer", None):
+        model = replace(model, tokenizer=str(Path(model.tokenizer).absolute()))
+    data = replace(experiment.data, root=str(Path(experiment.data.root).absolute()))
+    return replace(experiment, runs=str(Path(experiment.runs).absolute()), data=data, model=model)
+
+
+def find_places(experiment: Experiment, folder: Path) -> Experiment:
+    """The experiment of the record in `folder`, whose places are where they are now.
+
+    `runs` is the folder that the run lies in. Data are taken only from a folder that holds the
+    dataset, and else from the default one: nothing is fetched into a folder because a record,
+    perhaps somebody else's, names it.
+    """
+    here, runs, model = folder.absolute().parent, experiment.runs, experiment.model
+    root = find_place(experiment.data.root, runs, here, experiment.data.name)
+    data = replace(experiment.data, root=root or canonical(DataConfig().root, "data.root"))
+    if getattr(model, "tokenizer", None):
+        found = find_place(model.tokenizer, runs, here, "run.json")
+        model = replace(model, tokenizer=found or short(Path(model.tokenizer)))
+    return replace(experiment, runs=short(here), data=data, model=model)
+
+
+def find_place(recorded: str, runs: str, here: Path, holds: str) -> str | None:
+    """Where a recorded place is now that the recorded folder `runs` is `here`; None if nowhere.
+
+    It is looked for as far from `here` as it was from `runs`, and where it was. There it has to
+    hold `holds`.
+    """
+    places = [Path(recorded)]
+    if Path(recorded).is_absolute() == Path(runs).is_absolute():
+        places.insert(0, Path(os.path.abspath(here / os.path.relpath(recorded, runs))))
+    return next((short(place) for place in places if os.path.exists(place / holds)), None)
+
+
+def command_line(*words: str | Path) -> str:
+    """The words as a line to paste into a shell."""
+    return shlex.join(map(str, words))
