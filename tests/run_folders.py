@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from rich.console import Console
+from untrained import TOKENIZER, record
 
 from vqvae_lightning.comparison.compare import Comparison
 from vqvae_lightning.comparison.report import write_report
@@ -44,24 +45,25 @@ def write_run(
     run.images.mkdir(parents=True)
     experiment = load_experiment(None, [f"kind={kind}", f"data.name={dataset}", *overrides])
     (run.path / "config.yaml").write_text(describe(experiment))
-    run.write(
+    of_kind: dict[str, Any] = {}
+    if kind == "vqvae":
+        of_kind = {"fingerprint": "f" * 64}
+    if kind == "prior":
+        of_kind = {"tokenizer": {**TOKENIZER, "run": tokenizer, "dims": PIXELS[dataset]}}
+    day = "2026-01-02" if kind == "prior" else "2026-01-01"
+    record(
+        run.path,
         name=name,
         kind=kind,
         dataset=dataset,
-        seed=0,
-        status="finished",
-        created="2026-01-02T00:00:00+00:00" if kind == "prior" else "2026-01-01T00:00:00+00:00",
-        finished="2026-01-02T01:00:00+00:00" if kind == "prior" else "2026-01-01T01:00:00+00:00",
+        created=f"{day}T00:00:00+00:00",
+        finished=f"{day}T01:00:00+00:00",
         command=["/somewhere/bin/vqvae", "train", f"kind={kind}"],
         versions={"torch": "2.13.0", "python": "3.11", "commit": "abc123"},
         parameters=1234567,
         test={f"test/{key}": value for key, value in {"loss": 1.0, **TESTED[kind], **test}.items()},
+        **of_kind,
     )
-    if kind == "prior":
-        run.write(
-            tokenizer={"run": str(root / tokenizer), "fingerprint": "f" * 64, "codebook_size": 512, "grid": [7, 7],
-                       "dims": PIXELS[dataset]}
-        )  # fmt: skip
     metric = "val/bits_per_code" if kind == "prior" else "val/psnr"
     lines = [{"step": step, "train/loss": 1.0} for step in (0, 25)]
     lines += [{"step": step, metric: value} for step, value in ((49, 5.0), (99, math.nan), (149, 10.0))]
@@ -75,6 +77,7 @@ def write_run(
 def figure(sampler: str, frechet: float) -> dict[str, Any]:
     """What `vqvae evaluate` keeps of a sampler."""
     return {"sampler": sampler, "network": "inception-2015", "weights_sha256": "7ff4" * 16, "preprocessing": "none",
+            "checkpoint_sha256": "c" * 64,
             "samples": 10_000, "reference": "test", "reference_images": 10_000, "seed": 0, "frechet": frechet,
             "kid": 0.002, "kid_std": 0.001, "precision": 0.5, "recall": 0.25}  # fmt: skip
 

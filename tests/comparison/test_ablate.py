@@ -51,7 +51,7 @@ def test_priors_share_a_tokenizer_of_their_seed(workplace):
     text = text.replace("b: [model", "b: [model.heads=4, model")
     found = ablate(write(root, text), AblateOptions(seeds=1), settings)
     runs = [found.variants[name][0] for name in ("a", "b")]
-    assert {run.info["tokenizer"]["run"] for run in runs} == {"runs/ablation-study/tokenizer-s0"}
+    assert {run.info["tokenizer"]["run"] for run in runs} == {"tokenizer-s0"}
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_every_kind_and_seed_once_then_nothing_more(workplace):
     runs = study.study(options, settings)
     assert [run.path.name for run in runs] == [f"{kind}-s{seed}" for seed in (0, 1) for kind in study.KINDS]
     assert all(run.info["status"] == "finished" for run in runs)
-    assert Run.open(runs[3].path).info["tokenizer"]["run"] == str(runs[2].path)
+    assert Run.open(runs[3].path).info["tokenizer"]["run"] == runs[2].name
     assert [run.info["seed"] for run in runs] == [0] * 4 + [1] * 4
     trained = [word for call in calls for word in call if word.startswith("name=")]
     study.study(options, settings)
@@ -96,7 +96,8 @@ def test_settings_of_the_evaluation_do_not_reach_the_training(workplace):
 def test_mean_and_spread_by_hand(tmp_path):
     for seed, psnr in enumerate((20.0, 22.0, 27.0)):
         figure = {"sampler": "normal", "network": "inception-2015", "samples": 10_000, "frechet": psnr / 2,
-                  "weights_sha256": "7ff4" * 16, "reference": "test", "seed": 0}  # fmt: skip
+                  "weights_sha256": "7ff4" * 16, "checkpoint_sha256": "c" * 64, "reference": "test",
+                  "seed": 0}  # fmt: skip
         record(tmp_path / f"ae-s{seed}", test={"test/psnr": psnr}, generation=[figure])
     runs = [Run(tmp_path / f"ae-s{seed}") for seed in range(3)]
     spread = study.spreads(runs)["psnr",]["ae"]

@@ -69,7 +69,7 @@ def _do(run: Run, words: Sequence[str]) -> None:
     log = run.path.parent / f"{run.name}.log"
     code = launch(words, log)
     if code:
-        lines = log.read_text().strip().splitlines() or [""]
+        lines = log.read_text(errors="replace").strip().splitlines() or [""]
         raise ConfigError(f"{words[0]}: {run.name} ended with code {code} ({lines[-1]}); see {log}")
 
 

@@ -1,5 +1,6 @@
 """Going on with a run: which one, from which of its checkpoints, and whether it is still the same run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,6 +70,9 @@ def check_settings(run: Run, experiment: Experiment) -> None:
 
 def changed_settings(run: Run, experiment: Experiment) -> dict[str, tuple[Any, Any]]:
     """What a run and an experiment compute differently, but for its length: dotted keys with both values."""
+    if experiment.kind == "prior" and experiment.model.tokenizer == run.experiment().model.tokenizer:
+        # Its own record names it, and what lies there now may be another. The prior keeps its own.
+        experiment = replace(experiment, model=replace(experiment.model, tokenizer=None))
     changed = computed_otherwise(run, experiment)
     return {key: values for key, values in changed.items() if key != "trainer.steps"}
 
@@ -78,12 +82,11 @@ def computed_otherwise(run: Run, experiment: Experiment) -> dict[str, tuple[Any,
 
     Tokenizers are the same if their fingerprints are, wherever they lie.
     """
-    known = run.experiment()
-    changed = differences(plain(known), plain(experiment))
+    changed = differences(plain(run.experiment()), plain(experiment))
     changed = {key: values for key, values in changed.items() if not key.startswith(PLACE)}
-    if experiment.kind == "prior" and experiment.model.tokenizer not in (None, known.model.tokenizer):
-        named = Run.open(experiment.model.tokenizer)
-        fingerprints = (run.info["tokenizer"]["fingerprint"], named.info.get("fingerprint"))
-        if fingerprints[0] != fingerprints[1]:
-            changed["model.tokenizer"] = fingerprints
+    if experiment.kind == run.info["kind"] == "prior" and experiment.model.tokenizer:
+        known = run.info["tokenizer"]["fingerprint"]
+        named = Run.open(experiment.model.tokenizer).info.get("fingerprint")
+        if known != named:
+            changed["model.tokenizer"] = (known, named)
     return changed

@@ -186,7 +186,11 @@ class Run:
 
     def experiment(self) -> Experiment:
         """The settings of the run. Raises ConfigError if its config.yaml is gone, or holds none that are known here."""
-        return read_experiment(self.path, self.info["kind"])
+        try:
+            return read_experiment(self.path, self.info["kind"])
+        except ConfigError as error:
+            file = self.path / "config.yaml"
+            raise ConfigError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
 
     def record_steps(self, steps: int) -> None:
         """Puts the number of steps that the run now has into its config.yaml."""

@@ -92,12 +92,12 @@ def _begin(experiment: Experiment, devices: int) -> TrainResult:
     check_new(experiment)
     data, module = _prepared(experiment)
     if not is_first_process():
-        return fit_and_test(build_trainer(experiment, devices, None), module, data, None, None)
+        return fit_and_test(experiment, devices, module, data, None, None)
     run = Run.create(experiment, parameters=parameter_count(module), **lineage(module))
     with run.lock():
         if experiment.kind == "prior":
             keep_tokenizer(run, Run.open(experiment.model.tokenizer))
-        return fit_and_test(build_trainer(experiment, devices, run), module, data, run, None)
+        return fit_and_test(experiment, devices, module, data, run, None)
 
 
 def _go_on(experiment: Experiment, devices: int, run: Run) -> TrainResult:
@@ -111,8 +111,7 @@ def _go_on(experiment: Experiment, devices: int, run: Run) -> TrainResult:
     data, module = _prepared(experiment, run)
     if not is_first_process():
         checkpoint = newest_checkpoint(run).checkpoint
-        trainer = build_trainer(experiment, devices, None)
-        return fit_and_test(trainer, module, data, None, checkpoint)
+        return fit_and_test(experiment, devices, module, data, None, checkpoint)
     with run.lock():
         checkpoint, step = newest_checkpoint(run)
         if not checkpoint and experiment.resume != "auto":
@@ -121,8 +120,7 @@ def _go_on(experiment: Experiment, devices: int, run: Run) -> TrainResult:
         run.rewind(step)
         run.record_steps(steps)
         run.write(status="running", parameters=parameter_count(module))
-        trainer = build_trainer(experiment, devices, run)
-        return fit_and_test(trainer, module, data, run, checkpoint)
+        return fit_and_test(experiment, devices, module, data, run, checkpoint)
 
 
 def _prepared(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, pl.LightningModule]:
@@ -156,36 +154,57 @@ def check_new(experiment: Experiment) -> None:
 
 
 def fit_and_test(
-    trainer: pl.Trainer, module: pl.LightningModule, data: DataModule, run: Run | None, checkpoint: Path | None
+    experiment: Experiment,
+    devices: int,
+    module: pl.LightningModule,
+    data: DataModule,
+    run: Run | None,
+    checkpoint: Path | None,
 ) -> TrainResult:
     """Trains from `checkpoint` on, if there is one, and tests the best one; `run` is known to the first process."""
+    trainer: pl.Trainer | None = None
     try:
         with interrupts.caught():
-            trainer.fit(module, datamodule=data, ckpt_path=str(checkpoint) if checkpoint else None, weights_only=True)
-            run = Run(Path(trainer.strategy.broadcast(str(run.path) if run else "")))
-            (test,) = trainer.test(module, datamodule=data, ckpt_path=str(run.best), weights_only=True, verbose=False)
+            trainer = build_trainer(experiment, devices, run)
+            start = str(checkpoint) if checkpoint else None
+            trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
+            trained = Run(Path(trainer.strategy.broadcast(str(run.path) if run else "")))
+            best = str(trained.best)
+            (test,) = trainer.test(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
     except BaseException as error:
-        stopped = isinstance(error, interrupts.Stopped)
-        if run and trainer.is_global_zero:
-            run.write(status="interrupted" if stopped else "failed")
-            if run.last.is_file():
-                again = command_line("vqvae", "train", f"resume={run.path}")
-                print(f"\nstopped at step {trainer.global_step}; to go on: {again}", flush=True)
+        _end(error, trainer, run)
+        raise
+    if run:
+        _finish(run, trainer, dict(test), getattr(data, "path", None))
+    return TrainResult(trained, dict(test))
+
+
+def _end(error: BaseException, trainer: pl.Trainer | None, run: Run | None) -> None:
+    """Records how a training ended that did not finish, and ends its tracker and its ranks."""
+    stopped = isinstance(error, interrupts.Stopped)
+    if run:
+        run.write(status="interrupted" if stopped else "failed")
+        if run.last.is_file():
+            again = command_line("vqvae", "train", f"resume={run.path}")
+            step = trainer.global_step if trainer else 0
+            print(f"\nstopped at step {step}; to go on: {again}", flush=True)
+    if trainer:
         for logger in trainer.loggers:
             if isinstance(logger, RunWandbLogger):
                 logger.close(1)
         if stopped:
             end_ranks(trainer)
-        raise
-    if trainer.is_global_zero:
-        older = dict.fromkeys(("evaluated", "generation", "kl_per_dim"))  # what is of a resumed run's older checkpoint
-        finished = datetime.now(UTC).isoformat(timespec="seconds")
-        more = {**older, **tokenizer_record(run)}
-        run.write(status="finished", finished=finished, test=dict(test), process=None, **more)
-        for logger in trainer.loggers:
-            if isinstance(logger, RunWandbLogger):
-                logger.complete(run, getattr(data, "path", None))
-    return TrainResult(run, dict(test))
+
+
+def _finish(run: Run, trainer: pl.Trainer, test: dict[str, float], codes: Path | None) -> None:
+    """Records a finished training."""
+    # What is of a resumed run's older checkpoint.
+    older = dict.fromkeys(("evaluated", "generation", "kl_per_dim", "process"))
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    run.write(status="finished", finished=finished, test=test, **older, **tokenizer_record(run))
+    for logger in trainer.loggers:
+        if isinstance(logger, RunWandbLogger):
+            logger.complete(run, codes)
 
 
 def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, pl.LightningModule]:
