@@ -306,7 +306,7 @@ def test_a_file_is_read_by_the_same_types(tmp_path, text, key, value):
         ("runs:", "runs: got nothing, wanted text"),
         ("tracking: {tags: [a, no]}", "tracking.tags.1: got no, wanted text; write it in quotes: 'no'"),
         ("tracking: {tags: a}", "tracking.tags: got 'a', wanted a list such as [a, b]"),
-        ("tracking: {tags:}", "tracking.tags: got nothing, wanted a list such as [a, b]"),
+        ("tracking: {tags: }", "tracking.tags: got nothing, wanted a list such as [a, b]"),
         ("data: {flip: 2}", "data.flip: got 2, wanted true or false"),
         ("data: {flip: yes}", "data.flip: got yes, wanted true or false; write true"),
         ("data: {flip: 'true'}", "data.flip: got 'true', wanted true or false; write it without quotes"),

@@ -417,15 +417,18 @@ def test_a_prior_that_was_moved_is_sampled_evaluated_and_trained_on(moved, token
     assert prior.experiment().trainer.steps == 9
 
 
-def test_a_prior_keeps_its_tokenizer_when_that_is_trained_on_or_anew(moved, workplace):
+def test_a_prior_keeps_its_tokenizer_when_that_is_trained_on_or_anew(moved, workplace, capsys):
     prior, fingerprint = Run.open(moved / "prior"), run_of(workplace, "vqvae").info["fingerprint"]
     cli.train([f"resume={moved / 'vqvae'}", "trainer.steps=9"])
     assert Run.open(moved / "vqvae").info["fingerprint"] != fingerprint
     before = prior.info["test"]
     assert cli.evaluate([str(prior.path)])["test/rate"] == pytest.approx(before["test/rate"])
+    shutil.copytree(moved / "vqvae", moved / "elsewhere" / "vqvae")
     with pytest.raises(ValueError, match=r"resume: model\.tokenizer was .* and is .* now"):
-        cli.train([f"resume={prior.path}", f"model.tokenizer={moved / 'vqvae'}"])
+        cli.train([f"resume={prior.path}", f"model.tokenizer={moved / 'elsewhere' / 'vqvae'}"])
+    capsys.readouterr()
     cli.train([f"resume={prior.path}", "trainer.steps=9"])
+    assert f"{moved / 'vqvae'} holds other weights now" in capsys.readouterr().out
     assert prior.info["tokenizer"]["fingerprint"] == fingerprint
 
 

@@ -57,7 +57,7 @@ def run(made, tmp_path):
         run = Run(shutil.copytree(made / "runs" / "vae", tmp_path / "vae"))
         text = (run.path / "config.yaml").read_text()
         (run.path / "config.yaml").write_text(text.replace(f"root: {made / 'data'}", f"root: {root}"))
-        assert run.experiment().data.root == str(root)
+        assert f"root: {root}\n" in (run.path / "config.yaml").read_text()
         return run
 
     return run
@@ -159,10 +159,10 @@ def test_a_run_that_cannot_be_written_is_refused_before_anything_is_done(made, h
 
 def test_a_prior_whose_codes_cannot_be_stored_is_refused_in_one_line(made, here, tmp_path, monkeypatch, capsys):
     runs = shutil.copytree(made / "runs", tmp_path / "runs")
-    codes = made / "runs" / "vqvae" / "codes"
+    codes = runs / "vqvae" / "codes"
     shutil.rmtree(codes, ignore_errors=True)
-    real = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).parent != made / "runs" and real(path, mode))
+    real, closed = os.access, runs / "vqvae"
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed and real(path, mode))
     with pytest.raises(SystemExit) as stop:
         cli.main(["evaluate", str(runs / "prior")])
     assert stop.value.code == 2

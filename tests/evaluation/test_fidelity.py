@@ -281,7 +281,8 @@ class TestFigures:
         old, _ = measure(run, "normal", "gaussian")
         module = load_run(run)
         torch.nn.init.ones_(next(module.parameters()))
-        write_checkpoint(run.best, {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)})
+        state = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+        write_checkpoint(run.best, {"run": run.info["id"], **state})
         (new,) = measure(run, "normal")
         assert new["checkpoint_sha256"] != old["checkpoint_sha256"]
         assert figures(run) == [new]

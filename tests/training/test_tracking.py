@@ -237,7 +237,7 @@ def test_offline_a_prior_says_what_it_was_made_of_in_its_artifacts(prior):
     (stored, _), (model, _) = recorder.logged
     assert (stored.name, stored.type, stored.metadata["fingerprint"]) == ("tok-codes", "codes", "f" * 64)
     assert [entry.ref for entry in stored.manifest.entries.values()] == [codes.as_uri()]
-    assert (model.type, model.metadata["tokenizer"]["run"]) == ("prior", "runs/tok")
+    assert (model.type, model.metadata["tokenizer"]["run"]) == ("prior", "tok")
     assert recorder.used == []
 
 

@@ -134,6 +134,15 @@ def tokenizer_runs(prior: Run, recorded: str | None, known: Iterable[Run] = ()) 
                 yield run
 
 
+def replaced_tokenizer(prior: Run) -> Path | None:
+    """The folder that a prior's settings name, if it holds another tokenizer now; None of other runs."""
+    place = Path(getattr(prior.experiment().model, "tokenizer", None) or "")
+    if prior.info["kind"] != "prior" or not (place / RECORD).is_file():
+        return None
+    named = Run.open(place).info.get("fingerprint")
+    return None if named == prior.info["tokenizer"]["fingerprint"] else place
+
+
 def codes_folder(prior: Run) -> Path:
     """Where the codes that a prior is trained on are kept: with its tokenizer, so that several priors share them."""
     return next(tokenizer_runs(prior, prior.experiment().model.tokenizer), prior).path / "codes"

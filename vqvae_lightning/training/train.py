@@ -32,6 +32,7 @@ from vqvae_lightning.training.loading import (
     kept_tokenizer,
     load_tokenizer,
     own_checkpoint,
+    replaced_tokenizer,
     tokenizer_record,
     with_tokenizer,
 )
@@ -117,6 +118,8 @@ def _go_on(experiment: Experiment, devices: int, run: Run) -> TrainResult:
         if not checkpoint and experiment.resume != "auto":
             raise ConfigError(f"resume: {run.path} holds no checkpoint at {run.last}; start it again without resume")
         print(f"resume    {run.path} from step {step} of {steps}", flush=True)
+        if other := replaced_tokenizer(run):
+            print(f"tokenizer {other} holds other weights now; {run.name} goes on with its own copy", flush=True)
         run.rewind(step)
         run.record_steps(steps)
         run.write(status="running", parameters=parameter_count(module))
