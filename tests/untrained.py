@@ -66,5 +66,5 @@ def make_run(root: Path, kind: str, change: Callable[[Any, Path], None], *more: 
     write_checkpoint(run.best, {"run": run.info["id"], **state})
     run.write(status="finished", finished=run.info["created"], **tokenizer_record(run))
     if kind == "prior":
-        keep_tokenizer(run, Run.open(experiment.model.tokenizer))
+        keep_tokenizer(run)
     return run

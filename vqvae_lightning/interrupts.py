@@ -155,8 +155,14 @@ def hold(limited: bool, saved: Path) -> None:
 def release() -> None:
     """A signal raises `Stopped` again."""
     if _current:
-        _current.held, _current.limited = False, True
+        _current.held, _current.limited, _current.saved = False, True, None
     moved()
+
+
+def wait() -> None:
+    """What follows may take its time after a first signal; a second one still ends the process."""
+    if _current:
+        _current.limited = False
 
 
 def received() -> int:

@@ -69,8 +69,10 @@ def write_whole(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp's 0600 would hide the file from the rest of a team
-        os.replace(name, path)
+            # mkstemp's 0600 would hide the file from the rest of a team.
+            os.chmod(name, 0o666 & ~_umask())
+            # Before the lock goes with the descriptor: then another writer would sweep the file.
+            os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
@@ -141,7 +143,8 @@ def _try_lock(descriptor: int) -> None:
     Some network disks have no locks: it is then not marked.
     """
     with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # A sweeper holds it for a moment while it looks.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def _umask() -> int:
@@ -297,6 +300,10 @@ def _read_verified(path: Path, largest: int = -1) -> bytes:
     """The bytes of a file whose SHA-256 is the recorded one, at most `largest` of them. Raises StoredError."""
     if not path.is_file():
         raise StoredError("is no file")
+    hashes = _recorded_hashes(path)
+    if largest < 0 and hashes and file_hash(path) not in hashes:
+        # Before it costs memory.
+        raise StoredError(f"is damaged: its SHA-256 is not the one in {hash_path(path).name}")
     try:
         with path.open("rb") as file:
             data = file.read(largest + 1 if largest >= 0 else -1)
@@ -306,7 +313,7 @@ def _read_verified(path: Path, largest: int = -1) -> bytes:
         raise StoredError(f"has {path.stat().st_size:,} bytes, wanted at most {largest:,}")
     if not hash_path(path).is_file():
         raise StoredError(f"has no {hash_path(path).name} beside it, so it cannot be verified")
-    if hashlib.sha256(data).hexdigest() not in _recorded_hashes(path):
+    if hashlib.sha256(data).hexdigest() not in hashes:
         raise StoredError(f"is damaged: its SHA-256 is not the one in {hash_path(path).name}")
     return data
 

@@ -67,9 +67,9 @@ def run(options: argparse.Namespace) -> None:
 
 def complain(error: Exception, hint: str = "") -> None:
     """Prints an error on one line; control characters, which may come from a file, are escaped."""
-    from vqvae_lightning.config import visible
+    from vqvae_lightning.config import one_line
 
-    print(f"vqvae: {visible(' '.join(str(error).split()))}{hint}", file=sys.stderr)
+    print(f"vqvae: {one_line(error)}{hint}", file=sys.stderr)
 
 
 class Verb(NamedTuple):

@@ -18,10 +18,11 @@ def train(words: Sequence[str]) -> Any:
     if is_first_process():
         run = result.run
         print_metrics(result.test)
-        print(f"\nrun       {run.path}")
+        print()
+        say("run", run.path)
         for picture in run.pictures():
-            print(f"picture   {picture}")
-        print(f"W&B       {wandb_hint(run)}", flush=True)
+            say("picture", picture)
+        say("W&B", wandb_hint(run))
     return result
 
 
@@ -34,12 +35,15 @@ def config(words: Sequence[str]) -> str:
 
     experiment = _experiment(words)
     from vqvae_lightning.training.launch import check_launch, device_count
+    from vqvae_lightning.training.resume import check_settings, resumed_run
     from vqvae_lightning.training.runs import Run
     from vqvae_lightning.training.train import check
 
     check_launch(device_count(experiment) * experiment.trainer.nodes)
     check(experiment)
-    if not experiment.resume:
+    if run := resumed_run(experiment):
+        check_settings(run, experiment)
+    else:
         Run.check_new(experiment)
     text = describe(experiment)
     print(text, end="")
@@ -53,7 +57,7 @@ def data(words: Sequence[str]) -> Path:
 
     chosen = options(DataOptions, words)
     folder = prepare(chosen.name, Path(chosen.root), chosen.download)
-    print(f"data      {folder}")
+    say("data", folder)
     return folder
 
 
@@ -89,7 +93,8 @@ def evaluate(words: Sequence[str]) -> dict[str, float]:
 
         print()
         print_generation(generations([(run, run.info)]))
-    print(f"\nrun       {run.path}")
+    print()
+    say("run", run.path)
     return metrics
 
 
@@ -128,7 +133,7 @@ def sample(words: Sequence[str]) -> Path:
 
     paths = draw(_run(folders, chosen.runs, chosen.dataset), chosen)
     for path in paths:
-        print(f"picture   {path}")
+        say("picture", path)
     return paths[0]
 
 
@@ -151,6 +156,13 @@ def refuse_beside_runs(folders: Sequence[str], settings: Sequence[str]) -> None:
     choosing, _ = own_words(("dataset", "runs"), settings)
     if folders and choosing:
         raise ConfigError(f"{choosing[0].partition('=')[0]}: got {choosing[0]} beside {folders[0]}, wanted one of them")
+
+
+def say(label: str, text: object) -> None:
+    """A line of a command's result; the name of a folder may hold anything."""
+    from vqvae_lightning.config import one_line
+
+    print(f"{label:9s} {one_line(text)}", flush=True)
 
 
 def print_metrics(metrics: dict[str, float]) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 from vqvae_lightning.comparison.columns import MISSING, RESULTS, Column, present
 from vqvae_lightning.comparison.generation import Generation, generations
 from vqvae_lightning.comparison.records import check_record
-from vqvae_lightning.config import AutoencoderConfig, ConfigError, Experiment, plain, visible
+from vqvae_lightning.config import AutoencoderConfig, ConfigError, Experiment, one_line, plain
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.samplers import latent_size
-from vqvae_lightning.training.loading import tokenizer_runs
+from vqvae_lightning.training.loading import neighbours, tokenizer_runs
 from vqvae_lightning.training.runs import Run, differences, read_each
 
 KINDS = {
@@ -101,7 +101,7 @@ def compare(runs: Sequence[Run], named: bool = True) -> Comparison:
         try:
             return _row(run, records)
         except (ValueError, OSError) as error:
-            problem = visible(f"{run.path}: {' '.join(str(error).split())}")
+            problem = one_line(f"{run.path}: {error}")
             raise ConfigError(f"compare: {problem}") from error
 
     rows = [read(run) for run in runs] if named else [row for _, row in read_each(runs, read)]
@@ -128,7 +128,8 @@ class _Records:
     """run.json and config.yaml of run folders, checked; each is read once, also where many priors share a tokenizer."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        self.runs = runs
+        self.runs = {run.path: run for run in runs}
+        self.beside: dict[Path, list[Run]] = {}
         self.known: dict[Path, tuple[dict[str, Any], Experiment]] = {}
 
     def read(self, run: Run) -> tuple[dict[str, Any], Experiment]:
@@ -140,7 +141,11 @@ class _Records:
 
     def tokenizer(self, prior: Run, experiment: Experiment) -> Run | None:
         """The run that holds a prior's tokenizer now, if it can be compared."""
-        for run in tokenizer_runs(prior, experiment.model.tokenizer, self.runs):
+        root = prior.path.parent
+        if root not in self.beside:
+            others = [run for run in neighbours(prior.path) if run.path not in self.runs]
+            self.beside[root] = [*self.runs.values(), *others]
+        for run in tokenizer_runs(prior, experiment.model.tokenizer, self.beside[root]):
             # A folder in its place that cannot be compared is not it.
             with suppress(ConfigError):
                 self.read(run)

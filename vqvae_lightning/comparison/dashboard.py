@@ -5,7 +5,7 @@ Needs the optional package wandb-workspaces. Nothing is sent until `save_dashboa
 
 from typing import Any
 
-from vqvae_lightning.config import ConfigError, DashboardOptions
+from vqvae_lightning.config import ConfigError, DashboardOptions, one_line
 from vqvae_lightning.training.tracking import why_not_online
 
 X = "trainer/global_step"
@@ -84,5 +84,5 @@ def save_dashboard(options: DashboardOptions) -> str | None:
         built.entity = options.entity or wandb.Api().default_entity
         return str(built.save().url)
     except Exception as error:  # W&B's own types of error, and those of requests and pydantic
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        reason = f"{type(error).__name__}: {one_line(error)[:200]}"
         raise ConfigError(f"dashboard: W&B did not save it ({reason})") from error

@@ -13,6 +13,7 @@ from vqvae_lightning.config import ConfigError, EvaluateOptions, load_experiment
 from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network
 from vqvae_lightning.evaluation.samplers import sampler_names
 from vqvae_lightning.interrupts import Stopped, pass_on
+from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.resume import computed_otherwise
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.train import check
@@ -27,7 +28,7 @@ def train_once(root: Path, name: str, file: Path, settings: Sequence[str]) -> Ru
     """
     run = Run(root / name)
     words = [short(file), *settings, f"runs={root}", f"name={name}"]
-    if (run.path / "run.json").is_file():
+    if (run.path / RECORD).is_file():
         for key, (old, new) in computed_otherwise(run, load_experiment(file, words[1:])).items():
             raise ConfigError(f"{key}: {run.path} was trained with {old}, now it is {new}; name another folder")
         if run.info["status"] == "finished":

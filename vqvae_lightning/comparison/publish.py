@@ -7,6 +7,7 @@ from typing import Any
 from vqvae_lightning.comparison.columns import Column
 from vqvae_lightning.comparison.compare import KINDS, Comparison, Row
 from vqvae_lightning.comparison.report.pictures import open_picture, sample_pictures
+from vqvae_lightning.config import one_line
 from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
 from vqvae_lightning.training.tracking import choose_wandb_mode, start_wandb
 
@@ -42,7 +43,7 @@ def publish(comparison: Comparison, project: str, folder: Path) -> Path | str | 
         place = Path(tracked.dir).parent if tracked.offline else tracked.url
         tracked.finish()
     except Exception as error:  # of W&B, in any of its types
-        print(f"W&B: failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})", flush=True)
+        print(f"W&B: failed ({type(error).__name__}: {one_line(error)[:200]})", flush=True)
         return None
     return None if tracked.disabled else place
 

@@ -32,7 +32,7 @@ from vqvae_lightning.config.schema import (
     VQVAEConfig,
     plain,
 )
-from vqvae_lightning.config.values import check_text, visible, word_of
+from vqvae_lightning.config.values import check_text, one_line, visible, word_of
 from vqvae_lightning.config.verbs import (
     AblateOptions,
     Ablation,
@@ -89,6 +89,7 @@ __all__ = [
     "last_words",
     "load_experiment",
     "model_config",
+    "one_line",
     "options",
     "own_words",
     "plain",

@@ -17,7 +17,7 @@ from vqvae_lightning.config.schema import ConfigError, DataConfig, Experiment
 from vqvae_lightning.config.values import visible
 
 Config = TypeVar("Config")
-LONGEST_NAME = 255
+LONGEST_NAME = 230  # bytes: an unfinished file has a longer one
 
 
 def canonical(text: str, key: str) -> str:

@@ -127,6 +127,11 @@ def check_text(text: str, key: str) -> None:
         raise ConfigError(f"{got}, wanted text without control characters")
 
 
+def one_line(message: object) -> str:
+    """A message on one line, with its control characters escaped: it may quote a file or a server."""
+    return visible(" ".join(str(message).split()))
+
+
 def visible(text: str) -> str:
     """The text with its control characters escaped."""
     return "".join(c.encode("unicode_escape").decode() if _is_control(c) else c for c in text)

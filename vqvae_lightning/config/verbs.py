@@ -30,7 +30,9 @@ class EvaluateOptions(Drawing):
     runs: str = setting("runs", "folder that holds the runs, where none is named", place="folder")
     dataset: DatasetName | None = setting(None, "take the newest run of this dataset, where none is named")
     root: str | None = setting(
-        None, "folder that holds the datasets, and what is cached of them; empty: the run's own if it is there, or data"
+        None,
+        "folder that holds the datasets, and what is cached of them; empty: the run's own if it is there, or data",
+        place="folder",
     )
     split: Literal["val", "test"] = setting("test", "split to evaluate")
     iwae_samples: int = setting(
@@ -97,7 +99,9 @@ class SampleOptions(Drawing):
     runs: str = setting("runs", "folder that holds the runs, where none is named", place="folder")
     dataset: DatasetName | None = setting(None, "take the newest run of this dataset, where none is named")
     root: str | None = setting(
-        None, "folder that holds the datasets, and what is cached of them; empty: the run's own if it is there, or data"
+        None,
+        "folder that holds the datasets, and what is cached of them; empty: the run's own if it is there, or data",
+        place="folder",
     )
     show: Literal["samples", "interpolation", "completion"] = setting(
         "samples",

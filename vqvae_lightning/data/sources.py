@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
+from vqvae_lightning.config import one_line
 from vqvae_lightning.data import formats
 from vqvae_lightning.data.formats import DataError as DataError
 from vqvae_lightning.storage import file_hash, write_whole
@@ -296,7 +297,7 @@ def _ask(sources: Sequence[Source], dataset: Dataset, folder: Path) -> dict[Sour
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                     raise  # no other source would do better
                 cause = re.search(r"Caused by (\w+)", str(error))  # all that matters in a long text of urllib3's
-                reason = failed[source] = cause[1] if cause else " ".join(str(error).split())[:200]
+                reason = failed[source] = cause[1] if cause else one_line(error)[:200]
                 level = logging.DEBUG if isinstance(error, FileNotFoundError) else logging.WARNING
                 logger.log(level, "%s: %s failed: %s", dataset.name, source.path(folder) or source.where, reason)
     return failed

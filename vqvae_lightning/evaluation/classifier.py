@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import ClassifierOptions, ConfigError, DataConfig, OptimizerConfig, plain
+from vqvae_lightning.config import ClassifierOptions, ConfigError, DataConfig, OptimizerConfig, one_line, plain
 from vqvae_lightning.data.images import ImageDataModule, to_float
 from vqvae_lightning.data.loader import Batch, seed_torch
 from vqvae_lightning.data.sources import DATASETS
@@ -152,7 +152,7 @@ class ClassifierFeatures(FeatureNetwork):
         try:
             self.module.load_state_dict(checkpoint.get("state_dict", {}))
         except (AttributeError, RuntimeError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)[:200]
             raise CheckpointError(f"checkpoint: {path} is no classifier of {dataset}: {reason}") from error
         self.module.eval()
 

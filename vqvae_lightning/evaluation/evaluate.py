@@ -18,6 +18,7 @@ from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.storage import check_writable, file_hash
 from vqvae_lightning.training.callbacks import write_picture
 from vqvae_lightning.training.loading import load_run
+from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.train import build, quieten
 
@@ -31,7 +32,7 @@ def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
     `representation` of a run without latents of images, or of more images than there are, and a sampler or a feature
     network that is not there. Raises ValueError, before anything is computed, for a run folder that cannot be written.
     """
-    for file in (run.path / "run.json", run.images / "codes.png"):
+    for file in (run.path / RECORD, run.images / "codes.png"):
         check_writable(file, "run")
     check_samples(run, options.iwae_samples)
     if options.representation:

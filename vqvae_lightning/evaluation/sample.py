@@ -1,11 +1,10 @@
 """`sample(run)`: images drawn from a run, or the grids that show what it has learned, as PNG files."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vqvae_lightning.config import ConfigError, SampleOptions, plain
-from vqvae_lightning.evaluation.evaluate import data_of
+from vqvae_lightning.evaluation.evaluate import settings_of
 from vqvae_lightning.evaluation.grids import GRIDS, check_grid
 from vqvae_lightning.evaluation.samplers import TrainLatents, changed_sampling, draw, sampler_names
 from vqvae_lightning.models.distributed import own_device
@@ -24,8 +23,7 @@ def sample(run: Run, options: SampleOptions) -> list[Path]:
     Raises ConfigError, before anything is loaded, for a sampler or a grid that this kind of run does not have, and for
     a label or top_k that the model does not have.
     """
-    kind, experiment = run.info["kind"], run.experiment()
-    experiment = replace(experiment, data=data_of(experiment.data, options.root))
+    kind, experiment = run.info["kind"], settings_of(run, options.root)
     names = sampler_names(experiment, options.sampler)
     if options.show != "samples":
         check_grid(kind, options.show)

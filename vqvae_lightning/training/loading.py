@@ -9,7 +9,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from vqvae_lightning.config import ConfigError, DataConfig, Experiment, plain
+from vqvae_lightning.config import ConfigError, DataConfig, Experiment, model_config, one_line, plain
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.storage import CheckpointError, read_checkpoint, write_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
@@ -43,7 +43,7 @@ def load_module(path: Path) -> pl.LightningModule:
         module = MODULES[kind](**settings)
         module.load_state_dict(checkpoint["state_dict"], strict=True)
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise CheckpointError(f"checkpoint: {path} is none that can be read here: {reason}") from error
     return module.eval()
 
@@ -64,9 +64,12 @@ def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
         raise CheckpointError(f"checkpoint: {path} is of a prior on another tokenizer's codes")
     known = run.experiment()
     for part, settings in (("config", known.model), ("optimizer", known.optimizer)):
-        for key, (old, new) in differences(dict(trained.get(part, {})), plain(settings)).items():
+        if part not in trained:
+            continue
+        old_settings = model_config(type(settings), trained[part])
+        for key, (old, new) in differences(plain(old_settings), plain(settings)).items():
             # Where the tokenizer lies is no part of what was trained.
-            if part in trained and key != "tokenizer":
+            if key != "tokenizer":
                 name = {"config": "model"}.get(part, part)
                 raise CheckpointError(
                     f"checkpoint: {path} was trained with {name}.{key}={old}, but config.yaml beside it says {new}"
@@ -93,11 +96,17 @@ def tokenizer_record(run: Run) -> dict[str, str]:
     return {"fingerprint": load_tokenizer(run.best).fingerprint} if run.info["kind"] == "vqvae" else {}
 
 
-def keep_tokenizer(prior: Run, source: Run) -> None:
-    """Copies the weights of a prior's tokenizer into its folder: `source` may be trained on, moved or removed."""
-    checkpoint = read_checkpoint(source.best)
-    kept = {name: checkpoint[name] for name in ("hyper_parameters", "state_dict")}
-    write_checkpoint(prior.tokenizer, kept)
+def keep_tokenizer(prior: Run) -> None:
+    """Copies the weights of a prior's tokenizer into its folder, unless they are there.
+
+    The VQ-VAE may be trained on, moved or removed afterwards. Raises ConfigError if it is gone already.
+    """
+    if not prior.tokenizer.is_file():
+        source = next(tokenizer_runs(prior, prior.experiment().model.tokenizer), None)
+        if source:
+            checkpoint = own_checkpoint(source, source.best)
+            kept = {name: checkpoint[name] for name in ("hyper_parameters", "state_dict")}
+            write_checkpoint(prior.tokenizer, kept)
     kept_tokenizer(prior)
 
 
@@ -118,20 +127,23 @@ def kept_tokenizer(prior: Run) -> Tokenizer:
     )
 
 
-def tokenizer_runs(prior: Run, recorded: str | None, known: Iterable[Run] = ()) -> Iterator[Run]:
+def tokenizer_runs(prior: Run, recorded: str | None, others: Iterable[Run] | None = None) -> Iterator[Run]:
     """The finished runs that hold a prior's tokenizer now.
 
-    Looked for among the runs `known`, in the `recorded` place, and in all folders beside the prior.
+    Looked for among `others`, in the `recorded` place, and without `others` in all folders beside the prior.
     """
-    described = prior.info["tokenizer"]
-    places = [Path(recorded)] if recorded else []
-    places.append(prior.path.parent / described["run"])
-    there = (Run(path) for path in places if (path / RECORD).is_file())
-    beside = (run for root in (prior.path.parent,) for run in find_runs(root, "vqvae"))
-    for run in itertools.chain(known, there, beside):
+    wanted = prior.info["tokenizer"]["fingerprint"]
+    there = [Run(Path(recorded))] if recorded else []
+    for run in itertools.chain(others or (), there, neighbours(prior.path) if others is None else ()):
+        # What cannot be read is not it.
         with suppress(ConfigError):
-            if run.info.get("fingerprint") == described["fingerprint"]:
+            if run.info["status"] == "finished" and run.info.get("fingerprint") == wanted:
                 yield run
+
+
+def neighbours(folder: Path) -> list[Run]:
+    """The run folders that lie beside one, whether they can be read or not."""
+    return [Run(path.parent) for path in sorted(folder.parent.glob(f"*/{RECORD}"))]
 
 
 def replaced_tokenizer(prior: Run) -> Path | None:

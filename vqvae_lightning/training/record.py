@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from vqvae_lightning.config import MODEL_CONFIGS, ConfigError, visible
+from vqvae_lightning.config import MODEL_CONFIGS, ConfigError, one_line, visible
 from vqvae_lightning.data.sources import DATASETS
 
 RECORD = "run.json"
@@ -31,6 +31,7 @@ COMMON: Shape = {
 FINISHED: Shape = {"finished": str, "parameters": int, "test": {str: float}}
 TOKENIZER: Shape = {"run": str, "fingerprint": str, "codebook_size": int, "grid": [int], "dims": int}
 WANTED = {str: "text", int: "a whole number of at least 0", float: "a number", list: "a list", dict: "a mapping"}
+LONGEST_TEXT = 10_000
 # Beyond it sums and float32 overflow.
 LARGEST_NUMBER = 1e39
 
@@ -51,7 +52,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         values = json.loads(path.read_text())
         _check(values)
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise ConfigError(f"run: {path} is damaged ({reason}); move that folder away") from error
     return dict(values)
 
@@ -129,12 +130,14 @@ def _check(values: Any) -> None:
 
 
 def _check_texts(value: Any) -> None:
-    """Refuses what a terminal would obey: control characters, in keys as in values."""
+    """Refuses what a terminal would obey, control characters, and texts of any length, in keys as in values."""
     if isinstance(value, dict):
         value = [*value, *value.values()]
     if isinstance(value, list):
         for inner in value:
             _check_texts(inner)
+    elif isinstance(value, str) and len(value) > LONGEST_TEXT:
+        raise ConfigError(f"{RECORD}: {_shown(value)} has more than {LONGEST_TEXT:,} characters")
     elif isinstance(value, str) and visible(value) != value:
         raise ConfigError(f"{RECORD}: {_shown(value)} holds control characters")
 

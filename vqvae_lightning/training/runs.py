@@ -20,6 +20,7 @@ from vqvae_lightning.config import (
     check_name,
     command_line,
     describe_record,
+    one_line,
     read_experiment,
     visible,
 )
@@ -35,6 +36,7 @@ from vqvae_lightning.storage import (
 from vqvae_lightning.training.launch import is_first_process
 from vqvae_lightning.training.record import RECORD, read_record
 
+LARGEST_METRICS = 2**28  # bytes of a metrics.jsonl: a million steps, each of them logged
 Read = TypeVar("Read")
 
 
@@ -203,6 +205,8 @@ class Run:
         """Every logged line, in order. What is no line of a logger is left out: a kill cuts the last one off."""
         rows = []
         if self.metrics_path.is_file():
+            if self.metrics_path.stat().st_size > LARGEST_METRICS:
+                raise ConfigError(f"run: {self.metrics_path} has more than {LARGEST_METRICS:,} bytes")
             for line in self.metrics_path.read_text(errors="replace").splitlines():
                 try:
                     row = json.loads(line)
@@ -242,7 +246,7 @@ def read_each(runs: Iterable[Run], read: Callable[[Run], Read]) -> list[tuple[Ru
             found.append((run, read(run)))
         except ConfigError as error:
             if is_first_process():
-                print(f"left out  {visible(str(error))}", file=sys.stderr, flush=True)
+                print(f"left out  {one_line(error)}", file=sys.stderr, flush=True)
     return found
 
 

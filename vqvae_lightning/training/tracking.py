@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.loggers.logger import DummyExperiment, rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from vqvae_lightning.config import Experiment, plain
+from vqvae_lightning.config import Experiment, one_line, plain
 from vqvae_lightning.storage import file_hash
 from vqvae_lightning.training.runs import Run
 
@@ -177,7 +177,7 @@ def quiet_settings() -> Any:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {one_line(error)[:200]}"
 
 
 def log_artifacts(tracked: Any, run: Run, codes: Path | None) -> None:

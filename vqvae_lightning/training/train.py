@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -96,8 +97,6 @@ def _begin(experiment: Experiment, devices: int) -> TrainResult:
         return fit_and_test(experiment, devices, module, data, None, None)
     run = Run.create(experiment, parameters=parameter_count(module), **lineage(module))
     with run.lock():
-        if experiment.kind == "prior":
-            keep_tokenizer(run, Run.open(experiment.model.tokenizer))
         return fit_and_test(experiment, devices, module, data, run, None)
 
 
@@ -115,8 +114,9 @@ def _go_on(experiment: Experiment, devices: int, run: Run) -> TrainResult:
         return fit_and_test(experiment, devices, module, data, None, checkpoint)
     with run.lock():
         checkpoint, step = newest_checkpoint(run)
-        if not checkpoint and experiment.resume != "auto":
-            raise ConfigError(f"resume: {run.path} holds no checkpoint at {run.last}; start it again without resume")
+        damaged = [path for path in (run.best, run.last) if path.is_file()]
+        if not checkpoint and damaged and experiment.resume != "auto":
+            raise ConfigError(f"resume: {damaged[-1]} cannot be gone on from; move {run.path} away to start anew")
         print(f"resume    {run.path} from step {step} of {steps}", flush=True)
         if other := replaced_tokenizer(run):
             print(f"tokenizer {other} holds other weights now; {run.name} goes on with its own copy", flush=True)
@@ -168,6 +168,8 @@ def fit_and_test(
     trainer: pl.Trainer | None = None
     try:
         with interrupts.caught():
+            if run and experiment.kind == "prior":
+                keep_tokenizer(run)
             trainer = build_trainer(experiment, devices, run)
             start = str(checkpoint) if checkpoint else None
             trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
@@ -186,12 +188,16 @@ def _end(error: BaseException, trainer: pl.Trainer | None, run: Run | None) -> N
     """Records how a training ended that did not finish, and ends its tracker and its ranks."""
     stopped = isinstance(error, interrupts.Stopped)
     if run:
-        run.write(status="interrupted" if stopped else "failed")
+        # A full disk must not hide the first error, nor keep what follows from being ended.
+        with suppress(OSError):
+            run.write(status="interrupted" if stopped else "failed")
         if run.last.is_file():
             again = command_line("vqvae", "train", f"resume={run.path}")
             step = trainer.global_step if trainer else 0
             print(f"\nstopped at step {step}; to go on: {again}", flush=True)
     if trainer:
+        # W&B's end is bounded by its own timeout.
+        interrupts.wait()
         for logger in trainer.loggers:
             if isinstance(logger, RunWandbLogger):
                 logger.close(1)

@@ -59,8 +59,8 @@ def _page(comparison: Comparison) -> str:
     shown, points = comparison, CURVE_POINTS
     while (size := len(render(shown, points, {}).encode())) > PAGE_BYTES - ROOM_FOR_PICTURES and points > 12:
         points //= 4
-    while size > PAGE_BYTES:
-        shown = thinned(shown)
+    while size > PAGE_BYTES and len((fewer := thinned(shown)).rows) < len(shown.rows):
+        shown = fewer
         size = len(render(shown, points, {}).encode())
     # base64 makes four bytes of three.
     pictures = encode_pictures(shown.rows, min(PICTURE_BYTES, (PAGE_BYTES - size) * 3 // 4))
