@@ -14,6 +14,7 @@ from vqvae_lightning import cli
 from vqvae_lightning.config import last_words
 from vqvae_lightning.data import sources
 from vqvae_lightning.models.priors import PRIORS
+from vqvae_lightning.storage import write_checkpoint
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 
@@ -437,6 +438,23 @@ def test_a_prior_without_any_copy_of_its_tokenizer_says_so(moved):
     Run.open(moved / "prior").tokenizer.unlink()
     with pytest.raises(ValueError, match=r"tokenizer: neither .* nor a run beside .* holds the one"):
         cli.sample([str(moved / "prior"), "n=10"])
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_over(moved):
+    run = Run.open(moved / "vqvae")
+    for path in run.best.parent.iterdir():
+        path.unlink()
+    run.write(status="running")
+    assert cli.train([f"resume={run.path}"]).test
+    assert run.info["status"] == "finished"
+
+
+def test_a_checkpoint_of_a_version_with_fewer_settings_is_read(moved):
+    run = Run.open(moved / "vqvae")
+    checkpoint = torch.load(run.best, weights_only=True)
+    del checkpoint["hyper_parameters"]["config"]["estimator"]
+    write_checkpoint(run.best, checkpoint)
+    assert cli.sample([str(run.path), "n=4"]).is_file()
 
 
 def test_settings_that_were_changed_by_hand_are_refused(moved):

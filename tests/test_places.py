@@ -1,5 +1,7 @@
 """Places: canonical where they are read, found again where a record names them, printed so that they can be pasted."""
 
+import dataclasses
+import re
 import shlex
 import shutil
 import subprocess
@@ -20,6 +22,8 @@ from vqvae_lightning.config import (
     load_experiment,
     options,
 )
+from vqvae_lightning.config.schema import Experiment, PriorConfig
+from vqvae_lightning.config.verbs import VERB_OPTIONS
 from vqvae_lightning.data import sources
 from vqvae_lightning.training.runs import Run, find_runs
 
@@ -294,3 +298,27 @@ def test_a_run_folder_of_any_name_can_be_named(here, capsys, verb, name):
 def test_finding_runs_takes_any_folder(here):
     record(here / "a b=c" / "r")
     assert [run.path.name for run in find_runs(load_experiment(None, ["runs=./a b=c"]).runs)] == ["r"]
+
+
+def settings_of(cls):
+    for f in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(f.default_factory):
+            yield from settings_of(f.default_factory)
+        else:
+            yield cls, f
+
+
+def test_every_setting_that_names_a_folder_or_a_file_is_a_place():
+    for cls, f in (found for top in (Experiment, PriorConfig, *VERB_OPTIONS) for found in settings_of(top)):
+        names_one = re.match(r"(run )?folder|(PNG|HTML) file", f.metadata.get("meaning", ""))
+        assert bool(names_one) == bool(f.metadata.get("place")) or f.name == "resume", (cls, f.name)
+
+
+def test_config_refuses_to_resume_what_train_would_not(fake, capsys):
+    (fake / "e.yaml").write_text("kind: ae\n")
+    Run.create(load_experiment("e.yaml", [*SMALL, "name=r"]))
+    for verb in ("config", "train"):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([verb, "resume=runs/r", "optimizer.lr=0.5"])
+        assert stop.value.code == 2
+        assert capsys.readouterr().err.startswith("vqvae: resume: optimizer.lr was 0.001 in runs/r")

@@ -14,6 +14,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,6 +23,7 @@ import numpy as np
 import pytest
 import torch
 
+from vqvae_lightning import storage
 from vqvae_lightning.storage import (
     CheckpointError,
     StoredError,
@@ -458,3 +460,25 @@ def test_a_place_in_a_closed_folder_is_refused_and_named(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=f"root: .*a.ckpt cannot be made, for {tmp_path} is no folder"):
         check_writable(tmp_path / "new" / "a.ckpt", "root")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_writers_of_one_folder_do_not_sweep_each_others_files(tmp_path):
+    def write(writer):
+        for number in range(40):
+            write_whole(tmp_path / f"{writer}-{number % 3}", bytes(1000))
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(write, range(6)))
+    assert len(list(tmp_path.iterdir())) == 18
+
+
+def test_what_a_killed_writer_left_is_swept_and_what_may_be_a_living_ones_is_not(tmp_path):
+    full, young, old = (tmp_path / f".{name}{storage.UNFINISHED}" for name in ("full", "young", "old"))
+    theirs = tmp_path / ".notes.tmp"
+    for path in (full, theirs):
+        path.write_bytes(b"half")
+    for path in (young, old):
+        path.touch()
+    os.utime(old, (0, 0))
+    write_whole(tmp_path / "new", b"new")
+    assert {path.name for path in tmp_path.iterdir()} == {young.name, theirs.name, "new"}

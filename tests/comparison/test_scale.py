@@ -140,3 +140,19 @@ def test_tables_take_as_many_columns_as_fit(many: Comparison, width: int) -> Non
         assert len(keys) == 1 or table._width(console, build(of)) <= width
         if following:
             assert table._width(console, build([*of, by_key[following[0]]])) > width
+
+
+def test_priors_without_a_tokenizer_search_for_it_together(tmp_path: Path, opened: list[str]) -> None:
+    runs = [write_run(tmp_path, "prior", name=f"prior{i}") for i in range(4)]
+    other = write_run(tmp_path, "vqvae", name="other")
+    other.write(fingerprint="e" * 64)
+    opened.clear()
+    assert not any(row.tokenizer for row in compare(runs).rows)
+    assert sum(path == str(other.path / "run.json") for path in opened) == 1
+
+
+def test_a_page_ends_though_a_text_is_too_long_for_it(tmp_path: Path) -> None:
+    (group,) = compare([write_run(tmp_path, "ae")]).groups
+    row = replace(group.rows[0], info={**group.rows[0].info, "name": "x" * PAGE_BYTES})
+    write_report(Comparison((_group("MNIST", [row]),)), tmp_path / "page.html")
+    assert (tmp_path / "page.html").is_file()
