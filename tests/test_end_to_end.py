@@ -320,7 +320,7 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
         (["train"], "got no file, wanted one such as"),
         (["train", "experiments/mnist/none.yaml"], "there is no file"),
         (["train", "PRIOR", "model.tokenizer=AE"], "a prior needs a vqvae run"),
-        (["train", "PRIOR", "data.name=fashion_mnist"], "run `make train-vqvae DATASET=fashion_mnist` first"),
+        (["train", "PRIOR", "data.name=fashion_mnist"], "run `make train-vqvae DATASET=fashion_mnist"),
         (["train", "VQVAE", "data.batch_size=64", "trainer.accumulate=3"], "wanted a multiple of 3"),
         (
             ["train", "VQVAE", "data.eval_batch_size=40", "trainer.devices=2"],
@@ -391,7 +391,7 @@ def test_a_tokenizer_that_may_still_change_is_refused(workplace, tmp_path, capsy
 @pytest.fixture
 def moved(workplace, tmp_path):
     """Copies of a VQ-VAE and its prior in another place, where nothing is found at the old one."""
-    for kind in ("vqvae", "prior"):
+    for kind in ("ae", "vqvae", "prior"):
         shutil.copytree(run_of(workplace, kind).path, tmp_path / kind)
         shutil.rmtree(tmp_path / kind / "codes", ignore_errors=True)
         config = tmp_path / kind / "config.yaml"
@@ -452,7 +452,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_over(moved):
 def test_a_checkpoint_of_a_version_with_fewer_settings_is_read(moved):
     run = Run.open(moved / "vqvae")
     checkpoint = torch.load(run.best, weights_only=True)
-    del checkpoint["hyper_parameters"]["config"]["estimator"]
+    del checkpoint["settings"]["model.estimator"]
     write_checkpoint(run.best, checkpoint)
     assert cli.sample([str(run.path), "n=4"]).is_file()
 
@@ -463,6 +463,62 @@ def test_settings_that_were_changed_by_hand_are_refused(moved):
     config.write_text(config.read_text().replace("commitment: 0.25", "commitment: 0.5"))
     with pytest.raises(ValueError, match=r"trained with model\.commitment=0\.25, but config\.yaml"):
         cli.sample([str(run.path), "n=4"])
+
+
+@pytest.mark.parametrize("change", [("name: mnist", "name: fashion_mnist"), ("\nseed: 0", "\nseed: 5")])
+def test_a_config_that_is_not_its_runs_is_refused(moved, change):
+    run = Run.open(moved / "vqvae")
+    config = run.path / "config.yaml"
+    assert change[0] in config.read_text()
+    config.write_text(config.read_text().replace(*change))
+    for command in (cli.evaluate, lambda words: cli.train([f"resume={words[0]}", "trainer.steps=9"])):
+        with pytest.raises(ValueError, match=r"config\.yaml: .* wanted .*, as in run\.json"):
+            command([str(run.path)])
+
+
+def test_a_checkpoint_names_no_files_to_its_training(moved):
+    """Lightning removes what a checkpoint calls the older best one."""
+    run, victim = Run.open(moved / "ae"), moved / "victim.txt"
+    victim.write_text("mine")
+    for path in (run.best, run.last):
+        checkpoint = torch.load(path, weights_only=True)
+        (key,) = (key for key in checkpoint["callbacks"] if "Best" in key)
+        name = str(run.best.parent / ".." / ".." / "victim.txt")
+        state = {"best_model_path": name, "kth_best_model_path": name, "best_k_models": {name: torch.tensor(1e9)}}
+        more = {"dirpath": str(run.best.parent), "kth_value": torch.tensor(1e9), "best_model_score": torch.tensor(1e9)}
+        checkpoint["callbacks"][key] |= state | more
+        write_checkpoint(path, checkpoint)
+    cli.train([f"resume={run.path}", "trainer.steps=9"])
+    assert victim.read_text() == "mine"
+
+
+def test_a_moved_run_keeps_the_best_checkpoint_that_it_has(moved):
+    run = Run.open(moved / "ae")
+    best = run.best.read_bytes()
+    checkpoint = torch.load(run.last, weights_only=True)
+    (key,) = (key for key in checkpoint["callbacks"] if "Best" in key)
+    checkpoint["callbacks"][key]["best_model_score"] = torch.tensor(-1e9)
+    write_checkpoint(run.last, checkpoint)
+    cli.train([f"resume={run.path}", "trainer.steps=9"])
+    assert run.best.read_bytes() == best
+
+
+def test_weights_that_are_not_finite_are_refused(moved):
+    run = Run.open(moved / "ae")
+    checkpoint = torch.load(run.best, weights_only=True)
+    next(iter(checkpoint["state_dict"].values())).view(-1)[0] = math.nan
+    write_checkpoint(run.best, checkpoint)
+    with pytest.raises(ValueError, match="weights that are not finite: "):
+        cli.sample([str(run.path), "n=4"])
+
+
+def test_a_damaged_copy_of_a_tokenizer_is_named_and_another_taken(moved, capsys):
+    prior = Run.open(moved / "prior")
+    data = bytearray(prior.tokenizer.read_bytes())
+    data[len(data) // 2] ^= 1
+    prior.tokenizer.write_bytes(data)
+    assert cli.sample([str(prior.path), "n=10"]).is_file()
+    assert "tokenizer.ckpt is damaged" in capsys.readouterr().err
 
 
 def test_weights_of_another_run_are_refused_though_their_hash_fits(moved, workplace):

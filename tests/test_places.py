@@ -88,8 +88,8 @@ def test_a_place_has_one_name(here, text, place):
         (["data.root=./loop"], "data.root: loop is a link to loop, which does not exist"),
         (["kind=prior", "model.tokenizer=dead"], "model.tokenizer: dead is a link to gone"),
         (["runs=~nobody-at-all/x"], "runs: got '~nobody-at-all/x', but there is no user ~nobody-at-all"),
-        (["runs=" + "x" * 256], "runs: got a name that is too long, wanted at most 255 bytes"),
-        (["runs=" + "ü" * 128], "runs: got a name that is too long, wanted at most 255 bytes"),
+        (["runs=" + "x" * 256], "runs: got a name that is too long, wanted at most 230 bytes"),
+        (["runs=" + "ü" * 128], "runs: got a name that is too long, wanted at most 230 bytes"),
         (["runs=file"], "runs: file is a file, wanted a folder"),
         (["data.root=link/../../work/file"], "data.root: file is a file, wanted a folder"),
     ],
@@ -129,7 +129,7 @@ def test_a_run_in_a_folder_of_any_name_is_created_found_and_read_back(here, name
     assert load_experiment(None, [f"runs={experiment.runs}"]).runs == experiment.runs
     with pytest.raises(ConfigError, match="exists already") as error:
         Run.check_new(experiment)
-    *_, again = shlex.split(str(error.value).partition("another name, or ")[2])
+    *_, again = shlex.split(str(error.value).partition("go on with it: ")[2])
     assert Run.open(again.removeprefix("resume=")).path == run.path
 
 
@@ -256,7 +256,7 @@ SMALL = ["data.batch_size=20", "data.validation_size=40", "data.eval_batch_size=
         ("trainer.nodes=7", "data.batch_size: got 20, wanted a multiple of 7"),
         ("data.eval_batch_size=500 trainer.devices=2", "data.eval_batch_size: got 500, which makes 1 batch of 40"),
         ("trainer.accelerator=gpu", "trainer.accelerator: got gpu, but this machine has none"),
-        ("name=taken", "name: runs/taken exists already; choose another name, or resume=runs/taken"),
+        ("name=taken", "name: runs/taken exists already; choose another name, or go on with it: "),
         ("runs=e.yaml/x", "runs: e.yaml/x/run.json cannot be made, for"),
         ("trainer.validate_every=3", "trainer.validate_every: 3 does not divide trainer.steps 1000"),
     ],

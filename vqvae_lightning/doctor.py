@@ -78,7 +78,11 @@ def _devices() -> Iterator[Finding]:
     build = version("torch").partition("+")[2]
     gpus = []
     if shutil.which("nvidia-smi"):
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10)
+        try:
+            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.SubprocessError) as error:
+            yield Finding("gpu", f"nvidia-smi does not answer ({error})", wrong=True)
+            return
         gpus = [line.partition(" (UUID")[0] for line in listed.stdout.splitlines() if line.startswith("GPU")]
     for gpu in gpus:
         yield Finding("gpu", gpu)

@@ -104,7 +104,7 @@ def workplace(tmp_path, monkeypatch):
         run = Run(Path(settings["runs"]) / settings["name"])
         run.path.mkdir(parents=True)
         (run.path / "config.yaml").write_text(describe(load_experiment(words[1], words[2:])))
-        record(run.path, kind="vqvae")
+        record(run.path, kind="vqvae", seed=int(settings["seed"]))
         return 0
 
     monkeypatch.setattr(many, "launch", launch)

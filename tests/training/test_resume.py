@@ -8,19 +8,34 @@ import pytest
 from vqvae_lightning.config import ConfigError, load_experiment
 from vqvae_lightning.storage import write_checkpoint
 from vqvae_lightning.training.resume import Resumed, check_settings, newest_checkpoint, resumed_run
-from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.runs import Run, computed_settings
 
 
 def experiment(root, *overrides):
     return load_experiment(None, [f"runs={root}", *overrides])
 
 
+def training(run, step, **more):
+    """What a checkpoint holds that a training goes on from."""
+    some = {"any": 1}
+    of_lightning = {"loops": some, "callbacks": some, "optimizer_states": [some], "lr_schedulers": [some]}
+    settings = computed_settings(run.experiment())
+    return {
+        "global_step": step,
+        "state_dict": some,
+        "run": run.info["id"],
+        "settings": settings,
+        **of_lightning,
+        **more,
+    }
+
+
 @pytest.fixture
 def run(tmp_path):
     """A stopped run with its best checkpoint of step 5 and its last of step 9."""
     made = Run.create(experiment(tmp_path, "name=a"))
-    write_checkpoint(made.best, {"global_step": 5, "run": made.info["id"]})
-    write_checkpoint(made.last, {"global_step": 9, "run": made.info["id"]})
+    write_checkpoint(made.best, training(made, 5))
+    write_checkpoint(made.last, training(made, 9))
     made.write(status="interrupted")
     return made
 
@@ -48,11 +63,23 @@ def test_a_damaged_checkpoint_is_named_and_the_valid_one_taken(run, capsys):
 
 def test_a_checkpoint_of_another_run_is_named_and_passed_over(tmp_path, run, capsys):
     other = Run.create(experiment(tmp_path, "name=b"))
-    write_checkpoint(other.last, {"global_step": 99, "run": other.info["id"]})
+    write_checkpoint(other.last, training(other, 99))
     for name in (other.last.name, f"{other.last.name}.sha256"):
         shutil.copy(other.last.with_name(name), run.last.with_name(name))
     assert newest_checkpoint(run) == Resumed(run.best, 5)
     assert f"is of run {other.info['id']}, wanted {run.info['id']}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"global_step": 10**30}, {"global_step": -5}, {"global_step": "x"}, {"optimizer_states": []},
+              {"loops": {}}, {"callbacks": 5}, {"hyper_parameters": [1]}, {"settings": {"seed": 7}},
+              {"settings": {"data.flip": True}}, {"settings": {"optimizer.lr": 0.5}}],
+)  # fmt: skip
+def test_a_checkpoint_that_no_training_of_the_run_wrote_is_passed_over(run, wrong, capsys):
+    write_checkpoint(run.last, training(run, 9, **wrong))
+    expected = Resumed(run.last, 9) if "hyper_parameters" in wrong else Resumed(run.best, 5)
+    assert newest_checkpoint(run) == expected
+    assert capsys.readouterr().out.count("\n") == (0 if "hyper_parameters" in wrong else 1)
 
 
 def test_without_a_valid_checkpoint_a_run_starts_over(run):

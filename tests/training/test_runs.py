@@ -254,7 +254,7 @@ def test_an_empty_folder_is_nobodys_and_one_with_something_in_it_is_somebodys(tm
     for refused in (Run.check_new, Run.create):
         with pytest.raises(ConfigError, match=r"full exists and is no run folder; choose another"):
             refused(experiment(tmp_path, "name=full"))
-        with pytest.raises(ConfigError, match=r"empty exists already; choose another name, or res"):
+        with pytest.raises(ConfigError, match=r"empty exists already; choose another name, or go on"):
             refused(experiment(tmp_path, "name=empty"))
 
 

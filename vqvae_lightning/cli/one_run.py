@@ -188,17 +188,22 @@ def sync_command(folders: Sequence[Path]) -> str:
 
 def _experiment(words: Sequence[str]) -> Any:
     """The experiment of `train` and `config`: a file, or a run to resume, with settings on top."""
-    from vqvae_lightning.config import ConfigError, canonical, load_experiment
+    from vqvae_lightning.config import ConfigError, canonical, load_experiment, own_command
+    from vqvae_lightning.training.runs import Run
 
     files, settings = split_words(words)
     if len(files) > 1:
         raise ConfigError(f"config: got {len(files)} files ({', '.join(files)}), wanted one")
     resume = next((s.partition("=")[2] for s in settings if s.startswith("resume=")), None)
+    if files and Path(files[0], "run.json").is_file():
+        again = own_command("train", f"resume={files[0]}")
+        raise ConfigError(f"config: {files[0]} is a run folder, wanted a file; to go on with it: {again}")
     if files:
         return load_experiment(files[0], settings)
     if resume in (None, "", "null", "auto"):
         raise ConfigError("config: got no file, wanted one such as experiments/mnist/vqvae.yaml")
-    return load_experiment(Path(canonical(str(resume), "resume")) / "config.yaml", settings)
+    run = Run.open(canonical(str(resume), "resume"))
+    return load_experiment(run.path / "config.yaml", settings)
 
 
 def _run(folders: list[str], root: str, dataset: str | None) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vqvae_lightning.comparison.many import check_plan, evaluate_once, train_once
+from vqvae_lightning.comparison.many import check_plan, evaluate_once, refuse_own, train_once
 from vqvae_lightning.config import AblateOptions, Ablation, ConfigError, check_name, last_words, options
 from vqvae_lightning.training.runs import Run
 
@@ -28,6 +28,7 @@ def ablate(file: Path, chosen: AblateOptions, settings: Sequence[str]) -> Ablate
     everywhere = [*settings, f"tracking.group={root.name}"]
     for name, words in ablation.variants.items():
         check_name(name)
+        refuse_own([*ablation.settings, *words], f"{file}, {name}", "seed")
         check_plan(Path(ablation.experiment), last_words(ablation.settings, words, everywhere), ablation.evaluation)
     if ablation.tokenizer:
         check_plan(Path(ablation.tokenizer), everywhere, [])

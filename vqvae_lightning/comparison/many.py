@@ -18,6 +18,7 @@ from vqvae_lightning.training.resume import computed_otherwise
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.train import check
 
+OWN = ("name", "runs", "resume", "tracking.group")
 COMMAND = (sys.executable, "-m", "vqvae_lightning")
 
 
@@ -54,6 +55,13 @@ def evaluation_words(kind: str, settings: Sequence[str]) -> list[str]:
     """Those of an evaluation's settings that a kind of run has a use for."""
     idle = {"ae": {"iwae_samples"}, "prior": {"iwae_samples", "representation", "representation_images"}}
     return own_words(idle.get(kind, ()), settings)[1]
+
+
+def refuse_own(words: Sequence[str], where: str, *more: str) -> None:
+    """Raises ConfigError for a setting among these that the command gives each of its runs itself."""
+    for word in own_words((*OWN, *more), words)[0]:
+        key = word.partition("=")[0]
+        raise ConfigError(f"{key}: got {word} in {where}, but each run is given its own {key}")
 
 
 def check_plan(file: Path, settings: Sequence[str], evaluation: Sequence[str]) -> None:

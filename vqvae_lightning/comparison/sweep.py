@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vqvae_lightning.comparison.many import check_plan, train_once
+from vqvae_lightning.comparison.many import check_plan, refuse_own, train_once
 from vqvae_lightning.config import ConfigError, SweepOptions, last_words, read_yaml, word_of
 from vqvae_lightning.training.runs import Run
 
@@ -23,6 +23,7 @@ def sweep(file: Path, options: SweepOptions, settings: Sequence[str]) -> list[Ru
     root = Path(options.runs or f"runs/sweep-{file.stem}")
     plan = []
     for words in combinations:
+        refuse_own(words, str(file))
         every = last_words(settings, words, [f"tracking.group={root.name}"])
         check_plan(experiment, every, [])
         plan.append((run_name(words), every))

@@ -14,7 +14,7 @@ from vqvae_lightning.config.load import (
     own_words,
     read_experiment,
 )
-from vqvae_lightning.config.places import canonical, command_line, find_place, short
+from vqvae_lightning.config.places import canonical, command_line, own_command, short
 from vqvae_lightning.config.schema import (
     MODEL_CONFIGS,
     AEConfig,
@@ -84,13 +84,13 @@ __all__ = [
     "describe",
     "describe_record",
     "experiment_from",
-    "find_place",
     "is_setting",
     "last_words",
     "load_experiment",
     "model_config",
     "one_line",
     "options",
+    "own_command",
     "own_words",
     "plain",
     "read_experiment",

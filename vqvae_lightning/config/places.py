@@ -9,14 +9,17 @@ with what lies around it, they are looked for around it.
 import os
 import re
 import shlex
+import shutil
+import sys
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vqvae_lightning.config.schema import ConfigError, DataConfig, Experiment
-from vqvae_lightning.config.values import visible
+from vqvae_lightning.config.values import check_text, visible
 
 Config = TypeVar("Config")
+LONGEST_PATH = 4000  # bytes: Linux takes 4,096
 LONGEST_NAME = 230  # bytes: an unfinished file has a longer one
 
 
@@ -30,6 +33,8 @@ def canonical(text: str, key: str) -> str:
         user = text.partition("/")[0]
         raise ConfigError(f"{key}: got '{visible(text)}', but there is no user {user}")
     path = Path(expanded)
+    if len(os.fsencode(path.absolute())) > LONGEST_PATH:
+        raise ConfigError(f"{key}: got a place whose name is too long, wanted at most {LONGEST_PATH} bytes")
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
         limit = f"at most {LONGEST_NAME} bytes"
         raise ConfigError(f"{key}: got a name that is too long, wanted {limit}: {path}")
@@ -70,7 +75,7 @@ def canonical_places(config: Config, prefix: str = "") -> Config:
 
 
 def _check_kind(place: str, kind: str, key: str) -> None:
-    if kind == "folder" and os.path.isfile(place):
+    if kind == "folder" and os.path.exists(place) and not os.path.isdir(place):
         raise ConfigError(f"{key}: {place} is a file, wanted a folder")
     if kind.startswith(".") and os.path.isdir(place):
         raise ConfigError(f"{key}: {place} is a folder, wanted a file")
@@ -84,6 +89,11 @@ def absolute_places(experiment: Experiment) -> Experiment:
     if getattr(model, "tokenizer", None):
         model = replace(model, tokenizer=str(Path(model.tokenizer).absolute()))
     data = replace(experiment.data, root=str(Path(experiment.data.root).absolute()))
+    for key, place in (("runs", str(Path(experiment.runs).absolute())), ("data.root", data.root)):
+        # It may lie in a current folder of any name.
+        check_text(place, key)
+        if "${" in place:
+            raise ConfigError(f"{key}: got '{place}', but ${{…}} in a record refers to a setting; use another folder")
     return replace(experiment, runs=str(Path(experiment.runs).absolute()), data=data, model=model)
 
 
@@ -113,6 +123,14 @@ def find_place(recorded: str, runs: str, here: Path, holds: str) -> str | None:
     if Path(recorded).is_absolute() == Path(runs).is_absolute():
         places.insert(0, Path(os.path.abspath(here / os.path.relpath(recorded, runs))))
     return next((short(place) for place in places if os.path.exists(place / holds)), None)
+
+
+def own_command(*words: str | Path) -> str:
+    """A command line of this program to paste into a shell, which may not know where it is installed."""
+    beside, known = Path(sys.executable).parent / "vqvae", shutil.which("vqvae")
+    if not beside.exists() or (known and os.path.samefile(known, beside)):
+        return command_line("vqvae", *words)
+    return command_line(os.path.relpath(beside), *words)
 
 
 def command_line(*words: str | Path) -> str:

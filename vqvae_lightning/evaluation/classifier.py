@@ -16,7 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import ClassifierOptions, ConfigError, DataConfig, OptimizerConfig, one_line, plain
+from vqvae_lightning.config import (
+    ClassifierOptions,
+    ConfigError,
+    DataConfig,
+    OptimizerConfig,
+    command_line,
+    one_line,
+    plain,
+)
 from vqvae_lightning.data.images import ImageDataModule, to_float
 from vqvae_lightning.data.loader import Batch, seed_torch
 from vqvae_lightning.data.sources import DATASETS
@@ -140,7 +148,9 @@ class ClassifierFeatures(FeatureNetwork):
     def __init__(self, dataset: str, root: Path) -> None:
         path = classifier_path(dataset, root)
         if not path.is_file():
-            raise ConfigError(f"fid_network: there is no classifier at {path}; run `make classifier DATASET={dataset}`")
+            there = [] if str(root) == "data" else [f"ARGS={command_line(f'root={root}')}"]
+            first = command_line("make", "classifier", f"DATASET={dataset}", *there)
+            raise ConfigError(f"fid_network: there is no classifier at {path}; run `{first}`")
         checkpoint = read_checkpoint(path)
         self.name = f"classifier-{dataset}"
         self.weights = file_hash(path)

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import rich.progress
 import torch
 from PIL import Image
-from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
@@ -82,6 +82,25 @@ def render(module: Any, references: Tensor) -> dict[str, Image.Image]:
         grids = module.pictures(references.to(module.device))
     module.train(was_training)
     return {name: grid_image(images, columns) for name, (images, columns) in grids.items()}
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Saves `best.ckpt` in a folder after each validation whose val/loss is the lowest so far."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "best", monitor="val/loss", save_top_k=1, enable_version_counter=False)
+        self.path = str(folder / "best.ckpt")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the lowest loss alone: where files are is not for a checkpoint to say.
+
+        A run folder may have been moved, and a checkpoint of somebody else may name any file.
+        """
+        score = state_dict.get("best_model_score")
+        if isinstance(score, Tensor):
+            self.best_model_score = self.kth_value = score
+            self.best_model_path = self.kth_best_model_path = self.path
+            self.best_k_models = {self.path: score}
 
 
 class LastCheckpoint(Checkpoint):

@@ -1,6 +1,7 @@
 """From a run folder back to a module: kind and settings come from the checkpoint, weights are loaded strictly."""
 
 import itertools
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -8,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 
-from vqvae_lightning.config import ConfigError, DataConfig, Experiment, model_config, one_line, plain
+from vqvae_lightning.config import ConfigError, DataConfig, Experiment, command_line, one_line
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.storage import CheckpointError, read_checkpoint, write_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
 from vqvae_lightning.training.bounds import built_on_meta
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.record import RECORD
-from vqvae_lightning.training.runs import Run, differences, find_runs, read_each
+from vqvae_lightning.training.runs import Run, computed_settings, find_runs, read_each
 
 MODULES: dict[str, Any] = {**AUTOENCODERS, CodePrior.kind: CodePrior}
 
@@ -24,9 +26,10 @@ MODULES: dict[str, Any] = {**AUTOENCODERS, CodePrior.kind: CodePrior}
 def load_module(path: Path) -> pl.LightningModule:
     """The module of a checkpoint, in evaluation mode. Raises CheckpointError if it is damaged or fits no module."""
     checkpoint = read_checkpoint(path)
-    settings = dict(checkpoint.get("hyper_parameters", {}))
+    given = checkpoint.get("hyper_parameters")
+    settings = dict(given) if isinstance(given, dict) else {}
     kind = settings.pop("kind", None)
-    if kind not in MODULES:
+    if not isinstance(kind, str) or kind not in MODULES:
         raise CheckpointError(f"checkpoint: {path} holds kind={kind}, wanted one of {', '.join(MODULES)}")
     try:
         held = checkpoint["state_dict"].values()
@@ -40,6 +43,9 @@ def load_module(path: Path) -> pl.LightningModule:
                     f"checkpoint: {path} does not fit its settings: {name} is {found.get(name, 'absent')}, "
                     f"wanted {wanted.get(name, 'none of that name')}"
                 )
+        for name, tensor in checkpoint["state_dict"].items():
+            if not torch.isfinite(tensor).all():
+                raise CheckpointError(f"checkpoint: {path} holds weights that are not finite: {name}")
         module = MODULES[kind](**settings)
         module.load_state_dict(checkpoint["state_dict"], strict=True)
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
@@ -59,21 +65,17 @@ def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"checkpoint: {path} is of run {checkpoint.get('run')}, wanted {info['id']}, that of {run.path}"
         )
-    trained = dict(checkpoint.get("hyper_parameters", {}))
-    if info["kind"] == "prior" and dict(trained.get("tokenizer", {})) != info["tokenizer"]:
+    trained = checkpoint.get("hyper_parameters")
+    described = trained.get("tokenizer") if isinstance(trained, dict) else None
+    if info["kind"] == "prior" and described != info["tokenizer"]:
         raise CheckpointError(f"checkpoint: {path} is of a prior on another tokenizer's codes")
-    known = run.experiment()
-    for part, settings in (("config", known.model), ("optimizer", known.optimizer)):
-        if part not in trained:
-            continue
-        old_settings = model_config(type(settings), trained[part])
-        for key, (old, new) in differences(plain(old_settings), plain(settings)).items():
-            # Where the tokenizer lies is no part of what was trained.
-            if key != "tokenizer":
-                name = {"config": "model"}.get(part, part)
-                raise CheckpointError(
-                    f"checkpoint: {path} was trained with {name}.{key}={old}, but config.yaml beside it says {new}"
-                )
+    known, then = computed_settings(run.experiment()), checkpoint.get("settings")
+    # A setting that came later is not among those of an older checkpoint.
+    for key, value in then.items() if isinstance(then, dict) else ():
+        if key in known and known[key] != value:
+            raise CheckpointError(
+                f"checkpoint: {path} was trained with {key}={value}, but config.yaml beside it says {known[key]}"
+            )
     return checkpoint
 
 
@@ -116,15 +118,26 @@ def kept_tokenizer(prior: Run) -> Tokenizer:
     Raises ConfigError if there is none.
     """
     wanted = prior.info["tokenizer"]["fingerprint"]
-    for path in (prior.tokenizer, *(run.best for run in tokenizer_runs(prior, prior.experiment().model.tokenizer))):
-        if path.is_file():
+    for path in _tokenizer_files(prior):
+        try:
             tokenizer = load_tokenizer(path)
-            if tokenizer.fingerprint == wanted:
-                return tokenizer
+        except ValueError as error:
+            print(f"left out  {one_line(error)}", file=sys.stderr, flush=True)
+            continue
+        if tokenizer.fingerprint == wanted:
+            return tokenizer
     raise ConfigError(
         f"tokenizer: neither {prior.tokenizer} nor a run beside {prior.path} holds the one that this "
         f"prior was trained on, {prior.info['tokenizer']['run']} with fingerprint {wanted[:16]}"
     )
+
+
+def _tokenizer_files(prior: Run) -> Iterator[Path]:
+    """Where a prior's tokenizer may lie: its own copy first, and other runs only if that will not do."""
+    if prior.tokenizer.is_file():
+        yield prior.tokenizer
+    for run in tokenizer_runs(prior, prior.experiment().model.tokenizer):
+        yield run.best
 
 
 def tokenizer_runs(prior: Run, recorded: str | None, others: Iterable[Run] | None = None) -> Iterator[Run]:
@@ -166,9 +179,10 @@ def find_tokenizer(runs: str, data: DataConfig) -> Run:
     found = [run for run, of_run in candidates if of_run.binarize == data.binarize]
     if not found:
         such = f" with data.binarize={data.binarize}" if data.binarize != "none" else ""
+        there = [] if runs == "runs" else [f"ARGS=runs={runs}"]
+        first = command_line("make", "train-vqvae", f"DATASET={data.name}", *there)
         raise ConfigError(
-            f"model.tokenizer: there is no finished vqvae run of {data.name}{such} in {runs}/; "
-            f"run `make train-vqvae DATASET={data.name}` first"
+            f"model.tokenizer: there is no finished vqvae run of {data.name}{such} in {runs}/; run `{first}` first"
         )
     return found[-1]
 

@@ -76,6 +76,19 @@ def check_parts(folder: Path) -> None:
         if not is_right(mode):
             found = "a link" if stat.S_ISLNK(mode) else "something else"
             raise ConfigError(f"run: {path} is {found}, wanted a {wanted}; a run folder holds what is in it")
+    _check_links(folder)
+
+
+def _check_links(folder: Path) -> None:
+    """Raises ConfigError for a link in wandb/ to a folder elsewhere, through which W&B would write.
+
+    Its own links are to files, and to folders beside them.
+    """
+    for root, folders, _ in os.walk(folder / "wandb"):
+        for name in folders:
+            path = Path(root, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+                raise ConfigError(f"run: {path} is a link that leads out of the run folder")
 
 
 def check_shape(value: Any, shape: Shape, where: str) -> None:

@@ -4,18 +4,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vqvae_lightning.config import ConfigError, Experiment, plain
+from vqvae_lightning.config import ConfigError, Experiment
 from vqvae_lightning.storage import CheckpointError
 from vqvae_lightning.training.launch import is_first_process
 from vqvae_lightning.training.loading import own_checkpoint
 from vqvae_lightning.training.record import RECORD
-from vqvae_lightning.training.runs import Run, all_runs, differences, read_each
+from vqvae_lightning.training.runs import Run, all_runs, computed_settings, differences, read_each
 
-# Settings that say where a run is computed, not what.
-PLACE = (
-    "resume", "name", "runs", "model.tokenizer", "trainer.devices", "trainer.nodes", "trainer.accelerator",
-    "trainer.compile", "trainer.log_every", "data.root", "data.download", "tracking",
-)  # fmt: skip
+# What Lightning reads of a checkpoint that a training goes on from.
+TRAINING = {
+    "global_step": int, "state_dict": dict, "loops": dict, "callbacks": dict, "optimizer_states": list,
+    "lr_schedulers": list,
+}  # fmt: skip
 
 
 class Resumed(NamedTuple):
@@ -50,16 +50,27 @@ def newest_checkpoint(run: Run) -> Resumed:
     Asked under the run's lock: until then another process may be training it.
     """
     valid: list[tuple[int, Path]] = []
-    # Of the same step, the last.
-    for path in (run.best, run.last):
+    # If both are of one step, the first of these is taken.
+    for path in (run.last, run.best):
         if path.is_file():
             try:
-                valid.append((own_checkpoint(run, path)["global_step"], path))
+                valid.append((_step(own_checkpoint(run, path), path), path))
             except CheckpointError as error:
                 if is_first_process():
                     print(f"resume: {error}", flush=True)
     step, checkpoint = max(valid, key=lambda found: found[0], default=(0, None))
     return Resumed(checkpoint, step)
+
+
+def _step(checkpoint: dict[str, Any], path: Path) -> int:
+    """The steps of a checkpoint that holds what a training goes on from. Raises CheckpointError."""
+    for key, kind in TRAINING.items():
+        if not isinstance(checkpoint.get(key), kind) or not checkpoint[key]:
+            raise CheckpointError(f"checkpoint: {path} holds no {key} to go on from")
+    step = checkpoint["global_step"]
+    if not 0 < step < 2**40:
+        raise CheckpointError(f"checkpoint: {path} holds global_step={step}, wanted a number of steps")
+    return int(step)
 
 
 def check_settings(run: Run, experiment: Experiment) -> None:
@@ -82,8 +93,9 @@ def computed_otherwise(run: Run, experiment: Experiment) -> dict[str, tuple[Any,
 
     Tokenizers are the same if their fingerprints are, wherever they lie.
     """
-    changed = differences(plain(run.experiment()), plain(experiment))
-    changed = {key: values for key, values in changed.items() if not key.startswith(PLACE)}
+    changed = differences(computed_settings(run.experiment()), computed_settings(experiment))
+    steps = (run.experiment().trainer.steps, experiment.trainer.steps)
+    changed |= {"trainer.steps": steps} if steps[0] != steps[1] else {}
     if experiment.kind == run.info["kind"] == "prior" and experiment.model.tokenizer:
         known = run.info["tokenizer"]["fingerprint"]
         named = Run.open(experiment.model.tokenizer).info.get("fingerprint")

@@ -18,9 +18,10 @@ from vqvae_lightning.config import (
     ConfigError,
     Experiment,
     check_name,
-    command_line,
     describe_record,
     one_line,
+    own_command,
+    plain,
     read_experiment,
     visible,
 )
@@ -116,6 +117,7 @@ class Run:
         if experiment.name and _is_taken(path):
             raise ConfigError(taken_name(path))
         check_writable(path / RECORD, "runs")
+        describe_record(experiment)
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
@@ -188,10 +190,14 @@ class Run:
 
     def experiment(self) -> Experiment:
         """The settings of the run. Raises ConfigError if its config.yaml is gone, or holds none that are known here."""
+        file = self.path / "config.yaml"
         try:
-            return read_experiment(self.path, self.info["kind"])
+            found = read_experiment(self.path, self.info["kind"])
+            for key, value in (("dataset", found.data.name), ("seed", found.seed)):
+                if value != self.info[key]:
+                    raise ConfigError(f"{key} is {value}, wanted {self.info[key]}, as in {RECORD}")
+            return found
         except ConfigError as error:
-            file = self.path / "config.yaml"
             raise ConfigError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
 
     def record_steps(self, steps: int) -> None:
@@ -230,8 +236,8 @@ def _is_taken(path: Path) -> bool:
 def taken_name(path: Path) -> str:
     """The message for a name that a new run cannot have."""
     if (path / RECORD).is_file():
-        again = command_line(f"resume={path}")
-        return f"name: {path} exists already; choose another name, or {again}"
+        again = own_command("train", f"resume={path}")
+        return f"name: {path} exists already; choose another name, or go on with it: {again}"
     return f"name: {path} exists and is no run folder; choose another name, or move it away"
 
 
@@ -267,6 +273,26 @@ def find_runs(root: str | Path, kind: str | None = None, dataset: str | None = N
         and dataset in (None, run.info["dataset"])
     ]
     return sorted(chosen, key=lambda run: str(run.info["finished"]))
+
+
+# Settings that say where and for how long a run is computed, not what.
+PLACE = (
+    "resume", "name", "runs", "model.tokenizer", "trainer.devices", "trainer.nodes", "trainer.accelerator",
+    "trainer.compile", "trainer.log_every", "trainer.steps", "data.root", "data.download", "tracking",
+)  # fmt: skip
+
+
+def computed_settings(experiment: Experiment) -> dict[str, Any]:
+    """What an experiment computes: dotted keys with their values."""
+    return {key: value for key, value in _flat(plain(experiment), "") if not key.startswith(PLACE)}
+
+
+def _flat(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
 
 
 def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:

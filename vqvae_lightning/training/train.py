@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import secrets
 import warnings
 from contextlib import suppress
@@ -12,18 +13,18 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 
 from vqvae_lightning import interrupts
-from vqvae_lightning.config import ConfigError, Experiment, command_line
+from vqvae_lightning.config import ConfigError, Experiment, own_command
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
-from vqvae_lightning.storage import hash_path, read_checkpoint, write_checkpoint
+from vqvae_lightning.storage import read_checkpoint, write_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
-from vqvae_lightning.training.callbacks import LastCheckpoint, Pictures, Progress, Throughput
+from vqvae_lightning.training.callbacks import BestCheckpoint, LastCheckpoint, Pictures, Progress, Throughput
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
 from vqvae_lightning.training.loading import (
     check_tokenizer,
@@ -39,7 +40,7 @@ from vqvae_lightning.training.loading import (
 )
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.resume import check_settings, newest_checkpoint, resumed_run
-from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.runs import Run, computed_settings
 from vqvae_lightning.training.signals import StopOnSignal, end_ranks
 from vqvae_lightning.training.tracking import JsonLinesLogger, RunWandbLogger, choose_wandb_mode
 
@@ -58,21 +59,20 @@ class TrainResult:
 class VerifiedCheckpointIO(CheckpointIO):
     """Lightning's checkpoints through `storage`: whole or not there, verified at reading, plain types only.
 
-    Each names the `run` that it is of.
+    Each names the `run` that it is of, and the settings that it was trained with.
     """
 
-    def __init__(self, run: str) -> None:
-        self.run = run
+    def __init__(self, run: str, settings: dict[str, Any]) -> None:
+        self.known = {"run": run, "settings": settings}
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write_checkpoint(Path(path), {**checkpoint, "run": self.run})
+        write_checkpoint(Path(path), {**checkpoint, **self.known})
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
-        hash_path(Path(path)).unlink(missing_ok=True)
+        """Nothing: a checkpoint takes the place of the older one of its name."""
 
 
 def train(experiment: Experiment) -> TrainResult:
@@ -192,7 +192,7 @@ def _end(error: BaseException, trainer: pl.Trainer | None, run: Run | None) -> N
         with suppress(OSError):
             run.write(status="interrupted" if stopped else "failed")
         if run.last.is_file():
-            again = command_line("vqvae", "train", f"resume={run.path}")
+            again = own_command("train", f"resume={run.path}")
             step = trainer.global_step if trainer else 0
             print(f"\nstopped at step {step}; to go on: {again}", flush=True)
     if trainer:
@@ -261,7 +261,7 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
         Pictures(folder / "images"),
         Throughput(experiment.data.batch_size),
         Progress(),
-        ModelCheckpoint(folder / "checkpoints", "best", monitor="val/loss", save_top_k=1, enable_version_counter=False),
+        BestCheckpoint(folder / "checkpoints"),
         LastCheckpoint(folder / "checkpoints" / "last.ckpt"),
         StopOnSignal(folder / "checkpoints" / "last.ckpt", every, settings.log_every),
     ]
@@ -283,7 +283,7 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
         use_distributed_sampler=False,  # the loaders know their rank; Lightning's sampler would repeat samples
         logger=start_tracking(experiment, run) if run else False,
         callbacks=callbacks,
-        plugins=[VerifiedCheckpointIO(run.info["id"] if run else "")],
+        plugins=[VerifiedCheckpointIO(run.info["id"] if run else "", computed_settings(experiment))],
         enable_model_summary=False,
         enable_progress_bar=False,
         enable_autolog_hparams=False,
@@ -293,7 +293,9 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
 def start_tracking(experiment: Experiment, run: Run) -> list[Logger]:
     """The run's loggers: metrics.jsonl and W&B."""
     if "wandb_id" not in run.info:
-        run.write(wandb_id=os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))  # set by an agent of a W&B sweep
+        # An agent of a W&B sweep names it.
+        named = os.environ.get("WANDB_RUN_ID", "")
+        run.write(wandb_id=named if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", named) else secrets.token_hex(4))
     warning = choose_wandb_mode(run.path)
     if warning:
         print(warning, flush=True)
