@@ -1,5 +1,6 @@
 """The doctor names what is wrong with a machine, and holds the versions that the tests passed with."""
 
+import subprocess
 from pathlib import Path
 
 import fake_data
@@ -94,3 +95,14 @@ def test_the_command_ends_with_1_if_something_is_wrong(folders, capsys):
         cli.main(words)
     assert stop.value.code == 1
     assert "!!  mnist" in capsys.readouterr().out
+
+
+def test_a_driver_that_does_not_answer_is_a_finding(folders, monkeypatch):
+    def hangs(command, **more):
+        raise subprocess.TimeoutExpired(command, 10)
+
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(doctor.subprocess, "run", hangs)
+    ((what, wrong),) = about(examine(*folders), "gpu")
+    assert wrong
+    assert what.startswith("nvidia-smi does not answer (")

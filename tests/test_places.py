@@ -21,6 +21,7 @@ from vqvae_lightning.config import (
     command_line,
     load_experiment,
     options,
+    own_command,
 )
 from vqvae_lightning.config.schema import Experiment, PriorConfig
 from vqvae_lightning.config.verbs import VERB_OPTIONS
@@ -322,3 +323,26 @@ def test_config_refuses_to_resume_what_train_would_not(fake, capsys):
             cli.main([verb, "resume=runs/r", "optimizer.lr=0.5"])
         assert stop.value.code == 2
         assert capsys.readouterr().err.startswith("vqvae: resume: optimizer.lr was 0.001 in runs/r")
+
+
+@pytest.mark.parametrize("name", ["a${HOME}b", "a${seed}b", "a\x1b[2Jb", "a\u202eb", "a\nb"])
+def test_a_current_folder_that_a_record_could_not_hold_is_refused_before_anything_is_made(here, monkeypatch, name):
+    (here / name).mkdir()
+    monkeypatch.chdir(here / name)
+    for refused in (Run.check_new, Run.create):
+        with pytest.raises(ConfigError, match=r"^(runs|data\.root): got "):
+            refused(load_experiment(None, ["name=r"]))
+    assert list((here / name).iterdir()) == []
+
+
+def test_a_printed_command_of_this_program_can_be_run_where_it_is_printed(here):
+    program, *words = shlex.split(own_command("train", "resume=runs/a b"))
+    assert words == ["train", "resume=runs/a b"]
+    assert shutil.which(program)
+
+
+def test_a_run_folder_in_place_of_a_file_is_named_with_the_command_that_was_meant(project):
+    with pytest.raises(ConfigError, match=r"runs/codes is a run folder, wanted a file; .* train resume=runs/codes$"):
+        cli.config(["runs/codes"])
+    with pytest.raises(ConfigError, match="runs is no run folder"):
+        cli.config(["resume=runs"])

@@ -66,6 +66,8 @@ def test_priors_share_a_tokenizer_of_their_seed(workplace):
         ("experiment: prior.yaml\nvariants: {a: [], b: [model.heads=3]}", "3 heads do not divide model.width 16"),
         ("experiment: vqvae.yaml\nvariants: {a: [], b: [model.codebook=vq]}", "model.codebook: got 'vq', wanted one"),
         ("experiment: vqvae.yaml\nvariants: {a: []}\nevaluation: [iwae_smples=5]", "did you mean iwae_samples"),
+        ("experiment: vqvae.yaml\nvariants: {a: [seed=3]}", "seed: got seed=3 in .*, a, but each run is given its own"),
+        ("experiment: vqvae.yaml\nsettings: [runs=x]\nvariants: {a: []}", "runs: got runs=x in .*, but each run"),
     ],
 )
 def test_a_file_that_is_no_ablation_is_refused_before_anything_runs(workplace, text, line):

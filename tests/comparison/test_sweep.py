@@ -139,3 +139,12 @@ def test_the_command_line_wants_one_file(capsys):
         cli.main(["sweep"])
     assert stop.value.code == 2
     assert "sweep: got 0 files, wanted one such as" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["name", "runs", "resume", "tracking.group"])
+def test_what_each_run_is_given_is_no_axis_of_a_grid(workplace, key):
+    file, asked = workplace
+    write(file.parent, parameters={key: {"values": ["a", "b"]}})
+    with pytest.raises(ConfigError, match=f"{key}: got {key}=a in .*, but each run is given its own"):
+        sweep(file, SweepOptions(), [])
+    assert asked == []

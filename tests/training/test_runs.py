@@ -184,6 +184,17 @@ def test_a_link_in_a_run_folder_is_refused_and_what_it_points_to_stays(tmp_path,
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_link_below_wandb_is_refused_if_it_leads_out_of_the_run(tmp_path):
+    run = Run.create(experiment(tmp_path / "runs", "name=a"))
+    (run.path / "wandb" / "offline-run-1").mkdir(parents=True)
+    (run.path / "wandb" / "latest-run").symlink_to("offline-run-1")
+    (run.path / "wandb" / "offline-run-1" / "core.log").symlink_to(tmp_path / "core.log")
+    Run.open(run.path)
+    (run.path / "wandb" / "wandb").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="wandb/wandb is a link that leads out of the run folder"):
+        Run.open(run.path)
+
+
 def test_lines_that_no_logger_writes_are_left_out(tmp_path):
     run = Run(tmp_path)
     lines = ['{"step": 1, "val/loss": 2.0}', "[1]", "3", "null", '"text"', '{"val/loss": 1}',

@@ -338,3 +338,16 @@ def test_a_server_that_answers_nothing_or_nonsense_costs_seconds_and_no_metric(t
     assert done.stdout.count("W&B: offline") == 1
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 5
     assert list((tmp_path / "run" / "wandb").glob("offline-run-*/*.wandb"))
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"), [("ab-1_C", True), ("a\x1b[31m", False), ("a/b", False), ("", False), ("x" * 65, False)]
+)
+def test_an_agents_run_id_is_taken_if_wandb_would_take_it(tmp_path, monkeypatch, name, taken):
+    monkeypatch.setenv("WANDB_RUN_ID", name)
+    monkeypatch.setattr(tracking, "start_wandb", lambda *_: None, raising=False)
+    experiment = load_experiment(None, [f"runs={tmp_path}", "name=r"])
+    run = Run.create(experiment)
+    start_tracking(experiment, run)
+    assert (run.info["wandb_id"] == name) is taken
+    assert Run.open(run.path).info["wandb_id"].isalnum() is not taken

@@ -1,5 +1,6 @@
 """The run folder: `runs/<name>/`, the record of one training, the same whatever the tracker."""
 
+import errno
 import json
 import os
 import platform
@@ -37,6 +38,7 @@ from vqvae_lightning.storage import (
 from vqvae_lightning.training.launch import is_first_process
 from vqvae_lightning.training.record import RECORD, read_record
 
+TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # a rename onto what is somebody's
 LARGEST_METRICS = 2**28  # bytes of a metrics.jsonl: a million steps, each of them logged
 Read = TypeVar("Read")
 
@@ -71,40 +73,26 @@ class Run:
 
         Raises ConfigError for a bad name, one that is taken, or a closed place.
         """
-        now = datetime.now(UTC)
-        name = experiment.name or (
-            f"{experiment.data.name}-{experiment.kind}-s{experiment.seed}-{now.strftime('%Y%m%d-%H%M%S')}"
-        )
+        created = datetime.now(UTC)
+        day = created.strftime("%Y%m%d-%H%M%S")
+        name = experiment.name or f"{experiment.data.name}-{experiment.kind}-s{experiment.seed}-{day}"
         check_name(name)
-        root = Path(experiment.runs)
+        root, settings = Path(experiment.runs), describe_record(experiment).encode()
+        record = {"id": secrets.token_hex(8), **_about(experiment, created), **more}
         try:
             with new_folder(root, name) as path:
                 (path / "images").mkdir()
-                write_whole(path / "config.yaml", describe_record(experiment).encode())
-                record = {
-                    "id": secrets.token_hex(8),
-                    "name": name,
-                    "kind": experiment.kind,
-                    "dataset": experiment.data.name,
-                    "seed": experiment.seed,
-                    "status": "running",
-                    "created": now.isoformat(timespec="seconds"),
-                    "command": [visible(word) for word in sys.argv],
-                    "versions": versions(),
-                    "data": dict(DATASETS[experiment.data.name].files),
-                    **more,
-                }
-                for number in range(1, 100):
-                    taken = name if number == 1 else f"{name}-{number}"
+                write_whole(path / "config.yaml", settings)
+                # Two trainings without a name may begin in the same second.
+                for taken in [name] if experiment.name else [name, *(f"{name}-{n}" for n in range(2, 100))]:
                     write_json(path / RECORD, {**record, "name": taken})
                     try:
                         path.rename(root / taken)
                         return cls(root / taken)
-                    except OSError:
-                        # Two trainings without a name may begin in the same second.
-                        if experiment.name or not (root / taken).exists():
+                    except OSError as error:
+                        if error.errno not in TAKEN:
                             raise
-                raise FileExistsError
+                raise FileExistsError(errno.EEXIST, "it exists")
         except OSError as error:
             if os.path.lexists(root / name):
                 raise ConfigError(taken_name(root / name)) from None
@@ -226,6 +214,20 @@ class Run:
         """The PNG files in images/: no links, and nothing that only bears the name of a file."""
         found = sorted(self.images.glob("*.png"))
         return [path for path in found if path.is_file() and not path.is_symlink()]
+
+
+def _about(experiment: Experiment, created: datetime) -> dict[str, Any]:
+    """What run.json says of a run that has just been made."""
+    return {
+        "kind": experiment.kind,
+        "dataset": experiment.data.name,
+        "seed": experiment.seed,
+        "status": "running",
+        "created": created.isoformat(timespec="seconds"),
+        "command": [visible(word) for word in sys.argv],
+        "versions": versions(),
+        "data": dict(DATASETS[experiment.data.name].files),
+    }
 
 
 def _is_taken(path: Path) -> bool:
