@@ -482,3 +482,15 @@ def test_what_a_killed_writer_left_is_swept_and_what_may_be_a_living_ones_is_not
     os.utime(old, (0, 0))
     write_whole(tmp_path / "new", b"new")
     assert {path.name for path in tmp_path.iterdir()} == {young.name, theirs.name, "new"}
+
+
+@pytest.mark.parametrize("name", ["/proc/x.png", "/proc/sys/a/b.png", "/dev/null/x.png"])
+def test_a_place_where_no_file_can_be_made_is_refused_though_it_looks_open(name):
+    with pytest.raises(ValueError, match=f"^out: {name} cannot be made, for "):
+        check_writable(Path(name), "out")
+
+
+def test_to_ask_whether_a_file_can_be_made_changes_nothing(tmp_path):
+    before = tmp_path.stat().st_mtime_ns
+    check_writable(tmp_path / "a" / "b.png", "out")
+    assert (tmp_path.stat().st_mtime_ns, list(tmp_path.iterdir())) == (before, [])

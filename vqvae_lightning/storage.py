@@ -163,9 +163,16 @@ def _flush_folder(path: Path) -> None:
 
 
 def is_writable(file: Path) -> bool:
-    """Whether `file` can be made or replaced; makes nothing."""
+    """Whether `file` can be made or replaced; makes nothing that stays, or has a name."""
     folder = _nearest_folder(file)
-    return not file.is_dir() and folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+    if file.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        return False
+    try:
+        # For root all folders look open; those of /proc and of a read-only disk are not.
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 def check_writable(file: Path, key: str) -> None:
