@@ -23,7 +23,7 @@ def make(root, status="finished", kind="ae", **values) -> Run:
     (root / "e.yaml").write_text(f"kind: {kind}\nseed: 1\n")
     (run.path / "config.yaml").write_text(describe(load_experiment(root / "e.yaml", [])))
     of_prior = {"tokenizer": TOKENIZER} if kind == "prior" else {}
-    return record(run.path, status=status, kind=kind, **of_prior, **values)
+    return record(run.path, status=status, kind=kind, seed=1, **of_prior, **values)
 
 
 def test_a_finished_run_is_left_alone(tmp_path, asked):

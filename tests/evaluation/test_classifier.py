@@ -130,7 +130,7 @@ def test_steps_learn_the_labels(root, tmp_path, monkeypatch):
 
 
 def test_one_that_was_not_trained_is_named_with_its_remedy(tmp_path):
-    with pytest.raises(ConfigError, match=r"fashion_mnist\.ckpt; run `make classifier DATASET=fashion_mnist`"):
+    with pytest.raises(ConfigError, match=r"fashion_mnist\.ckpt; run `make classifier DATASET=fashion_mnist "):
         ClassifierFeatures("fashion_mnist", tmp_path)
 
 

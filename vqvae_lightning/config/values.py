@@ -67,7 +67,7 @@ def _read(value: object, kind: Any, key: str) -> Any:
             return str(value)
         raise _Unfit
     if origin is list:
-        if isinstance(value, Word) and is_nothing(value):
+        if isinstance(value, Word) and value == "null":
             raise _Unfit
         items = _elements(value) if isinstance(value, Word) else value
         if not isinstance(items, list | tuple):
