@@ -91,7 +91,7 @@ CASES = {
     V + "name=a* resume=auto": "name: got 'a*', wanted",
     V + "name=/absolute": "name: got '/absolute', wanted",
     V + "name=" + "x" * 300: "wanted 1 to 100 letters",
-    V + "runs=/proc/nowhere name=x": "runs: /proc/nowhere/x cannot be made",
+    V + "runs=/proc/nowhere name=x": "runs: /proc/nowhere/x/run.json cannot be made, for",
     V + "runs=dead": "runs: dead is a link to gone, which does not exist",
     V + "runs=vqvae.yaml": "runs: vqvae.yaml is a file, wanted a folder",
     V + "runs=~nobody-at-all/x": "runs: got '~nobody-at-all/x', but there is no user ~nobody-at-all",
