@@ -122,21 +122,6 @@ def sweep(folder: Path) -> None:
                 os.close(descriptor)
 
 
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Keeps every other process and thread that asks for it out of `folder`, and waits for one that is in it.
-
-    On a disk without locks it does nothing.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _try_lock(descriptor: int) -> None:
     """Marks an unfinished file as one that is being written.
 
@@ -303,26 +288,24 @@ def _write_verified(path: Path, data: bytes, *also: str) -> None:
     write_whole(path, data)
 
 
-def _read_verified(path: Path, largest: int = -1) -> bytes:
+def _read_verified(path: Path, largest: int | None = None) -> bytes:
     """The bytes of a file whose SHA-256 is the recorded one, at most `largest` of them. Raises StoredError."""
     if not path.is_file():
         raise StoredError("is no file")
-    hashes = _recorded_hashes(path)
-    if largest < 0 and hashes and file_hash(path) not in hashes:
-        # Before it costs memory.
-        raise StoredError(f"is damaged: its SHA-256 is not the one in {hash_path(path).name}")
     try:
         with path.open("rb") as file:
-            data = file.read(largest + 1 if largest >= 0 else -1)
+            size = os.fstat(file.fileno()).st_size
+            if largest is not None and size > largest:
+                raise StoredError(f"has {size:,} bytes, wanted at most {largest:,}")
+            if not hash_path(path).is_file():
+                raise StoredError(f"has no {hash_path(path).name} beside it, so it cannot be verified")
+            # Before it costs memory. A file that takes its place meanwhile has another descriptor.
+            if hashlib.file_digest(file, "sha256").hexdigest() not in _recorded_hashes(path):
+                raise StoredError(f"is damaged: its SHA-256 is not the one in {hash_path(path).name}")
+            file.seek(0)
+            return file.read(size)
     except OSError as error:
         raise StoredError(f"cannot be read ({error.strerror})") from error
-    if 0 <= largest < len(data):
-        raise StoredError(f"has {path.stat().st_size:,} bytes, wanted at most {largest:,}")
-    if not hash_path(path).is_file():
-        raise StoredError(f"has no {hash_path(path).name} beside it, so it cannot be verified")
-    if hashlib.sha256(data).hexdigest() not in hashes:
-        raise StoredError(f"is damaged: its SHA-256 is not the one in {hash_path(path).name}")
-    return data
 
 
 def _recorded_hashes(path: Path) -> list[str]:

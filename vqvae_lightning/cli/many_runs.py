@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vqvae_lightning.cli.one_run import refuse_beside_runs, split_words, sync_command
+from vqvae_lightning.cli.one_run import no_runs, refuse_beside_runs, split_words, sync_command
 
 
 def compare(words: Sequence[str]) -> Any:
     """`vqvae compare RUN …`; returns the Comparison."""
-    from vqvae_lightning.config import CompareOptions, ConfigError, options
+    from vqvae_lightning.config import CompareOptions, options
 
     folders, settings = split_words(words)
     chosen = options(CompareOptions, settings)
@@ -20,7 +20,7 @@ def compare(words: Sequence[str]) -> Any:
 
     runs = [Run.open(folder) for folder in folders] or find_runs(chosen.runs, dataset=chosen.dataset)
     if not runs:
-        raise ConfigError(f"compare: there are no finished runs in {chosen.runs}/; run `make train-vqvae` first")
+        raise no_runs("compare", chosen.runs)
     out = Path(chosen.out or f"{chosen.runs}/compare.html")
     check_writable(out, "out")
     comparison = _show(runs, out, named=bool(folders))

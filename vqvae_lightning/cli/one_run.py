@@ -217,5 +217,13 @@ def _run(folders: list[str], root: str, dataset: str | None) -> Any:
         return Run.open(folders[0])
     found = find_runs(root, dataset=dataset)
     if not found:
-        raise ConfigError(f"run: there are no finished runs in {root}/; run `make train-vqvae` first")
+        raise no_runs("run", root)
     return found[-1]
+
+
+def no_runs(command: str, root: str) -> ValueError:
+    """The error of a command that finds no finished run, with the command to run first."""
+    from vqvae_lightning.config import ConfigError, make_command, runs_argument
+
+    first = make_command("train-vqvae", ARGS=runs_argument(root))
+    return ConfigError(f"{command}: there are no finished runs in {root}/; run `{first}` first")

@@ -14,7 +14,7 @@ from vqvae_lightning.config.load import (
     own_words,
     read_experiment,
 )
-from vqvae_lightning.config.places import canonical, command_line, own_command, short
+from vqvae_lightning.config.places import canonical, command_line, make_command, own_command, runs_argument, short
 from vqvae_lightning.config.schema import (
     MODEL_CONFIGS,
     AEConfig,
@@ -87,6 +87,7 @@ __all__ = [
     "is_setting",
     "last_words",
     "load_experiment",
+    "make_command",
     "model_config",
     "one_line",
     "options",
@@ -95,6 +96,7 @@ __all__ = [
     "plain",
     "read_experiment",
     "read_yaml",
+    "runs_argument",
     "short",
     "visible",
     "word_of",

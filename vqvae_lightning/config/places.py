@@ -133,6 +133,16 @@ def own_command(*words: str | Path) -> str:
     return command_line(os.path.relpath(beside), *words)
 
 
+def make_command(target: str, **variables: str) -> str:
+    """A command line of `make`, without the variables that are empty; `ARGS` holds words of a shell."""
+    return command_line("make", target, *(f"{name}={value}" for name, value in variables.items() if value))
+
+
+def runs_argument(runs: str) -> str:
+    """The setting, as a word of a shell, by which a command uses the folder `runs`; empty for the default."""
+    return "" if runs == "runs" else command_line(f"runs={runs}")
+
+
 def command_line(*words: str | Path) -> str:
     """The words as a line to paste into a shell."""
     return shlex.join(map(str, words))

@@ -22,6 +22,7 @@ from vqvae_lightning.config import (
     DataConfig,
     OptimizerConfig,
     command_line,
+    make_command,
     one_line,
     plain,
 )
@@ -148,8 +149,8 @@ class ClassifierFeatures(FeatureNetwork):
     def __init__(self, dataset: str, root: Path) -> None:
         path = classifier_path(dataset, root)
         if not path.is_file():
-            there = [] if str(root) == "data" else [f"ARGS={command_line(f'root={root}')}"]
-            first = command_line("make", "classifier", f"DATASET={dataset}", *there)
+            there = "" if str(root) == "data" else command_line(f"root={root}")
+            first = make_command("classifier", DATASET=dataset, ARGS=there)
             raise ConfigError(f"fid_network: there is no classifier at {path}; run `{first}`")
         checkpoint = read_checkpoint(path)
         self.name = f"classifier-{dataset}"

@@ -11,7 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from vqvae_lightning.config import ConfigError, DataConfig, Experiment, command_line, one_line
+from vqvae_lightning.config import ConfigError, DataConfig, Experiment, make_command, one_line, runs_argument
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.storage import CheckpointError, read_checkpoint, write_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
@@ -25,7 +25,11 @@ MODULES: dict[str, Any] = {**AUTOENCODERS, CodePrior.kind: CodePrior}
 
 def load_module(path: Path) -> pl.LightningModule:
     """The module of a checkpoint, in evaluation mode. Raises CheckpointError if it is damaged or fits no module."""
-    checkpoint = read_checkpoint(path)
+    return module_of(read_checkpoint(path), path)
+
+
+def module_of(checkpoint: dict[str, Any], path: Path) -> pl.LightningModule:
+    """The module of what `path` holds, in evaluation mode. Raises CheckpointError if it fits no module."""
     given = checkpoint.get("hyper_parameters")
     settings = dict(given) if isinstance(given, dict) else {}
     kind = settings.pop("kind", None)
@@ -67,7 +71,7 @@ def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
         )
     trained = checkpoint.get("hyper_parameters")
     described = trained.get("tokenizer") if isinstance(trained, dict) else None
-    if info["kind"] == "prior" and described != info["tokenizer"]:
+    if described != info.get("tokenizer"):
         raise CheckpointError(f"checkpoint: {path} is of a prior on another tokenizer's codes")
     known, then = computed_settings(run.experiment()), checkpoint.get("settings")
     # A setting that came later is not among those of an older checkpoint.
@@ -81,8 +85,7 @@ def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
 
 def load_run(run: Run) -> pl.LightningModule:
     """The best module of a run; a prior comes with its tokenizer attached."""
-    own_checkpoint(run, run.best)
-    module = load_module(run.best)
+    module = module_of(own_checkpoint(run, run.best), run.best)
     if isinstance(module, CodePrior):
         module.attach(kept_tokenizer(run))
     return module
@@ -90,7 +93,12 @@ def load_run(run: Run) -> pl.LightningModule:
 
 def load_tokenizer(path: Path) -> Tokenizer:
     """The frozen tokenizer of a VQ-VAE's checkpoint. Raises CheckpointError, or ValueError if it is of another kind."""
-    return Tokenizer(load_module(path).net)  # type: ignore[arg-type]
+    return tokenizer_of(read_checkpoint(path), path)
+
+
+def tokenizer_of(checkpoint: dict[str, Any], path: Path) -> Tokenizer:
+    """The frozen tokenizer of what `path` holds. Raises as `load_tokenizer`."""
+    return Tokenizer(module_of(checkpoint, path).net)  # type: ignore[arg-type]
 
 
 def tokenizer_record(run: Run) -> dict[str, str]:
@@ -162,7 +170,7 @@ def neighbours(folder: Path) -> list[Run]:
 def replaced_tokenizer(prior: Run) -> Path | None:
     """The folder that a prior's settings name, if it holds another tokenizer now; None of other runs."""
     place = Path(getattr(prior.experiment().model, "tokenizer", None) or "")
-    if prior.info["kind"] != "prior" or not (place / RECORD).is_file():
+    if "tokenizer" not in prior.info or not (place / RECORD).is_file():
         return None
     named = Run.open(place).info.get("fingerprint")
     return None if named == prior.info["tokenizer"]["fingerprint"] else place
@@ -179,8 +187,7 @@ def find_tokenizer(runs: str, data: DataConfig) -> Run:
     found = [run for run, of_run in candidates if of_run.binarize == data.binarize]
     if not found:
         such = f" with data.binarize={data.binarize}" if data.binarize != "none" else ""
-        there = [] if runs == "runs" else [f"ARGS=runs={runs}"]
-        first = command_line("make", "train-vqvae", f"DATASET={data.name}", *there)
+        first = make_command("train-vqvae", DATASET=data.name, ARGS=runs_argument(runs))
         raise ConfigError(
             f"model.tokenizer: there is no finished vqvae run of {data.name}{such} in {runs}/; run `{first}` first"
         )

@@ -13,7 +13,10 @@ from vqvae_lightning.data.sources import DATASETS
 RECORD = "run.json"
 LARGEST = 2**24  # bytes of a run.json
 STATUSES = ("running", "interrupted", "failed", "finished")
-FOLDERS, FILES = ("checkpoints", "images", "codes", "wandb"), (RECORD, "config.yaml", "metrics.jsonl", ".lock")
+# Held, by an flock that dies with its process, while a run is trained, and while its record changes.
+RUN_LOCK, RECORD_LOCK = ".lock", ".run.json.lock"
+FOLDERS = ("checkpoints", "images", "codes", "wandb")
+FILES = (RECORD, "config.yaml", "metrics.jsonl", RUN_LOCK, RECORD_LOCK)
 
 # A shape is a type, a list of one shape, a mapping of keys to shapes, or one of `str` (any key) to a shape.
 Shape = Any

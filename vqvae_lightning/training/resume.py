@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vqvae_lightning.config import ConfigError, Experiment
+from vqvae_lightning.config import ConfigError, Experiment, one_line
 from vqvae_lightning.storage import CheckpointError
 from vqvae_lightning.training.launch import is_first_process
 from vqvae_lightning.training.loading import own_checkpoint
@@ -57,7 +57,7 @@ def newest_checkpoint(run: Run) -> Resumed:
                 valid.append((_step(own_checkpoint(run, path), path), path))
             except CheckpointError as error:
                 if is_first_process():
-                    print(f"resume: {error}", flush=True)
+                    print(f"resume: {one_line(error)}", flush=True)
     step, checkpoint = max(valid, key=lambda found: found[0], default=(0, None))
     return Resumed(checkpoint, step)
 
@@ -81,7 +81,8 @@ def check_settings(run: Run, experiment: Experiment) -> None:
 
 def changed_settings(run: Run, experiment: Experiment) -> dict[str, tuple[Any, Any]]:
     """What a run and an experiment compute differently, but for its length: dotted keys with both values."""
-    if experiment.kind == "prior" and experiment.model.tokenizer == run.experiment().model.tokenizer:
+    recorded = getattr(run.experiment().model, "tokenizer", None)
+    if recorded and getattr(experiment.model, "tokenizer", None) == recorded:
         # Its own record names it, and what lies there now may be another. The prior keeps its own.
         experiment = replace(experiment, model=replace(experiment.model, tokenizer=None))
     changed = computed_otherwise(run, experiment)
@@ -93,12 +94,11 @@ def computed_otherwise(run: Run, experiment: Experiment) -> dict[str, tuple[Any,
 
     Tokenizers are the same if their fingerprints are, wherever they lie.
     """
-    changed = differences(computed_settings(run.experiment()), computed_settings(experiment))
-    steps = (run.experiment().trainer.steps, experiment.trainer.steps)
-    changed |= {"trainer.steps": steps} if steps[0] != steps[1] else {}
-    if experiment.kind == run.info["kind"] == "prior" and experiment.model.tokenizer:
-        known = run.info["tokenizer"]["fingerprint"]
-        named = Run.open(experiment.model.tokenizer).info.get("fingerprint")
-        if known != named:
-            changed["model.tokenizer"] = (known, named)
+    then = run.experiment()
+    changed = differences(computed_settings(then), computed_settings(experiment))
+    changed |= differences({"trainer.steps": then.trainer.steps}, {"trainer.steps": experiment.trainer.steps})
+    place = getattr(experiment.model, "tokenizer", None)
+    if place and "tokenizer" in run.info:
+        known = {"model.tokenizer": run.info["tokenizer"]["fingerprint"]}
+        changed |= differences(known, {"model.tokenizer": Run.open(place).info.get("fingerprint")})
     return changed

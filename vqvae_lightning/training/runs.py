@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
+
 from vqvae_lightning.config import (
     ConfigError,
     Experiment,
@@ -29,14 +31,13 @@ from vqvae_lightning.config import (
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.storage import (
     check_writable,
-    exclusive,
     new_folder,
     sweep,
     write_json,
     write_whole,
 )
 from vqvae_lightning.training.launch import is_first_process
-from vqvae_lightning.training.record import RECORD, read_record
+from vqvae_lightning.training.record import RECORD, RECORD_LOCK, RUN_LOCK, read_record
 
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # a rename onto what is somebody's
 LARGEST_METRICS = 2**28  # bytes of a metrics.jsonl: a million steps, each of them logged
@@ -137,7 +138,7 @@ class Run:
     @contextmanager
     def change(self) -> Iterator[dict[str, Any]]:
         """run.json as a mapping to be changed: written whole at the end, and by nobody else meanwhile."""
-        with exclusive(self.path):
+        with FileLock(self.path / RECORD_LOCK, poll_interval=0.01):
             values = deepcopy(self.info)
             yield values
             write_json(self.path / RECORD, values)
@@ -152,11 +153,8 @@ class Run:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keeps every other training out of the folder. Raises ConfigError naming the process that does."""
-        from filelock import FileLock, Timeout
-
         try:
-            # An flock: it dies with the process that holds it.
-            with FileLock(self.path / ".lock", timeout=0):
+            with FileLock(self.path / RUN_LOCK, timeout=0):
                 self.write(process=f"{os.getpid()} on {platform.node()}")
                 yield
         except Timeout:

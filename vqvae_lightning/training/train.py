@@ -32,9 +32,9 @@ from vqvae_lightning.training.loading import (
     describe_tokenizer,
     keep_tokenizer,
     kept_tokenizer,
-    load_tokenizer,
     own_checkpoint,
     replaced_tokenizer,
+    tokenizer_of,
     tokenizer_record,
     with_tokenizer,
 )
@@ -168,7 +168,7 @@ def fit_and_test(
     trainer: pl.Trainer | None = None
     try:
         with interrupts.caught():
-            if run and experiment.kind == "prior":
+            if run and "tokenizer" in run.info:
                 keep_tokenizer(run)
             trainer = build_trainer(experiment, devices, run)
             start = str(checkpoint) if checkpoint else None
@@ -232,8 +232,8 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
     else:
         source = Run.open(experiment.model.tokenizer)
         check_tokenizer(source, experiment.data)
-        own_checkpoint(source, source.best)
-        tokenizer, codes = load_tokenizer(source.best), source.path / "codes"
+        tokenizer = tokenizer_of(own_checkpoint(source, source.best), source.best)
+        codes = source.path / "codes"
         description = describe_tokenizer(tokenizer, source)
     prior = CodePrior(experiment.model, description, classes, experiment.optimizer)
     return CodeDataModule(images, tokenizer, codes), prior.attach(tokenizer)
