@@ -20,7 +20,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from vqvae_lightning import cli, storage
+from vqvae_lightning import cli, storage, verified
 from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import TrainLoader
@@ -43,7 +43,7 @@ class Fault(Callback):
         self.target = os.getppid() if parent else os.getpid()
         self.trainer: Any = None
         if point == "save":
-            whole = storage.write_whole
+            whole = verified.write_whole
 
             def half(path: Path, data: bytes) -> None:
                 if path.suffix == ".ckpt" and self.point and self.trainer.global_step == step:
@@ -51,7 +51,7 @@ class Fault(Callback):
                     self.strike()
                 whole(path, data)
 
-            storage.write_whole = half
+            verified.write_whole = half
 
     def strike(self) -> None:
         self.point = ""  # once

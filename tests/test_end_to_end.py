@@ -14,9 +14,9 @@ from vqvae_lightning import cli
 from vqvae_lightning.config import last_words
 from vqvae_lightning.data import sources
 from vqvae_lightning.models.priors import PRIORS
-from vqvae_lightning.storage import write_checkpoint
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
+from vqvae_lightning.verified import write_checkpoint
 
 SMALL = ["trainer.accelerator=cpu", "trainer.steps=6", "trainer.validate_every=3", "trainer.log_every=1",
          "data.batch_size=20", "data.eval_batch_size=30", "data.validation_size=40"]  # fmt: skip

@@ -26,7 +26,8 @@ from vqvae_lightning.config import (
 from vqvae_lightning.config.schema import Experiment, PriorConfig
 from vqvae_lightning.config.verbs import VERB_OPTIONS
 from vqvae_lightning.data import sources
-from vqvae_lightning.training.runs import Run, find_runs
+from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.search import find_runs
 
 ODD_NAMES = [
     "a b",

@@ -10,10 +10,12 @@ import torch
 
 from vqvae_lightning.config import last_words, load_experiment
 from vqvae_lightning.data import sources
-from vqvae_lightning.storage import write_checkpoint, write_json
+from vqvae_lightning.storage import write_json
+from vqvae_lightning.training.build import build
 from vqvae_lightning.training.loading import keep_tokenizer, tokenizer_record
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.train import build, lineage, parameter_count
+from vqvae_lightning.training.train import lineage, parameter_count
+from vqvae_lightning.verified import write_checkpoint
 
 SMALL_NET = ["model.network.hidden=8", "model.network.residual_hidden=4", "model.network.residual_blocks=1"]
 SMALL_KIND = {

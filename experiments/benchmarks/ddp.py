@@ -59,7 +59,8 @@ def worker(kind: str, ranks: int, out: Path) -> None:
     """Trains on `ranks` processes, each with one thread, as `vqvae train` would."""
     from experiments.benchmarks.priors import RandomCodes, new_prior
     from experiments.benchmarks.training import experiment_of
-    from vqvae_lightning.training.train import build, build_trainer, quieten
+    from vqvae_lightning.training.build import build
+    from vqvae_lightning.training.trainer import build_trainer, quieten
 
     quieten()
     experiment = experiment_of(f"cifar10/{kind}.yaml", f"trainer.devices={ranks}", steps=WARM_UP + STEPS)

@@ -58,7 +58,7 @@ def measure(what: str, *words: str) -> dict[str, float]:
     if what == "nearest":
         return nearest(*map(int, words))
     from experiments.benchmarks.training import Turns, experiment_of, fit
-    from vqvae_lightning.training.train import build
+    from vqvae_lightning.training.build import build
 
     experiment = experiment_of(f"{words[0]}/vqvae.yaml")
     data, module = build(experiment)

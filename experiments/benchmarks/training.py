@@ -18,9 +18,10 @@ from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.models.quantizers.codebooks import CodebookQuantizer
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.autoencoders import VQVAE
+from vqvae_lightning.training.build import build
 from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.train import build, build_trainer, quieten
+from vqvae_lightning.training.trainer import build_trainer, quieten
 
 STEPS = 10  # of a turn; metrics are logged once in it
 ROUNDS = 12

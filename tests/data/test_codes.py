@@ -15,8 +15,8 @@ from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data import codes as module_under_test
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
-from vqvae_lightning.storage import hash_path, write_arrays
 from vqvae_lightning.training.loading import load_tokenizer
+from vqvae_lightning.verified import hash_path, write_arrays
 
 SPLITS = ("train", "val", "test")
 

@@ -8,7 +8,8 @@ from untrained import SMALL_KIND, make_run, workplace
 from vqvae_lightning.config import last_words, load_experiment
 from vqvae_lightning.evaluation.likelihood import likelihood_metrics
 from vqvae_lightning.evaluation.samplers import TrainLatents
-from vqvae_lightning.training.train import build, quieten
+from vqvae_lightning.training.build import build
+from vqvae_lightning.training.trainer import quieten
 
 BINARY = ["data.binarize=dynamic", "model.likelihood.name=bernoulli"]
 RUNS = {

@@ -20,7 +20,7 @@ from vqvae_lightning.evaluation.classifier import (
     shifted,
     train_classifier,
 )
-from vqvae_lightning.storage import CheckpointError, read_checkpoint, write_checkpoint
+from vqvae_lightning.verified import CheckpointError, read_checkpoint, write_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`")
 

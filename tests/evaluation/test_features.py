@@ -17,7 +17,7 @@ import torch
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.evaluation import features
 from vqvae_lightning.evaluation.features import FeatureNetwork, Inception, extract, part_key, resize_matrix
-from vqvae_lightning.storage import CheckpointError, write_arrays
+from vqvae_lightning.verified import CheckpointError, write_arrays
 
 
 class Means(FeatureNetwork):

@@ -28,9 +28,10 @@ from vqvae_lightning.evaluation.fidelity import (
     fidelity,
 )
 from vqvae_lightning.evaluation.samplers import SAMPLERS, TrainLatents, draw
-from vqvae_lightning.storage import file_hash, write_checkpoint
+from vqvae_lightning.storage import file_hash
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
+from vqvae_lightning.verified import write_checkpoint
 
 KINDS = ("ae", "vqvae", "prior")
 

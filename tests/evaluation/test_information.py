@@ -25,10 +25,10 @@ from vqvae_lightning.evaluation.information import (
     smoothed,
 )
 from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.training.build import build
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.metrics import CodebookUsage
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.train import build
 
 HISTOGRAMS = st.integers(1, 20).flatmap(
     lambda k: st.tuples(*[st.lists(st.integers(0, 50), min_size=k, max_size=k).filter(any)] * 2)

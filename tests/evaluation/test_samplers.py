@@ -15,9 +15,9 @@ from vqvae_lightning import cli
 from vqvae_lightning.config import ConfigError, SampleOptions
 from vqvae_lightning.evaluation import grids, samplers
 from vqvae_lightning.evaluation.samplers import SAMPLERS, TrainLatents, draw, fit_gaussian, fit_mixture
+from vqvae_lightning.training.build import build
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.train import build
 
 ALL = [(kind, name) for kind, known in SAMPLERS.items() for name in known]
 

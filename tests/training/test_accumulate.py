@@ -13,8 +13,9 @@ from untrained import SMALL_KIND, workplace
 from vqvae_lightning.config import ConfigError, last_words, load_experiment
 from vqvae_lightning.models.priors import PRIORS
 from vqvae_lightning.models.quantizers import QUANTIZERS
+from vqvae_lightning.training.build import ANY_TOKENIZER, build
 from vqvae_lightning.training.prior import CodePrior
-from vqvae_lightning.training.train import ANY_TOKENIZER, build, quieten
+from vqvae_lightning.training.trainer import quieten
 
 STEPS = 2
 VQ = ["model.restart_below=0.9", "model.decay=0.5"]  # so that codes restart in the second step

@@ -6,8 +6,8 @@ import time
 import pytest
 import untrained
 
-from vqvae_lightning.storage import read_checkpoint, write_checkpoint
 from vqvae_lightning.training.loading import load_module
+from vqvae_lightning.verified import read_checkpoint, write_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,10 @@ import shutil
 import pytest
 
 from vqvae_lightning.config import ConfigError, load_experiment
-from vqvae_lightning.storage import write_checkpoint
 from vqvae_lightning.training.resume import Resumed, check_settings, newest_checkpoint, resumed_run
-from vqvae_lightning.training.runs import Run, computed_settings
+from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.settings import computed_settings
+from vqvae_lightning.verified import write_checkpoint
 
 
 def experiment(root, *overrides):

@@ -14,7 +14,9 @@ from vqvae_lightning import storage
 from vqvae_lightning.config import ConfigError, load_experiment
 from vqvae_lightning.storage import UNFINISHED
 from vqvae_lightning.training import runs
-from vqvae_lightning.training.runs import Run, differences, find_runs
+from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.search import find_runs
+from vqvae_lightning.training.settings import differences
 
 
 def experiment(root, *overrides):

@@ -18,11 +18,11 @@ from PIL import Image
 from untrained import TOKENIZER, record
 
 from vqvae_lightning.config import CompareOptions, ConfigError, DashboardOptions, load_experiment, options
-from vqvae_lightning.storage import write_checkpoint
 from vqvae_lightning.training import tracking
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.tracking import JsonLinesLogger, choose_wandb_mode, log_artifacts
-from vqvae_lightning.training.train import start_tracking
+from vqvae_lightning.training.trainer import start_tracking
+from vqvae_lightning.verified import write_checkpoint
 
 WANDB = ("WANDB_MODE", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ERROR_REPORTING", "WANDB_BASE_URL", "WANDB_API_KEY")
 
@@ -177,7 +177,7 @@ def test_online_without_a_server_says_so_and_goes_on_offline(tmp_path):
     code = f"""if True:
         from vqvae_lightning.config import load_experiment
         from vqvae_lightning.training.runs import Run
-        from vqvae_lightning.training.train import start_tracking
+        from vqvae_lightning.training.trainer import start_tracking
         experiment = load_experiment(None, ["kind=ae", "runs={tmp_path}", "name=run"])
         run = start_tracking(experiment, Run.create(experiment))[1].experiment
         print("offline" if run.offline else "online")
@@ -260,7 +260,7 @@ def test_the_summary_keeps_the_best_and_the_last_value_and_no_secret_of_the_envi
     code = f"""if True:
         import os, pathlib
         from vqvae_lightning.config import load_experiment
-        from vqvae_lightning.training.train import start_tracking
+        from vqvae_lightning.training.trainer import start_tracking
         from vqvae_lightning.training.runs import Run
         os.environ["WANDB_MODE"] = "offline"
         experiment = load_experiment(None, ["kind=ae", "runs={tmp_path}", "name=run"])
@@ -317,7 +317,7 @@ def test_a_server_that_answers_nothing_or_nonsense_costs_seconds_and_no_metric(t
         from vqvae_lightning.config import load_experiment
         from vqvae_lightning.training import tracking
         from vqvae_lightning.training.runs import Run
-        from vqvae_lightning.training.train import start_tracking
+        from vqvae_lightning.training.trainer import start_tracking
         tracking.START_TIMEOUT = tracking.FINISH_TIMEOUT = 3
         experiment = load_experiment(None, ["kind=ae", "runs={tmp_path}", "name=run"])
         local, logger = start_tracking(experiment, Run.create(experiment))

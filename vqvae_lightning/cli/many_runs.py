@@ -16,7 +16,8 @@ def compare(words: Sequence[str]) -> Any:
     chosen = options(CompareOptions, settings)
     refuse_beside_runs(folders, settings)
     from vqvae_lightning.storage import check_writable
-    from vqvae_lightning.training.runs import Run, find_runs
+    from vqvae_lightning.training.runs import Run
+    from vqvae_lightning.training.search import find_runs
 
     runs = [Run.open(folder) for folder in folders] or find_runs(chosen.runs, dataset=chosen.dataset)
     if not runs:

@@ -34,10 +34,10 @@ def config(words: Sequence[str]) -> str:
     from vqvae_lightning.config import describe
 
     experiment = _experiment(words)
+    from vqvae_lightning.training.build import check
     from vqvae_lightning.training.launch import check_launch, device_count
     from vqvae_lightning.training.resume import check_settings, resumed_run
     from vqvae_lightning.training.runs import Run
-    from vqvae_lightning.training.train import check
 
     check_launch(device_count(experiment) * experiment.trainer.nodes)
     check(experiment)
@@ -209,7 +209,8 @@ def _experiment(words: Sequence[str]) -> Any:
 def _run(folders: list[str], root: str, dataset: str | None) -> Any:
     """The run that is named, or the newest finished one."""
     from vqvae_lightning.config import ConfigError
-    from vqvae_lightning.training.runs import Run, find_runs
+    from vqvae_lightning.training.runs import Run
+    from vqvae_lightning.training.search import find_runs
 
     if len(folders) > 1:
         raise ConfigError(f"run: got {len(folders)} folders ({', '.join(folders)}), wanted one")

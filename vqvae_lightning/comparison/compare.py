@@ -14,7 +14,9 @@ from vqvae_lightning.config import AutoencoderConfig, ConfigError, Experiment, o
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.samplers import latent_size
 from vqvae_lightning.training.loading import neighbours, tokenizer_runs
-from vqvae_lightning.training.runs import Run, differences, read_each
+from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.search import read_each
+from vqvae_lightning.training.settings import differences
 
 KINDS = {
     "ae": "AE",

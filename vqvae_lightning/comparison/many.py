@@ -13,10 +13,10 @@ from vqvae_lightning.config import ConfigError, EvaluateOptions, load_experiment
 from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network
 from vqvae_lightning.evaluation.samplers import sampler_names
 from vqvae_lightning.interrupts import Stopped, pass_on
+from vqvae_lightning.training.build import check
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.resume import computed_otherwise
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.train import check
 
 OWN = ("name", "runs", "resume", "tracking.group")
 COMMAND = (sys.executable, "-m", "vqvae_lightning")

@@ -16,7 +16,8 @@ from vqvae_lightning.data.sources import Dataset
 from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.models.quantizers.quantizer import histogram
 from vqvae_lightning.models.tokenizer import Tokenizer
-from vqvae_lightning.storage import Layout, StoredError, check_writable, read_arrays, write_arrays
+from vqvae_lightning.storage import check_writable
+from vqvae_lightning.verified import Layout, StoredError, read_arrays, write_arrays
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")

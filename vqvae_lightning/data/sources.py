@@ -11,9 +11,7 @@ files of the release. A file that is there and differs from the published one ma
 """
 
 import errno
-import hashlib
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -29,15 +27,14 @@ from typing import IO, Literal
 from vqvae_lightning.config import one_line
 from vqvae_lightning.data import formats
 from vqvae_lightning.data.formats import DataError as DataError
-from vqvae_lightning.storage import file_hash, write_whole
+from vqvae_lightning.data.published import DifferentFileError, PublishedFiles
+from vqvae_lightning.storage import file_hash
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT = 3.0  # seconds to connect, and of silence between two reads, before a host is given up
 BUSY_WAITS = (0.5, 2.0)  # seconds before a host that says that it is busy is asked again
-LARGEST_SUMS = 2**16  # bytes of SUMS that are read
 TOOL_TIMEOUT = 600.0  # seconds for a package manager to deliver a package
-SUMS = "SHA256SUMS"  # in root/name, of files without a published hash: computed at the first download
 
 
 @dataclass(frozen=True)
@@ -63,6 +60,10 @@ class Dataset:
         """Bytes of each file."""
         train = formats.file_sizes(self.split("train"), self.train_size, self.classes)
         return train | formats.file_sizes(self.split("test"), self.test_size, self.classes)
+
+    def at(self, root: Path) -> PublishedFiles:
+        """Its files in root/name."""
+        return PublishedFiles(self.files, self.sizes, root / self.name)
 
 
 @dataclass(frozen=True)
@@ -187,89 +188,6 @@ def _run(*command: str, cwd: Path, timeout: float, stdout: IO[bytes] | int = sub
         raise DataError(said[0].decode() if said else f"{command[0]} exited with {error.returncode}") from error
 
 
-class DifferentFileError(DataError):
-    """A file is there that is not the published one: damaged, or the user's own."""
-
-    def __init__(self, differing: Mapping[Path, str]) -> None:
-        """`differing`: each file, and in what it differs."""
-        each = "; ".join(f"{path} differs from the published file ({how})" for path, how in differing.items())
-        them = "it" if len(differing) == 1 else "them"
-        self.differing = differing
-        super().__init__(
-            f"data: {each}: damaged, or your own; move {them} away to fetch {them} again, or name another folder by "
-            "data.root"
-        )
-
-
-def _sums(folder: Path) -> dict[str, str]:
-    """Name → sha256 of what SUMS lists, as sha256sum writes it: hash, two blanks, name.
-
-    Raises DifferentFileError for a file of that name that holds something else.
-    """
-    path, sums = folder / SUMS, {}
-    if not path.is_file():
-        return {}
-    with path.open("rb") as file:
-        text = file.read(LARGEST_SUMS).decode(errors="replace")
-    for line in text.splitlines():
-        if not re.fullmatch(r"[0-9a-f]{64}  .+", line):
-            raise DifferentFileError({path: "it is no list of SHA-256 sums"})
-        sums[line[66:]] = line[:64]
-    return sums
-
-
-def _expected(dataset: Dataset, folder: Path) -> dict[str, str | None]:
-    """sha256 of each file: as published, else as computed at the first download, else None."""
-    computed = _sums(folder) if None in dataset.files.values() else {}
-    return {name: published or computed.get(name) for name, published in dataset.files.items()}
-
-
-def _check(path: Path, sha256: str) -> None:
-    """Raises DifferentFileError unless the file at `path`, which is there, has that hash; DataError if none is read."""
-    if not path.is_file():
-        raise DifferentFileError({path: "it is no regular file"})
-    try:
-        got = file_hash(path)
-    except OSError as error:
-        raise DataError(f"data: cannot read {path} ({error.strerror})") from error
-    if got != sha256:
-        raise DifferentFileError({path: f"sha256 {got}, wanted {sha256}"})
-
-
-def _missing(dataset: Dataset, folder: Path) -> list[str]:
-    """Names of the files that are not there, or whose hash is not known. Raises DifferentFileError."""
-    missing: list[str] = []
-    differing: dict[Path, str] = {}
-    for name, sha256 in _expected(dataset, folder).items():
-        path = folder / name
-        if not os.path.lexists(path) or sha256 is None:
-            missing.append(name)
-            continue
-        try:
-            _check(path, sha256)
-        except DifferentFileError as error:
-            differing |= error.differing
-    if differing:
-        raise DifferentFileError(differing)
-    return missing
-
-
-def _store(dataset: Dataset, folder: Path, name: str, data: bytes) -> None:
-    """Put one verified file in place. Raises DifferentFileError if another one is there."""
-    if len(data) != dataset.sizes[name]:
-        raise DataError(f"{name} has {len(data)} bytes, wanted {dataset.sizes[name]}")
-    sha256, published = hashlib.sha256(data).hexdigest(), dataset.files[name]
-    if published not in (None, sha256):
-        raise DataError(f"sha256 of {name} is {sha256}, wanted {published}")
-    if os.path.lexists(folder / name):
-        _check(folder / name, sha256)
-    else:
-        write_whole(folder / name, data)
-    if published is None:
-        sums = _sums(folder) | {name: sha256}
-        write_whole(folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sums).encode())
-
-
 def _sweep(folder: Path) -> None:
     """Removes the downloads that a killed process left. The caller holds the lock."""
     for stale in folder.glob(".fetch-*"):
@@ -278,18 +196,19 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(stale)
 
 
-def _ask(sources: Sequence[Source], dataset: Dataset, folder: Path) -> dict[Source, str]:
+def _ask(sources: Sequence[Source], dataset: Dataset, files: PublishedFiles) -> dict[Source, str]:
     """Ask the sources in turn for what is missing and say why some failed. The caller holds the lock."""
+    folder = files.folder
     _sweep(folder)
     failed: dict[Source, str] = {}
-    missing = _missing(dataset, folder)
+    missing = files.missing()
     for source in sources:
         if not missing:
             break
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
             try:
                 for name, data in source.fetch(dataset, tuple(missing), folder, Path(scratch)):
-                    _store(dataset, folder, name, data)
+                    files.store(name, data)
                     missing.remove(name)
             except DifferentFileError:
                 raise  # no other source would change what is there
@@ -311,13 +230,12 @@ def _named(name: str) -> Dataset:
 
 def missing(name: str, root: Path) -> list[str]:
     """Names of the files of a data set that root/name does not hold. Raises DataError for one that differs."""
-    return _missing(_named(name), (Path(root) / name).absolute())
+    return _named(name).at(Path(root).absolute()).missing()
 
 
 def holds(name: str, root: Path) -> bool:
     """Whether root/name holds a file of each name that a data set wants, with a known hash; none is verified."""
-    dataset, folder = _named(name), Path(root) / name
-    return all((folder / file).is_file() and sha256 for file, sha256 in _expected(dataset, folder).items())
+    return _named(name).at(root).all_there()
 
 
 def prepare(name: str, root: Path, download: bool = True) -> Path:
@@ -331,8 +249,10 @@ def prepare(name: str, root: Path, download: bool = True) -> Path:
             expected, and where to place a file by hand; or a file that is there and differs, which is
             left as it is.
     """
-    dataset, folder = _named(name), (Path(root) / name).absolute()
-    if not _missing(dataset, folder):
+    dataset = _named(name)
+    files = dataset.at(Path(root).absolute())
+    folder = files.folder
+    if not files.missing():
         return folder
     paths = {source: source.path(folder) for source in dataset.sources}
     sources = [source for source, path in paths.items() if (path.exists() if path else download)]
@@ -344,10 +264,10 @@ def prepare(name: str, root: Path, download: bool = True) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.parent / f".{name}.lock"):  # an flock: it dies with the process that holds it
-                failed = _ask(sources, dataset, folder)
+                failed = _ask(sources, dataset, files)
         except OSError as error:
             trouble = f"cannot write to {folder}: {error}; "
-    if missing := _missing(dataset, folder):
+    if missing := files.missing():
         reasons = "; ".join(
             f"{path or source.where}: {failed.get(source, 'not there' if path else 'not asked')}"
             for source, path in paths.items()
@@ -364,18 +284,6 @@ def load(name: str, root: Path, split: Literal["train", "test"]) -> formats.Arra
     Raises:
         DataError: unknown name, or a file is absent, which `prepare` mends, or not the published one.
     """
-    dataset, folder = _named(name), Path(root) / name
-    expected = _expected(dataset, folder)
-    return dataset.decode([_read(folder / file, dataset.sizes[file], expected[file]) for file in dataset.split(split)])
-
-
-def _read(path: Path, size: int, sha256: str | None) -> bytes:
-    """The verified file of `size` bytes at `path`; no more of it is read, whatever is there. Raises DataError."""
-    if sha256 is None or not path.is_file():
-        raise DataError(f"data: cannot read {path}: it is not there, or its hash is not known; `vqvae data` fetches it")
-    with path.open("rb") as file:
-        data = file.read(size + 1)
-    if len(data) > size or hashlib.sha256(data).hexdigest() != sha256:
-        _check(path, sha256)
-        raise DataError(f"data: {path} was changed while it was read")
-    return data
+    dataset = _named(name)
+    files = dataset.at(root)
+    return dataset.decode([files.read(file) for file in dataset.split(split)])

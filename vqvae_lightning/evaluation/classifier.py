@@ -30,11 +30,12 @@ from vqvae_lightning.data.images import ImageDataModule, to_float
 from vqvae_lightning.data.loader import Batch, seed_torch
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.features import FeatureNetwork
-from vqvae_lightning.storage import CheckpointError, check_writable, file_hash, read_checkpoint, write_checkpoint
+from vqvae_lightning.storage import check_writable, file_hash
 from vqvae_lightning.training.callbacks import Progress
 from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
 from vqvae_lightning.training.runs import versions
-from vqvae_lightning.training.train import quieten
+from vqvae_lightning.training.trainer import quieten
+from vqvae_lightning.verified import CheckpointError, read_checkpoint, write_checkpoint
 
 WIDTH, FEATURES, GROUPS = 32, 128, 8
 SHIFT = 2  # pixels: training images are moved by up to this much

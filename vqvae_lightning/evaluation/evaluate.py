@@ -16,11 +16,12 @@ from vqvae_lightning.evaluation.representation import check_images, check_repres
 from vqvae_lightning.evaluation.samplers import seconds_per_image
 from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.storage import check_writable, file_hash
+from vqvae_lightning.training.build import build
 from vqvae_lightning.training.callbacks import write_picture
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.train import build, quieten
+from vqvae_lightning.training.trainer import quieten
 
 
 def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:

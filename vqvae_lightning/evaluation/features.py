@@ -21,7 +21,8 @@ from torch import Tensor
 
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.models.distributed import own_device
-from vqvae_lightning.storage import CheckpointError, StoredError, is_writable, read_arrays, write_arrays
+from vqvae_lightning.storage import is_writable
+from vqvae_lightning.verified import CheckpointError, StoredError, read_arrays, write_arrays
 
 logger = logging.getLogger(__name__)
 PART = 1000  # images whose features are cached in one file: what a stopped evaluation loses at most

@@ -11,7 +11,7 @@ from torch.nn.modules.module import (
 )
 from torchmetrics import Metric
 
-from vqvae_lightning.storage import CheckpointError
+from vqvae_lightning.verified import CheckpointError
 
 # Beside what a file holds: counts of codes without a codebook, and whatever else is no weight.
 BYTES, TENSORS = 2**26, 1000

@@ -13,12 +13,14 @@ import torch
 
 from vqvae_lightning.config import ConfigError, DataConfig, Experiment, make_command, one_line, runs_argument
 from vqvae_lightning.models.tokenizer import Tokenizer
-from vqvae_lightning.storage import CheckpointError, read_checkpoint, write_checkpoint
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
 from vqvae_lightning.training.bounds import built_on_meta
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.record import RECORD
-from vqvae_lightning.training.runs import Run, computed_settings, find_runs, read_each
+from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.search import find_runs, read_each
+from vqvae_lightning.training.settings import computed_settings
+from vqvae_lightning.verified import CheckpointError, read_checkpoint, write_checkpoint
 
 MODULES: dict[str, Any] = {**AUTOENCODERS, CodePrior.kind: CodePrior}
 

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vqvae_lightning.config import ConfigError, Experiment, one_line
-from vqvae_lightning.storage import CheckpointError
 from vqvae_lightning.training.launch import is_first_process
 from vqvae_lightning.training.loading import own_checkpoint
 from vqvae_lightning.training.record import RECORD
-from vqvae_lightning.training.runs import Run, all_runs, computed_settings, differences, read_each
+from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.search import all_runs, read_each
+from vqvae_lightning.training.settings import computed_settings, differences
+from vqvae_lightning.verified import CheckpointError
 
 # What Lightning reads of a checkpoint that a training goes on from.
 TRAINING = {

@@ -7,13 +7,13 @@ import platform
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -22,26 +22,16 @@ from vqvae_lightning.config import (
     Experiment,
     check_name,
     describe_record,
-    one_line,
     own_command,
-    plain,
     read_experiment,
     visible,
 )
 from vqvae_lightning.data.sources import DATASETS
-from vqvae_lightning.storage import (
-    check_writable,
-    new_folder,
-    sweep,
-    write_json,
-    write_whole,
-)
-from vqvae_lightning.training.launch import is_first_process
+from vqvae_lightning.storage import check_writable, new_folder, sweep, write_json, write_whole
 from vqvae_lightning.training.record import RECORD, RECORD_LOCK, RUN_LOCK, read_record
 
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # a rename onto what is somebody's
 LARGEST_METRICS = 2**28  # bytes of a metrics.jsonl: a million steps, each of them logged
-Read = TypeVar("Read")
 
 
 class Run:
@@ -239,72 +229,6 @@ def taken_name(path: Path) -> str:
         again = own_command("train", f"resume={path}")
         return f"name: {path} exists already; choose another name, or go on with it: {again}"
     return f"name: {path} exists and is no run folder; choose another name, or move it away"
-
-
-def read_each(runs: Iterable[Run], read: Callable[[Run], Read]) -> list[tuple[Run, Read]]:
-    """The candidates of a search, each with what `read` makes of it.
-
-    One that raises ConfigError is named and left out: nobody has asked for it.
-    """
-    found = []
-    for run in runs:
-        try:
-            found.append((run, read(run)))
-        except ConfigError as error:
-            if is_first_process():
-                print(f"left out  {one_line(error)}", file=sys.stderr, flush=True)
-    return found
-
-
-def all_runs(root: str | Path) -> list[Run]:
-    """The run folders under `root` that can be read, oldest first."""
-    candidates = [Run(path.parent) for path in Path(root).glob(f"*/{RECORD}") if path.is_file()]
-    found = read_each(candidates, lambda run: str(run.info["created"]))
-    return [run for run, _ in sorted(found, key=lambda item: item[1])]
-
-
-def find_runs(root: str | Path, kind: str | None = None, dataset: str | None = None) -> list[Run]:
-    """Finished runs under `root`, oldest first, of one kind and dataset if named."""
-    chosen = [
-        run
-        for run in all_runs(root)
-        if run.info["status"] == "finished"
-        and kind in (None, run.info["kind"])
-        and dataset in (None, run.info["dataset"])
-    ]
-    return sorted(chosen, key=lambda run: str(run.info["finished"]))
-
-
-# Settings that say where and for how long a run is computed, not what.
-PLACE = (
-    "resume", "name", "runs", "model.tokenizer", "trainer.devices", "trainer.nodes", "trainer.accelerator",
-    "trainer.compile", "trainer.log_every", "trainer.steps", "data.root", "data.download", "tracking",
-)  # fmt: skip
-
-
-def computed_settings(experiment: Experiment) -> dict[str, Any]:
-    """What an experiment computes: dotted keys with their values."""
-    return {key: value for key, value in _flat(plain(experiment), "") if not key.startswith(PLACE)}
-
-
-def _flat(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ between two nested mappings, with both values (None where there is none)."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for key in {**a, **b}:
-        old, new = a.get(key), b.get(key)
-        if isinstance(old, dict) or isinstance(new, dict):
-            found |= differences(old or {}, new or {}, f"{prefix}{key}.")
-        elif old != new:
-            found[prefix + key] = (old, new)
-    return found
 
 
 def versions() -> dict[str, str]:

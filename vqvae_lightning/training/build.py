@@ -1,0 +1,58 @@
+"""From settings to the data and the module of a run; nothing is trained, fetched or written."""
+
+import pytorch_lightning as pl
+import torch
+
+from vqvae_lightning.config import Experiment
+from vqvae_lightning.data.codes import CodeDataModule
+from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.training.autoencoders import AUTOENCODERS
+from vqvae_lightning.training.loading import (
+    check_tokenizer,
+    codes_folder,
+    describe_tokenizer,
+    kept_tokenizer,
+    own_checkpoint,
+    tokenizer_of,
+)
+from vqvae_lightning.training.prior import CodePrior
+from vqvae_lightning.training.runs import Run
+
+DataModule = ImageDataModule | CodeDataModule
+ANY_TOKENIZER = {"run": "", "fingerprint": "", "codebook_size": 512, "grid": (7, 7), "dims": 784}
+
+
+def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, pl.LightningModule]:
+    """The data module and the module of an experiment; nothing is trained, fetched or written.
+
+    A prior that has a run already keeps the tokenizer that it was trained on, wherever that is now.
+    """
+    pl.seed_everything(experiment.seed, verbose=False)
+    images = ImageDataModule(experiment.data, experiment.seed, experiment.trainer.accumulate)
+    shape, classes = images.dataset.shape, images.dataset.classes
+    if experiment.kind in AUTOENCODERS:
+        module = AUTOENCODERS[experiment.kind](experiment.model, shape, experiment.optimizer)
+        return images, module
+    if run:
+        tokenizer, codes, description = kept_tokenizer(run), codes_folder(run), run.info["tokenizer"]
+    else:
+        source = Run.open(experiment.model.tokenizer)
+        check_tokenizer(source, experiment.data)
+        tokenizer = tokenizer_of(own_checkpoint(source, source.best), source.best)
+        codes = source.path / "codes"
+        description = describe_tokenizer(tokenizer, source)
+    prior = CodePrior(experiment.model, description, classes, experiment.optimizer)
+    return CodeDataModule(images, tokenizer, codes), prior.attach(tokenizer)
+
+
+def check(experiment: Experiment) -> None:
+    """Raises ConfigError or ValueError, one line, for an experiment that `build` would refuse; costs no memory.
+
+    A prior's tokenizer is not looked for: its codes stand in for any.
+    """
+    images = ImageDataModule(experiment.data, experiment.seed, experiment.trainer.accumulate)
+    with torch.device("meta"):
+        if experiment.kind in AUTOENCODERS:
+            AUTOENCODERS[experiment.kind](experiment.model, images.dataset.shape, experiment.optimizer)
+        else:
+            CodePrior(experiment.model, ANY_TOKENIZER, images.dataset.classes, experiment.optimizer)

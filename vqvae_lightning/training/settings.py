@@ -1,0 +1,37 @@
+"""What an experiment computes, whatever it is called and wherever it runs, and in what two experiments differ."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from vqvae_lightning.config import Experiment, plain
+
+# Settings that say where and for how long a run is computed, not what.
+PLACE = (
+    "resume", "name", "runs", "model.tokenizer", "trainer.devices", "trainer.nodes", "trainer.accelerator",
+    "trainer.compile", "trainer.log_every", "trainer.steps", "data.root", "data.download", "tracking",
+)  # fmt: skip
+
+
+def computed_settings(experiment: Experiment) -> dict[str, Any]:
+    """What an experiment computes: dotted keys with their values."""
+    return {key: value for key, value in _flat(plain(experiment), "") if not key.startswith(PLACE)}
+
+
+def _flat(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ between two nested mappings, with both values (None where there is none)."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in {**a, **b}:
+        old, new = a.get(key), b.get(key)
+        if isinstance(old, dict) or isinstance(new, dict):
+            found |= differences(old or {}, new or {}, f"{prefix}{key}.")
+        elif old != new:
+            found[prefix + key] = (old, new)
+    return found

@@ -1,0 +1,103 @@
+"""The Trainer of a run, with its loggers, its callbacks and its checkpoints."""
+
+import logging
+import os
+import re
+import secrets
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.io import CheckpointIO
+from pytorch_lightning.strategies import DDPStrategy
+
+from vqvae_lightning.config import Experiment
+from vqvae_lightning.training.callbacks import BestCheckpoint, LastCheckpoint, Pictures, Progress, Throughput
+from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.settings import computed_settings
+from vqvae_lightning.training.signals import StopOnSignal
+from vqvae_lightning.training.tracking import JsonLinesLogger, RunWandbLogger, choose_wandb_mode
+from vqvae_lightning.verified import read_checkpoint, write_checkpoint
+
+
+class VerifiedCheckpointIO(CheckpointIO):
+    """Lightning's checkpoints through `verified`: whole or not there, verified at reading, plain types only.
+
+    Each names the `run` that it is of, and the settings that it was trained with.
+    """
+
+    def __init__(self, run: str, settings: dict[str, Any]) -> None:
+        self.known = {"run": run, "settings": settings}
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_checkpoint(Path(path), {**checkpoint, **self.known})
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        """Nothing: a checkpoint takes the place of the older one of its name."""
+
+
+def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.Trainer:
+    """The Trainer of a run; on other ranks than the first there is no run folder, and nothing is logged."""
+    settings = experiment.trainer
+    folder = run.path if run else Path()
+    every = min(settings.validate_every, settings.steps)
+    callbacks: list[Callback] = [
+        Pictures(folder / "images"),
+        Throughput(experiment.data.batch_size),
+        Progress(),
+        BestCheckpoint(folder / "checkpoints"),
+        LastCheckpoint(folder / "checkpoints" / "last.ckpt"),
+        StopOnSignal(folder / "checkpoints" / "last.ckpt", every, settings.log_every),
+    ]
+    # DDP must not overwrite codebooks with rank 0's: they are equal because their statistics are summed.
+    strategy = DDPStrategy(forward_sync_buffers=False, gradient_as_bucket_view=True)
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        devices=devices,
+        num_nodes=settings.nodes,
+        strategy=strategy if devices * settings.nodes > 1 else "auto",
+        precision=settings.precision,
+        max_steps=settings.steps,
+        max_epochs=-1,
+        val_check_interval=every * settings.accumulate,
+        check_val_every_n_epoch=None,
+        log_every_n_steps=settings.log_every,
+        accumulate_grad_batches=settings.accumulate,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the loaders know their rank; Lightning's sampler would repeat samples
+        logger=start_tracking(experiment, run) if run else False,
+        callbacks=callbacks,
+        plugins=[VerifiedCheckpointIO(run.info["id"] if run else "", computed_settings(experiment))],
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        enable_autolog_hparams=False,
+    )
+
+
+def start_tracking(experiment: Experiment, run: Run) -> list[Logger]:
+    """The run's loggers: metrics.jsonl and W&B."""
+    if "wandb_id" not in run.info:
+        # An agent of a W&B sweep names it.
+        named = os.environ.get("WANDB_RUN_ID", "")
+        run.write(wandb_id=named if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", named) else secrets.token_hex(4))
+    warning = choose_wandb_mode(run.path)
+    if warning:
+        print(warning, flush=True)
+    return [JsonLinesLogger(run.metrics_path), RunWandbLogger(experiment, run)]
+
+
+def quieten() -> None:
+    """Drops messages of the libraries that are advice to their own developers, or advertising."""
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
+    warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*have no `validation_step`.*")
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
