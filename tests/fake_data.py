@@ -1,4 +1,6 @@
-"""A few hundred generated images in MNIST's own file format, so that tests run the whole path without a download."""
+"""A few hundred generated images in MNIST's own file format, so that tests run the whole path
+without a download.
+"""
 
 import hashlib
 from dataclasses import replace
@@ -12,7 +14,9 @@ TRAIN, TEST = 320, 64
 
 
 def images(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """n images (n, 28, 28) uint8 of a bright bar whose place and direction tell its label, and the labels (n,)."""
+    """n images (n, 28, 28) uint8 of a bright bar whose place and direction tell its label, and the
+    labels (n,).
+    """
     rng = np.random.default_rng(seed)
     labels = np.arange(n, dtype=np.uint8) % 10
     pixels = rng.integers(0, 20, (n, 28, 28), dtype=np.uint8)
@@ -24,7 +28,9 @@ def images(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def idx(array: np.ndarray) -> bytes:
     """IDX bytes of a uint8 array."""
-    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(
+        size.to_bytes(4, "big") for size in array.shape
+    )
     return header + array.tobytes()
 
 

@@ -1,8 +1,10 @@
-"""`python faults.py ROOT`: trainings on generated images that are stopped at chosen points, in forked processes.
+"""`python faults.py ROOT`: trainings on generated images that are stopped at chosen points, in
+forked processes.
 
-Imports are paid for once: the process loads everything and forks for each training, which then runs `cli.main`. A plan
-is a JSON list on stdin; its entries say `words` (of the command line), and what goes wrong in them: see `install`.
-Answers, a JSON line for each entry: `code`, how the process ended (negative: by that signal), and `out`, what it wrote.
+Imports are paid for once: the process loads everything and forks for each training, which then runs
+`cli.main`. A plan is a JSON list on stdin; its entries say `words` (of the command line), and what
+goes wrong in them: see `install`. Answers, a JSON line for each entry: `code`, how the process
+ended (negative: by that signal), and `out`, what it wrote.
 """
 
 import importlib
@@ -30,14 +32,21 @@ from vqvae_lightning.training import train
 
 
 class Fault(Callback):
-    """Sends `signals` to this process at `point` of optimizer step `step`, and notes the rows of every batch.
+    """Sends `signals` to this process at `point` of optimizer step `step`, and notes the rows of
+    every batch.
 
-    Points: `batch` (its end), `validation` (in the middle of it), `save` (of a checkpoint, half written), `test` (the
-    end of its first batch). Without signals it raises an error. With `parent` the signals go to the parent.
+    Points: `batch` (its end), `validation` (in the middle of it), `save` (of a checkpoint, half
+    written), `test` (the end of its first batch). Without signals it raises an error. With `parent`
+    the signals go to the parent.
     """
 
     def __init__(
-        self, rows: str = "", point: str = "", step: int = 0, signals: Sequence[int] = (), parent: bool = False
+        self,
+        rows: str = "",
+        point: str = "",
+        step: int = 0,
+        signals: Sequence[int] = (),
+        parent: bool = False,
     ) -> None:
         self.rows, self.point, self.step, self.signals = rows, point, step, signals
         self.target = os.getppid() if parent else os.getpid()
@@ -47,7 +56,9 @@ class Fault(Callback):
 
             def half(path: Path, data: bytes) -> None:
                 if path.suffix == ".ckpt" and self.point and self.trainer.global_step == step:
-                    (path.parent / f".half.ckpt{storage.UNFINISHED}").write_bytes(data[: len(data) // 2])
+                    (path.parent / f".half.ckpt{storage.UNFINISHED}").write_bytes(
+                        data[: len(data) // 2]
+                    )
                     self.strike()
                 whole(path, data)
 
@@ -63,7 +74,9 @@ class Fault(Callback):
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.trainer = trainer
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, _: Any, batch: Any, i: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, _: Any, batch: Any, i: int
+    ) -> None:
         if self.rows:
             with open(self.rows, "a") as file:
                 file.write(json.dumps([trainer.global_step, batch.rows.tolist()]) + "\n")
@@ -80,7 +93,9 @@ class Fault(Callback):
 
 
 def strike_in(place: str, signals: Sequence[int]) -> None:
-    """Sends `signals` to this process when the function at `place`, "module:name", is called the first time."""
+    """Sends `signals` to this process when the function at `place`, "module:name", is called the
+    first time.
+    """
     module, _, path = place.partition(":")
     *owners, name = path.split(".")
     owner: Any = importlib.import_module(module)
@@ -140,7 +155,12 @@ def main(root: Path) -> None:
                     install(entry.get("fault", {}), entry.get("rows", ""), **options)
                     if "strike" in entry:
                         strike_in(**entry["strike"])
-                    cli.main([*entry["words"], *([f"data.root={root}"] if entry["words"][0] == "train" else [])])
+                    cli.main(
+                        [
+                            *entry["words"],
+                            *([f"data.root={root}"] if entry["words"][0] == "train" else []),
+                        ]
+                    )
                 except SystemExit as stop:
                     code = int(stop.code or 0)
                 except BaseException:

@@ -1,7 +1,8 @@
-"""`python launch_fake.py ROOT VERB …`: the command line on generated images, in processes that a test starts.
+"""`python launch_fake.py ROOT VERB …`: the command line on generated images, in processes that a
+test starts.
 
-FAULT, a JSON mapping, says what goes wrong on the rank it names: the arguments of `faults.install`. Its `patience` is
-that of every process.
+FAULT, a JSON mapping, says what goes wrong on the rank it names: the arguments of `faults.install`.
+Its `patience` is that of every process.
 """
 
 import json

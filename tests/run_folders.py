@@ -1,4 +1,6 @@
-"""Run folders as training leaves them, without the training, and what a comparison of them shows."""
+"""Run folders as training leaves them, without the training, and what a comparison of them
+shows.
+"""
 
 import io
 import json
@@ -22,12 +24,33 @@ from vqvae_lightning.training.runs import Run
 PIXELS = {"mnist": 784, "cifar10": 3072}
 TESTED = {
     "ae": {"psnr": 24.0, "ssim": 0.90, "mse": 0.0040, "distortion": 100.0, "rate": 0.0},
-    "vae": {"psnr": 20.0, "ssim": 0.80, "mse": 0.0100, "distortion": 200.0, "rate": 20.0, "active_units": 7.0},
-    "vqvae": {"psnr": 25.0, "ssim": 0.92, "mse": 0.0032, "distortion": 90.0, "rate": 49 * math.log(512),
-              "perplexity": 300.0, "codes_used": 500.0, "code_entropy_bits": 8.2},
-    "prior": {"rate": 49 * 4.0 * math.log(2), "bits_per_code": 4.0, "entropy_ratio": 0.5,
-              "perplexity": 300.0, "codes_used": 500.0, "code_entropy_bits": 8.2},
-}  # fmt: skip
+    "vae": {
+        "psnr": 20.0,
+        "ssim": 0.80,
+        "mse": 0.0100,
+        "distortion": 200.0,
+        "rate": 20.0,
+        "active_units": 7.0,
+    },
+    "vqvae": {
+        "psnr": 25.0,
+        "ssim": 0.92,
+        "mse": 0.0032,
+        "distortion": 90.0,
+        "rate": 49 * math.log(512),
+        "perplexity": 300.0,
+        "codes_used": 500.0,
+        "code_entropy_bits": 8.2,
+    },
+    "prior": {
+        "rate": 49 * 4.0 * math.log(2),
+        "bits_per_code": 4.0,
+        "entropy_ratio": 0.5,
+        "perplexity": 300.0,
+        "codes_used": 500.0,
+        "code_entropy_bits": 8.2,
+    },
+}
 
 
 def write_run(
@@ -66,9 +89,13 @@ def write_run(
     )
     metric = "val/bits_per_code" if kind == "prior" else "val/psnr"
     lines = [{"step": step, "train/loss": 1.0} for step in (0, 25)]
-    lines += [{"step": step, metric: value} for step, value in ((49, 5.0), (99, math.nan), (149, 10.0))]
+    lines += [
+        {"step": step, metric: value} for step, value in ((49, 5.0), (99, math.nan), (149, 10.0))
+    ]
     run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    picture = Image.fromarray(np.kron(np.eye(30, dtype=np.uint8) * 255, np.ones((2, 2), dtype=np.uint8)))
+    picture = Image.fromarray(
+        np.kron(np.eye(30, dtype=np.uint8) * 255, np.ones((2, 2), dtype=np.uint8))
+    )
     for grid in ("reconstructions", "samples") if kind != "prior" else ("samples",):
         picture.save(run.images / f"{grid}.png")
     return run
@@ -76,10 +103,22 @@ def write_run(
 
 def figure(sampler: str, frechet: float) -> dict[str, Any]:
     """What `vqvae evaluate` keeps of a sampler."""
-    return {"sampler": sampler, "network": "inception-2015", "weights_sha256": "7ff4" * 16, "preprocessing": "none",
-            "checkpoint_sha256": "c" * 64,
-            "samples": 10_000, "reference": "test", "reference_images": 10_000, "seed": 0, "frechet": frechet,
-            "kid": 0.002, "kid_std": 0.001, "precision": 0.5, "recall": 0.25}  # fmt: skip
+    return {
+        "sampler": sampler,
+        "network": "inception-2015",
+        "weights_sha256": "7ff4" * 16,
+        "preprocessing": "none",
+        "checkpoint_sha256": "c" * 64,
+        "samples": 10_000,
+        "reference": "test",
+        "reference_images": 10_000,
+        "seed": 0,
+        "frechet": frechet,
+        "kid": 0.002,
+        "kid_std": 0.001,
+        "precision": 0.5,
+        "recall": 0.25,
+    }
 
 
 def terminal(comparison: Comparison, width: int = 400) -> str:
@@ -109,7 +148,11 @@ class Checker(HTMLParser):
             self.open.append(tag)
         names = [name for name, _ in attrs]
         assert len(names) == len(set(names)), (tag, names)
-        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        self.sources += [
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "srcset", "data", "action")
+        ]
         if tag == "img":
             assert dict(attrs)["alt"]
 

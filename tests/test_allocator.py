@@ -29,7 +29,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 def test_a_step_maps_no_memory_that_the_step_before_had():
     faults = {
-        how: int(subprocess.run([sys.executable, "-c", STEPS, how], check=True, capture_output=True).stdout)
+        how: int(
+            subprocess.run(
+                [sys.executable, "-c", STEPS, how], check=True, capture_output=True
+            ).stdout
+        )
         for how in ("keep", "as it comes")
     }
-    assert faults["keep"] < 1000 < 50_000 < faults["as it comes"]  # ten times 40 MB are 102,400 pages of 4 kB
+    assert (
+        faults["keep"] < 1000 < 50_000 < faults["as it comes"]
+    )  # ten times 40 MB are 102,400 pages of 4 kB

@@ -1,4 +1,6 @@
-"""Every mistake gets one line that says what, where, got and wanted, exit code 2, and leaves nothing behind."""
+"""Every mistake gets one line that says what, where, got and wanted, exit code 2, and leaves
+nothing behind.
+"""
 
 import subprocess
 import sys
@@ -12,17 +14,26 @@ from vqvae_lightning import cli
 from vqvae_lightning.data import sources
 
 FILES = {
-    "vqvae.yaml": "kind: vqvae\n", "vae.yaml": "kind: vae\n", "prior.yaml": "kind: prior\n",
-    "twice.yaml": "kind: ae\nkind: vae\n", "list.yaml": "- a\n", "tab.yaml": "data:\n\tname: mnist\n",
-    "alias.yaml": "a: &a [*a]\n", "nothing.yaml": "seed: ${nothing}\n", "secret.yaml": "name: ${oc.env:HOME}\n",
-    "missing.yaml": "seed: ???\n", "number.yaml": "name: 0123\n",
+    "vqvae.yaml": "kind: vqvae\n",
+    "vae.yaml": "kind: vae\n",
+    "prior.yaml": "kind: prior\n",
+    "twice.yaml": "kind: ae\nkind: vae\n",
+    "list.yaml": "- a\n",
+    "tab.yaml": "data:\n\tname: mnist\n",
+    "alias.yaml": "a: &a [*a]\n",
+    "nothing.yaml": "seed: ${nothing}\n",
+    "secret.yaml": "name: ${oc.env:HOME}\n",
+    "missing.yaml": "seed: ???\n",
+    "number.yaml": "name: 0123\n",
     "list-secret.yaml": "tracking: {tags: ['${ oc.env:HOME}']}\n",
     "escape.yaml": 'tracking: {group: "\\e[31m"}\n',
-}  # fmt: skip
+}
 V = "train vqvae.yaml "
 CASES = {
     # settings
-    V + "model.codbook_size=512": "unknown key model.codbook_size; did you mean model.codebook_size?",
+    V + "model.codbook_size=512": (
+        "unknown key model.codbook_size; did you mean model.codebook_size?"
+    ),
     V + "batch_size=3": "unknown key batch_size; it exists as data.batch_size",
     V + "model.beta=2": "unknown key model.beta; it belongs to kind=vae, this is kind=vqvae",
     "train vae.yaml model.codebook_size=3": "it belongs to kind=vqvae, this is kind=vae",
@@ -35,19 +46,29 @@ CASES = {
     V + "data.batch_size=-1": "data.batch_size: got -1, wanted at least 1",
     V + "data.eval_batch_size=0": "data.eval_batch_size: got 0, wanted at least 1",
     V + "model.codebook_size=0": "model.codebook_size: got 0, wanted at least 1",
-    V + "model.codebook_size=1000000000000": "model.codebook_size: got 1000000000000, wanted at most 1048576",
-    V + "model.codebook=vq": "model.codebook: got 'vq', wanted one of ema, gradient, cosine, simvq, fsq, lfq",
-    V
-    + "model.codebook=fsq model.levels=[8,8]": "[8, 8] make 64 codes, but model.codebook_size is 512; wanted the same",
-    V
-    + "model.codebook=lfq model.residual_levels=2": "model.residual_levels: got 2, but codebook=lfq has no use for it",
+    V + "model.codebook_size=1000000000000": (
+        "model.codebook_size: got 1000000000000, wanted at most 1048576"
+    ),
+    V + "model.codebook=vq": (
+        "model.codebook: got 'vq', wanted one of ema, gradient, cosine, simvq, fsq, lfq"
+    ),
+    V + "model.codebook=fsq model.levels=[8,8]": (
+        "[8, 8] make 64 codes, but model.codebook_size is 512; wanted the same"
+    ),
+    V + "model.codebook=lfq model.residual_levels=2": (
+        "model.residual_levels: got 2, but codebook=lfq has no use for it"
+    ),
     V + "model.groups=0": "model.groups: got 0, wanted at least 1",
     V + "model.decay=1": "model.decay: got 1.0, wanted below 1",
     V + "trainer.steps=0": "trainer.steps: got 0, wanted at least 1",
     "train prior.yaml model.dropout=1": "model.dropout: got 1.0, wanted below 1",
     "train prior.yaml model.heads=3": "model.heads: 3 heads do not divide model.width 128",
-    V + "model.likelihood.bounded=true model.likelihood.name=bernoulli": "likelihood.bounded: got true with bernoulli",
-    V + "model.likelihood.per_pixel=true": "per_pixel: got true with name=gaussian learned=False, wanted",
+    V + "model.likelihood.bounded=true model.likelihood.name=bernoulli": (
+        "likelihood.bounded: got true with bernoulli"
+    ),
+    V + "model.likelihood.per_pixel=true": (
+        "per_pixel: got true with name=gaussian learned=False, wanted"
+    ),
     V + "trainer.precision=fp8": "trainer.precision: got 'fp8', wanted one of 32-true,",
     V + "data.name=imagenet": "data.name: got 'imagenet', wanted one of mnist,",
     V + "kind=gan": "kind: got 'gan', wanted one of ae, vae, vqvae, prior",
@@ -58,12 +79,18 @@ CASES = {
     V + "trainer.validate_every=3": "trainer.validate_every: 3 does not divide trainer.steps 1000",
     V + "seed=010": "seed: got '010', wanted a whole number; write 10",
     V + "data.flip=2": "data.flip: got '2', wanted true or false",
-    V + "model.levels.0=5": "model.levels: got model.levels.0, wanted the whole list: model.levels=[8,8,8]",
+    V + "model.levels.0=5": (
+        "model.levels: got model.levels.0, wanted the whole list: model.levels=[8,8,8]"
+    ),
     V + "name=${oc.env:HOME}": "a config cannot read the environment",
-    V + "tracking.group=\x1b[31m": r"got 'tracking.group=\x1b[31m', wanted text without control characters",
+    V + "tracking.group=\x1b[31m": (
+        r"got 'tracking.group=\x1b[31m', wanted text without control characters"
+    ),
     # files
     "train number.yaml": "name: got 0123, wanted text or null; write it in quotes: '0123'",
-    "train list-secret.yaml": "tracking.tags.0: got '${ oc.env:HOME}', but a config cannot read the environment",
+    "train list-secret.yaml": (
+        "tracking.tags.0: got '${ oc.env:HOME}', but a config cannot read the environment"
+    ),
     "train escape.yaml": r"group: got '\x1b[31m', wanted text without control characters",
     "train": "got no file, wanted one such as",
     "train none.yaml": "there is no file none.yaml",
@@ -84,7 +111,10 @@ CASES = {
     V + "trainer.devices=two": "trainer.devices: got 'two', wanted a whole number or auto",
     V + "trainer.devices=3": "data.batch_size: got 20, wanted a multiple of 3",
     V + "data.root=/nowhere data.download=false": "/nowhere/mnist/train-images-idx3-ubyte",
-    "train prior.yaml": "there is no finished vqvae run of mnist in runs/; run `make train-vqvae DATASET=mnist` first",
+    "train prior.yaml": (
+        "there is no finished vqvae run of mnist in runs/; run `make train-vqvae DATASET=mnist`"
+        " first"
+    ),
     "train prior.yaml model.tokenizer=http://host/run": "http:/host/run is no run folder",
     # places
     V + "name=../../x": "name: got '../../x', wanted 1 to 100 letters, digits, '.', '_' or '-'",
@@ -94,7 +124,9 @@ CASES = {
     V + "runs=/proc/nowhere name=x": "runs: /proc/nowhere/x/run.json cannot be made, for",
     V + "runs=dead": "runs: dead is a link to gone, which does not exist",
     V + "runs=vqvae.yaml": "runs: vqvae.yaml is a file, wanted a folder",
-    V + "runs=~nobody-at-all/x": "runs: got '~nobody-at-all/x', but there is no user ~nobody-at-all",
+    V + "runs=~nobody-at-all/x": (
+        "runs: got '~nobody-at-all/x', but there is no user ~nobody-at-all"
+    ),
     V + "resume=none": "none is no run folder",
     "train resume=auto": "got no file, wanted one such as",
     # other verbs
@@ -112,7 +144,9 @@ CASES = {
     "sample n=0": "n: got 0, wanted at least 1",
     "study seeds=0": "seeds: got 0, wanted at least 1",
     "sweep none.yaml": "cannot read none.yaml",
-    "config vqvae.yaml data.validation_size=40 model.network.downsamples=3": "3 halvings need sides divisible by 8",
+    "config vqvae.yaml data.validation_size=40 model.network.downsamples=3": (
+        "3 halvings need sides divisible by 8"
+    ),
     "fid-calibrate batch_size=7": "unknown key batch_size",
     "config vqvae.yaml trainer.accumulate=3": "data.batch_size: got 128, wanted a multiple of 3",
     "data flip=true": "unknown key flip",
@@ -142,7 +176,14 @@ def full(line: str) -> list[str]:
         return words
     defaults = {"data.batch_size": "20", "data.validation_size": "40", "trainer.accelerator": "cpu"}
     given = {word.partition("=")[0] for word in words}
-    return [*words, *(f"{key}={value}" for key, value in defaults.items() if key not in given and len(words) > 1)]
+    return [
+        *words,
+        *(
+            f"{key}={value}"
+            for key, value in defaults.items()
+            if key not in given and len(words) > 1
+        ),
+    ]
 
 
 @pytest.mark.parametrize("line", CASES, ids=lambda line: line[:60])
@@ -174,9 +215,17 @@ def test_two_ranks_say_it_once(workplace):
         "trainer.validate_every=250",
     ]
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "launch_fake.py"), str(workplace / "data"), *words],
-        cwd=workplace, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+        [
+            sys.executable,
+            str(Path(__file__).parent / "launch_fake.py"),
+            str(workplace / "data"),
+            *words,
+        ],
+        cwd=workplace,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [
         "vqvae: data.batch_size: got 4000, but there are only 280 training images"

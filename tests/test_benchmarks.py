@@ -1,4 +1,6 @@
-"""The benchmark suite: fair turns, goals, a report that survives a failure. No figure is looked at."""
+"""The benchmark suite: fair turns, goals, a report that survives a failure. No figure is looked
+at.
+"""
 
 import json
 import subprocess
@@ -27,7 +29,8 @@ def test_ratios_are_of_the_same_round():
 
 
 @pytest.mark.parametrize(
-    ("goal", "met"), [({"at_least": 2}, True), ({"at_least": 3}, False), ({"at_most": 1}, False), ({}, None)]
+    ("goal", "met"),
+    [({"at_least": 2}, True), ({"at_least": 3}, False), ({"at_most": 1}, False), ({}, None)],
 )
 def test_goals(goal, met):
     assert Row("work", "peer", 2.5, 2.0, 3.0, **goal).met is met
@@ -48,7 +51,9 @@ def test_a_room_that_fails_is_a_line_of_the_report(monkeypatch, tmp_path):
 
 
 def test_the_figure_holds_every_point():
-    drawn = report.figure({"a, over K": [(1, 0.1), (2, 0.2), (4, 0.4)], "b & c, over T": [(8, 1.0)]})
+    drawn = report.figure(
+        {"a, over K": [(1, 0.1), (2, 0.2), (4, 0.4)], "b & c, over T": [(8, 1.0)]}
+    )
     assert drawn.count("<circle") == 4
     assert "b &amp; c" in drawn
 
@@ -57,7 +62,9 @@ def test_the_figure_holds_every_point():
 @pytest.mark.parametrize("room", benchmarks.GPU_ROOMS)
 def test_the_rooms_of_a_gpu_run_at_toy_size(room, tmp_path):
     out = tmp_path / "rows.jsonl"
-    subprocess.run([sys.executable, "-m", "experiments.benchmarks", "--in-process", room, str(out)], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "experiments.benchmarks", "--in-process", room, str(out)], check=True
+    )
     rows = [Row(**json.loads(line)) for line in out.read_text().splitlines()]
     assert rows
     assert all(row.met for row in rows if row.unit == "error")

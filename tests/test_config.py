@@ -1,4 +1,6 @@
-"""Settings: every shipped YAML is built, and every mistake is one line that names what, where, got and wanted."""
+"""Settings: every shipped YAML is built, and every mistake is one line that names what, where, got
+and wanted.
+"""
 
 from pathlib import Path
 
@@ -28,7 +30,9 @@ from vqvae_lightning.training.autoencoders import AUTOENCODERS
 from vqvae_lightning.training.prior import CodePrior
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-SHIPPED = sorted(path for path in EXPERIMENTS.glob("*/*.yaml") if path.parent.name not in ("sweeps", "ablations"))
+SHIPPED = sorted(
+    path for path in EXPERIMENTS.glob("*/*.yaml") if path.parent.name not in ("sweeps", "ablations")
+)
 
 
 def written(folder, text):
@@ -44,6 +48,11 @@ def value_of(experiment, key):
     return experiment
 
 
+def nine(i: int) -> str:
+    """Nine references to the anchor before the i-th of a YAML file."""
+    return ",".join([f"*a{i - 1}"] * 9)
+
+
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda f: f"{f.parent.name}/{f.name}")
 def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file, tmp_path):
     experiment = load_experiment(file, [])
@@ -57,10 +66,17 @@ def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file, tmp_path
     if experiment.kind == "prior":
         tokenizer = {"run": "", "fingerprint": "", "codebook_size": 16, "grid": [2, 2], "dims": 4}
         module = CodePrior(experiment.model, tokenizer, dataset.classes, experiment.optimizer)
-        assert module.net.nll(torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, dtype=torch.long)).shape == (1, 4)
+        assert module.net.nll(
+            torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+        ).shape == (1, 4)
     else:
-        module = AUTOENCODERS[experiment.kind](experiment.model, dataset.shape, experiment.optimizer)
-        assert module.net.eval()(torch.zeros(1, *dataset.shape)).reconstruction.shape == (1, *dataset.shape)
+        module = AUTOENCODERS[experiment.kind](
+            experiment.model, dataset.shape, experiment.optimizer
+        )
+        assert module.net.eval()(torch.zeros(1, *dataset.shape)).reconstruction.shape == (
+            1,
+            *dataset.shape,
+        )
 
 
 def test_there_are_experiments_for_every_kind_and_dataset():
@@ -71,14 +87,20 @@ def test_there_are_experiments_for_every_kind_and_dataset():
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["model.codbook_size=512"], "unknown key model.codbook_size; did you mean model.codebook_size?"),
+        (
+            ["model.codbook_size=512"],
+            "unknown key model.codbook_size; did you mean model.codebook_size?",
+        ),
         (["batch_size=64"], "unknown key batch_size; it exists as data.batch_size"),
         (["kind=vae", "model.codebook_size=8"], "belongs to kind=vqvae, this is kind=vae"),
         (["kind=gan"], "kind: got 'gan', wanted one of ae, vae, vqvae, prior"),
         (["data.batch_size=12.5"], "data.batch_size: got '12.5', wanted a whole number"),
         (["data.batch_size=true"], "data.batch_size: got 'true', wanted a whole number"),
         (["data.batch_size=0"], "data.batch_size: got 0, wanted at least 1"),
-        (["data.name=imagenet"], "data.name: got 'imagenet', wanted one of mnist, fashion_mnist, cifar10, cifar100"),
+        (
+            ["data.name=imagenet"],
+            "data.name: got 'imagenet', wanted one of mnist, fashion_mnist, cifar10, cifar100",
+        ),
         (["optimizer.lr=fast"], "optimizer.lr: got 'fast', wanted a number"),
         (["optimizer.lr=nan"], "optimizer.lr: got nan, wanted a finite number"),
         (["model.decay=1"], "model.decay: got 1.0, wanted below 1"),
@@ -91,14 +113,20 @@ def test_there_are_experiments_for_every_kind_and_dataset():
             ["kind=prior", "model.architecture=pixelcnn", "model.heads=8"],
             "model.heads: got 8, but a pixelcnn has none; wanted the default, 4",
         ),
-        (["kind=prior", "model.kernel=3"], "model.kernel: got 3, but a transformer has none; wanted the default, 5"),
+        (
+            ["kind=prior", "model.kernel=3"],
+            "model.kernel: got 3, but a transformer has none; wanted the default, 5",
+        ),
         (
             ["kind=prior", "model.architecture=pixelsnail", "model.kernel=4"],
             "model.kernel: got 4, wanted an odd number",
         ),
         (
             ["kind=prior", "model.class_conditional=false", "model.label_dropout=0.1"],
-            "model.label_dropout: got 0.1 with model.class_conditional=false, but then there is no label to forget",
+            (
+                "model.label_dropout: got 0.1 with model.class_conditional=false, but then there is"
+                " no label to forget"
+            ),
         ),
         (["kind=prior", "model.label_dropout=1"], "model.label_dropout: got 1.0, wanted below 1"),
         (["trainer.devices=many"], "trainer.devices: got 'many', wanted a whole number or auto"),
@@ -114,14 +142,25 @@ def test_there_are_experiments_for_every_kind_and_dataset():
         ),
         (
             ["kind=vae", "model.importance_samples=5", "model.free_bits=0.5"],
-            "model.importance_samples: got 5 with model.free_bits=0.5, but the importance-weighted bound has no KL "
-            "term; wanted 1, or model.free_bits=0.0",
+            (
+                "model.importance_samples: got 5 with model.free_bits=0.5, but the"
+                " importance-weighted bound has no KL term; wanted 1, or model.free_bits=0.0"
+            ),
         ),
         (["kind=vae", "model.importance_samples=5", "model.beta=2"], "wanted 1, or model.beta=1.0"),
-        (["kind=vae", "model.importance_samples=5", "model.kl_warmup_steps=9"], "wanted 1, or model.kl_warmup_steps=0"),
-        (["kind=vae", "model.importance_samples=0"], "model.importance_samples: got 0, wanted at least 1"),
+        (
+            ["kind=vae", "model.importance_samples=5", "model.kl_warmup_steps=9"],
+            "wanted 1, or model.kl_warmup_steps=0",
+        ),
+        (
+            ["kind=vae", "model.importance_samples=0"],
+            "model.importance_samples: got 0, wanted at least 1",
+        ),
         (["data.root=${oc.env:HOME}"], "a config cannot read the environment"),
-        (["data.root=${nothing}"], "data.root: got '${nothing}', but there is no such setting; write the value"),
+        (
+            ["data.root=${nothing}"],
+            "data.root: got '${nothing}', but there is no such setting; write the value",
+        ),
     ],
 )
 def test_mistakes_are_one_line(overrides, line):
@@ -175,21 +214,28 @@ def test_a_checkpoints_mapping_becomes_the_dataclass_and_back():
 @pytest.mark.parametrize(
     ("word", "value"),
     [
-        ("runs=my runs #2", "my runs #2"), ("runs=a: b", "a: b"), ("runs=[x]", "[x]"), ("runs={x}", "{x}"),
+        ("runs=my runs #2", "my runs #2"), ("runs=a: b", "a: b"), ("runs=[x]", "[x]"),
+        ("runs={x}", "{x}"),
         ("runs='x'", "'x'"), ("runs=$HOME/x", "$HOME/x"), ("tracking.project=null", "null"),
         ("runs=über läufe", "über läufe"),
-        ("name=0123", "0123"), ("name=2026_11_25", "2026_11_25"), ("name=5.10", "5.10"), ("name=no", "no"),
-        ("name=1e3", "1e3"), ("name=2026-11-25", "2026-11-25"), ("name=12-30", "12-30"), ("name=0x1F", "0x1F"),
+        ("name=0123", "0123"), ("name=2026_11_25", "2026_11_25"), ("name=5.10", "5.10"),
+        ("name=no", "no"),
+        ("name=1e3", "1e3"), ("name=2026-11-25", "2026-11-25"), ("name=12-30", "12-30"),
+        ("name=0x1F", "0x1F"),
         ("name=true", "true"), ("name=null", None), ("name=", None), ("name=Null", "Null"),
-        ("tracking.group=a=b", "a=b"), ("tracking.group=~", "~"), ("tracking.project=1_000", "1_000"),
-        ("tracking.tags=[no]", ["no"]), ("tracking.tags=[010, 1.0]", ["010", "1.0"]), ("tracking.tags=a,b", ["a", "b"]),
+        ("tracking.group=a=b", "a=b"), ("tracking.group=~", "~"),
+        ("tracking.project=1_000", "1_000"),
+        ("tracking.tags=[no]", ["no"]), ("tracking.tags=[010, 1.0]", ["010", "1.0"]),
+        ("tracking.tags=a,b", ["a", "b"]),
         ("tracking.tags=a b", ["a b"]), ("tracking.tags=[]", []), ("tracking.tags=", []),
         ("tracking.tags=[#2]", ["#2"]),
-        ("""tracking.tags=["a,b", '[c]', it]""", ["a,b", "[c]", "it"]), ("tracking.tags=[ a , b ]", ["a", "b"]),
+        ("""tracking.tags=["a,b", '[c]', it]""", ["a,b", "[c]", "it"]),
+        ("tracking.tags=[ a , b ]", ["a", "b"]),
         ("model.levels=[8, 5]", [8, 5]), ("model.levels=8,5", [8, 5]), ("model.levels=9", [9]),
         ("seed=0", 0), ("seed=12", 12), ("trainer.devices=2", 2), ("trainer.devices=auto", "auto"),
         ("model.lookup_dim=8", 8), ("model.lookup_dim=null", None), ("model.lookup_dim=", None),
-        ("optimizer.lr=5", 5.0), ("optimizer.lr=1e-3", 0.001), ("optimizer.lr=.5", 0.5), ("optimizer.lr=1.", 1.0),
+        ("optimizer.lr=5", 5.0), ("optimizer.lr=1e-3", 0.001), ("optimizer.lr=.5", 0.5),
+        ("optimizer.lr=1.", 1.0),
         ("data.flip=true", True), ("data.flip=False", False), ("data.flip=TRUE", True),
         ("data.binarize=none", "none"),
     ],
@@ -227,9 +273,12 @@ def test_the_type_of_a_setting_reads_its_text(word, value):
         ("data.flip=2", "data.flip: got '2', wanted true or false"),
         ("data.flip=1", "data.flip: got '1', wanted true or false; write true"),
         ("data.flip=Off", "data.flip: got 'Off', wanted true or false; write false"),
-        ("data.name=MNIST", "data.name: got 'MNIST', wanted one of mnist, fashion_mnist, cifar10, cifar100"),
-        ("model.levels.0=5", "model.levels: got model.levels.0, wanted the whole list: model.levels=[8,8,8]"),
-        ("tracking.tags.1=x", "tracking.tags: got tracking.tags.1, wanted the whole list: tracking.tags=[a,b]"),
+        ("data.name=MNIST",
+         "data.name: got 'MNIST', wanted one of mnist, fashion_mnist, cifar10, cifar100"),
+        ("model.levels.0=5",
+         "model.levels: got model.levels.0, wanted the whole list: model.levels=[8,8,8]"),
+        ("tracking.tags.1=x",
+         "tracking.tags: got tracking.tags.1, wanted the whole list: tracking.tags=[a,b]"),
         ("model.levels[0]=5", "unknown key model.levels[0]; did you mean model.levels?"),
         ("model.levels=[8, x]", "model.levels.1: got 'x', wanted a whole number"),
         ("model.levels=[8, 010]", "model.levels.1: got '010', wanted a whole number; write 10"),
@@ -238,9 +287,11 @@ def test_the_type_of_a_setting_reads_its_text(word, value):
         ("tracking.tags=[[a]]", "tracking.tags: got '[[a]]', wanted a list such as [a, b]"),
         ("tracking.tags=['']", "tracking.tags.0: got '', wanted text"),
         ("seed.x=3", "unknown key seed.x; seed is a setting, not a section"),
-        ("data={name: mnist", "data: got '{name: mnist', wanted a mapping such as {name: value, other: value}"),
+        ("data={name: mnist",
+         "data: got '{name: mnist', wanted a mapping such as {name: value, other: value}"),
         ("data={flip: yes}", "data.flip: got 'yes', wanted true or false; write true"),
-        ("model={network: 3}", "model.network: got '3', wanted a setting of it, such as model.network.hidden=…"),
+        ("model={network: 3}",
+         "model.network: got '3', wanted a setting of it, such as model.network.hidden=…"),
         ("runs=", "runs: got '', wanted text"),
         ("tracking.project=", "tracking.project: got '', wanted text"),
     ],
@@ -269,23 +320,30 @@ def test_a_section_may_be_given_as_a_mapping_beside_other_settings_of_it():
 
 
 def test_a_section_and_a_setting_of_it_are_not_both_given():
-    with pytest.raises(ConfigError, match=r"model: got '3' and model\.latent=grid, wanted one of them"):
+    with pytest.raises(
+        ConfigError, match=r"model: got '3' and model\.latent=grid, wanted one of them"
+    ):
         load_experiment(None, ["model=3", "model.latent=grid"])
 
 
 @pytest.mark.parametrize(
     ("text", "key", "value"),
     [
-        ('name: "0123"', "name", "0123"), ("name: 'no'", "name", "no"), ("name: run-1", "name", "run-1"),
+        ('name: "0123"', "name", "0123"), ("name: 'no'", "name", "no"),
+        ("name: run-1", "name", "run-1"),
         ("name: !!str 0123", "name", "0123"), ("name:", "name", None), ("name: ~", "name", None),
-        ("optimizer: {lr: 1e-3}", "optimizer.lr", 0.001), ("optimizer: {lr: 1}", "optimizer.lr", 1.0),
+        ("optimizer: {lr: 1e-3}", "optimizer.lr", 0.001),
+        ("optimizer: {lr: 1}", "optimizer.lr", 1.0),
         ("optimizer: {lr: .5}", "optimizer.lr", 0.5), ("data: {flip: True}", "data.flip", True),
         ("tracking: {tags: [a, 'no', \"010\"]}", "tracking.tags", ["a", "no", "010"]),
-        ("tracking:\n  tags:\n  - a b", "tracking.tags", ["a b"]), ("model: {levels: [8, 5]}", "model.levels", [8, 5]),
-        ("trainer: {devices: auto}", "trainer.devices", "auto"), ("trainer: {devices: 2}", "trainer.devices", 2),
+        ("tracking:\n  tags:\n  - a b", "tracking.tags", ["a b"]),
+        ("model: {levels: [8, 5]}", "model.levels", [8, 5]),
+        ("trainer: {devices: auto}", "trainer.devices", "auto"),
+        ("trainer: {devices: 2}", "trainer.devices", 2),
         ("d: &d {flip: true}\n".replace("d:", "data:"), "data.flip", True),
         ("data: {name: cifar10}\nname: of-${data.name}", "name", "of-cifar10"),
-        ("seed: ${trainer.steps}", "seed", 1000), ("data: {flip: '${data.download}'}", "data.flip", True),
+        ("seed: ${trainer.steps}", "seed", 1000),
+        ("data: {flip: '${data.download}'}", "data.flip", True),
     ],
 )  # fmt: skip
 def test_a_file_is_read_by_the_same_types(tmp_path, text, key, value):
@@ -297,19 +355,22 @@ def test_a_file_is_read_by_the_same_types(tmp_path, text, key, value):
     [
         ("name: 0123", "name: got 0123, wanted text or null; write it in quotes: '0123'"),
         ("name: 5.10", "name: got 5.10, wanted text or null; write it in quotes: '5.10'"),
-        ("name: 2026-11-25", "name: got 2026-11-25, wanted text or null; write it in quotes: '2026-11-25'"),
+        ("name: 2026-11-25",
+         "name: got 2026-11-25, wanted text or null; write it in quotes: '2026-11-25'"),
         ("name: 2026_11_25", "name: got 2026_11_25, wanted text or null; write it in quotes"),
         ("name: 1e3", "name: got 1e3, wanted text or null; write it in quotes: '1e3'"),
         ("name: no", "name: got no, wanted text or null; write it in quotes: 'no'"),
         ("name: [a]", "name: got ['a'], wanted text or null"),
         ("runs: ~", "runs: got ~, wanted text"),
         ("runs:", "runs: got nothing, wanted text"),
-        ("tracking: {tags: [a, no]}", "tracking.tags.1: got no, wanted text; write it in quotes: 'no'"),
+        ("tracking: {tags: [a, no]}",
+         "tracking.tags.1: got no, wanted text; write it in quotes: 'no'"),
         ("tracking: {tags: a}", "tracking.tags: got 'a', wanted a list such as [a, b]"),
         ("tracking: {tags: }", "tracking.tags: got nothing, wanted a list such as [a, b]"),
         ("data: {flip: 2}", "data.flip: got 2, wanted true or false"),
         ("data: {flip: yes}", "data.flip: got yes, wanted true or false; write true"),
-        ("data: {flip: 'true'}", "data.flip: got 'true', wanted true or false; write it without quotes"),
+        ("data: {flip: 'true'}",
+         "data.flip: got 'true', wanted true or false; write it without quotes"),
         ("seed: 010", "seed: got 010, wanted a whole number; write 10"),
         ("seed: 1_000", "seed: got 1_000, wanted a whole number; write 1000"),
         ("seed: 1:30", "seed: got 1:30, wanted a whole number"),
@@ -318,14 +379,16 @@ def test_a_file_is_read_by_the_same_types(tmp_path, text, key, value):
         ("seed: five", "seed: got 'five', wanted a whole number"),
         ("data:", "data: got nothing, wanted a mapping"),
         ("data: {name: no}", "data.name: got no, wanted one of mnist"),
-        ("data.name: mnist", "unknown key data.name; in a file, a setting stands in the mapping of its section"),
+        ("data.name: mnist",
+         "unknown key data.name; in a file, a setting stands in the mapping of its section"),
         ("0: 1", "unknown key 0; known here"),
         ("seed: ${data}", "seed: got '${data}', but that is not one plain value; write the value"),
-        ("name: ${tracking.group}\ntracking: {group: '${name}'}", "but that is not one plain value"),
+        ("name: ${tracking.group}\ntracking: {group: '${name}'}",
+         "but that is not one plain value"),
         ("a: &a\n  - *a", "holds recursive aliases"),
         ("[" * 1000, "is nested too deeply"),
-        ("a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)), "holds"),
-        ("a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{','.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 9)),
+        ("a0: &a0 [1]\n" + "".join(f"a{i}: &a{i} [{nine(i)}]\n" for i in range(1, 9)), "holds"),
+        ("a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{nine(i)}]}}\n" for i in range(1, 9)),
          "merge keys make too many values"),
         ("name: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
     ],
@@ -338,16 +401,22 @@ def test_what_a_file_may_mean_otherwise_is_refused_in_one_line(tmp_path, text, l
 
 
 TEXT = st.text(
-    st.characters(blacklist_categories=("Cc", "Cs", "Zl", "Zp"), blacklist_characters="\u202a\u202b\u202c\u202d\u202e"
-                  "\u2066\u2067\u2068\u2069"), min_size=1, max_size=64,
-).filter(lambda text: "${" not in text and text.isprintable())  # fmt: skip
+    st.characters(
+        blacklist_categories=("Cc", "Cs", "Zl", "Zp"),
+        blacklist_characters="\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069",
+    ),
+    min_size=1,
+    max_size=64,
+).filter(lambda text: "${" not in text and text.isprintable())
 
 
 @settings(max_examples=40, deadline=None)
 @given(TEXT, st.lists(TEXT), st.floats(1e-12, 1e12), st.integers(0, 2**32 - 1))
 @example("no", ["0123", "a: b", "#2", " x ", "~"], 1e-5, 0)
 @example("1e-3", ["=", "- a", "null", "2026-11-25", "'", '"', "\\", "!", "&a", "*a", "<<"], 1e22, 8)
-def test_what_is_described_reads_back_as_the_same_experiment(tmp_path_factory, text, tags, lr, seed):
+def test_what_is_described_reads_back_as_the_same_experiment(
+    tmp_path_factory, text, tags, lr, seed
+):
     tracking = {"group": text, "tags": tags}
     values = {"tracking": tracking, "data": {"root": text}, "optimizer": {"lr": lr}, "seed": seed}
     experiment = experiment_from(values, "vae")
@@ -360,8 +429,10 @@ def test_what_is_described_reads_back_as_the_same_experiment(tmp_path_factory, t
 @pytest.mark.parametrize(
     ("word", "setting"),
     [
-        ("seed=1", True), ("name=there", True), ("model.tokenizer=runs/a=b", True), ("unknown=1", True),
-        ("there=b", False), ("./there=b", False), ("runs/a=b", False), ("/a=b", False), ("../a=b/c", False),
+        ("seed=1", True), ("name=there", True), ("model.tokenizer=runs/a=b", True),
+        ("unknown=1", True),
+        ("there=b", False), ("./there=b", False), ("runs/a=b", False), ("/a=b", False),
+        ("../a=b/c", False),
         ("a=b/c", True), ("x.yaml", False), ("model.levels[0]=5", True), ("=1", True),
     ],
 )  # fmt: skip
@@ -373,21 +444,39 @@ def test_a_word_is_a_setting_unless_it_names_a_place(tmp_path, monkeypatch, word
 
 
 SPELLINGS = [
-    "${oc.env:VQVAE_SECRET}", "${ oc.env:VQVAE_SECRET}", "${oc.env: VQVAE_SECRET}", "${oc.env:VQVAE_SECRET,x}",
-    "x${oc.env:VQVAE_SECRET}y", "${oc.${data.name}:VQVAE_SECRET}", "${oc.decode:${oc.env:VQVAE_SECRET}}",
-    "\\${oc.env:VQVAE_SECRET}", "\\\\${oc.env:VQVAE_SECRET}", "${oc.env:${name}}", "${env:VQVAE_SECRET}",
-    "${OC.ENV:VQVAE_SECRET}", "${data.name}${oc.env:VQVAE_SECRET}", "${oc.dict.values:data}", "${.name}", "${",
-    "${${data.name}}", "${oc.env:'VQVAE_SECRET'}", "${own:VQVAE_SECRET}", "${oc.select:data.name}",
-]  # fmt: skip
+    "${oc.env:VQVAE_SECRET}",
+    "${ oc.env:VQVAE_SECRET}",
+    "${oc.env: VQVAE_SECRET}",
+    "${oc.env:VQVAE_SECRET,x}",
+    "x${oc.env:VQVAE_SECRET}y",
+    "${oc.${data.name}:VQVAE_SECRET}",
+    "${oc.decode:${oc.env:VQVAE_SECRET}}",
+    "\\${oc.env:VQVAE_SECRET}",
+    "\\\\${oc.env:VQVAE_SECRET}",
+    "${oc.env:${name}}",
+    "${env:VQVAE_SECRET}",
+    "${OC.ENV:VQVAE_SECRET}",
+    "${data.name}${oc.env:VQVAE_SECRET}",
+    "${oc.dict.values:data}",
+    "${.name}",
+    "${",
+    "${${data.name}}",
+    "${oc.env:'VQVAE_SECRET'}",
+    "${own:VQVAE_SECRET}",
+    "${oc.select:data.name}",
+]
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-def test_nothing_of_the_environment_enters_a_config_by_any_spelling(tmp_path, monkeypatch, spelling):
+def test_nothing_of_the_environment_enters_a_config_by_any_spelling(
+    tmp_path, monkeypatch, spelling
+):
     monkeypatch.setenv("VQVAE_SECRET", "4711")
     quoted = "'" + spelling.replace("'", "''") + "'"
     (tmp_path / "ablation.yaml").write_text(f"variants: {{a: ['tracking.group=x', {quoted}]}}")
     (tmp_path / "grid.yaml").write_text(
-        f"method: grid\ncommand: [train, e.yaml]\nparameters: {{tracking.group: {{values: [{quoted}]}}}}"
+        "method: grid\ncommand: [train, e.yaml]\nparameters: {tracking.group: {values:"
+        f" [{quoted}]}}}}"
     )
     ways = [
         lambda: load_experiment(None, [f"tracking.group={spelling}"]),
@@ -408,7 +497,8 @@ def test_nothing_of_the_environment_enters_a_config_by_any_spelling(tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    "character", ["\x1b", "\x07", "\r", "\n", "\t", "\0", "\x7f", "\x9b", "\u2028", "\u202e", "\udcff"]
+    "character",
+    ["\x1b", "\x07", "\r", "\n", "\t", "\0", "\x7f", "\x9b", "\u2028", "\u202e", "\udcff"],
 )
 def test_a_control_character_in_any_text_is_refused_and_shown_escaped(tmp_path, character):
     escaped = character.encode("unicode_escape").decode()
@@ -452,17 +542,22 @@ def test_a_checkpoints_values_are_of_their_types_already(values, line):
 
 
 def test_an_ablation_keeps_the_text_of_its_words_and_names(tmp_path):
-    (tmp_path / "a.yaml").write_text("settings: [seed=3]\nvariants:\n  0.50: [optimizer.lr=1e-3]\n  no: []\n")
+    (tmp_path / "a.yaml").write_text(
+        "settings: [seed=3]\nvariants:\n  0.50: [optimizer.lr=1e-3]\n  no: []\n"
+    )
     ablation = options(Ablation, [], tmp_path / "a.yaml")
     assert ablation.variants == {"0.50": ["optimizer.lr=1e-3"], "no": []}
 
 
 def test_a_sweep_keeps_the_text_of_its_values(tmp_path):
     (tmp_path / "g.yaml").write_text(
-        "method: grid\ncommand: [train, e.yaml]\nparameters:\n  name: {values: [0123, 5.10, no]}\n"
-        "  tracking.tags: {value: [a, 'b,c', no]}\n  tracking.group: {value: null}\n  data.flip: {value: true}\n"
+        "method: grid\ncommand: [train, e.yaml]\nparameters:\n  name: {values: [0123, 5.10, no]}\n "
+        " tracking.tags: {value: [a, 'b,c', no]}\n  tracking.group: {value: null}\n  data.flip:"
+        " {value: true}\n"
     )
     experiments = [load_experiment(None, words) for words in read_grid(tmp_path / "g.yaml")[1]]
     assert [experiment.name for experiment in experiments] == ["0123", "5.10", "no"]
     assert [experiment.tracking.tags for experiment in experiments] == [["a", "b,c", "no"]] * 3
-    assert [(experiment.tracking.group, experiment.data.flip) for experiment in experiments] == [(None, True)] * 3
+    assert [(experiment.tracking.group, experiment.data.flip) for experiment in experiments] == [
+        (None, True)
+    ] * 3

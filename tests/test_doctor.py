@@ -1,4 +1,6 @@
-"""The doctor names what is wrong with a machine, and holds the versions that the tests passed with."""
+"""The doctor names what is wrong with a machine, and holds the versions that the tests passed
+with.
+"""
 
 import subprocess
 from pathlib import Path
@@ -42,7 +44,11 @@ def test_a_sound_machine_has_nothing_wrong(folders):
 @pytest.mark.parametrize(
     ("package", "found", "line"),
     [
-        ("pytorch-lightning", "2.6.2", "2.6.2; wanted at least 2.6.6, below 2.7: 2.6.2 and 2.6.3 were malicious"),
+        (
+            "pytorch-lightning",
+            "2.6.2",
+            "2.6.2; wanted at least 2.6.6, below 2.7: 2.6.2 and 2.6.3 were malicious",
+        ),
         ("torch", "2.9.1+cpu", "wanted at least 2.10"),
         ("wandb", "0.32.0", "wanted at least 0.31, below 0.32"),
     ],

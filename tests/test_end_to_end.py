@@ -1,4 +1,6 @@
-"""The whole path on a few hundred generated images: every kind trains, is found again, sampled and evaluated."""
+"""The whole path on a few hundred generated images: every kind trains, is found again, sampled and
+evaluated.
+"""
 
 import math
 import shutil
@@ -18,9 +20,20 @@ from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.verified import write_checkpoint
 
-SMALL = ["trainer.accelerator=cpu", "trainer.steps=6", "trainer.validate_every=3", "trainer.log_every=1",
-         "data.batch_size=20", "data.eval_batch_size=30", "data.validation_size=40"]  # fmt: skip
-SMALL_NET = ["model.network.hidden=8", "model.network.residual_hidden=4", "model.network.residual_blocks=1"]
+SMALL = [
+    "trainer.accelerator=cpu",
+    "trainer.steps=6",
+    "trainer.validate_every=3",
+    "trainer.log_every=1",
+    "data.batch_size=20",
+    "data.eval_batch_size=30",
+    "data.validation_size=40",
+]
+SMALL_NET = [
+    "model.network.hidden=8",
+    "model.network.residual_hidden=4",
+    "model.network.residual_blocks=1",
+]
 SMALL_KIND = {
     "ae": SMALL_NET,
     "vae": SMALL_NET,
@@ -67,7 +80,11 @@ def test_a_run_folder_holds_what_the_readme_says(workplace, kind):
         f"{name}.ckpt{more}" for name in kept for more in ("", ".sha256")
     }
     keys = {key for row in run.metrics() for key in row}
-    shared = {"loss", "rate"} if kind == "prior" else {"loss", "rate", "distortion", "mse", "psnr", "ssim"}
+    shared = (
+        {"loss", "rate"}
+        if kind == "prior"
+        else {"loss", "rate", "distortion", "mse", "psnr", "ssim"}
+    )
     assert keys >= {f"{split}/{name}" for split in ("val", "test") for name in shared}
     assert keys >= {"train/loss", "train/gradient_norm", "train/images_seen"}
 
@@ -78,8 +95,16 @@ def test_last_is_the_last_step_and_checkpoints_hold_plain_types(workplace, kind)
     assert checkpoint["global_step"] == 6
 
     def walk(value):
-        assert isinstance(value, dict | list | tuple | str | int | float | bool | torch.Tensor | None), type(value)
-        for child in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
+        assert isinstance(
+            value, dict | list | tuple | str | int | float | bool | torch.Tensor | None
+        ), type(value)
+        for child in (
+            value.values()
+            if isinstance(value, dict)
+            else value
+            if isinstance(value, list | tuple)
+            else ()
+        ):
             walk(child)
 
     walk(checkpoint)
@@ -92,7 +117,9 @@ def test_evaluate_gives_what_training_logged(workplace, kind):
     measured = cli.evaluate([str(run.path)])
     assert {name: measured[name] for name in logged} == pytest.approx(logged, rel=1e-6)
     assert run.info["test"].items() >= measured.items()
-    assert measured["test/distortion"] > 0 or kind != "prior"  # a prior's is its tokenizer's, measured here
+    assert (
+        measured["test/distortion"] > 0 or kind != "prior"
+    )  # a prior's is its tokenizer's, measured here
     if kind == "vae":
         rates = run.info["kl_per_dim"]
         assert len(rates) == 16
@@ -107,46 +134,78 @@ def test_evaluate_bounds_the_likelihood_by_importance_sampling(workplace):
     one, fifty = (cli.evaluate([str(vae.path), f"iwae_samples={k}"]) for k in (1, 50))
     assert fifty["test/iwae_samples"] == 50
     assert fifty["test/iwae_nats"] < one["test/iwae_nats"]
-    assert one["test/iwae_nats"] == pytest.approx(elbo["test/distortion"] + elbo["test/rate"], rel=0.02)
+    assert one["test/iwae_nats"] == pytest.approx(
+        elbo["test/distortion"] + elbo["test/rate"], rel=0.02
+    )
     assert "test/iwae_bits_per_dim" not in fifty  # of a density
     assert cli.evaluate([str(vae.path), "iwae_samples=50"]) == fifty  # seeded
     assert cli.evaluate([str(vae.path), "iwae_samples=2", "split=val"])["val/iwae_samples"] == 2
     assert vae.info["test"]["test/iwae_samples"] == 50
-    values = cli.evaluate([str(vqvae.path), "iwae_samples=50"])  # nothing is drawn: one sample says all
+    values = cli.evaluate(
+        [str(vqvae.path), "iwae_samples=50"]
+    )  # nothing is drawn: one sample says all
     assert values["test/iwae_samples"] == 1
-    assert values["test/iwae_nats"] == pytest.approx(values["test/distortion"] + values["test/rate"], rel=1e-5)
+    assert values["test/iwae_nats"] == pytest.approx(
+        values["test/distortion"] + values["test/rate"], rel=1e-5
+    )
 
 
 def test_grey_levels_have_bits_in_every_kind_with_a_p_of_z(workplace):
     bits = "model.likelihood={name: discretized_logistic, scale: 0.1, learned: true}"
     of_pixels = ["model.likelihood.per_pixel=true"]
-    more = {"vae": ["model.kl_warmup_steps=4", "model.free_bits=0.1"], "vqvae": of_pixels, "ae": of_pixels}
+    more = {
+        "vae": ["model.kl_warmup_steps=4", "model.free_bits=0.1"],
+        "vqvae": of_pixels,
+        "ae": of_pixels,
+    }
     for kind, options in more.items():
         cli.main(train_words(workplace, kind, f"name={kind}-bits", bits, *options))
-    cli.main(train_words(workplace, "prior", "name=prior-bits", f"model.tokenizer={workplace / 'runs' / 'vqvae-bits'}"))
+    cli.main(
+        train_words(
+            workplace,
+            "prior",
+            "name=prior-bits",
+            f"model.tokenizer={workplace / 'runs' / 'vqvae-bits'}",
+        )
+    )
     assert "test/bits_per_dim" not in run_of(workplace, "ae-bits").info["test"]
     for kind in ("vae", "vqvae", "prior"):
         values = cli.evaluate([str(run_of(workplace, f"{kind}-bits").path)])
         nats = values["test/distortion"] + values["test/rate"]
-        assert values["test/bits_per_dim"] == pytest.approx(nats / (784 * math.log(2)), rel=1e-5), kind
+        assert values["test/bits_per_dim"] == pytest.approx(nats / (784 * math.log(2)), rel=1e-5), (
+            kind
+        )
     tokenizer = run_of(workplace, "vqvae-bits").info["test"]
     assert values["test/distortion"] == pytest.approx(tokenizer["test/distortion"], rel=1e-6)
     values = cli.evaluate([str(run_of(workplace, "vae-bits").path), "iwae_samples=3"])
-    assert values["test/iwae_bits_per_dim"] == pytest.approx(values["test/iwae_nats"] / (784 * math.log(2)))
-    betas = [row["train/beta"] for row in run_of(workplace, "vae-bits").metrics() if "train/beta" in row]
+    assert values["test/iwae_bits_per_dim"] == pytest.approx(
+        values["test/iwae_nats"] / (784 * math.log(2))
+    )
+    betas = [
+        row["train/beta"] for row in run_of(workplace, "vae-bits").metrics() if "train/beta" in row
+    ]
     assert betas == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
 
 
 def test_a_vae_trains_on_the_importance_weighted_bound(workplace):
     cli.main(train_words(workplace, "vae", "name=iwae", "model.importance_samples=3"))
     test = run_of(workplace, "iwae").info["test"]
-    assert test["test/loss"] == pytest.approx((test["test/distortion"] + test["test/rate"]) / 784, rel=1e-5)
+    assert test["test/loss"] == pytest.approx(
+        (test["test/distortion"] + test["test/rate"]) / 784, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", SMALL_KIND)
 def test_sample_draws_the_same_picture_for_a_seed(workplace, kind, tmp_path):
     paths = [
-        cli.sample([str(run_of(workplace, kind).path), "n=20", f"seed={seed}", f"out={tmp_path / f'{i}.png'}"])
+        cli.sample(
+            [
+                str(run_of(workplace, kind).path),
+                "n=20",
+                f"seed={seed}",
+                f"out={tmp_path / f'{i}.png'}",
+            ]
+        )
         for i, seed in enumerate((1, 1, 2))
     ]
     a, b, other = (path.read_bytes() for path in paths)
@@ -165,16 +224,33 @@ def test_a_prior_knows_its_tokenizer_and_refuses_another(workplace):
 
 
 @pytest.mark.parametrize("architecture", PRIORS)
-def test_every_architecture_of_a_prior_trains_draws_and_completes(workplace, architecture, tmp_path):
-    words = [f"model.architecture={architecture}", "model.layers=1", "model.width=16", "model.heads=4"]
+def test_every_architecture_of_a_prior_trains_draws_and_completes(
+    workplace, architecture, tmp_path
+):
+    words = [
+        f"model.architecture={architecture}",
+        "model.layers=1",
+        "model.width=16",
+        "model.heads=4",
+    ]
     name = f"name=prior-{architecture}"
     cli.main(train_words(workplace, "prior", *words, "model.label_dropout=0.2", name))
     run = run_of(workplace, f"prior-{architecture}")
     assert type(load_run(run).net) is PRIORS[architecture]
-    assert cli.evaluate([str(run.path)])["test/rate"] == pytest.approx(run.info["test"]["test/rate"], rel=1e-6)
-    draws = ["guidance=1", "guidance=1", "guidance=30", "show=completion", "show=completion guidance=30"]
+    assert cli.evaluate([str(run.path)])["test/rate"] == pytest.approx(
+        run.info["test"]["test/rate"], rel=1e-6
+    )
+    draws = [
+        "guidance=1",
+        "guidance=1",
+        "guidance=30",
+        "show=completion",
+        "show=completion guidance=30",
+    ]
     pictures = [
-        cli.sample([str(run.path), "n=20", f"out={tmp_path / f'{i}.png'}", *words.split()]).read_bytes()
+        cli.sample(
+            [str(run.path), "n=20", f"out={tmp_path / f'{i}.png'}", *words.split()]
+        ).read_bytes()
         for i, words in enumerate(draws)
     ]
     assert pictures[0] == pictures[1]
@@ -185,12 +261,24 @@ def test_bf16_computes_in_bf16_and_keeps_float32(workplace):
     """Weights, codebook, moving averages and the fused optimizer's state stay in float32."""
     cli.main(train_words(workplace, "vqvae", "name=bf16", "trainer.precision=bf16-mixed"))
     checkpoint = torch.load(run_of(workplace, "bf16").last, weights_only=True)
-    moments = [value for state in checkpoint["optimizer_states"][0]["state"].values() for value in state.values()]
-    floating = [value for value in (*checkpoint["state_dict"].values(), *moments) if value.is_floating_point()]
+    moments = [
+        value
+        for state in checkpoint["optimizer_states"][0]["state"].values()
+        for value in state.values()
+    ]
+    floating = [
+        value
+        for value in (*checkpoint["state_dict"].values(), *moments)
+        if value.is_floating_point()
+    ]
     assert len(floating) > 60
     assert {value.dtype for value in floating} == {torch.float32}
     losses = [
-        {row["step"]: row["train/loss"] for row in run_of(workplace, name).metrics() if "train/loss" in row}
+        {
+            row["step"]: row["train/loss"]
+            for row in run_of(workplace, name).metrics()
+            if "train/loss" in row
+        }
         for name in ("bf16", "vqvae")
     ]
     assert losses[0] != losses[1]  # it did compute in bf16
@@ -219,7 +307,9 @@ def test_codes_are_computed_once(workplace):
 
 def test_the_tokenizer_is_untouched_by_its_prior(workplace):
     run = run_of(workplace, "vqvae")
-    assert run_of(workplace, "prior").info["tokenizer"]["fingerprint"] == load_tokenizer_fingerprint(run)
+    assert run_of(workplace, "prior").info["tokenizer"][
+        "fingerprint"
+    ] == load_tokenizer_fingerprint(run)
 
 
 def load_tokenizer_fingerprint(run: Run) -> str:
@@ -233,7 +323,9 @@ def test_a_finished_run_is_left_alone(workplace, resume, capsys):
     """A requeued job that had ended in time must not test again, nor lose what `evaluate` added."""
     run = run_of(workplace, "vqvae")
     before = (run.path / "run.json").read_bytes(), run.last.stat().st_mtime_ns
-    words = train_words(workplace, "vqvae", "name=vqvae", f"resume={resume.replace('RUN', str(run.path))}")
+    words = train_words(
+        workplace, "vqvae", "name=vqvae", f"resume={resume.replace('RUN', str(run.path))}"
+    )
     result = cli.train(words[1:])
     assert result.test == run.info["test"]
     assert ((run.path / "run.json").read_bytes(), run.last.stat().st_mtime_ns) == before
@@ -242,7 +334,10 @@ def test_a_finished_run_is_left_alone(workplace, resume, capsys):
 
 def test_a_resumed_run_goes_on_where_it_stopped(workplace):
     """6 steps, then 3 more, must equal 9 steps at once: same losses, same weights, bit for bit."""
-    schedule = ["optimizer.schedule=constant", "optimizer.warmup_steps=2"]  # a cosine depends on the last step
+    schedule = [
+        "optimizer.schedule=constant",
+        "optimizer.warmup_steps=2",
+    ]  # a cosine depends on the last step
     cli.main(train_words(workplace, "vqvae", "name=whole", "trainer.steps=9", *schedule))
     cli.main(train_words(workplace, "vqvae", "name=part", *schedule))
     part = run_of(workplace, "part")
@@ -254,13 +349,21 @@ def test_a_resumed_run_goes_on_where_it_stopped(workplace):
     assert a["global_step"] == b["global_step"] == 9
     for name, tensor in a["state_dict"].items():
         assert torch.equal(tensor, b["state_dict"][name]), name
-    losses = [{row["step"]: row["train/loss"] for row in run.metrics() if "train/loss" in row} for run in (whole, part)]
+    losses = [
+        {row["step"]: row["train/loss"] for row in run.metrics() if "train/loss" in row}
+        for run in (whole, part)
+    ]
     assert losses[0] == losses[1]
     assert part.info["wandb_id"] == wandb_id
-    assert [path.stem for path in part.pictures()] == ["reconstructions", "samples"]  # others were of the older weights
+    assert [path.stem for path in part.pictures()] == [
+        "reconstructions",
+        "samples",
+    ]  # others were of the older weights
     sessions = list((part.path / "wandb").glob("offline-run-*"))
     assert len(sessions) == 2
-    assert all(f"-{wandb_id}" in session.name for session in sessions)  # of one second, the later ends in "-1"
+    assert all(
+        f"-{wandb_id}" in session.name for session in sessions
+    )  # of one second, the later ends in "-1"
 
 
 # name → settings and M, codes per place
@@ -279,7 +382,12 @@ def quantized_run(root: Path, name: str) -> Run:
     """The run of one of QUANTIZERS, trained by the first test that asks for it."""
     run = Run(root / "family" / name)
     if not run.path.exists():
-        words = [f"name={name}", f"runs={root / 'family'}", "trainer.steps=2", "trainer.validate_every=2"]
+        words = [
+            f"name={name}",
+            f"runs={root / 'family'}",
+            "trainer.steps=2",
+            "trainer.validate_every=2",
+        ]
         cli.main(train_words(root, "vqvae", *words, *QUANTIZERS[name][0]))
     return run
 
@@ -288,7 +396,9 @@ def quantized_run(root: Path, name: str) -> Run:
 def test_every_quantizer_trains_and_is_evaluated_and_sampled(workplace, name):
     run = quantized_run(workplace, name)
     measured = cli.evaluate([str(run.path)])
-    assert {key: measured[key] for key in run.info["test"]} == pytest.approx(run.info["test"], rel=1e-6)
+    assert {key: measured[key] for key in run.info["test"]} == pytest.approx(
+        run.info["test"], rel=1e-6
+    )
     assert measured["test/rate"] == pytest.approx(49 * QUANTIZERS[name][1] * math.log(16))
     assert 1 <= measured["test/perplexity"] <= 16
     assert measured["test/unigram_bits_per_code"] >= measured["test/code_entropy_bits"] - 1e-5
@@ -300,18 +410,31 @@ def test_every_quantizer_trains_and_is_evaluated_and_sampled(workplace, name):
 @pytest.mark.parametrize("name", ["fsq", "residual", "product"])
 def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, name):
     tokenizer, maps = quantized_run(workplace, name), QUANTIZERS[name][1]
-    words = [f"name=prior-{name}", f"runs={workplace / 'family'}", "trainer.steps=2", "trainer.validate_every=2"]
+    words = [
+        f"name=prior-{name}",
+        f"runs={workplace / 'family'}",
+        "trainer.steps=2",
+        "trainer.validate_every=2",
+    ]
     cli.main(train_words(workplace, "prior", *words, f"model.tokenizer={tokenizer.path}"))
     run = Run.open(workplace / "family" / f"prior-{name}")
     assert run.info["tokenizer"]["grid"] == ([7, 7] if maps == 1 else [7, 7, maps])
     measured = cli.evaluate([str(run.path)])
-    assert measured["test/rate"] == pytest.approx(49 * maps * math.log(2) * measured["test/bits_per_code"], rel=1e-5)
-    assert measured["test/saved_vs_uniform_bits"] == pytest.approx(4 - measured["test/bits_per_code"], abs=1e-5)
+    assert measured["test/rate"] == pytest.approx(
+        49 * maps * math.log(2) * measured["test/bits_per_code"], rel=1e-5
+    )
+    assert measured["test/saved_vs_uniform_bits"] == pytest.approx(
+        4 - measured["test/bits_per_code"], abs=1e-5
+    )
     for show in ("samples", "completion"):
         assert cli.sample([str(run.path), f"show={show}", "n=20"]).is_file()
-    (group,) = cli.compare([str(tokenizer.path), str(run.path), f"out={workplace / 'family' / name}.html"]).groups
+    (group,) = cli.compare(
+        [str(tokenizer.path), str(run.path), f"out={workplace / 'family' / name}.html"]
+    ).groups
     both = {row.kind: row.values for row in group.rows}
-    assert both["prior"]["uniform_bits"] == pytest.approx(both["vqvae"]["rate_bits"]) == 49 * maps * 4
+    assert (
+        both["prior"]["uniform_bits"] == pytest.approx(both["vqvae"]["rate_bits"]) == 49 * maps * 4
+    )
 
 
 @pytest.mark.parametrize(
@@ -320,35 +443,63 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
         (["train"], "got no file, wanted one such as"),
         (["train", "experiments/mnist/none.yaml"], "there is no file"),
         (["train", "PRIOR", "model.tokenizer=AE"], "a prior needs a vqvae run"),
-        (["train", "PRIOR", "data.name=fashion_mnist"], "run `make train-vqvae DATASET=fashion_mnist"),
-        (["train", "VQVAE", "data.batch_size=64", "trainer.accumulate=3"], "wanted a multiple of 3"),
+        (
+            ["train", "PRIOR", "data.name=fashion_mnist"],
+            "run `make train-vqvae DATASET=fashion_mnist",
+        ),
+        (
+            ["train", "VQVAE", "data.batch_size=64", "trainer.accumulate=3"],
+            "wanted a multiple of 3",
+        ),
         (
             ["train", "VQVAE", "data.eval_batch_size=40", "trainer.devices=2"],
             "wanted one for each of 2 devices at least",
         ),
-        (["train", "PRIOR", "data.binarize=dynamic"], "no finished vqvae run of mnist with data.binarize=dynamic in"),
-        (["train", "PRIOR", "data.binarize=dynamic", "model.tokenizer=TOKENIZER"], "trained with data.binarize=none"),
+        (
+            ["train", "PRIOR", "data.binarize=dynamic"],
+            "no finished vqvae run of mnist with data.binarize=dynamic in",
+        ),
+        (
+            ["train", "PRIOR", "data.binarize=dynamic", "model.tokenizer=TOKENIZER"],
+            "trained with data.binarize=none",
+        ),
         (["train", "VQVAE", "data.batch_size=4000"], "there are only 280 training images"),
         (["train", "VQVAE", "data.validation_size=4000"], "wanted 1 to 319"),
-        (["train", "VQVAE", "model.network.downsamples=3"], "need sides divisible by 8, got images of 28x28"),
+        (
+            ["train", "VQVAE", "model.network.downsamples=3"],
+            "need sides divisible by 8, got images of 28x28",
+        ),
         (["train", "VQVAE", "name=ae"], "exists already"),
         (["train", "VQVAE", "resume=runs/none"], "is no run folder"),
         (["sample", "AE", "label=1"], "has no classes"),
         (["sample", "PRIOR-RUN", "label=10"], "label: got 10, wanted 0 to 9"),
         (["sample", "PRIOR-RUN", "top_k=17"], "top_k: got 17, wanted 1 to 16"),
         (["sample", "PRIOR-RUN", "guidance=2"], "trained with model.label_dropout=0"),
-        (["evaluate", "PRIOR-RUN", "fid_samples=9", "guidance=2"], "the prior is one with model.label_dropout=0"),
+        (
+            ["evaluate", "PRIOR-RUN", "fid_samples=9", "guidance=2"],
+            "the prior is one with model.label_dropout=0",
+        ),
         (["sample", "PRIOR-RUN", "temprature=1"], "did you mean temperature?"),
         (["evaluate", "/nowhere"], "is no run folder"),
         (["evaluate", "AE", "iwae_samples=5"], "an AE has no p(z), so it has no likelihood"),
         (["evaluate", "PRIOR-RUN", "iwae_samples=5"], "wanted a run of kind vae or vqvae"),
-        (["train", "VQVAE", "model.likelihood.name=discretized_logistic", "data.binarize=dynamic"], "256 grey levels"),
+        (
+            [
+                "train",
+                "VQVAE",
+                "model.likelihood.name=discretized_logistic",
+                "data.binarize=dynamic",
+            ],
+            "256 grey levels",
+        ),
         (["compare", "runs=/nowhere"], "there are no finished runs"),
         (["compare", "AE", "out=/"], "out: / is a folder, wanted a file"),
         (["sample", "AE", "out=/dev/null/x.png"], "out: /dev/null/x.png cannot be made"),
     ],
 )
-def test_mistakes_end_with_one_line_code_2_and_nothing_made(workplace, words, line, capsys, monkeypatch):
+def test_mistakes_end_with_one_line_code_2_and_nothing_made(
+    workplace, words, line, capsys, monkeypatch
+):
     for name, kind in (("=AE", "ae"), ("=TOKENIZER", "vqvae")):
         words = [word.replace(name, f"={workplace / 'runs' / kind}") for word in words]
     if words[0] == "train" and words[1:] and words[1] in ("VQVAE", "PRIOR"):
@@ -369,11 +520,15 @@ def test_mistakes_end_with_one_line_code_2_and_nothing_made(workplace, words, li
     assert sorted((workplace / "runs").iterdir()) == before
 
 
-def test_a_name_that_is_taken_is_seen_before_data_are_fetched_or_codes_computed(workplace, monkeypatch, capsys):
+def test_a_name_that_is_taken_is_seen_before_data_are_fetched_or_codes_computed(
+    workplace, monkeypatch, capsys
+):
     run = run_of(workplace, "vqvae")
     stored = list((run.path / "codes").iterdir())
     for kind in ("vqvae", "prior"):
-        words = train_words(workplace, kind, "name=ae", "data.validation_size=30")  # other codes than are stored
+        words = train_words(
+            workplace, kind, "name=ae", "data.validation_size=30"
+        )  # other codes than are stored
         with pytest.raises(SystemExit):
             cli.main([*words, f"model.tokenizer={run.path}"] if kind == "prior" else words)
         assert "exists already" in capsys.readouterr().err
@@ -384,7 +539,9 @@ def test_a_tokenizer_that_may_still_change_is_refused(workplace, tmp_path, capsy
     shutil.copytree(run_of(workplace, "vqvae").path, tmp_path / "still")
     Run.open(tmp_path / "still").write(status="running")
     with pytest.raises(SystemExit):
-        cli.main(train_words(workplace, "prior", "name=early", f"model.tokenizer={tmp_path / 'still'}"))
+        cli.main(
+            train_words(workplace, "prior", "name=early", f"model.tokenizer={tmp_path / 'still'}")
+        )
     assert "still has status=running, wanted a finished run" in capsys.readouterr().err
 
 
@@ -436,7 +593,9 @@ def test_a_prior_keeps_its_tokenizer_when_that_is_trained_on_or_anew(moved, work
 def test_a_prior_without_any_copy_of_its_tokenizer_says_so(moved):
     shutil.rmtree(moved / "vqvae")
     Run.open(moved / "prior").tokenizer.unlink()
-    with pytest.raises(ValueError, match=r"tokenizer: neither .* nor a run beside .* holds the one"):
+    with pytest.raises(
+        ValueError, match=r"tokenizer: neither .* nor a run beside .* holds the one"
+    ):
         cli.sample([str(moved / "prior"), "n=10"])
 
 
@@ -465,13 +624,18 @@ def test_settings_that_were_changed_by_hand_are_refused(moved):
         cli.sample([str(run.path), "n=4"])
 
 
-@pytest.mark.parametrize("change", [("name: mnist", "name: fashion_mnist"), ("\nseed: 0", "\nseed: 5")])
+@pytest.mark.parametrize(
+    "change", [("name: mnist", "name: fashion_mnist"), ("\nseed: 0", "\nseed: 5")]
+)
 def test_a_config_that_is_not_its_runs_is_refused(moved, change):
     run = Run.open(moved / "vqvae")
     config = run.path / "config.yaml"
     assert change[0] in config.read_text()
     config.write_text(config.read_text().replace(*change))
-    for command in (cli.evaluate, lambda words: cli.train([f"resume={words[0]}", "trainer.steps=9"])):
+    for command in (
+        cli.evaluate,
+        lambda words: cli.train([f"resume={words[0]}", "trainer.steps=9"]),
+    ):
         with pytest.raises(ValueError, match=r"config\.yaml: .* wanted .*, as in run\.json"):
             command([str(run.path)])
 
@@ -484,8 +648,16 @@ def test_a_checkpoint_names_no_files_to_its_training(moved):
         checkpoint = torch.load(path, weights_only=True)
         (key,) = (key for key in checkpoint["callbacks"] if "Best" in key)
         name = str(run.best.parent / ".." / ".." / "victim.txt")
-        state = {"best_model_path": name, "kth_best_model_path": name, "best_k_models": {name: torch.tensor(1e9)}}
-        more = {"dirpath": str(run.best.parent), "kth_value": torch.tensor(1e9), "best_model_score": torch.tensor(1e9)}
+        state = {
+            "best_model_path": name,
+            "kth_best_model_path": name,
+            "best_k_models": {name: torch.tensor(1e9)},
+        }
+        more = {
+            "dirpath": str(run.best.parent),
+            "kth_value": torch.tensor(1e9),
+            "best_model_score": torch.tensor(1e9),
+        }
         checkpoint["callbacks"][key] |= state | more
         write_checkpoint(path, checkpoint)
     cli.train([f"resume={run.path}", "trainer.steps=9"])
@@ -539,10 +711,17 @@ def test_what_the_system_refuses_is_one_line(workplace, monkeypatch, capsys):
         cli.main(["sample", str(workplace / "runs" / "ae"), "n=4"])
     assert stop.value.code == 1
     said = capsys.readouterr().err
-    assert said == "vqvae: [Errno 28] No space left on device: 'x.png' (vqvae --debug shows where)\n"
+    assert (
+        said == "vqvae: [Errno 28] No space left on device: 'x.png' (vqvae --debug shows where)\n"
+    )
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported():
-    code = "import sys, vqvae_lightning.cli as c; c.parser().format_help(); print('torch' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    code = (
+        "import sys, vqvae_lightning.cli as c; c.parser().format_help(); print('torch' in"
+        " sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     assert result.stdout.strip() == "False"

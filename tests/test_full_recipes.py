@@ -1,4 +1,6 @@
-"""`make full-cifar10`, its networks and trainings made small: the whole chain, and that a second call adds nothing."""
+"""`make full-cifar10`, its networks and trainings made small: the whole chain, and that a second
+call adds nothing.
+"""
 
 import math
 import shutil
@@ -20,20 +22,42 @@ RECIPES = {
     "prior_bits": "prior",
 }
 DIMS = 28 * 28
-NETWORK = ["model.network.hidden=8", "model.network.residual_hidden=4", "model.network.residual_blocks=1"]
+NETWORK = [
+    "model.network.hidden=8",
+    "model.network.residual_hidden=4",
+    "model.network.residual_blocks=1",
+]
 TOY = {
     "vae": [*NETWORK, "model.latent_dim=4"],
     "vqvae": [*NETWORK, "model.codebook_size=16"],
     "prior": ["model.layers=1", "model.width=16", "model.heads=2"],
 }
-EVERY = ["data.name=mnist", "data.batch_size=20", "data.eval_batch_size=40", "data.validation_size=40",
-         "trainer.steps=2", "trainer.validate_every=1", "trainer.accelerator=cpu"]  # fmt: skip
+EVERY = [
+    "data.name=mnist",
+    "data.batch_size=20",
+    "data.eval_batch_size=40",
+    "data.validation_size=40",
+    "trainer.steps=2",
+    "trainer.validate_every=1",
+    "trainer.accelerator=cpu",
+]
 
 
 def make(folder: Path) -> str:
-    """`make full-cifar10` in a folder, on generated digits, without FID; returns what it printed."""
+    """`make full-cifar10` in a folder, on generated digits, without FID; returns what it
+    printed.
+    """
     command = f"{sys.executable} {ROOT / 'tests' / 'launch_fake.py'} {folder / 'data'}"
-    words = ["make", "-o", ".venv/.fid", "-o", ".venv/.run", "full-cifar10", f"VQVAE={command}", "FID="]
+    words = [
+        "make",
+        "-o",
+        ".venv/.fid",
+        "-o",
+        ".venv/.run",
+        "full-cifar10",
+        f"VQVAE={command}",
+        "FID=",
+    ]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -54,8 +78,15 @@ def test_the_whole_chain_runs_once_and_is_then_left_alone(tmp_path, monkeypatch)
     runs = {recipe: Run.open(tmp_path / "runs" / f"cifar10_{recipe}") for recipe in RECIPES}
     assert {recipe: run.info["kind"] for recipe, run in runs.items()} == RECIPES
     assert all(run.info["status"] == "finished" and run.info["evaluated"] for run in runs.values())
-    tokenizers = {recipe: run.info["tokenizer"]["run"] for recipe, run in runs.items() if RECIPES[recipe] == "prior"}
-    assert tokenizers == {"prior_full": "runs/cifar10_vqvae_full", "prior_bits": "runs/cifar10_vqvae_bits"}
+    tokenizers = {
+        recipe: run.info["tokenizer"]["run"]
+        for recipe, run in runs.items()
+        if RECIPES[recipe] == "prior"
+    }
+    assert tokenizers == {
+        "prior_full": "runs/cifar10_vqvae_full",
+        "prior_bits": "runs/cifar10_vqvae_bits",
+    }
     for recipe in ("vae_bits", "vqvae_bits", "prior_bits"):
         test = runs[recipe].info["test"]
         nats = test["test/bits_per_dim"] * DIMS * math.log(2)

@@ -1,4 +1,6 @@
-"""The first signal ends a command in order, a second one at once, whatever the main thread is doing."""
+"""The first signal ends a command in order, a second one at once, whatever the main thread is
+doing.
+"""
 
 import ctypes
 import os
@@ -38,7 +40,9 @@ def send(*numbers: int) -> None:
 
 
 def sit_in_c() -> None:
-    """A C call that no signal ends: it waits for a lock that it holds. SIGALRM kills what is left."""
+    """A C call that no signal ends: it waits for a lock that it holds. SIGALRM kills what is
+    left.
+    """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(5)
     lock = ctypes.create_string_buffer(64)
@@ -129,7 +133,9 @@ def test_a_signal_that_was_ignored_stays_ignored(number):
 
 def test_a_child_that_ignores_a_signal_is_killed_in_the_end(monkeypatch):
     monkeypatch.setattr(interrupts, "CHILD_PATIENCE", 0.5)
-    signals = subprocess.Popen(["sh", "-c", f"trap '' {PASSED_ON + TERM}; echo; exec sleep 20"], stdout=subprocess.PIPE)
+    signals = subprocess.Popen(
+        ["sh", "-c", f"trap '' {PASSED_ON + TERM}; echo; exec sleep 20"], stdout=subprocess.PIPE
+    )
     signals.stdout.readline()
     interrupts.pass_on(signals, TERM)
     assert signals.wait(2) == -signal.SIGKILL

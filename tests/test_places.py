@@ -1,4 +1,6 @@
-"""Places: canonical where they are read, found again where a record names them, printed so that they can be pasted."""
+"""Places: canonical where they are read, found again where a record names them, printed so that
+they can be pasted.
+"""
 
 import dataclasses
 import re
@@ -68,11 +70,15 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("x", "x"), ("./x", "x"), ("x/", "x"), ("x//y/./z", "x/y/z"), ("x/../y", "y"), ("link/x", "link/x"),
-        ("../x", "TOP/x"), ("..", "TOP"), (".", "TOP/work"), ("link/../x", "TOP/other/x"), ("TOP/work/x", "x"),
-        ("~", "TOP/home"), ("~/x y", "TOP/home/x y"), ("~root/x", "/root/x"), ("$HOME/x", "$HOME/x"), ("x~", "x~"),
+        ("x", "x"), ("./x", "x"), ("x/", "x"), ("x//y/./z", "x/y/z"), ("x/../y", "y"),
+        ("link/x", "link/x"),
+        ("../x", "TOP/x"), ("..", "TOP"), (".", "TOP/work"), ("link/../x", "TOP/other/x"),
+        ("TOP/work/x", "x"),
+        ("~", "TOP/home"), ("~/x y", "TOP/home/x y"), ("~root/x", "/root/x"),
+        ("$HOME/x", "$HOME/x"), ("x~", "x~"),
         ("./~x", "TOP/work/~x"), ("./-x", "TOP/work/-x"),
-        ("a=b/x", "TOP/work/a=b/x"), ("x/a=b", "x/a=b"), ("./null", "TOP/work/null"), ("./auto", "TOP/work/auto"),
+        ("a=b/x", "TOP/work/a=b/x"), ("x/a=b", "x/a=b"), ("./null", "TOP/work/null"),
+        ("./auto", "TOP/work/auto"),
     ],
 )  # fmt: skip
 def test_a_place_has_one_name(here, text, place):
@@ -89,7 +95,10 @@ def test_a_place_has_one_name(here, text, place):
         (["runs=dead/x"], "runs: dead is a link to gone, which does not exist"),
         (["data.root=./loop"], "data.root: loop is a link to loop, which does not exist"),
         (["kind=prior", "model.tokenizer=dead"], "model.tokenizer: dead is a link to gone"),
-        (["runs=~nobody-at-all/x"], "runs: got '~nobody-at-all/x', but there is no user ~nobody-at-all"),
+        (
+            ["runs=~nobody-at-all/x"],
+            "runs: got '~nobody-at-all/x', but there is no user ~nobody-at-all",
+        ),
         (["runs=" + "x" * 256], "runs: got a name that is too long, wanted at most 230 bytes"),
         (["runs=" + "ü" * 128], "runs: got a name that is too long, wanted at most 230 bytes"),
         (["runs=file"], "runs: file is a file, wanted a folder"),
@@ -147,7 +156,10 @@ def project(here):
 
 def places(folder):
     experiment = Run.open(folder).experiment()
-    return [Path(p).absolute() for p in (experiment.runs, experiment.data.root, experiment.model.tokenizer)]
+    return [
+        Path(p).absolute()
+        for p in (experiment.runs, experiment.data.root, experiment.model.tokenizer)
+    ]
 
 
 def expected(project):
@@ -162,10 +174,16 @@ def test_places_of_a_record_do_not_depend_on_the_current_folder(project, monkeyp
 
 def test_places_of_a_record_are_shown_short(project):
     experiment = Run.open("runs/prior").experiment()
-    assert [experiment.runs, experiment.data.root, experiment.model.tokenizer] == ["runs", "data", "runs/codes"]
+    assert [experiment.runs, experiment.data.root, experiment.model.tokenizer] == [
+        "runs",
+        "data",
+        "runs/codes",
+    ]
 
 
-@pytest.mark.parametrize("move", [shutil.move, lambda old, new: shutil.copytree(old, new, symlinks=True)])
+@pytest.mark.parametrize(
+    "move", [shutil.move, lambda old, new: shutil.copytree(old, new, symlinks=True)]
+)
 def test_a_project_that_was_moved_or_copied_names_its_own_places(project, monkeypatch, move):
     monkeypatch.chdir(project.parent)
     moved = project.parent / "a new place"
@@ -180,7 +198,9 @@ def test_a_run_that_was_moved_alone_names_the_old_places(project):
     assert places(moved)[0] == moved.parent
 
 
-def test_a_record_of_an_older_version_is_read_as_relative_to_where_its_runs_lie(project, monkeypatch):
+def test_a_record_of_an_older_version_is_read_as_relative_to_where_its_runs_lie(
+    project, monkeypatch
+):
     file = project / "runs" / "prior" / "config.yaml"
     text = file.read_text().replace(f"{project}/", "")
     assert "root: data\n" in text
@@ -192,8 +212,12 @@ def test_a_record_of_an_older_version_is_read_as_relative_to_where_its_runs_lie(
 
 def test_a_record_used_as_an_experiment_file_means_the_same_places(project, monkeypatch):
     monkeypatch.chdir(project.parent)
-    again = load_experiment(project / "runs" / "prior" / "config.yaml", ["name=again", "model.width=64"])
-    assert [Path(p).absolute() for p in (again.runs, again.data.root, again.model.tokenizer)] == expected(project)
+    again = load_experiment(
+        project / "runs" / "prior" / "config.yaml", ["name=again", "model.width=64"]
+    )
+    assert [
+        Path(p).absolute() for p in (again.runs, again.data.root, again.model.tokenizer)
+    ] == expected(project)
     assert (again.name, again.model.width) == ("again", 64)
 
 
@@ -208,19 +232,26 @@ def test_data_are_never_looked_for_in_a_folder_that_only_a_record_names(project)
 def test_a_record_of_another_kind_than_its_run_is_refused(project):
     file = project / "runs" / "codes" / "config.yaml"
     file.write_text(file.read_text().replace("kind: vqvae", "kind: vae"))
-    with pytest.raises(ConfigError, match=r"kind: runs/codes/config\.yaml holds kind='vae', wanted vqvae"):
+    with pytest.raises(
+        ConfigError, match=r"kind: runs/codes/config\.yaml holds kind='vae', wanted vqvae"
+    ):
         Run.open("runs/codes").experiment()
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_printed_command_is_the_same_words_in_a_shell(here, name):
     line = command_line("printf", "%s\\n", f"resume=runs/{name}")
-    assert subprocess.run(line, shell=True, capture_output=True, text=True).stdout == f"resume=runs/{name}\n"
+    assert (
+        subprocess.run(line, shell=True, capture_output=True, text=True).stdout
+        == f"resume=runs/{name}\n"
+    )
     *_, verb, folder = shlex.split(sync_command([here / name / "offline-run-1"]))
     assert (verb, Path(folder).absolute()) == ("sync", here / name / "offline-run-1")
 
 
-@pytest.mark.parametrize("name", ["runs/my run", "it's", 'a"b', "a$b", "$(HOME)", "a#b", "~/x y", "a=b", "*"])
+@pytest.mark.parametrize(
+    "name", ["runs/my run", "it's", 'a"b', "a$b", "$(HOME)", "a#b", "~/x y", "a=b", "*"]
+)
 def test_make_hands_a_run_and_a_file_on_as_one_word(tmp_path, name):
     stub = tmp_path / "words"
     stub.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
@@ -235,8 +266,15 @@ def test_make_hands_a_run_and_a_file_on_as_one_word(tmp_path, name):
         "--no-print-directory",
         f"VQVAE={stub}",
     ]
-    for target, variable in (("evaluate", "RUN"), ("sample", "RUN"), ("train", "FILE"), ("sweep", "FILE")):
-        done = subprocess.run([*make, target, f"{variable}={name}"], capture_output=True, text=True, check=True)
+    for target, variable in (
+        ("evaluate", "RUN"),
+        ("sample", "RUN"),
+        ("train", "FILE"),
+        ("sweep", "FILE"),
+    ):
+        done = subprocess.run(
+            [*make, target, f"{variable}={name}"], capture_output=True, text=True, check=True
+        )
         assert done.stdout == f"{target}\n{name}\n"
 
 
@@ -247,7 +285,12 @@ def fake(here, monkeypatch):
     return here
 
 
-SMALL = ["data.batch_size=20", "data.validation_size=40", "data.eval_batch_size=20", "trainer.accelerator=cpu"]
+SMALL = [
+    "data.batch_size=20",
+    "data.validation_size=40",
+    "data.eval_batch_size=20",
+    "trainer.accelerator=cpu",
+]
 
 
 @pytest.mark.parametrize(
@@ -256,11 +299,17 @@ SMALL = ["data.batch_size=20", "data.validation_size=40", "data.eval_batch_size=
         ("trainer.accumulate=3", "data.batch_size: got 20, wanted a multiple of 3"),
         ("trainer.devices=3", "data.batch_size: got 20, wanted a multiple of 3"),
         ("trainer.nodes=7", "data.batch_size: got 20, wanted a multiple of 7"),
-        ("data.eval_batch_size=500 trainer.devices=2", "data.eval_batch_size: got 500, which makes 1 batch of 40"),
+        (
+            "data.eval_batch_size=500 trainer.devices=2",
+            "data.eval_batch_size: got 500, which makes 1 batch of 40",
+        ),
         ("trainer.accelerator=gpu", "trainer.accelerator: got gpu, but this machine has none"),
         ("name=taken", "name: runs/taken exists already; choose another name, or go on with it: "),
         ("runs=e.yaml/x", "runs: e.yaml/x/run.json cannot be made, for"),
-        ("trainer.validate_every=3", "trainer.validate_every: 3 does not divide trainer.steps 1000"),
+        (
+            "trainer.validate_every=3",
+            "trainer.validate_every: 3 does not divide trainer.steps 1000",
+        ),
     ],
 )
 def test_config_refuses_what_train_refuses(fake, capsys, word, line):
@@ -277,12 +326,17 @@ def test_config_refuses_what_train_refuses(fake, capsys, word, line):
 
 @pytest.mark.parametrize("verb", ["evaluate", "sample", "compare"])
 @pytest.mark.parametrize("word", ["dataset=mnist", "runs=other"])
-def test_a_setting_that_chooses_among_runs_is_refused_beside_a_named_run(project, capsys, verb, word):
+def test_a_setting_that_chooses_among_runs_is_refused_beside_a_named_run(
+    project, capsys, verb, word
+):
     with pytest.raises(SystemExit) as stop:
         cli.main([verb, "runs/codes", word])
     assert stop.value.code == 2
     key = word.partition("=")[0]
-    assert capsys.readouterr().err == f"vqvae: {key}: got {word} beside runs/codes, wanted one of them\n"
+    assert (
+        capsys.readouterr().err
+        == f"vqvae: {key}: got {word} beside runs/codes, wanted one of them\n"
+    )
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "sample", "compare"])
@@ -294,12 +348,16 @@ def test_a_run_folder_of_any_name_can_be_named(here, capsys, verb, name):
         cli.main([verb, name])
     assert stop.value.code == 2
     shown = canonical(name, "words")
-    assert capsys.readouterr().err == f"vqvae: run: {shown} is no run folder (it holds no run.json)\n"
+    assert (
+        capsys.readouterr().err == f"vqvae: run: {shown} is no run folder (it holds no run.json)\n"
+    )
 
 
 def test_finding_runs_takes_any_folder(here):
     record(here / "a b=c" / "r")
-    assert [run.path.name for run in find_runs(load_experiment(None, ["runs=./a b=c"]).runs)] == ["r"]
+    assert [run.path.name for run in find_runs(load_experiment(None, ["runs=./a b=c"]).runs)] == [
+        "r"
+    ]
 
 
 def settings_of(cls):
@@ -311,7 +369,9 @@ def settings_of(cls):
 
 
 def test_every_setting_that_names_a_folder_or_a_file_is_a_place():
-    for cls, f in (found for top in (Experiment, PriorConfig, *VERB_OPTIONS) for found in settings_of(top)):
+    for cls, f in (
+        found for top in (Experiment, PriorConfig, *VERB_OPTIONS) for found in settings_of(top)
+    ):
         names_one = re.match(r"(run )?folder|(PNG|HTML) file", f.metadata.get("meaning", ""))
         assert bool(names_one) == bool(f.metadata.get("place")) or f.name == "resume", (cls, f.name)
 
@@ -327,7 +387,9 @@ def test_config_refuses_to_resume_what_train_would_not(fake, capsys):
 
 
 @pytest.mark.parametrize("name", ["a${HOME}b", "a${seed}b", "a\x1b[2Jb", "a\u202eb", "a\nb"])
-def test_a_current_folder_that_a_record_could_not_hold_is_refused_before_anything_is_made(here, monkeypatch, name):
+def test_a_current_folder_that_a_record_could_not_hold_is_refused_before_anything_is_made(
+    here, monkeypatch, name
+):
     (here / name).mkdir()
     monkeypatch.chdir(here / name)
     for refused in (Run.check_new, Run.create):
@@ -343,7 +405,9 @@ def test_a_printed_command_of_this_program_can_be_run_where_it_is_printed(here):
 
 
 def test_a_run_folder_in_place_of_a_file_is_named_with_the_command_that_was_meant(project):
-    with pytest.raises(ConfigError, match=r"runs/codes is a run folder, wanted a file; .* train resume=runs/codes$"):
+    with pytest.raises(
+        ConfigError, match=r"runs/codes is a run folder, wanted a file; .* train resume=runs/codes$"
+    ):
         cli.config(["runs/codes"])
     with pytest.raises(ConfigError, match="runs is no run folder"):
         cli.config(["resume=runs"])

@@ -1,4 +1,6 @@
-"""Files are whole or not there; a checkpoint that was changed, cut or made to run code is never a model."""
+"""Files are whole or not there; a checkpoint that was changed, cut or made to run code is never a
+model.
+"""
 
 import contextlib
 import hashlib
@@ -35,7 +37,10 @@ from vqvae_lightning.verified import (
     write_checkpoint,
 )
 
-CONTENT = {"state_dict": {"w": torch.arange(200.0)}, "hyper_parameters": {"kind": "ae", "sizes": [1, 2]}}
+CONTENT = {
+    "state_dict": {"w": torch.arange(200.0)},
+    "hyper_parameters": {"kind": "ae", "sizes": [1, 2]},
+}
 
 
 @pytest.fixture
@@ -61,7 +66,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_a_kill_between_hash_and_file_leaves_a_checkpoint_as_valid_as_it_was(checkpoint, monkeypatch, damaged):
+def test_a_kill_between_hash_and_file_leaves_a_checkpoint_as_valid_as_it_was(
+    checkpoint, monkeypatch, damaged
+):
     real = os.replace
     if damaged:
         checkpoint.write_bytes(checkpoint.read_bytes()[:-1] + b"x")
@@ -125,26 +132,34 @@ def test_a_pickle_that_would_run_code_runs_nothing(tmp_path):
         assert not canary.exists()
 
 
-def claimed(checkpoint: dict[str, Any], claim: Callable[[bytes], bytes] = bytes, compressed: bool = False) -> bytes:
+def claimed(
+    checkpoint: dict[str, Any], claim: Callable[[bytes], bytes] = bytes, compressed: bool = False
+) -> bytes:
     """A checkpoint's bytes after `claim` has had its hands on the pickle in it."""
     source, target = io.BytesIO(), io.BytesIO()
     torch.save(checkpoint, source)
     method = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", method) as new:
         for name in old.namelist():
-            new.writestr(name, claim(old.read(name)) if name.endswith("data.pkl") else old.read(name))
+            new.writestr(
+                name, claim(old.read(name)) if name.endswith("data.pkl") else old.read(name)
+            )
     return target.getvalue()
 
 
 def named(name: str, argument: bytes) -> Callable[[bytes], bytes]:
-    """In place of the pickle: a mapping with what the global `name` makes of one argument, a pickled value."""
+    """In place of the pickle: a mapping with what the global `name` makes of one argument, a
+    pickled value.
+    """
     module, _, function = name.rpartition(".")
     called = f"c{module}\n{function}\n".encode() + argument + b"\x85R"
     return lambda _: b"\x80\x02}X\x01\x00\x00\x00k" + called + b"s."
 
 
 def overlapping(records: int) -> bytes:
-    """A checkpoint of that many storages, whose records in the zip's directory all lie at one place in the file."""
+    """A checkpoint of that many storages, whose records in the zip's directory all lie at one place
+    in the file.
+    """
     data = io.BytesIO()
     torch.save({str(n): torch.zeros(2**18 if n == 0 else 1) for n in range(records)}, data)
     with zipfile.ZipFile(data, "a") as archive:
@@ -165,21 +180,41 @@ LIES = {
         claimed({"a": torch.zeros(77)}, lambda p: p.replace(b"K\x4dt", TERA + b"t")),
         "no checkpoint",
     ),
-    "a tensor of a terabyte that is one number": (claimed({"a": torch.zeros(1).expand(2**40)}), "claim more than"),
+    "a tensor of a terabyte that is one number": (
+        claimed({"a": torch.zeros(1).expand(2**40)}),
+        "claim more than",
+    ),
     "compressed zeros": (claimed({"a": torch.zeros(2**24)}, compressed=True), "is compressed"),
     "a list in a list in a list": (
-        claimed({}, lambda p: b"\x80\x02}X\x01\x00\x00\x00k" + b"]" * 10**5 + b"a" * (10**5 - 1) + b"s."),
+        claimed(
+            {}, lambda p: b"\x80\x02}X\x01\x00\x00\x00k" + b"]" * 10**5 + b"a" * (10**5 - 1) + b"s."
+        ),
         "deep",
     ),
-    "one tensor by many names": (claimed(dict.fromkeys(map(str, range(200)), torch.zeros(2**18))), "claim more than"),
-    "tensors that share one storage": (claimed(dict(enumerate(torch.zeros(2**18).expand(200, -1)))), "claim more than"),
+    "one tensor by many names": (
+        claimed(dict.fromkeys(map(str, range(200)), torch.zeros(2**18))),
+        "claim more than",
+    ),
+    "tensors that share one storage": (
+        claimed(dict(enumerate(torch.zeros(2**18).expand(200, -1)))),
+        "claim more than",
+    ),
     "records that lie over each other": (overlapping(100), "records claim more than"),
-    "a gigabyte of a call": (claimed({}, named("builtins.bytearray", BILLION)), "more than plain types"),
+    "a gigabyte of a call": (
+        claimed({}, named("builtins.bytearray", BILLION)),
+        "more than plain types",
+    ),
     "a set": (claimed({"a": {1}}), "more than plain types"),
     "a sparse tensor": (claimed({"a": torch.eye(3).to_sparse()}), "more than plain types"),
-    "a tensor on no device": (claimed({"a": torch.zeros(2**40, device="meta")}), "more than plain types"),
+    "a tensor on no device": (
+        claimed({"a": torch.zeros(2**40, device="meta")}),
+        "more than plain types",
+    ),
     "a parameter": (claimed({"a": torch.nn.Parameter(torch.zeros(1))}), "more than plain types"),
-    "lists and nothing else": (claimed({}, lambda p: b"\x80\x02](" + b"]" * 2**22 + b"e."), "are no tensors"),
+    "lists and nothing else": (
+        claimed({}, lambda p: b"\x80\x02](" + b"]" * 2**22 + b"e."),
+        "are no tensors",
+    ),
     "a pickle and no zip": (pickle.dumps({"state_dict": {}}), "no checkpoint"),
     "no mapping": (claimed([1]), "wanted a mapping"),
     "half a file": (claimed({"a": torch.zeros(9)})[:200], "no checkpoint"),
@@ -188,7 +223,9 @@ LIES = {
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_a_checkpoint_that_claims_more_than_it_holds_is_refused_before_it_costs_anything(tmp_path, lie):
+def test_a_checkpoint_that_claims_more_than_it_holds_is_refused_before_it_costs_anything(
+    tmp_path, lie
+):
     path, (data, reason) = tmp_path / "lie.ckpt", LIES[lie]
     path.write_bytes(data)
     hash_path(path).write_text(hashlib.sha256(data).hexdigest())
@@ -222,7 +259,12 @@ FORBIDDEN = {
 
 @pytest.mark.parametrize("pattern", FORBIDDEN)
 def test_what_could_run_a_stranger_s_code_is_not_in_the_sources(pattern):
-    found = {path.name for path in SOURCES for line in path.read_text().splitlines() if re.search(pattern, line)}
+    found = {
+        path.name
+        for path in SOURCES
+        for line in path.read_text().splitlines()
+        if re.search(pattern, line)
+    }
     assert len(SOURCES) > 40
     assert found == FORBIDDEN[pattern]
 
@@ -241,7 +283,9 @@ while True:
 
 
 @pytest.mark.faults
-def test_killed_at_any_time_while_saving_the_last_acknowledged_checkpoint_or_a_later_one_is_there(tmp_path):
+def test_killed_at_any_time_while_saving_the_last_acknowledged_checkpoint_or_a_later_one_is_there(
+    tmp_path,
+):
     path, random = tmp_path / "last.ckpt", Random(0)
     saver = [sys.executable, "-c", SAVE, str(path)]
     for trial in range(30):
@@ -277,10 +321,13 @@ except OSError as error:
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    ("how", "said"), [("disk full", "OSError [Errno 27] File too large"), ("read-only folder", "PermissionError")]
+    ("how", "said"),
+    [("disk full", "OSError [Errno 27] File too large"), ("read-only folder", "PermissionError")],
 )
 def test_a_save_that_cannot_be_says_so_and_leaves_the_old_checkpoint(how, said):
-    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to others than their owner
+    with (
+        tempfile.TemporaryDirectory() as name
+    ):  # pytest's own folders are closed to others than their owner
         folder = Path(name)
         folder.chmod(0o755)
         path = folder / "last.ckpt"
@@ -288,7 +335,10 @@ def test_a_save_that_cannot_be_says_so_and_leaves_the_old_checkpoint(how, said):
         if how == "read-only folder":
             folder.chmod(0o555)
         done = subprocess.run(
-            [sys.executable, "-c", LIMITED, how, str(path)], capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", LIMITED, how, str(path)],
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         folder.chmod(0o755)
         assert said in done.stdout, done
@@ -312,7 +362,10 @@ LAYOUT = {"codes": ((30, 7), np.dtype(np.uint16)), "labels": ((30,), np.dtype(np
 
 def some_arrays() -> dict[str, Any]:
     random = np.random.default_rng(0)
-    return {name: random.integers(200, size=shape).astype(dtype) for name, (shape, dtype) in LAYOUT.items()}
+    return {
+        name: random.integers(200, size=shape).astype(dtype)
+        for name, (shape, dtype) in LAYOUT.items()
+    }
 
 
 @pytest.fixture
@@ -343,15 +396,23 @@ def test_arrays_round_trip_and_are_open_to_numpy(arrays):
         for name, wanted in some_arrays().items():
             assert np.array_equal(found[name], wanted)
             assert np.array_equal(opened[name], wanted)
-    assert sorted(path.name for path in arrays.parent.iterdir()) == ["codes.npz", "codes.npz.sha256"]
+    assert sorted(path.name for path in arrays.parent.iterdir()) == [
+        "codes.npz",
+        "codes.npz.sha256",
+    ]
 
 
 def test_arrays_with_any_byte_flipped_or_any_length_are_refused(arrays):
     data, random = arrays.read_bytes(), Random(0)
-    changed = [data[:n] for n in (0, 1, 100, len(data) // 2, len(data) - 1)] + [data + b"x", data + data]
+    changed = [data[:n] for n in (0, 1, 100, len(data) // 2, len(data) - 1)] + [
+        data + b"x",
+        data + data,
+    ]
     for _ in range(200):
         offset = random.randrange(len(data))
-        changed.append(data[:offset] + bytes([data[offset] ^ 1 << random.randrange(8)]) + data[offset + 1 :])
+        changed.append(
+            data[:offset] + bytes([data[offset] ^ 1 << random.randrange(8)]) + data[offset + 1 :]
+        )
     for other in changed:
         arrays.write_bytes(other)
         with pytest.raises(StoredError, match=r"codes\.npz (is damaged|has \d)") as error:
@@ -373,10 +434,20 @@ def test_forged_bytes_are_arrays_of_that_layout_or_refused_in_one_line(arrays):
         changed = bytearray(data)
         for _ in range(random.choice((1, 1, 4))):
             changed[random.randrange(len(data))] = random.randrange(256)
-        forge(arrays, bytes(changed[: random.choice((len(data), random.randrange(len(data)))) if trial % 4 else None]))
+        forge(
+            arrays,
+            bytes(
+                changed[
+                    : random.choice((len(data), random.randrange(len(data)))) if trial % 4 else None
+                ]
+            ),
+        )
         found = or_refusal(lambda: read_arrays(arrays, OF, LAYOUT))
         assert "\n" not in found
-        assert isinstance(found, str) or {name: (a.shape, a.dtype) for name, a in found.items()} == LAYOUT
+        assert (
+            isinstance(found, str)
+            or {name: (a.shape, a.dtype) for name, a in found.items()} == LAYOUT
+        )
 
 
 def saved(compress: bool = False, **arrays: Any) -> bytes:
@@ -448,7 +519,9 @@ def test_forged_checkpoints_are_mappings_or_refused_in_one_line(checkpoint):
     for trial in range(150):
         changed = bytearray(data)
         for _ in range(random.choice((1, 1, 4))):
-            changed[random.randrange(*pickled) if trial % 2 else random.randrange(len(data))] = random.randrange(256)
+            changed[random.randrange(*pickled) if trial % 2 else random.randrange(len(data))] = (
+                random.randrange(256)
+            )
         forge(checkpoint, bytes(changed))
         found = or_refusal(lambda: read_checkpoint(checkpoint))
         assert isinstance(found, dict) or "\n" not in found
@@ -456,7 +529,9 @@ def test_forged_checkpoints_are_mappings_or_refused_in_one_line(checkpoint):
 
 def test_a_place_in_a_closed_folder_is_refused_and_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
-    with pytest.raises(ValueError, match=f"root: .*a.ckpt cannot be made, for {tmp_path} is no folder"):
+    with pytest.raises(
+        ValueError, match=f"root: .*a.ckpt cannot be made, for {tmp_path} is no folder"
+    ):
         check_writable(tmp_path / "new" / "a.ckpt", "root")
     assert list(tmp_path.iterdir()) == []
 
@@ -472,7 +547,9 @@ def test_writers_of_one_folder_do_not_sweep_each_others_files(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_swept_and_what_may_be_a_living_ones_is_not(tmp_path):
-    full, young, old = (tmp_path / f".{name}{storage.UNFINISHED}" for name in ("full", "young", "old"))
+    full, young, old = (
+        tmp_path / f".{name}{storage.UNFINISHED}" for name in ("full", "young", "old")
+    )
     theirs = tmp_path / ".notes.tmp"
     for path in (full, theirs):
         path.write_bytes(b"half")

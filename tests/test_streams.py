@@ -1,4 +1,6 @@
-"""Output that cannot be written costs no result, and what a file contains does not reach the terminal raw."""
+"""Output that cannot be written costs no result, and what a file contains does not reach the
+terminal raw.
+"""
 
 import io
 import os
@@ -65,10 +67,14 @@ def test_every_character_can_be_written_in_every_encoding(encoding):
     )
 
 
-@pytest.mark.parametrize("redirections", [">&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full >&2", "| true"])
+@pytest.mark.parametrize(
+    "redirections", [">&-", "<&- >&- 2>&-", ">/dev/full", "2>/dev/full >&2", "| true"]
+)
 def test_a_command_ends_well_whatever_its_streams_are(redirections):
     command = f'"{sys.executable}" -m vqvae_lightning --help {redirections}'
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], stderr=subprocess.PIPE, timeout=60)
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], stderr=subprocess.PIPE, timeout=60
+    )
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -88,7 +94,8 @@ def test_control_characters_are_escaped(raw, shown):
 
 
 @pytest.mark.parametrize(
-    "words", [["data", "name=\x1b[31mred"], ["train", "\x1b]0;title\x07.yaml"], ["config", "\x9b2J=1"]]
+    "words",
+    [["data", "name=\x1b[31mred"], ["train", "\x1b]0;title\x07.yaml"], ["config", "\x9b2J=1"]],
 )
 def test_an_error_does_not_bring_control_characters_to_the_terminal(words, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -106,4 +113,7 @@ def test_a_system_error_does_not_either(monkeypatch, capsys):
     monkeypatch.setitem(cli.VERBS, "data", cli.VERBS["data"]._replace(run=fails))
     with pytest.raises(SystemExit) as stop:
         cli.main(["data"])
-    assert (stop.value.code, capsys.readouterr().err) == (1, "vqvae: no \\x1b[31mspace (vqvae --debug shows where)\n")
+    assert (stop.value.code, capsys.readouterr().err) == (
+        1,
+        "vqvae: no \\x1b[31mspace (vqvae --debug shows where)\n",
+    )

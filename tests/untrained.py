@@ -17,7 +17,11 @@ from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.train import lineage, parameter_count
 from vqvae_lightning.verified import write_checkpoint
 
-SMALL_NET = ["model.network.hidden=8", "model.network.residual_hidden=4", "model.network.residual_blocks=1"]
+SMALL_NET = [
+    "model.network.hidden=8",
+    "model.network.residual_hidden=4",
+    "model.network.residual_blocks=1",
+]
 SMALL_KIND = {
     "ae": [*SMALL_NET, "model.latent_dim=4"],
     "vae": [*SMALL_NET, "model.latent_dim=4"],
@@ -26,7 +30,13 @@ SMALL_KIND = {
 }
 
 # What run.json of a prior says of its tokenizer.
-TOKENIZER = {"run": "tok", "fingerprint": "f" * 64, "codebook_size": 512, "grid": [7, 7], "dims": 784}
+TOKENIZER = {
+    "run": "tok",
+    "fingerprint": "f" * 64,
+    "codebook_size": 512,
+    "grid": [7, 7],
+    "dims": 784,
+}
 
 
 @contextmanager
@@ -41,7 +51,9 @@ def workplace(root: Path) -> Iterator[None]:
 
 
 def record(path: Path, **values: Any) -> Run:
-    """A run folder at `path` that says of itself what every run says, and `values`; nothing else is in it."""
+    """A run folder at `path` that says of itself what every run says, and `values`; nothing else is
+    in it.
+    """
     common = {"id": "0" * 16, "name": path.name, "kind": "ae", "dataset": "mnist", "seed": 0,
               "status": "finished", "created": "2026-01-01T00:00:00+00:00",
               "finished": "2026-01-01T01:00:00+00:00", "test": {}, "parameters": 1,
@@ -52,9 +64,18 @@ def record(path: Path, **values: Any) -> Run:
 
 
 def make_run(root: Path, kind: str, change: Callable[[Any, Path], None], *more: str) -> Run:
-    """A run root/runs/kind whose module `change`(module, root) has had its hands on; `more` are settings."""
-    settings = [f"data.root={root / 'data'}", f"runs={root / 'runs'}", "data.batch_size=20", "data.eval_batch_size=30",
-                "data.validation_size=40", *SMALL_KIND[kind], f"name={kind}"]  # fmt: skip
+    """A run root/runs/kind whose module `change`(module, root) has had its hands on; `more` are
+    settings.
+    """
+    settings = [
+        f"data.root={root / 'data'}",
+        f"runs={root / 'runs'}",
+        "data.batch_size=20",
+        "data.eval_batch_size=30",
+        "data.validation_size=40",
+        *SMALL_KIND[kind],
+        f"name={kind}",
+    ]
     if kind == "prior":
         settings.append(f"model.tokenizer={root / 'runs' / 'vqvae'}")
     file = Path(__file__).parents[1] / "experiments" / "mnist" / f"{kind}.yaml"

@@ -1,4 +1,6 @@
-"""A W&B server on loopback that knows enough to take a run (not its artifacts), until it is lost as a test asks."""
+"""A W&B server on loopback that knows enough to take a run (not its artifacts), until it is lost as
+a test asks.
+"""
 
 import gzip
 import json
@@ -10,9 +12,10 @@ PROJECT = {"id": "p", "name": "vqvae_lightning", "entity": {"id": "e", "name": "
 
 
 class WandbServer(ThreadingHTTPServer):
-    """`lost`: "in the middle" (gone after the first metrics), "at the end" (takes files, never answers), "its mind"
-    (answers with what W&B's own client stumbles over), or "" (it serves). `runs` holds the names of the runs it was
-    told of, `history` the metrics that it took."""
+    """`lost`: "in the middle" (gone after the first metrics), "at the end" (takes files, never
+    answers), "its mind" (answers with what W&B's own client stumbles over), or "" (it serves).
+    `runs` holds the names of the runs it was told of, `history` the metrics that it took.
+    """
 
     daemon_threads, block_on_close = True, False
 
@@ -28,7 +31,9 @@ class WandbServer(ThreadingHTTPServer):
     def answer(self, path: str, text: str) -> dict | None:
         """What it says to a request; None: nothing, ever."""
         if "file_stream" in path:
-            self.history += json.loads(text).get("files", {}).get("wandb-history.jsonl", {}).get("content", [])
+            self.history += (
+                json.loads(text).get("files", {}).get("wandb-history.jsonl", {}).get("content", [])
+            )
             if self.lost == "in the middle":
                 self.over.set()
                 self.socket.close()
@@ -36,7 +41,13 @@ class WandbServer(ThreadingHTTPServer):
         if "upsertBucket" in text:
             name = json.loads(text)["variables"]["name"]
             self.runs.add(name)
-            bucket = {"id": "b", "name": name, "displayName": name, "config": "{}", "project": PROJECT}
+            bucket = {
+                "id": "b",
+                "name": name,
+                "displayName": name,
+                "config": "{}",
+                "project": PROJECT,
+            }
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
         if "createRunFiles" in text:
             if self.lost == "at the end":

@@ -25,7 +25,11 @@ TESTED = {
 # Package → first version that will do, first that is not known to, and why.
 BOUNDS = {
     "torch": ((2, 10), None, "older ones run code from a checkpoint even when told not to"),
-    "pytorch-lightning": ((2, 6, 6), (2, 7), "2.6.2 and 2.6.3 were malicious uploads, and 2.6.6 closes two ways in"),
+    "pytorch-lightning": (
+        (2, 6, 6),
+        (2, 7),
+        "2.6.2 and 2.6.3 were malicious uploads, and 2.6.6 closes two ways in",
+    ),
     "wandb": ((0, 31), (0, 32), "0.32 may refuse what Lightning 2.6 passes to it"),
     "omegaconf": ((2, 4), (2, 5), "the checks of references are those of 2.4; Hydra 1.3 pulls 2.3"),
 }
@@ -42,7 +46,9 @@ class Finding:
 
 
 def examine(runs: Path, root: Path) -> list[Finding]:
-    """What is found of versions, devices, disk, data and W&B; `runs` and `root` are the folders of runs and data."""
+    """What is found of versions, devices, disk, data and W&B; `runs` and `root` are the folders of
+    runs and data.
+    """
     return [*_versions(), *_devices(), *_disk(runs), *_data(root), *_wandb()]
 
 
@@ -79,15 +85,25 @@ def _devices() -> Iterator[Finding]:
     gpus = []
     if shutil.which("nvidia-smi"):
         try:
-            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10)
+            listed = subprocess.run(
+                ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10
+            )
         except (OSError, subprocess.SubprocessError) as error:
             yield Finding("gpu", f"nvidia-smi does not answer ({error})", wrong=True)
             return
-        gpus = [line.partition(" (UUID")[0] for line in listed.stdout.splitlines() if line.startswith("GPU")]
+        gpus = [
+            line.partition(" (UUID")[0]
+            for line in listed.stdout.splitlines()
+            if line.startswith("GPU")
+        ]
     for gpu in gpus:
         yield Finding("gpu", gpu)
     if gpus and build == "cpu":
-        yield Finding("gpu", "torch is a CPU build, which cannot use it; install a CUDA build of torch", wrong=True)
+        yield Finding(
+            "gpu",
+            "torch is a CPU build, which cannot use it; install a CUDA build of torch",
+            wrong=True,
+        )
     if not gpus:
         yield Finding("gpu", "none")
 
@@ -96,7 +112,9 @@ def _disk(runs: Path) -> Iterator[Finding]:
     folder = next(path for path in (runs.absolute(), *runs.absolute().parents) if path.is_dir())
     free = shutil.disk_usage(folder).free / 1e9
     writable = os.access(folder, os.W_OK)
-    what = f"{free:.1f} GB free for {runs}/" + ("" if writable else f", but {folder} cannot be written")
+    what = f"{free:.1f} GB free for {runs}/" + (
+        "" if writable else f", but {folder} cannot be written"
+    )
     yield Finding("disk", what, wrong=free < FREE_GB or not writable)
 
 
@@ -126,10 +144,16 @@ def _wandb() -> Iterator[Finding]:
 
         reason = why_not_online()
         if reason:
-            yield Finding("W&B", f"runs will be offline although WANDB_MODE=online, because {reason}", wrong=True)
+            yield Finding(
+                "W&B",
+                f"runs will be offline although WANDB_MODE=online, because {reason}",
+                wrong=True,
+            )
         else:
             yield Finding("W&B", "online, as WANDB_MODE says")
     elif mode:
         yield Finding("W&B", f"{mode}, as WANDB_MODE says")
     else:
-        yield Finding("W&B", "offline, the default; WANDB_MODE=online after `wandb login` changes that")
+        yield Finding(
+            "W&B", "offline, the default; WANDB_MODE=online after `wandb login` changes that"
+        )

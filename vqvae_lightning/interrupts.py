@@ -77,7 +77,9 @@ class _Signals:
                 self.end()
 
     def end(self) -> None:
-        """Raises `Stopped`. A rank that our first process started leaves the end to that process."""
+        """Raises `Stopped`. A rank that our first process started leaves the end to that
+        process.
+        """
         if _follows and os.environ.get("LOCAL_RANK", "0") != "0":
             os.kill(os.getppid(), PASSED_ON + self.received)
         else:

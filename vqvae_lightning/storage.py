@@ -1,4 +1,6 @@
-"""Files that are whole or not there, whatever is killed while they are written, and places where they can be made."""
+"""Files that are whole or not there, whatever is killed while they are written, and places where
+they can be made.
+"""
 
 import fcntl
 import hashlib
@@ -20,10 +22,11 @@ ABANDONED = 60
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes beside the target, flushes to disk, then renames: a reader sees the old file or the new one.
+    """Writes beside the target, flushes to disk, then renames: a reader sees the old file or the
+    new one.
 
-    What killed processes left unfinished in the folder is removed first. Raises OSError if the folder cannot be
-    written or the disk is full; the old file is then untouched.
+    What killed processes left unfinished in the folder is removed first. Raises OSError if the
+    folder cannot be written or the disk is full; the old file is then untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
@@ -67,10 +70,12 @@ def new_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed processes left unfinished in `folder`; what a living one is writing stays.
+    """Removes what killed processes left unfinished in `folder`; what a living one is writing
+    stays.
 
-    A writer holds a lock on its file from before the first byte, and a lock dies with its process. A file that is
-    still empty may be one whose writer has yet to lock it, so it is left alone for a minute.
+    A writer holds a lock on its file from before the first byte, and a lock dies with its process.
+    A file that is still empty may be one whose writer has yet to lock it, so it is left alone for a
+    minute.
     """
     for left in folder.glob(f".*{UNFINISHED}"):
         with suppress(OSError):
@@ -126,11 +131,16 @@ def is_writable(file: Path) -> bool:
 
 
 def check_writable(file: Path, key: str) -> None:
-    """Raises ValueError, one line that begins with `key`, if no file can be written there; makes nothing."""
+    """Raises ValueError, one line that begins with `key`, if no file can be written there; makes
+    nothing.
+    """
     if file.is_dir():
         raise ValueError(f"{key}: {file} is a folder, wanted a file")
     if not is_writable(file):
-        raise ValueError(f"{key}: {file} cannot be made, for {_nearest_folder(file)} is no folder that can be written")
+        raise ValueError(
+            f"{key}: {file} cannot be made, for {_nearest_folder(file)} is no folder that can be"
+            " written"
+        )
 
 
 def _nearest_folder(file: Path) -> Path:

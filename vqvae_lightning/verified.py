@@ -25,12 +25,25 @@ DEEPEST = 32  # mappings and lists inside each other, in a checkpoint
 LARGEST_SIDECAR = 1024  # bytes: two hashes and room to spare
 # Bytes of zip and array headers, for each array of a file.
 ARRAY_HEADERS = 1024
-# Bytes of a checkpoint's pickle beside a sixteenth of the file. An opcode of one byte can cost 64 in memory.
+# Bytes of a checkpoint's pickle beside a sixteenth of the file. An opcode of one byte can cost 64
+# in memory.
 LARGEST_PICKLE = 2**20
-# All that the pickle of a checkpoint may name. torch itself allows more: bytearray(10**10) is 30 bytes.
+# All that the pickle of a checkpoint may name. torch itself allows more: bytearray(10**10) is 30
+# bytes.
 PICKLE_NAMES = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2"} | {
     f"torch {dtype}Storage"
-    for dtype in ("BFloat16", "Half", "Float", "Double", "Bool", "Byte", "Char", "Short", "Int", "Long")
+    for dtype in (
+        "BFloat16",
+        "Half",
+        "Float",
+        "Double",
+        "Bool",
+        "Byte",
+        "Char",
+        "Short",
+        "Int",
+        "Long",
+    )
 }
 
 # Name of each array in a file → its shape and dtype.
@@ -48,8 +61,8 @@ class CheckpointError(StoredError):
 def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
     """Saves plain dicts and tensors, with the file's SHA-256 in `<path>.sha256`.
 
-    The hash file is written first and names the new content and, if it is valid, the old: whichever of the two a kill
-    leaves behind is then valid.
+    The hash file is written first and names the new content and, if it is valid, the old: whichever
+    of the two a kill leaves behind is then valid.
     """
     import torch
 
@@ -62,8 +75,9 @@ def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The checkpoint at `path`, on the CPU: the one place that reads any.
 
-    Raises CheckpointError if there is none, if its SHA-256 is not the recorded one, or if it holds anything but plain
-    types and tensors (nothing in it is ever executed), or claims more than the file holds.
+    Raises CheckpointError if there is none, if its SHA-256 is not the recorded one, or if it holds
+    anything but plain types and tensors (nothing in it is ever executed), or claims more than the
+    file holds.
     """
     import torch
 
@@ -87,7 +101,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def write_arrays(path: Path, of: str, arrays: Mapping[str, "np.ndarray[Any, Any]"]) -> None:
-    """Saves arrays as an uncompressed `.npz` with its SHA-256 in `<path>.sha256`; `of` says what they are of.
+    """Saves arrays as an uncompressed `.npz` with its SHA-256 in `<path>.sha256`; `of` says what
+    they are of.
 
     They can be computed again: a kill while they are replaced may leave none that are valid.
     """
@@ -95,21 +110,29 @@ def write_arrays(path: Path, of: str, arrays: Mapping[str, "np.ndarray[Any, Any]
 
     buffer = io.BytesIO()
     named = {"of": np.frombuffer(of.encode(), np.uint8), **arrays}
-    np.savez(buffer, allow_pickle=False, **{name: np.ascontiguousarray(array) for name, array in named.items()})
+    np.savez(
+        buffer,
+        allow_pickle=False,
+        **{name: np.ascontiguousarray(array) for name, array in named.items()},
+    )
     _write_verified(path, buffer.getvalue())
 
 
 def read_arrays(path: Path, of: str, layout: Layout) -> dict[str, "np.ndarray[Any, Any]"]:
-    """The arrays at `path`, each of the shape and dtype in `layout`; read-only. What they hold is not looked at.
+    """The arrays at `path`, each of the shape and dtype in `layout`; read-only. What they hold is
+    not looked at.
 
-    Raises StoredError, before it costs more memory than `layout` says, if the file is not there or larger, if its
-    SHA-256 is not the recorded one, or if it holds other arrays, or those of something else than `of`.
+    Raises StoredError, before it costs more memory than `layout` says, if the file is not there or
+    larger, if its SHA-256 is not the recorded one, or if it holds other arrays, or those of
+    something else than `of`.
     """
     import numpy as np
 
     text = np.frombuffer(of.encode(), np.uint8)
     wanted = {"of": (text.shape, text.dtype), **layout}
-    largest = sum(math.prod(shape) * dtype.itemsize + ARRAY_HEADERS for shape, dtype in wanted.values())
+    largest = sum(
+        math.prod(shape) * dtype.itemsize + ARRAY_HEADERS for shape, dtype in wanted.values()
+    )
     try:
         data = _read_verified(path, largest)
         # As above: zipfile raises whatever a record makes it trip over.
@@ -129,15 +152,26 @@ def read_arrays(path: Path, of: str, layout: Layout) -> dict[str, "np.ndarray[An
     return arrays
 
 
-def _array(name: str, record: bytes, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> "np.ndarray[Any, Any]":
-    """The array in a record that begins with the very header of that shape and dtype: no other header is parsed."""
+def _array(
+    name: str, record: bytes, shape: tuple[int, ...], dtype: "np.dtype[Any]"
+) -> "np.ndarray[Any, Any]":
+    """The array in a record that begins with the very header of that shape and dtype: no other
+    header is parsed.
+    """
     import numpy as np
 
     header = io.BytesIO()
-    description = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    description = {
+        "descr": np.lib.format.dtype_to_descr(dtype),
+        "fortran_order": False,
+        "shape": shape,
+    }
     np.lib.format.write_array_header_1_0(header, description)
     start = len(header.getvalue())
-    if record[:start] != header.getvalue() or len(record) - start != math.prod(shape) * dtype.itemsize:
+    if (
+        record[:start] != header.getvalue()
+        or len(record) - start != math.prod(shape) * dtype.itemsize
+    ):
         raise StoredError(f"holds another {name} than {dtype} of shape {shape}")
     return np.frombuffer(record, dtype, offset=start).reshape(shape)
 
@@ -150,7 +184,10 @@ def _write_verified(path: Path, data: bytes, *also: str) -> None:
 
 
 def _read_verified(path: Path, largest: int | None = None) -> bytes:
-    """The bytes of a file whose SHA-256 is the recorded one, at most `largest` of them. Raises StoredError."""
+    """The bytes of a file whose SHA-256 is the recorded one, at most `largest` of them.
+
+    Raises StoredError.
+    """
     if not path.is_file():
         raise StoredError("is no file")
     try:
@@ -159,10 +196,14 @@ def _read_verified(path: Path, largest: int | None = None) -> bytes:
             if largest is not None and size > largest:
                 raise StoredError(f"has {size:,} bytes, wanted at most {largest:,}")
             if not hash_path(path).is_file():
-                raise StoredError(f"has no {hash_path(path).name} beside it, so it cannot be verified")
+                raise StoredError(
+                    f"has no {hash_path(path).name} beside it, so it cannot be verified"
+                )
             # Before it costs memory. A file that takes its place meanwhile has another descriptor.
             if hashlib.file_digest(file, "sha256").hexdigest() not in _recorded_hashes(path):
-                raise StoredError(f"is damaged: its SHA-256 is not the one in {hash_path(path).name}")
+                raise StoredError(
+                    f"is damaged: its SHA-256 is not the one in {hash_path(path).name}"
+                )
             file.seek(0)
             return file.read(size)
     except OSError as error:
@@ -178,7 +219,9 @@ def _recorded_hashes(path: Path) -> list[str]:
 
 
 def _check_records(archive: zipfile.ZipFile, size: int, names: list[str] | None = None) -> None:
-    """Refuses records that unfold to more than the file of `size` bytes holds, and others than `names`."""
+    """Refuses records that unfold to more than the file of `size` bytes holds, and others than
+    `names`.
+    """
     records = archive.infolist()
     if compressed := [record.filename for record in records if record.compress_type]:
         raise StoredError(f"is refused: its record {compressed[0]} is compressed")
@@ -190,7 +233,9 @@ def _check_records(archive: zipfile.ZipFile, size: int, names: list[str] | None 
 
 
 def _check_claims(data: bytes) -> None:
-    """Refuses, before torch reads it, a checkpoint that could cost more memory than it holds, or run anything."""
+    """Refuses, before torch reads it, a checkpoint that could cost more memory than it holds, or
+    run anything.
+    """
     # As in `read_arrays`: any exception means that a stranger's bytes are no such file.
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -209,13 +254,17 @@ def _check_pickle(pickled: bytes, size: int) -> None:
         raise StoredError(f"is refused: {len(pickled):,} of its {size:,} bytes are no tensors")
     for opcode, argument, _ in pickletools.genops(pickled):
         if opcode.name in ("GLOBAL", "INST") and argument not in PICKLE_NAMES:
-            raise StoredError(f"is refused: it holds more than plain types and tensors ({argument})")
+            raise StoredError(
+                f"is refused: it holds more than plain types and tensors ({argument})"
+            )
 
 
 def _check_contents(checkpoint: dict[str, Any], size: int) -> None:
-    """Refuses tensors that claim, together, more than the file's `size` bytes, and mappings and lists without end.
+    """Refuses tensors that claim, together, more than the file's `size` bytes, and mappings and
+    lists without end.
 
-    A module is given a copy of each tensor, so that many views of one storage are as many storages then.
+    A module is given a copy of each tensor, so that many views of one storage are as many storages
+    then.
     """
     import torch
 
@@ -232,7 +281,10 @@ def _check_contents(checkpoint: dict[str, Any], size: int) -> None:
                 raise StoredError(f"is refused: its tensors claim more than its {size:,} bytes")
         elif isinstance(value, dict | list | tuple) and id(value) not in seen:
             seen.add(id(value))
-            found += [(inner, depth + 1) for inner in (value.values() if isinstance(value, dict) else value)]
+            found += [
+                (inner, depth + 1)
+                for inner in (value.values() if isinstance(value, dict) else value)
+            ]
 
 
 def hash_path(path: Path) -> Path:

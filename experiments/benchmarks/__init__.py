@@ -1,1 +1,3 @@
-"""Benchmarks: each comparison in one process, interleaved, as a ratio with its spread (`make bench`)."""
+"""Benchmarks: each comparison in one process, interleaved, as a ratio with its spread (`make
+bench`).
+"""

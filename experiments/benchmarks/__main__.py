@@ -1,6 +1,8 @@
-"""`python -m experiments.benchmarks [ROOM …]`: measures (default: every room of the CPU), then writes the report.
+"""`python -m experiments.benchmarks [ROOM …]`: measures (default: every room of the CPU), then
+writes the report.
 
-Each room runs in a process of its own, so that one that fails, or hangs, is a line of the report and no more.
+Each room runs in a process of its own, so that one that fails, or hangs, is a line of the report
+and no more.
 """
 
 import dataclasses
@@ -37,7 +39,9 @@ LIMIT = 300  # seconds for a room
 
 
 def main(names: list[str]) -> None:
-    """Measures the rooms named, keeps what was known of the others, writes results.json and README.md."""
+    """Measures the rooms named, keeps what was known of the others, writes results.json and
+    README.md.
+    """
     rooms = {**ROOMS, **GPU_ROOMS}
     if names[:1] == ["gpu"]:
         names = [*GPU_ROOMS, *names[1:]]
@@ -62,18 +66,24 @@ def measure(name: str) -> dict[str, Any]:
         out.touch()
         command = [sys.executable, "-m", "experiments.benchmarks", "--in-process", name, str(out)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, env=environment(folder))
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=LIMIT, env=environment(folder)
+            )
         except subprocess.TimeoutExpired:
             failed = f"no end after {LIMIT} s"
         else:
             last = done.stderr.strip().splitlines()[-1:] or ["nothing on stderr"]
             failed = f"exit code {done.returncode}: {last[0][:200]}" if done.returncode else ""
-        rows = [json.loads(line) for line in out.read_text().splitlines()]  # those before a failure count
+        rows = [
+            json.loads(line) for line in out.read_text().splitlines()
+        ]  # those before a failure count
         return {"rows": rows, "failed": failed} if failed else {"rows": rows}
 
 
 def environment(folder: str) -> dict[str, str]:
-    """Of a room: its runs and other files go to a folder that is removed after it, and W&B is silent."""
+    """Of a room: its runs and other files go to a folder that is removed after it, and W&B is
+    silent.
+    """
     return {**os.environ, "TMPDIR": folder, "WANDB_SILENT": "true"}
 
 
@@ -81,9 +91,12 @@ def where() -> dict[str, Any]:
     """What a figure depends on beside the code."""
     from importlib.metadata import version
 
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    lines = (
+        Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    )
     model = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
     )
     return {"machine": f"{os.cpu_count()} cores of {model}", "date": date.today().isoformat(),
             "torch": version("torch"), "threads": threads()}  # fmt: skip
@@ -103,7 +116,9 @@ def run_in_process(name: str, out: Path) -> None:
     keep_freed_memory()  # as `vqvae` does, for every variant
     torch.set_num_threads(threads())
     torch.manual_seed(0)
-    room = getattr(importlib.import_module(f"experiments.benchmarks.{ {**ROOMS, **GPU_ROOMS}[name] }"), name)
+    room = getattr(
+        importlib.import_module(f"experiments.benchmarks.{ {**ROOMS, **GPU_ROOMS}[name] }"), name
+    )
     with out.open("w") as file:
         for row in room():
             file.write(json.dumps(dataclasses.asdict(row)) + "\n")

@@ -27,7 +27,12 @@ def data() -> Iterator[Row]:
             for _ in DataLoader(images, BATCH, shuffle=True, drop_last=True, num_workers=workers):
                 pass
 
-        variants = {f"{workers} workers": lambda workers=workers, run=single: run(workers) for workers in (0, 2)}
+        variants = {
+            f"{workers} workers": lambda workers=workers, run=single: run(workers)
+            for workers in (0, 2)
+        }
         times = interleave({"ours": ours, **variants}, rounds=5, seconds=40)
         for label in variants:
-            yield faster(times, f"an epoch of {name} without a model", label, 20, f"single images, {label}")
+            yield faster(
+                times, f"an epoch of {name} without a model", label, 20, f"single images, {label}"
+            )

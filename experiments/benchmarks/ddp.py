@@ -26,7 +26,13 @@ def ddp() -> Iterator[Row]:
         for _ in range(ROUNDS):
             times["one rank"].append(measure(kind, 1))
             times["ours"].append(measure(kind, 2))
-        yield faster(times, f"DDP, 2 ranks x 1 thread, {kind}, CIFAR-10", "one rank", 1.8, "1 rank x 1 thread")
+        yield faster(
+            times,
+            f"DDP, 2 ranks x 1 thread, {kind}, CIFAR-10",
+            "one rank",
+            1.8,
+            "1 rank x 1 thread",
+        )
 
 
 def measure(kind: str, ranks: int) -> float:
@@ -35,8 +41,11 @@ def measure(kind: str, ranks: int) -> float:
         out = Path(folder) / "seconds.json"
         subprocess.run(
             [sys.executable, "-m", "experiments.benchmarks.ddp", kind, str(ranks), str(out)],
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=200, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            check=True,
+            timeout=200,
+            stdout=subprocess.DEVNULL,
+        )
         return json.loads(out.read_text())
 
 
@@ -63,7 +72,9 @@ def worker(kind: str, ranks: int, out: Path) -> None:
     from vqvae_lightning.training.trainer import build_trainer, quieten
 
     quieten()
-    experiment = experiment_of(f"cifar10/{kind}.yaml", f"trainer.devices={ranks}", steps=WARM_UP + STEPS)
+    experiment = experiment_of(
+        f"cifar10/{kind}.yaml", f"trainer.devices={ranks}", steps=WARM_UP + STEPS
+    )
     data, module = build(experiment) if kind == "vqvae" else (RandomCodes(64, 64), new_prior(64))
     trainer = build_trainer(experiment, ranks, run=None)
     trainer.limit_val_batches = 0

@@ -1,4 +1,7 @@
-"""The same questions on a GPU: first whether it computes right, then how fast. Without one, all of it at toy size."""
+"""The same questions on a GPU: first whether it computes right, then how fast.
+
+Without one, all of it at toy size.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -44,29 +47,49 @@ def size() -> Size:
 
 
 def gpu_correctness() -> Iterator[Row]:
-    """Quantizer, moving averages and cache in float32, and under bf16 autocast, against float64 on the CPU."""
+    """Quantizer, moving averages and cache in float32, and under bf16 autocast, against float64 on
+    the CPU.
+    """
     device = own_device()
     torch.manual_seed(0)
     rows, codebook = torch.randn(8192, 64) + 100, torch.randn(K, 64) + 100
     distances = torch.cdist(rows.double(), codebook.double())
     codes = nearest_code(rows.to(device), codebook.to(device)).cpu()
     excess = distances.gather(1, codes[:, None])[:, 0] / distances.min(1).values - 1
-    yield _error("nearest code, offset 100, float32", "float64: largest excess distance", excess.max(), 1e-4)
+    yield _error(
+        "nearest code, offset 100, float32", "float64: largest excess distance", excess.max(), 1e-4
+    )
 
     h = torch.randn(64, 16, 8, 8)
     for precision in (torch.float32, torch.bfloat16):
         slow, fast = ema(h.double()), ema(h.to(device), precision)
-        yield _error(f"EMA codebook after 3 steps, {precision}", "float64 on the CPU", (slow - fast).abs().max(), 1e-4)
+        yield _error(
+            f"EMA codebook after 3 steps, {precision}",
+            "float64 on the CPU",
+            (slow - fast).abs().max(),
+            1e-4,
+        )
 
     config = PriorConfig(layers=4, width=128, heads=4, dropout=0.0)
     prior = CodeTransformer(K, GRID, CLASSES, config).eval().to(device)
-    codes, labels = torch.randint(K, (8, T), device=device), torch.arange(8, device=device) % CLASSES
+    codes, labels = (
+        torch.randint(K, (8, T), device=device),
+        torch.arange(8, device=device) % CLASSES,
+    )
     for precision, most in ((torch.float32, 1e-4), (torch.bfloat16, 0.05)):
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16):
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.type, torch.bfloat16, enabled=precision == torch.bfloat16),
+        ):
             cached = torch.stack(list(_steps(prior, codes, labels)), 1).double().cpu()
         with torch.inference_mode():
             exact = _float64_logits(prior, config, codes, labels)
-        yield _error(f"cached logits, {precision}", "float64 without a cache", (cached - exact).abs().max(), most)
+        yield _error(
+            f"cached logits, {precision}",
+            "float64 without a cache",
+            (cached - exact).abs().max(),
+            most,
+        )
 
 
 def ema(h: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
@@ -90,7 +113,9 @@ def _steps(prior: CodeTransformer, codes: Tensor, labels: Tensor) -> Iterator[Te
         previous = codes[:, t]
 
 
-def _float64_logits(prior: CodeTransformer, config: PriorConfig, codes: Tensor, labels: Tensor) -> Tensor:
+def _float64_logits(
+    prior: CodeTransformer, config: PriorConfig, codes: Tensor, labels: Tensor
+) -> Tensor:
     exact = CodeTransformer(K, GRID, CLASSES, config).eval().double()
     exact.load_state_dict(prior.state_dict())
     return exact.logits(codes.cpu(), labels.cpu())
@@ -106,24 +131,33 @@ def gpu_speed() -> Iterator[Row]:
     torch.set_float32_matmul_precision("high")
     yield vqvae_training(compiled=False)
     rates, busy = measure(prior_step(), size().training_sequences * T)
-    yield spread(rates, "prior training, bf16", "tokens/s", unit="tokens/s", detail={"GPU busy": busy})
+    yield spread(
+        rates, "prior training, bf16", "tokens/s", unit="tokens/s", detail={"GPU busy": busy}
+    )
     prior = CodeTransformer(K, GRID, CLASSES, PriorConfig()).eval().to(own_device())
     labels = torch.arange(size().sequences, device=own_device()) % CLASSES
     rates, busy = measure(lambda: prior.generate(len(labels), labels), len(labels), steps=1)
     yield spread(
-        rates, f"prior sampling, T={T}, batch {len(labels)}", "images/s", unit="images/s", at_least=10_000,
+        rates,
+        f"prior sampling, T={T}, batch {len(labels)}",
+        "images/s",
+        unit="images/s",
+        at_least=10_000,
         detail={"GPU busy": busy},
-    )  # fmt: skip
+    )
     yield vqvae_training(compiled=True)  # last: without a compiler it fails
 
 
 def vqvae_training(compiled: bool) -> Row:
     rates, busy = measure(vqvae_step(compiled), size().batch)
     return spread(
-        rates, f"VQ-VAE training, bf16, {'compiled' if compiled else 'eager'}, batch {size().batch}", "images/s",
-        unit="images/s", at_least=100_000 if compiled else None,
+        rates,
+        f"VQ-VAE training, bf16, {'compiled' if compiled else 'eager'}, batch {size().batch}",
+        "images/s",
+        unit="images/s",
+        at_least=100_000 if compiled else None,
         detail={"share of bf16 peak": max(rates) * IMAGE_FLOP / PEAK, "GPU busy": busy},
-    )  # fmt: skip
+    )
 
 
 def vqvae_step(compiled: bool) -> Callable[[], Any]:
@@ -166,8 +200,12 @@ def prior_step() -> Callable[[], Any]:
     return step
 
 
-def measure(step: Callable[[], Any], items: int, steps: int | None = None) -> tuple[list[float], float]:
-    """Items per second of each round, and the share of time in which a kernel ran (0 without a GPU)."""
+def measure(
+    step: Callable[[], Any], items: int, steps: int | None = None
+) -> tuple[list[float], float]:
+    """Items per second of each round, and the share of time in which a kernel ran (0 without a
+    GPU).
+    """
     steps = steps or size().steps
     for _ in range(3):
         step()

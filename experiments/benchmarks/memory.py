@@ -14,22 +14,32 @@ IMPORT = "import torch, pytorch_lightning, wandb, vqvae_lightning.training.train
 
 
 def memory() -> Iterator[Row]:
-    """Training on MNIST and CIFAR-10 over what its libraries and bytes need; the quantizer over its input."""
+    """Training on MNIST and CIFAR-10 over what its libraries and bytes need; the quantizer over its
+    input.
+    """
     libraries = peak("imports")
     for dataset in ("mnist", "cifar10"):
         found = peak("training", dataset)
         least = libraries["peak"] + found["data"]
         yield _row(
-            f"peak memory of training a VQ-VAE on {dataset}", "imports and the data's bytes", found["peak"] / least,
-            {"peak, MB": found["peak"], "imports, MB": libraries["peak"], "data, MB": found["data"]},
-        )  # fmt: skip
+            f"peak memory of training a VQ-VAE on {dataset}",
+            "imports and the data's bytes",
+            found["peak"] / least,
+            {
+                "peak, MB": found["peak"],
+                "imports, MB": libraries["peak"],
+                "data, MB": found["data"],
+            },
+        )
     for n, k, d in ((8192, 512, 64), (8192, 8192, 64), (8192, 1024, 256)):
         found = peak("nearest", str(n), str(k), str(d))
         whole = n * k * 4 / MB
         yield _row(
-            f"memory of the nearest code, N={n}, K={k}, D={d}", "N·K scores", found["grown"] / whole,
+            f"memory of the nearest code, N={n}, K={k}, D={d}",
+            "N·K scores",
+            found["grown"] / whole,
             {"grown, MB": found["grown"], "N·K, MB": whole},
-        )  # fmt: skip
+        )
 
 
 def _row(work: str, against: str, ratio: float, detail: dict[str, float]) -> Row:
@@ -39,7 +49,10 @@ def _row(work: str, against: str, ratio: float, detail: dict[str, float]) -> Row
 def peak(*words: str) -> dict[str, float]:
     """What `measure` finds in a fresh process, in MB."""
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.benchmarks.memory", *words], check=True, capture_output=True, timeout=200
+        [sys.executable, "-m", "experiments.benchmarks.memory", *words],
+        check=True,
+        capture_output=True,
+        timeout=200,
     )
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -37,7 +37,9 @@ class SingleImages(Dataset):
 
 
 class OneHotEMA(nn.Module):
-    """The EMA quantizer of the widespread notebooks: full distances, one-hot products, a perplexity at every step."""
+    """The EMA quantizer of the widespread notebooks: full distances, one-hot products, a perplexity
+    at every step.
+    """
 
     def __init__(self, k: int, d: int, decay: float = 0.99, commitment: float = 0.25) -> None:
         super().__init__()
@@ -66,7 +68,11 @@ class OneHotEMA(nn.Module):
         loss = self.commitment * F.mse_loss(quantized, inputs)
         share = one_hot.mean(0)
         perplexity = torch.exp(-(share * torch.log(share + 1e-10)).sum())
-        return (inputs + (quantized - inputs).detach()).permute(0, 3, 1, 2).contiguous(), loss, perplexity
+        return (
+            (inputs + (quantized - inputs).detach()).permute(0, 3, 1, 2).contiguous(),
+            loss,
+            perplexity,
+        )
 
 
 def nchw(module: nn.Module) -> nn.Module:
@@ -80,7 +86,8 @@ def usual_loop(net: Autoencoder, images: Tensor, labels: Tensor, steps: int) -> 
     assert net.bottleneck.codebook_size
     quantizer = OneHotEMA(net.bottleneck.codebook_size, net.bottleneck.in_channels)
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
-    # no workers: theirs would fetch ahead while the other variants are timed; data have rows of their own
+    # no workers: theirs would fetch ahead while the other variants are timed; data have rows of
+    # their own
     loader = DataLoader(SingleImages(images, labels, flip=True), BATCH, shuffle=True)
 
     def endless() -> Iterator[Tensor]:
@@ -122,18 +129,28 @@ class _Decoder(BaseDecoder):
         return ModelOutput(reconstruction=self.module(z))
 
 
-def pythae_epoch(net: Autoencoder, images: Tensor, labels: Tensor, steps: int) -> Callable[[], None]:
-    """An epoch of `steps` batches by pythae's own model and trainer, with a net's encoder and decoder.
+def pythae_epoch(
+    net: Autoencoder, images: Tensor, labels: Tensor, steps: int
+) -> Callable[[], None]:
+    """An epoch of `steps` batches by pythae's own model and trainer, with a net's encoder and
+    decoder.
 
     Images are scaled beforehand, as pythae wants them, and not flipped: it has no place for that.
     """
     config = PythaeConfig(
-        input_dim=net.image_shape, latent_dim=64, num_embeddings=net.bottleneck.codebook_size, use_ema=True
+        input_dim=net.image_shape,
+        latent_dim=64,
+        num_embeddings=net.bottleneck.codebook_size,
+        use_ema=True,
     )
     model = PythaeVQVAE(config, _Encoder(nchw(net.encoder)), _Decoder(nchw(net.decoder)))
     rows = slice(steps * BATCH)
     settings = BaseTrainerConfig(
-        output_dir=tempfile.mkdtemp(), num_epochs=1, per_device_train_batch_size=BATCH, learning_rate=1e-3, no_cuda=True
+        output_dir=tempfile.mkdtemp(),
+        num_epochs=1,
+        per_device_train_batch_size=BATCH,
+        learning_rate=1e-3,
+        no_cuda=True,
     )
     dataset = PythaeDataset(images[rows].float() / 127.5 - 1, labels[rows])
     trainer = BaseTrainer(model, dataset, training_config=settings)

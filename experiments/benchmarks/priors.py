@@ -1,4 +1,6 @@
-"""The Transformer over codes: training against a bare loop, sampling against no cache and against Hugging Face's."""
+"""The Transformer over codes: training against a bare loop, sampling against no cache and against
+Hugging Face's.
+"""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,7 +30,10 @@ class RandomCodes(pl.LightningDataModule):
     def __init__(self, batch_size: int, length: int, rows: int = 20_000) -> None:
         super().__init__()
         self.batch_size = batch_size
-        self.codes, self.labels = torch.randint(K, (rows, length), dtype=torch.int32), torch.randint(CLASSES, (rows,))
+        self.codes, self.labels = (
+            torch.randint(K, (rows, length), dtype=torch.int32),
+            torch.randint(CLASSES, (rows,)),
+        )
 
     def train_dataloader(self) -> TrainLoader:
         world = self.trainer.world_size if self.trainer else 1
@@ -38,7 +43,13 @@ class RandomCodes(pl.LightningDataModule):
 
 def new_prior(length: int) -> CodePrior:
     """The prior of the shipped CIFAR-10 experiment, for `length` codes."""
-    tokenizer = {"codebook_size": K, "grid": [1, length], "fingerprint": "none", "run": "none", "dims": 3072}
+    tokenizer = {
+        "codebook_size": K,
+        "grid": [1, length],
+        "fingerprint": "none",
+        "run": "none",
+        "dims": 3072,
+    }
     return CodePrior(PriorConfig(**SIZE, dropout=0.0), tokenizer, CLASSES)
 
 
@@ -49,13 +60,20 @@ def prior_training() -> Iterator[Row]:
     turns = Turns({"bare loop": bare_loop(bare, RandomCodes(64, 64))}, rounds=16)
     fit(experiment, module, RandomCodes(64, 64), turns)
     yield faster(
-        turns.times, "prior training step, T=64, batch 64", "bare loop", 0.97, "a bare loop on the same module"
+        turns.times,
+        "prior training step, T=64, batch 64",
+        "bare loop",
+        0.97,
+        "a bare loop on the same module",
     )
 
 
 def bare_loop(module: CodePrior, data: RandomCodes) -> Callable[[], None]:
     """STEPS steps of the same recipe: no Lightning, no logging."""
-    net, scheduled = module.net.train(), configure_adamw(module.net, module.optimizer_config, 100000)
+    net, scheduled = (
+        module.net.train(),
+        configure_adamw(module.net, module.optimizer_config, 100000),
+    )
     optimizer, schedule = scheduled["optimizer"], scheduled["lr_scheduler"]["scheduler"]
     batches = endless(data)
 
@@ -86,7 +104,13 @@ def sampling() -> Iterator[Row]:
         times = interleave(variants, rounds=9, seconds=12)
         work = f"prior sampling, T={length}, batch {batch}"
         rate = {"images/s": batch / sorted(times["ours"])[len(times["ours"]) // 2]}
-        row = faster(times, work, "GPT-2", 3, "GPT-2 of the same size, Hugging Face's generate with its cache")
+        row = faster(
+            times,
+            work,
+            "GPT-2",
+            3,
+            "GPT-2 of the same size, Hugging Face's generate with its cache",
+        )
         row.detail.update(rate)
         yield row
         if "no cache" in variants:
@@ -96,18 +120,29 @@ def sampling() -> Iterator[Row]:
 def hugging_face(length: int) -> Callable[[Tensor], Tensor]:
     """`generate` of a GPT-2 as large as the prior, whose first token is the label."""
     config = GPT2Config(
-        vocab_size=K + CLASSES, n_positions=length + 1, n_embd=SIZE["width"], n_layer=SIZE["layers"],
-        n_head=SIZE["heads"], bos_token_id=None, eos_token_id=None,
-    )  # fmt: skip
+        vocab_size=K + CLASSES,
+        n_positions=length + 1,
+        n_embd=SIZE["width"],
+        n_layer=SIZE["layers"],
+        n_head=SIZE["heads"],
+        bos_token_id=None,
+        eos_token_id=None,
+    )
     model = GPT2LMHeadModel(config).eval()
 
     @torch.inference_mode()
     def generate(labels: Tensor) -> Tensor:
         start = K + labels[:, None]
         return model.generate(
-            start, attention_mask=torch.ones_like(start), do_sample=True, top_k=0, max_new_tokens=length,
-            min_new_tokens=length, use_cache=True, pad_token_id=0,
-        )  # fmt: skip
+            start,
+            attention_mask=torch.ones_like(start),
+            do_sample=True,
+            top_k=0,
+            max_new_tokens=length,
+            min_new_tokens=length,
+            use_cache=True,
+            pad_token_id=0,
+        )
 
     return generate
 
@@ -115,7 +150,9 @@ def hugging_face(length: int) -> Callable[[Tensor], Tensor]:
 @torch.inference_mode()
 def without_cache(prior: CodeTransformer, labels: Tensor) -> Tensor:
     """Sampling as nanoGPT does: everything before is computed again at each position."""
-    codes = torch.zeros(len(labels), 1, dtype=torch.int64)  # the last column is a place, and is not read
+    codes = torch.zeros(
+        len(labels), 1, dtype=torch.int64
+    )  # the last column is a place, and is not read
     for _ in range(prior.length):
         codes[:, -1] = draw(prior.logits(codes, labels)[:, -1], 1.0, None, None, None)
         codes = torch.cat([codes, codes.new_zeros(len(labels), 1)], dim=1)

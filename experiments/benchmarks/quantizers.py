@@ -1,4 +1,6 @@
-"""The quantizer alone, with all that a training step asks of it, against lucidrains' and the matrix product."""
+"""The quantizer alone, with all that a training step asks of it, against lucidrains' and the matrix
+product.
+"""
 
 from collections.abc import Iterator
 from functools import partial
@@ -18,20 +20,26 @@ SIZES = {  # N, K, D → how many times faster than the peer, how many times the
 
 
 def quantizers() -> Iterator[Row]:
-    """Forward in training with everything that the step costs: statistics, moving averages, restarts."""
+    """Forward in training with everything that the step costs: statistics, moving averages,
+    restarts.
+    """
     for (n, k, d), (times_faster, times_gemm) in SIZES.items():
         h = features(n, d)
         rows = h.detach().movedim(1, -1).reshape(n, d)
         codebook, product = torch.randn(k, d), torch.empty(n, k)
         ours = EMAVectorQuantizer(k, d, commitment=0.25, decay=0.99, restart_below=0.1)
         # straight-through, as ours: the rotation trick would cost the peer more
-        peer = VectorQuantize(d, codebook_size=k, decay=0.99, commitment_weight=0.25, rotation_trick=False)
+        peer = VectorQuantize(
+            d, codebook_size=k, decay=0.99, commitment_weight=0.25, rotation_trick=False
+        )
 
         def step(ours: EMAVectorQuantizer = ours, h: torch.Tensor = h) -> None:
             ours(h)
             ours.update()
 
-        peers_h = h.detach().flatten(2).movedim(1, -1).contiguous().requires_grad_()  # N,T,D: as the peer likes it
+        peers_h = (
+            h.detach().flatten(2).movedim(1, -1).contiguous().requires_grad_()
+        )  # N,T,D: as the peer likes it
         times = interleave(
             {
                 "ours": step,
@@ -53,7 +61,12 @@ def gradient_quantizer() -> Iterator[Row]:
     n, k, d = next(iter(SIZES))
     h, ours = features(n, d), VectorQuantizer(k, d, commitment=0.25, decay=0.99, restart_below=0.1)
     peer = VectorQuantize(
-        d, codebook_size=k, commitment_weight=0.25, rotation_trick=False, learnable_codebook=True, ema_update=False
+        d,
+        codebook_size=k,
+        commitment_weight=0.25,
+        rotation_trick=False,
+        learnable_codebook=True,
+        ema_update=False,
     )
     peers_h = h.detach().flatten(2).movedim(1, -1).contiguous().requires_grad_()  # N,T,D
 
@@ -67,7 +80,11 @@ def gradient_quantizer() -> Iterator[Row]:
         (penalty.sum() + z.mean()).backward()
 
     times = interleave(
-        {"ours": step, "vector-quantize-pytorch": as_glibc_comes(peers_step), SAME_ALLOCATOR: peers_step}
+        {
+            "ours": step,
+            "vector-quantize-pytorch": as_glibc_comes(peers_step),
+            SAME_ALLOCATOR: peers_step,
+        }
     )
     work = f"gradient quantizer, forward and backward, N={n}, K={k}, D={d}"
     yield faster(times, work, "vector-quantize-pytorch", 3)

@@ -1,4 +1,6 @@
-"""How each cost grows with batch, K, N, T and ranks: seconds of the product alone, for the figure."""
+"""How each cost grows with batch, K, N, T and ranks: seconds of the product alone, for the
+figure.
+"""
 
 from collections.abc import Callable, Iterator
 from functools import partial

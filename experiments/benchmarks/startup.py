@@ -19,10 +19,14 @@ LIMIT = 60  # seconds
 def startup() -> Iterator[Row]:
     """`vqvae --help`, and `make train-vqvae` until the first step is in metrics.jsonl."""
     vqvae = Path(sys.executable).parent / "vqvae"
-    seconds = [clock_help(vqvae) for _ in range(2 * ROUNDS + 1)][1:]  # the first fills the disk's cache
+    seconds = [clock_help(vqvae) for _ in range(2 * ROUNDS + 1)][
+        1:
+    ]  # the first fills the disk's cache
     yield spread(seconds, "`vqvae --help`", "–", unit="s", at_most=0.5)
     seconds = [clock_first_step() for _ in range(ROUNDS + 1)][1:]
-    yield spread(seconds, "`make train-vqvae`, all cached, to the first step", "–", unit="s", at_most=8)
+    yield spread(
+        seconds, "`make train-vqvae`, all cached, to the first step", "–", unit="s", at_most=8
+    )
 
 
 def clock_help(vqvae: Path) -> float:
@@ -37,7 +41,9 @@ def clock_first_step() -> float:
     command = ["make", "--assume-old=.venv/.run", f"VENV={Path(sys.prefix)}", "train-vqvae",
                f"ARGS=runs={runs} name=first trainer.log_every=1"]  # fmt: skip
     started = time.perf_counter()
-    make = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, cwd=Path(__file__).parents[2])
+    make = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, start_new_session=True, cwd=Path(__file__).parents[2]
+    )
     metrics = runs / "first" / "metrics.jsonl"
     try:
         while not (metrics.is_file() and metrics.stat().st_size):

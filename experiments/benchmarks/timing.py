@@ -1,4 +1,6 @@
-"""Interleaved timing: A B A B …, so that what disturbs one disturbs the other; a figure is a median ratio."""
+"""Interleaved timing: A B A B …, so that what disturbs one disturbs the other; a figure is a median
+ratio.
+"""
 
 import statistics
 import time
@@ -27,7 +29,9 @@ class Row:
     unit: str = "x"
     at_least: float | None = None  # the goal; without one, a report
     at_most: float | None = None
-    detail: dict[str, float] = field(default_factory=dict)  # what the figure is made of: seconds, rates …
+    detail: dict[str, float] = field(
+        default_factory=dict
+    )  # what the figure is made of: seconds, rates …
 
     @property
     def met(self) -> bool | None:
@@ -36,9 +40,15 @@ class Row:
         return self.median <= self.at_most if self.at_most is not None else None
 
 
-def interleave(variants: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds: float = 30) -> Times:
-    """Seconds per call of each variant, round by round: until `rounds` are done or `seconds` are over."""
-    repeats = {name: max(1, round(TURN / max(1e-9, _clock(run)))) for name, run in variants.items()}  # and warm up
+def interleave(
+    variants: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds: float = 30
+) -> Times:
+    """Seconds per call of each variant, round by round: until `rounds` are done or `seconds` are
+    over.
+    """
+    repeats = {
+        name: max(1, round(TURN / max(1e-9, _clock(run)))) for name, run in variants.items()
+    }  # and warm up
     times: Times = {name: [] for name in variants}
     started = time.perf_counter()
     for i in range(rounds):
@@ -57,7 +67,8 @@ def _clock(run: Callable[[], Any], repeats: int = 1) -> float:
 
 
 def as_glibc_comes(run: Callable[[], Any]) -> Callable[[], Any]:
-    """`run` with freed memory given back as glibc does by itself, once its thresholds are as high as it ever sets them.
+    """`run` with freed memory given back as glibc does by itself, once its thresholds are as high
+    as it ever sets them.
 
     That is generous: it begins with 128 kB, and adjusts them up to 32 and 64 MB.
     """
@@ -70,13 +81,19 @@ def as_glibc_comes(run: Callable[[], Any]) -> Callable[[], Any]:
     return call
 
 
-def faster(times: Times, work: str, than: str, at_least: float | None = None, label: str | None = None) -> Row:
+def faster(
+    times: Times, work: str, than: str, at_least: float | None = None, label: str | None = None
+) -> Row:
     """How many times as fast the variant `ours` is as the variant `than`."""
     ratios = [b / a for a, b in zip(times["ours"], times[than], strict=True)]
-    return spread(ratios, work, label or than, at_least=at_least, detail=_medians(times, "ours", than))
+    return spread(
+        ratios, work, label or than, at_least=at_least, detail=_medians(times, "ours", than)
+    )
 
 
-def cost(times: Times, work: str, of: str, at_most: float | None = None, label: str | None = None) -> Row:
+def cost(
+    times: Times, work: str, of: str, at_most: float | None = None, label: str | None = None
+) -> Row:
     """The time of `ours` as a multiple of that of the variant `of`."""
     ratios = [a / b for a, b in zip(times["ours"], times[of], strict=True)]
     return spread(ratios, work, label or of, at_most=at_most, detail=_medians(times, "ours", of))
@@ -84,7 +101,11 @@ def cost(times: Times, work: str, of: str, at_most: float | None = None, label: 
 
 def spread(values: Sequence[float], work: str, against: str, **fields: Any) -> Row:
     """A row of the median and quartiles of values."""
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else 3 * [values[0]]
+    low, median, high = (
+        statistics.quantiles(values, n=4, method="inclusive")
+        if len(values) > 1
+        else 3 * [values[0]]
+    )
     return Row(work, against, median, low, high, **fields)
 
 

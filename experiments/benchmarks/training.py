@@ -1,4 +1,6 @@
-"""Training through the product's own Trainer, with all it logs, against loops on the same modules."""
+"""Training through the product's own Trainer, with all it logs, against loops on the same
+modules.
+"""
 
 import contextlib
 import tempfile
@@ -34,10 +36,16 @@ class Finished(Exception):
 
 
 class Turns(Callback):
-    """Stops the clock after every STEPS steps of a Trainer and gives the other variants their turns."""
+    """Stops the clock after every STEPS steps of a Trainer and gives the other variants their
+    turns.
+    """
 
     def __init__(
-        self, others: Mapping[str, Callable[[], Any]], rounds: int = ROUNDS, steps: int = STEPS, seconds: float = 150
+        self,
+        others: Mapping[str, Callable[[], Any]],
+        rounds: int = ROUNDS,
+        steps: int = STEPS,
+        seconds: float = 150,
     ) -> None:
         self.others, self.rounds, self.steps = others, rounds, steps
         self.end = time.perf_counter() + seconds  # on a busy machine fewer rounds, but LEAST_ROUNDS
@@ -63,7 +71,12 @@ class Turns(Callback):
         self.started = time.perf_counter()
 
 
-def fit(experiment: Experiment, module: pl.LightningModule, data: pl.LightningDataModule, turns: Callback) -> None:
+def fit(
+    experiment: Experiment,
+    module: pl.LightningModule,
+    data: pl.LightningDataModule,
+    turns: Callback,
+) -> None:
     """`trainer.fit` with everything that `vqvae train` gives it, until the turns are over."""
     quieten()
     trainer = build_trainer(experiment, devices=1, run=Run.create(experiment))
@@ -73,12 +86,20 @@ def fit(experiment: Experiment, module: pl.LightningModule, data: pl.LightningDa
 
 
 def experiment_of(file: str, *words: str, steps: int = 100_000) -> Experiment:
-    """A shipped experiment, in a folder of its own, that logs once a turn; the turns end it before `steps`."""
+    """A shipped experiment, in a folder of its own, that logs once a turn; the turns end it before
+    `steps`.
+    """
     runs = tempfile.mkdtemp(prefix="bench-")
     return load_experiment(
-        Path(__file__).parents[1] / file, [f"runs={runs}", f"trainer.log_every={STEPS}", f"trainer.steps={steps}",
-                                           "trainer.validate_every=100000", *words]
-    )  # fmt: skip
+        Path(__file__).parents[1] / file,
+        [
+            f"runs={runs}",
+            f"trainer.log_every={STEPS}",
+            f"trainer.steps={steps}",
+            "trainer.validate_every=100000",
+            *words,
+        ],
+    )
 
 
 def vqvae(experiment: Experiment) -> tuple[ImageDataModule, VQVAE]:
@@ -109,9 +130,13 @@ def training() -> Iterator[Row]:
     )
     fit(experiment, module, data, turns)
     work = "VQ-VAE training step, CIFAR-10, batch 128"
-    yield faster(turns.times, work, "bare loop", 0.97, "a bare loop on the same modules, channels_last")
+    yield faster(
+        turns.times, work, "bare loop", 0.97, "a bare loop on the same modules, channels_last"
+    )
     yield faster(turns.times, work, "pythae", 1.3, "pythae's trainer on the same network")
-    yield faster(turns.times, work, "usual loop", 1.3, "NCHW loop, one-hot EMA, Dataset of single images")
+    yield faster(
+        turns.times, work, "usual loop", 1.3, "NCHW loop, one-hot EMA, Dataset of single images"
+    )
     rates = [
         BATCH * FLOP_PER_IMAGE / ours / (2 * SIDE**3 / gemm)
         for ours, gemm in zip(turns.times["ours"], turns.times["GEMM"], strict=True)
@@ -125,7 +150,10 @@ def training() -> Iterator[Row]:
 
 def bare_loop(module: VQVAE, data: ImageDataModule) -> Callable[[], None]:
     """STEPS steps of the same recipe on a module's network: no Lightning, no logging."""
-    net, scheduled = module.net.train(), configure_adamw(module.net, module.optimizer_config, 100000)
+    net, scheduled = (
+        module.net.train(),
+        configure_adamw(module.net, module.optimizer_config, 100000),
+    )
     optimizer, schedule = scheduled["optimizer"], scheduled["lr_scheduler"]["scheduler"]
     batches = endless(data)
 
@@ -155,10 +183,17 @@ def validation() -> Iterator[Row]:
     data, module = vqvae(experiment_of("cifar10/vqvae.yaml"))
     quieten()
     trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, limit_val_batches=4,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        limit_val_batches=4,
         enable_model_summary=False,
-    )  # fmt: skip
-    images = [batch.x for batch, _ in zip(data.batches("val", torch.device("cpu")), range(4), strict=False)]
+    )
+    images = [
+        batch.x
+        for batch, _ in zip(data.batches("val", torch.device("cpu")), range(4), strict=False)
+    ]
     quantizer = module.net.bottleneck
     assert isinstance(quantizer, CodebookQuantizer)
     quantizer.initialized.fill_(True)
@@ -169,10 +204,17 @@ def validation() -> Iterator[Row]:
         for x in images:
             module.net(x)
 
-    data.prepare_data = lambda: None  # type: ignore[method-assign]  # a Trainer verifies the files once, not each time
+    # a Trainer verifies the files once, not each time
+    data.prepare_data = lambda: None  # type: ignore[method-assign]
     ours = lambda: trainer.validate(module, datamodule=data, verbose=False)  # noqa: E731
     times = interleave({"ours": ours, "forward": forward}, rounds=11)
-    yield cost(times, "validation with all its metrics, CIFAR-10", "forward", 1.15, "its forward passes alone")
+    yield cost(
+        times,
+        "validation with all its metrics, CIFAR-10",
+        "forward",
+        1.15,
+        "its forward passes alone",
+    )
 
 
 def extraction() -> Iterator[Row]:

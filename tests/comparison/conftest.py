@@ -10,7 +10,9 @@ from vqvae_lightning.data import sources
 
 @pytest.fixture
 def calls(tmp_path, monkeypatch):
-    """The words of every run, which is in this process in place of one of its own, and of generated images."""
+    """The words of every run, which is in this process in place of one of its own, and of generated
+    images.
+    """
     monkeypatch.setitem(sources.DATASETS, "mnist", sources.DATASETS["mnist"])  # put back afterwards
     fake_data.install(tmp_path / "data")
     called = []
@@ -27,5 +29,11 @@ def calls(tmp_path, monkeypatch):
 @pytest.fixture
 def settings(tmp_path):
     """Of a run of two steps on those images."""
-    return ["trainer.accelerator=cpu", "trainer.steps=2", "trainer.validate_every=1", "data.batch_size=20",
-            "data.validation_size=40", f"data.root={tmp_path / 'data'}"]  # fmt: skip
+    return [
+        "trainer.accelerator=cpu",
+        "trainer.steps=2",
+        "trainer.validate_every=1",
+        "data.batch_size=20",
+        "data.validation_size=40",
+        f"data.root={tmp_path / 'data'}",
+    ]

@@ -1,4 +1,6 @@
-"""An ablation trains each variant with each seed once, on one tokenizer a seed, and sums up what was asked for."""
+"""An ablation trains each variant with each seed once, on one tokenizer a seed, and sums up what
+was asked for.
+"""
 
 from pathlib import Path
 
@@ -14,9 +16,13 @@ ABLATIONS = sorted((Path(__file__).parents[2] / "experiments" / "ablations").glo
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch, calls, settings):
-    """Tiny experiment files in the current folder, settings that fit them, and the runs that are asked for."""
+    """Tiny experiment files in the current folder, settings that fit them, and the runs that are
+    asked for.
+    """
     network = "  network: {hidden: 8, residual_hidden: 4, residual_blocks: 1}\n"
-    (tmp_path / "vqvae.yaml").write_text(f"kind: vqvae\nmodel:\n  codebook_size: 16\n  latent_dim: 8\n{network}")
+    (tmp_path / "vqvae.yaml").write_text(
+        f"kind: vqvae\nmodel:\n  codebook_size: 16\n  latent_dim: 8\n{network}"
+    )
     (tmp_path / "prior.yaml").write_text("kind: prior\nmodel: {layers: 1, width: 16, heads: 2}\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path, settings, calls
@@ -30,7 +36,9 @@ def write(root, text):
 def test_each_variant_and_seed_once_and_a_table_of_what_was_asked(workplace, capsys):
     root, settings, calls = workplace
     file = write(
-        root, "experiment: vqvae.yaml\nvariants: {plain: [], small: [model.codebook_size=4]}\nmetrics: [psnr]\n"
+        root,
+        "experiment: vqvae.yaml\nvariants: {plain: [], small: [model.codebook_size=4]}\nmetrics:"
+        " [psnr]\n",
     )
     cli.main(["ablate", str(file), "seeds=2", *settings])
     trained = [word for call in calls for word in call if word.startswith("name=")]
@@ -47,7 +55,10 @@ def test_each_variant_and_seed_once_and_a_table_of_what_was_asked(workplace, cap
 
 def test_priors_share_a_tokenizer_of_their_seed(workplace):
     root, settings, _ = workplace
-    text = "experiment: prior.yaml\ntokenizer: vqvae.yaml\nvariants: {a: [], b: [model.architecture=pixelcnn]}\n"
+    text = (
+        "experiment: prior.yaml\ntokenizer: vqvae.yaml\nvariants: {a: [], b:"
+        " [model.architecture=pixelcnn]}\n"
+    )
     text = text.replace("b: [model", "b: [model.heads=4, model")
     found = ablate(write(root, text), AblateOptions(seeds=1), settings)
     runs = [found.variants[name][0] for name in ("a", "b")]
@@ -59,15 +70,36 @@ def test_priors_share_a_tokenizer_of_their_seed(workplace):
     [
         ("variants: {}", "has no variants"),
         ("variant: {}", "did you mean variants"),
-        ("experiment: vqvae.yaml\nvariants: {a: [model.codbook_size=3]}", "did you mean model.codebook_size"),
+        (
+            "experiment: vqvae.yaml\nvariants: {a: [model.codbook_size=3]}",
+            "did you mean model.codebook_size",
+        ),
         ("experiment: vqvae.yaml\nvariants: {a/b: []}", "name: got 'a/b'"),
         ("experiment: none.yaml\nvariants: {a: []}", "there is no file none.yaml"),
-        ("experiment: prior.yaml\ntokenizer: none.yaml\nvariants: {a: []}", "there is no file none.yaml"),
-        ("experiment: prior.yaml\nvariants: {a: [], b: [model.heads=3]}", "3 heads do not divide model.width 16"),
-        ("experiment: vqvae.yaml\nvariants: {a: [], b: [model.codebook=vq]}", "model.codebook: got 'vq', wanted one"),
-        ("experiment: vqvae.yaml\nvariants: {a: []}\nevaluation: [iwae_smples=5]", "did you mean iwae_samples"),
-        ("experiment: vqvae.yaml\nvariants: {a: [seed=3]}", "seed: got seed=3 in .*, a, but each run is given its own"),
-        ("experiment: vqvae.yaml\nsettings: [runs=x]\nvariants: {a: []}", "runs: got runs=x in .*, but each run"),
+        (
+            "experiment: prior.yaml\ntokenizer: none.yaml\nvariants: {a: []}",
+            "there is no file none.yaml",
+        ),
+        (
+            "experiment: prior.yaml\nvariants: {a: [], b: [model.heads=3]}",
+            "3 heads do not divide model.width 16",
+        ),
+        (
+            "experiment: vqvae.yaml\nvariants: {a: [], b: [model.codebook=vq]}",
+            "model.codebook: got 'vq', wanted one",
+        ),
+        (
+            "experiment: vqvae.yaml\nvariants: {a: []}\nevaluation: [iwae_smples=5]",
+            "did you mean iwae_samples",
+        ),
+        (
+            "experiment: vqvae.yaml\nvariants: {a: [seed=3]}",
+            "seed: got seed=3 in .*, a, but each run is given its own",
+        ),
+        (
+            "experiment: vqvae.yaml\nsettings: [runs=x]\nvariants: {a: []}",
+            "runs: got runs=x in .*, but each run",
+        ),
     ],
 )
 def test_a_file_that_is_no_ablation_is_refused_before_anything_runs(workplace, text, line):
@@ -81,7 +113,9 @@ def test_a_file_that_is_no_ablation_is_refused_before_anything_runs(workplace, t
 def test_an_unknown_study_names_the_known(workplace):
     root, *_ = workplace
     write(root, "")
-    with pytest.raises(ConfigError, match=r"there is no file .*nothing\.yaml; known: prior, study, vqvae"):
+    with pytest.raises(
+        ConfigError, match=r"there is no file .*nothing\.yaml; known: prior, study, vqvae"
+    ):
         read_ablation(root / "nothing.yaml")
 
 

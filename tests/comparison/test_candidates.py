@@ -1,4 +1,6 @@
-"""Runs that a comparison cannot trust: left out by name if they were found, refused if they were named."""
+"""Runs that a comparison cannot trust: left out by name if they were found, refused if they were
+named.
+"""
 
 import io
 import json
@@ -47,14 +49,20 @@ BAD_RECORDS: dict[str, tuple[str, dict[str, Any]]] = {
     "no end": ("ae", {"finished": None}),
     "a prior without tokenizer": ("prior", {"tokenizer": None}),
     "a tokenizer of text": ("prior", {"tokenizer": "runs/tok"}),
-    "a tokenizer without codes": ("prior", {"tokenizer": {**TOKENIZER, "codebook_size": 0, "grid": [7, 7]}}),
+    "a tokenizer without codes": (
+        "prior",
+        {"tokenizer": {**TOKENIZER, "codebook_size": 0, "grid": [7, 7]}},
+    ),
     "a tokenizer without its grid": ("prior", {"tokenizer": TOKENIZER}),
     "a grid of any length": ("prior", {"tokenizer": {**TOKENIZER, "grid": [9] * 999}}),
-    "a figure without its protocol": ("vae", {"generation": [{"sampler": "normal", "frechet": 1.0}]}),
+    "a figure without its protocol": (
+        "vae",
+        {"generation": [{"sampler": "normal", "frechet": 1.0}]},
+    ),
     "a figure that is text": ("vae", {"generation": [{**figure("normal", 1.0), "frechet": "1"}]}),
     "a protocol of a list": ("vae", {"generation": [{**figure("normal", 1.0), "network": ["a"]}]}),
     "figures as a mapping": ("vae", {"generation": {"normal": 1.0}}),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +90,10 @@ def test_a_bad_record_is_left_out_of_a_search_and_refused_by_name(
     case: str, templates: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kind, changed = BAD_RECORDS[case]
-    good, bad = copied(templates["ae"], tmp_path, "good"), copied(templates[kind], tmp_path, "bad", changed)
+    good, bad = (
+        copied(templates["ae"], tmp_path, "good"),
+        copied(templates[kind], tmp_path, "bad", changed),
+    )
     comparison = compare([bad, good], named=False)
     assert [row.name for row in comparison.rows] == ["good"]
     (line,) = capsys.readouterr().err.splitlines()
@@ -95,7 +106,9 @@ def test_a_bad_record_is_left_out_of_a_search_and_refused_by_name(
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["kind: ae\nmodel: {gone: 1}\n", "- 1\n", "{", "kind: prior\n", ""])
+@pytest.mark.parametrize(
+    "text", ["kind: ae\nmodel: {gone: 1}\n", "- 1\n", "{", "kind: prior\n", ""]
+)
 def test_settings_that_cannot_be_read_are_named_and_left_out(
     text: str, templates: dict[str, Run], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -107,7 +120,9 @@ def test_settings_that_cannot_be_read_are_named_and_left_out(
     assert "bad" in capsys.readouterr().err
 
 
-def test_a_search_without_one_good_run_is_one_line(templates: dict[str, Run], tmp_path: Path) -> None:
+def test_a_search_without_one_good_run_is_one_line(
+    templates: dict[str, Run], tmp_path: Path
+) -> None:
     bad = copied(templates["ae"], tmp_path, "bad", {"test": None})
     with pytest.raises(ConfigError, match="none of the 1 runs found"):
         compare([bad], named=False)
@@ -127,7 +142,9 @@ def test_the_command_leaves_out_what_it_found_and_refuses_what_was_named(
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_a_damaged_tokenizer_lends_its_prior_nothing(templates: dict[str, Run], tmp_path: Path) -> None:
+def test_a_damaged_tokenizer_lends_its_prior_nothing(
+    templates: dict[str, Run], tmp_path: Path
+) -> None:
     prior = copied(templates["prior"], tmp_path, "prior")
     copied(templates["vqvae"], tmp_path, "tok", {"test": None})
     (row,) = compare([prior]).rows
@@ -138,11 +155,15 @@ def png(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds one black line."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     line = zlib.compress(bytes(width + 1))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", line) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", line) + chunk(b"IEND", b"")
+    )
 
 
 def animated() -> bytes:
@@ -202,7 +223,9 @@ def test_a_name_steers_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture
     with pytest.raises(ConfigError, match=r"'\\x1b\[31mred\\x07\\u202e' holds control"):
         compare([write_run(tmp_path, "vae", name="\x1b[31mred\x07\u202e")])
     console = Console(file=io.StringIO(), width=100)
-    print_spreads({("\x1b[31m[bold]",): {"\x1bvae": Spread(1.0, 0.0, 1)}}, ("test metric",), console)
+    print_spreads(
+        {("\x1b[31m[bold]",): {"\x1bvae": Spread(1.0, 0.0, 1)}}, ("test metric",), console
+    )
     assert "\x1b" not in console.file.getvalue()  # type: ignore[attr-defined]
     assert "[bold]" in console.file.getvalue()  # type: ignore[attr-defined]
     compare([Run(tmp_path / "\x1b[31mgone"), run], named=False)
@@ -216,7 +239,10 @@ def test_values_of_a_foreign_folder_are_text_in_every_attribute(tmp_path: Path) 
               (("ae", 0.1), ("vae", 0.2), ("prior", 0.3))]  # fmt: skip
     for run in others:
         sampler = {"ae": "normal", "vae": "normal", "prior": "prior"}[run.info["kind"]]
-        run.write(generation=[figure(sampler, 1.0) | {"network": evil}], versions={"torch": evil, "commit": evil})
+        run.write(
+            generation=[figure(sampler, 1.0) | {"network": evil}],
+            versions={"torch": evil, "commit": evil},
+        )
     checker = check(page(compare([tokenizer, *others]), tmp_path))
     assert checker.tags.count("script") == 1
     assert "a" not in checker.tags
@@ -226,12 +252,16 @@ def test_values_of_a_foreign_folder_are_text_in_every_attribute(tmp_path: Path) 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_drawn_nowhere(value: float, tmp_path: Path) -> None:
     tokenizer = write_run(tmp_path, "vqvae", name="tok")
-    bad = [write_run(tmp_path, kind, name=f"bad-{kind}") for kind in ("ae", "vae", "vqvae", "prior")]
+    bad = [
+        write_run(tmp_path, kind, name=f"bad-{kind}") for kind in ("ae", "vae", "vqvae", "prior")
+    ]
     for run in bad:
         run.write(test=dict.fromkeys(run.info["test"], value))
     html = page(compare([tokenizer, *bad]), tmp_path)
     figures = html[html.index("The ledger") : html.index("Where the numbers")]
-    assert not [part for part in figures.split("<rect") if 'width="nan' in part or 'width="inf' in part]
+    assert not [
+        part for part in figures.split("<rect") if 'width="nan' in part or 'width="inf' in part
+    ]
     ledger = html[html.index('<ul class="ledger">') : html.index("Learning curves")]
     assert "bad-" not in ledger
     assert math.isnan(spreads([bad[1], tokenizer])[("psnr",)]["vae"].mean)
@@ -241,14 +271,20 @@ def test_what_is_not_finite_is_drawn_nowhere(value: float, tmp_path: Path) -> No
 def test_lines_of_metrics_that_are_no_numbers_are_not_drawn(tmp_path: Path) -> None:
     run = write_run(tmp_path, "ae")
     wrong = ["text", None, True, [1], {"a": 1}, math.nan, math.inf, 1e300, 10**400]
-    lines = [{"step": 1, "val/psnr": value} for value in wrong] + [{"step": value, "val/psnr": 1} for value in wrong]
-    run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"step": 5, "val/psnr": 9.0}]))
+    lines = [{"step": 1, "val/psnr": value} for value in wrong] + [
+        {"step": value, "val/psnr": 1} for value in wrong
+    ]
+    run.metrics_path.write_text(
+        "".join(json.dumps(line) + "\n" for line in [*lines, {"step": 5, "val/psnr": 9.0}])
+    )
     ((_, known),) = logged(compare([run]).rows, "val/psnr")
     assert known == [(5, 9.0)]
     check(page(compare([run]), tmp_path))
 
 
-@pytest.mark.parametrize("values", [[1e17], [1e38, -1e38], [1e16, 1e16 + 2], [0.0, 5e-324], [1e-300], [-1e39, 1e39]])
+@pytest.mark.parametrize(
+    "values", [[1e17], [1e38, -1e38], [1e16, 1e16 + 2], [0.0, 5e-324], [1e-300], [-1e39, 1e39]]
+)
 def test_axes_hold_what_floating_point_can_barely_tell_apart(values: list[float]) -> None:
     axis = Axis.of(values, 0, 100)
     assert all(-0.1 <= axis.at(value) <= 100.1 for value in values)

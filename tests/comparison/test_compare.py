@@ -1,4 +1,6 @@
-"""Comparing runs: the arithmetic, what is not ranked, and a page that is whole, small and harmless."""
+"""Comparing runs: the arithmetic, what is not ranked, and a page that is whole, small and
+harmless.
+"""
 
 import json
 import math
@@ -31,7 +33,9 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     root = tmp_path_factory.mktemp("four")
     tokenizer = write_run(root, "vqvae", name="tok")
     runs = [write_run(root, kind) for kind in ("prior", "vae", "ae")]
-    for run, sampler, frechet in zip(runs, ("prior", "mixture", "normal"), (3.0, 8.0, 90.0), strict=True):
+    for run, sampler, frechet in zip(
+        runs, ("prior", "mixture", "normal"), (3.0, 8.0, 90.0), strict=True
+    ):
         run.write(generation=[figure(sampler, frechet)])
     tokenizer.write(generation=[figure("reconstruction", 1.0)])
     return compare([*runs, tokenizer])
@@ -109,7 +113,12 @@ def test_samplers_stand_on_the_page_with_their_protocol(four: Comparison, tmp_pa
 
 
 def test_runs_are_ordered_from_ae_to_prior(four: Comparison) -> None:
-    assert [(row.number, row.kind) for row in four.rows] == [(1, "ae"), (2, "vae"), (3, "vqvae"), (4, "prior")]
+    assert [(row.number, row.kind) for row in four.rows] == [
+        (1, "ae"),
+        (2, "vae"),
+        (3, "vqvae"),
+        (4, "prior"),
+    ]
 
 
 def test_only_comparable_values_are_ranked(tmp_path: Path) -> None:
@@ -119,12 +128,19 @@ def test_only_comparable_values_are_ranked(tmp_path: Path) -> None:
     (same,) = compare([one, two]).groups
     assert (same.best["psnr"], same.best["distortion"], same.best["rate"]) == ({1}, {2}, set())
     (other,) = compare([one, two, three]).groups
-    assert (other.best["psnr"], other.best["distortion"], other.best["total"]) == ({3}, set(), set())
+    assert (other.best["psnr"], other.best["distortion"], other.best["total"]) == (
+        {3},
+        set(),
+        set(),
+    )
     assert compare([one]).groups[0].best["psnr"] == set()  # nothing to be better than
 
 
 def test_values_that_are_shown_alike_are_both_best(tmp_path: Path) -> None:
-    runs = [write_run(tmp_path, "ae", name=name, psnr=psnr) for name, psnr in (("a", 24.001), ("b", 24.0), ("c", 20))]
+    runs = [
+        write_run(tmp_path, "ae", name=name, psnr=psnr)
+        for name, psnr in (("a", 24.001), ("b", 24.0), ("c", 20))
+    ]
     assert compare(runs).groups[0].best["psnr"] == {1, 2}
 
 
@@ -142,10 +158,20 @@ def test_datasets_and_binarizations_are_never_mixed(tmp_path: Path) -> None:
     runs = [
         write_run(tmp_path, "vae", name="grey"),
         write_run(tmp_path, "vqvae", name="colour", dataset="cifar10", psnr=99.0),
-        write_run(tmp_path, "vae", "data.binarize=static", "model.likelihood.name=bernoulli", name="binary"),
+        write_run(
+            tmp_path,
+            "vae",
+            "data.binarize=static",
+            "model.likelihood.name=bernoulli",
+            name="binary",
+        ),
     ]
     comparison = compare(runs)
-    assert [group.title for group in comparison.groups] == ["MNIST", "CIFAR-10", "MNIST, static binarization"]
+    assert [group.title for group in comparison.groups] == [
+        "MNIST",
+        "CIFAR-10",
+        "MNIST, static binarization",
+    ]
     assert [row.number for row in comparison.rows] == [1, 2, 3]
     assert values(comparison, "colour")["distortion"] == pytest.approx(90 / 3072)
     html = page(comparison, tmp_path)
@@ -155,15 +181,27 @@ def test_datasets_and_binarizations_are_never_mixed(tmp_path: Path) -> None:
 
 def test_only_settings_that_differ_are_listed(tmp_path: Path) -> None:
     one = write_run(tmp_path, "vae", "optimizer.lr=0.001", "runs=here", name="one")
-    two = write_run(tmp_path, "vae", "optimizer.lr=0.002", "runs=there", "model.likelihood.learned=true", name="two")
+    two = write_run(
+        tmp_path,
+        "vae",
+        "optimizer.lr=0.002",
+        "runs=there",
+        "model.likelihood.learned=true",
+        name="two",
+    )
     (settings,) = compare([one, two]).groups[0].settings
-    assert settings.values == {"model.likelihood.learned": ("false", "true"), "optimizer.lr": ("0.001", "0.002")}
+    assert settings.values == {
+        "model.likelihood.learned": ("false", "true"),
+        "optimizer.lr": ("0.001", "0.002"),
+    }
     assert "optimizer.<wbr>lr" in page(compare([one, two]), tmp_path)
     assert compare([one]).groups[0].settings == ()
 
 
 def test_settings_that_one_kind_lacks(four: Comparison) -> None:
-    (settings,) = four.groups[0].settings  # of the autoencoders; a single prior differs from nothing
+    (settings,) = four.groups[
+        0
+    ].settings  # of the autoencoders; a single prior differs from nothing
     assert settings.values["model.codebook_size"] == (MISSING, MISSING, "512")
 
 
@@ -182,7 +220,13 @@ def test_the_page_is_whole_and_fetches_nothing(four: Comparison, tmp_path: Path)
     assert all(source.startswith("data:image/png;base64,") for source in checker.sources)
     assert not re.search(r"https?:|//cdn|@import|url\(", html)
     assert html.lstrip().startswith("<!DOCTYPE html>")
-    for text in ("saved 245 of 441 bits/image", "Learning curves", "Rate and distortion", "Codebook health", "abc123"):
+    for text in (
+        "saved 245 of 441 bits/image",
+        "Learning curves",
+        "Rate and distortion",
+        "Codebook health",
+        "abc123",
+    ):
         assert text in html
 
 
@@ -214,7 +258,9 @@ def test_names_and_tags_are_text(tmp_path: Path) -> None:
     assert "x" not in checker.sources
     assert "&lt;script&gt;alert(1)" in html
     assert "&lt;img src=x" in html
-    assert "[bold]" in terminal(compare([write_run(tmp_path, "ae", name="[bold]x[/bold]")]))  # nor is it markup
+    assert "[bold]" in terminal(
+        compare([write_run(tmp_path, "ae", name="[bold]x[/bold]")])
+    )  # nor is it markup
 
 
 def test_pictures_are_kept_as_they_are_or_shrunk_without_loss(tmp_path: Path) -> None:
@@ -249,7 +295,9 @@ def test_the_page_stays_below_two_megabytes(tmp_path: Path) -> None:
     assert "of 16 pictures are left out to keep this page small" in path.read_text()
 
 
-@pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [0.1, 0.9], [-3.0, 1e6], [1e-9, 2e-9], [24.87, 25.31]])
+@pytest.mark.parametrize(
+    "values", [[0.0], [5.0, 5.0], [0.1, 0.9], [-3.0, 1e6], [1e-9, 2e-9], [24.87, 25.31]]
+)
 def test_axes_hold_their_values(values: list[float]) -> None:
     axis = Axis.of(values, 0, 100)
     assert all(-0.01 <= axis.at(value) <= 100.01 for value in values)
@@ -263,32 +311,57 @@ def test_axes_hold_their_values(values: list[float]) -> None:
 def test_sorting_in_a_browser(four: Comparison, tmp_path: Path) -> None:
     click = """<script>
       const [results, samplers] = document.querySelectorAll(".sortable");
-      const order = () => [...results.querySelectorAll("tbody th .name")].map(cell => cell.textContent);
-      const button = [...results.querySelectorAll("button")].find(b => b.textContent.includes("PSNR"));
+      const names = () => [...results.querySelectorAll("tbody th .name")];
+      const order = () => names().map(cell => cell.textContent);
+      const buttons = [...results.querySelectorAll("button")];
+      const button = buttons.find(b => b.textContent.includes("PSNR"));
       const before = order();
       button.click(); const down = order(), state = button.parentElement.getAttribute("aria-sort");
       button.click(); const up = order();
       [...samplers.querySelectorAll("button")].find(b => b.textContent.includes("Fréchet")).click();
-      const distances = [...samplers.tBodies[0].rows].map(row => row.cells[2].textContent.replace(" (best)", ""));
-      const seen = [...document.images].filter(image => image.naturalWidth > 1 && image.clientWidth > 100).length;
+      const cells = [...samplers.tBodies[0].rows].map(row => row.cells[2].textContent);
+      const distances = cells.map(text => text.replace(" (best)", ""));
+      const isSeen = image => image.naturalWidth > 1 && image.clientWidth > 100;
+      const seen = [...document.images].filter(isSeen).length;
       document.body.dataset.result = JSON.stringify({before, down, up, state, distances, seen,
         wide: document.documentElement.scrollWidth > document.documentElement.clientWidth});
     </script></body>"""
     copy = tmp_path / "click.html"
     copy.write_text(page(four, tmp_path).replace("</body>", click))
     done = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,900",
-         "--virtual-time-budget=2000", "--dump-dom", copy.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+        [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=500,900",
+            "--virtual-time-budget=2000",
+            "--dump-dom",
+            copy.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     assert "CONSOLE" not in done.stderr, done.stderr
     found = re.search(r'data-result="([^"]*)"', done.stdout)
     assert found
     result = json.loads(found.group(1).replace("&quot;", '"'))
     assert result["before"] == ["ae-run", "vae-run", "tok", "prior-run"]
-    assert result["down"] == ["tok", "ae-run", "vae-run", "prior-run"]  # a prior has no PSNR: last in either order
+    assert result["down"] == [
+        "tok",
+        "ae-run",
+        "vae-run",
+        "prior-run",
+    ]  # a prior has no PSNR: last in either order
     assert result["up"] == ["vae-run", "ae-run", "tok", "prior-run"]
     assert result["state"] == "descending"
     assert result["distances"] == ["90.00", "8.00", "3.00", "1.00"]

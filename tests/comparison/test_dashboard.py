@@ -1,4 +1,6 @@
-"""The W&B workspace is built without a server, shows only what runs log, and is saved only where it can be."""
+"""The W&B workspace is built without a server, shows only what runs log, and is saved only where it
+can be.
+"""
 
 import json
 import sys
@@ -22,7 +24,10 @@ KEYS = [key for keys in CURVES.values() for key in keys.values()]
 
 def test_it_holds_a_panel_for_every_key_and_groups_runs_by_model():
     text = workspace("team", "project")._to_model().model_dump_json()
-    assert all(json.dumps(key) in text for key in [*KEYS, "compare/results", "compare/samplers", "test/samples"])
+    assert all(
+        json.dumps(key) in text
+        for key in [*KEYS, "compare/results", "compare/samplers", "test/samples"]
+    )
     built = workspace("team", "project")
     assert [str(group.name) for group in built.runset_settings.groupby] == ["kind"]
     assert built.settings.x_axis == "trainer/global_step"
@@ -44,10 +49,18 @@ def test_a_model_logs_every_key_that_it_shows():
         module.log_dict = logged.update
         images = torch.rand(2, 1, 28, 28)
         module.validation_step(
-            Batch(torch.arange(8).view(2, 4) % 4 if module.kind == "prior" else images, labels, labels, 0), 0
+            Batch(
+                torch.arange(8).view(2, 4) % 4 if module.kind == "prior" else images,
+                labels,
+                labels,
+                0,
+            ),
+            0,
         )
         module.on_validation_epoch_end()
-    logged |= {f"train/{name}" for module in modules for name in module.net.bottleneck.diagnostics()}
+    logged |= {
+        f"train/{name}" for module in modules for name in module.net.bottleneck.diagnostics()
+    }
     trainer = SimpleNamespace(
         global_step=25, log_every_n_steps=25, optimizers=[SimpleNamespace(param_groups=[{"lr": 1}])]
     )
@@ -59,7 +72,10 @@ def test_a_model_logs_every_key_that_it_shows():
 
 def test_without_its_package_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
-    with pytest.raises(ConfigError, match=r"run `make wandb-dashboard`, or pip install 'vqvae_lightning\[dashboard\]'"):
+    with pytest.raises(
+        ConfigError,
+        match=r"run `make wandb-dashboard`, or pip install 'vqvae_lightning\[dashboard\]'",
+    ):
         workspace("team", "project")
 
 
@@ -85,5 +101,7 @@ def test_without_a_server_it_says_why_and_sends_nothing(monkeypatch, saved, caps
 
 def test_with_one_it_is_saved_once_for_the_team_that_is_named(monkeypatch, saved):
     monkeypatch.setattr(dashboard, "why_not_online", lambda: None)
-    assert save_dashboard(DashboardOptions(project="p", entity="team")) == "https://wandb.example/view"
+    assert (
+        save_dashboard(DashboardOptions(project="p", entity="team")) == "https://wandb.example/view"
+    )
     assert [(w.entity, w.project) for w in saved] == [("team", "p")]

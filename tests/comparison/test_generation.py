@@ -1,4 +1,6 @@
-"""Tables of samples: one for each protocol, which is printed with it; a reconstruction is shown and never best."""
+"""Tables of samples: one for each protocol, which is printed with it; a reconstruction is shown and
+never best.
+"""
 
 import io
 import math
@@ -46,12 +48,15 @@ def terminal(found, width=400):
 
 class TestTables:
     @pytest.mark.parametrize(
-        "key", ["network", "weights_sha256", "preprocessing", "samples", "reference", "reference_images"]
+        "key",
+        ["network", "weights_sha256", "preprocessing", "samples", "reference", "reference_images"],
     )
     def test_two_protocols_never_share_one(self, key):
         other = figure(**{key: 77 if key in ("samples", "reference_images") else "other"})
         assert [len(table.rows) for table in tables(figure(), other)] == [1, 1]
-        assert all(not numbers for table in tables(figure(), other) for numbers in table.best.values())
+        assert all(
+            not numbers for table in tables(figure(), other) for numbers in table.best.values()
+        )
 
     def test_samplers_seeds_and_checkpoints_do(self):
         others = figure("mixture"), figure(seed=1), figure(checkpoint_sha256="e" * 64)
@@ -70,7 +75,9 @@ class TestTables:
         assert generations([(A, {}), (B, {"generation": []})]) == []
 
     def test_the_best_are_marked_by_their_direction(self):
-        (table,) = tables(figure(frechet=9.0, precision=0.6, recall=0.3), figure("mixture", recall=0.4))
+        (table,) = tables(
+            figure(frechet=9.0, precision=0.6, recall=0.3), figure("mixture", recall=0.4)
+        )
         assert table.best == {"frechet": {1}, "precision": {1}, "recall": {2}}
 
     def test_a_reconstruction_is_never_best(self):
@@ -94,7 +101,12 @@ class TestTables:
 
     def test_there_are_columns_for_what_some_row_has(self):
         (table,) = tables(figure("prior", class_accuracy=0.75), figure())
-        assert [column.key for column in table.columns] == ["frechet", "precision", "recall", "class_accuracy"]
+        assert [column.key for column in table.columns] == [
+            "frechet",
+            "precision",
+            "recall",
+            "class_accuracy",
+        ]
         assert table.columns[-1].text(table.rows[0]) == "0.750"
         assert table.columns[-1].text(table.rows[1]) == MISSING
         assert table.best["class_accuracy"] == set()
@@ -104,9 +116,10 @@ class TestProtocol:
     def test_of_inception(self):
         (table,) = tables(figure())
         assert table.title.startswith("FID")
-        assert table.protocol == (
-            "inception-2015 (SHA-256 0123456789ab…; as told); 5,000 samples against the 10,000 test images; "
-            "precision, recall: 3 neighbours; KID: 100 subsets of 1,000"
+        assert (
+            table.protocol
+            == "inception-2015 (SHA-256 0123456789ab…; as told); 5,000 samples against the 10,000"
+            " test images; precision, recall: 3 neighbours; KID: 100 subsets of 1,000"
         )
 
     def test_of_few_samples(self):
@@ -122,7 +135,12 @@ class TestProtocol:
 
 class TestTerminal:
     def test_names_run_sampler_and_protocol_of_every_table(self):
-        found = tables(figure(), figure("mixture", 8.0), figure("reconstruction", 2.0), figure("unigram", samples=7))
+        found = tables(
+            figure(),
+            figure("mixture", 8.0),
+            figure("reconstruction", 2.0),
+            figure("unigram", samples=7),
+        )
         text = terminal(found)
         for table in found:
             assert table.title in text
@@ -137,7 +155,9 @@ class TestTerminal:
 
     @pytest.mark.parametrize("width", [50, 80])
     def test_cuts_nothing_off(self, width):
-        found = tables(figure("reconstruction", 12345.67, kid=0.1, class_accuracy=0.5), figure(kid=0.2))
+        found = tables(
+            figure("reconstruction", 12345.67, kid=0.1, class_accuracy=0.5), figure(kid=0.2)
+        )
         text = terminal(found, width)
         assert all(len(line) <= width for line in text.splitlines())
         assert found[0].protocol in " ".join(text.split())
@@ -153,7 +173,10 @@ class TestTerminal:
 
 class TestColumns:
     def rows(self, *values):
-        return [Sampled(i, A, "normal", {} if v is None else {"v": v}) for i, v in enumerate(values, start=1)]
+        return [
+            Sampled(i, A, "normal", {} if v is None else {"v": v})
+            for i, v in enumerate(values, start=1)
+        ]
 
     @pytest.mark.parametrize(
         ("better", "values", "best"),
@@ -175,7 +198,9 @@ class TestColumns:
         rows = [Sampled(1, A, "normal", {"v": 1.0}), Sampled(2, A, "mixture", {"v": 2.0})]
         assert column.best(rows) == set()
         assert column.best([*rows[:1], Sampled(2, A, "normal", {"v": 2.0})]) == {1}
-        assert column.best([*rows[:1], Sampled(2, A, "normal", {"v": 2.0}), Sampled(3, A, "mixture", {})]) == {1}
+        assert column.best(
+            [*rows[:1], Sampled(2, A, "normal", {"v": 2.0}), Sampled(3, A, "mixture", {})]
+        ) == {1}
 
     def test_a_limit_stands_beside_its_number(self):
         row = Sampled(1, A, "normal", {"v": 7.0}, limits={"v": 1024})
@@ -194,6 +219,9 @@ def test_another_seed_of_a_sampler_is_told_apart():
 
 def test_other_settings_of_a_draw_are_told_apart():
     usual = {"temperature": 1.0, "top_k": None, "top_p": None, "guidance": 1.0}
-    figures = [figure("prior") | usual, figure("prior") | usual | {"temperature": 0.9, "guidance": 2.0}]
+    figures = [
+        figure("prior") | usual,
+        figure("prior") | usual | {"temperature": 0.9, "guidance": 2.0},
+    ]
     (table,) = generations([(A, {"generation": figures})])
     assert [row.label for row in table.rows] == ["prior", "prior, temperature 0.9, guidance 2.0"]

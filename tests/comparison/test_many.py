@@ -1,11 +1,20 @@
-"""Many runs by one command: what is done is not done again, what was stopped goes on, what fails names its log."""
+"""Many runs by one command: what is done is not done again, what was stopped goes on, what fails
+names its log.
+"""
 
 import pytest
 from untrained import TOKENIZER, record
 
 from vqvae_lightning.comparison import many
 from vqvae_lightning.comparison.many import evaluate_once, train_once
-from vqvae_lightning.config import ConfigError, EvaluateOptions, describe, load_experiment, options, plain
+from vqvae_lightning.config import (
+    ConfigError,
+    EvaluateOptions,
+    describe,
+    load_experiment,
+    options,
+    plain,
+)
 from vqvae_lightning.training.runs import Run
 
 
@@ -36,7 +45,9 @@ def test_a_finished_run_is_left_alone(tmp_path, asked):
 @pytest.mark.parametrize("setting", ["seed=2", "trainer.steps=750", "model.latent_dim=3"])
 def test_a_run_of_other_settings_is_not_taken_for_it(tmp_path, asked, status, setting):
     make(tmp_path, status)
-    with pytest.raises(ConfigError, match=r"/run was trained with .*, now it is .*; name another folder"):
+    with pytest.raises(
+        ConfigError, match=r"/run was trained with .*, now it is .*; name another folder"
+    ):
         train_once(tmp_path, "run", tmp_path / "e.yaml", [setting])
     assert asked == []
 
@@ -44,7 +55,9 @@ def test_a_run_of_other_settings_is_not_taken_for_it(tmp_path, asked, status, se
 def test_what_is_not_finished_goes_on(tmp_path, asked):
     make(tmp_path, "running")
     train_once(tmp_path, "run", tmp_path / "e.yaml", ["seed=1"])
-    assert asked == [["train", f"{tmp_path}/e.yaml", "seed=1", f"runs={tmp_path}", "name=run", "resume=auto"]]
+    assert asked == [
+        ["train", f"{tmp_path}/e.yaml", "seed=1", f"runs={tmp_path}", "name=run", "resume=auto"]
+    ]
 
 
 def test_a_failure_names_the_log_and_its_last_line(tmp_path, monkeypatch):
@@ -53,7 +66,9 @@ def test_a_failure_names_the_log_and_its_last_line(tmp_path, monkeypatch):
         return 3
 
     monkeypatch.setattr(many, "launch", fails)
-    with pytest.raises(ConfigError, match=r"train: run ended with code 3 \(the reason\); see .*run\.log"):
+    with pytest.raises(
+        ConfigError, match=r"train: run ended with code 3 \(the reason\); see .*run\.log"
+    ):
         train_once(tmp_path, "run", tmp_path / "e.yaml", [])
 
 

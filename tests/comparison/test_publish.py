@@ -1,4 +1,6 @@
-"""A comparison in W&B: one offline run whose tables hold what the page shows, with pictures that can be seen."""
+"""A comparison in W&B: one offline run whose tables hold what the page shows, with pictures that
+can be seen.
+"""
 
 import io
 import json
@@ -42,9 +44,14 @@ def published(tmp_path_factory):
     (root / "home").mkdir()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     done = subprocess.run(
-        [sys.executable, "-c", PUBLISH, str(root), str(TESTS)], cwd=root, capture_output=True, text=True, timeout=120,
-        check=True, env={**environment, "HOME": str(root / "home")},
-    )  # fmt: skip
+        [sys.executable, "-c", PUBLISH, str(root), str(TESTS)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        env={**environment, "HOME": str(root / "home")},
+    )
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("AT ")]
     return root, Path(line[3:])
 
@@ -65,7 +72,12 @@ def test_it_is_an_offline_run_that_can_be_synced_and_all_its_files_are_in_the_fo
 
 def test_the_results_hold_every_run_and_what_is_not_there_is_null(published):
     ae, vae = table(published[1], "results")
-    assert (ae["run"], ae["kind"], ae["dataset"], ae["PSNR (dB)"]) == ("ae-run", "AE", "MNIST", 24.0)
+    assert (ae["run"], ae["kind"], ae["dataset"], ae["PSNR (dB)"]) == (
+        "ae-run",
+        "AE",
+        "MNIST",
+        24.0,
+    )
     assert vae["PSNR (dB)"] == 20.0
     assert ae["Active units"] is None
     assert vae["Active units"] == 7
@@ -73,8 +85,15 @@ def test_the_results_hold_every_run_and_what_is_not_there_is_null(published):
 
 def test_the_samplers_hold_what_was_measured_and_what_was_only_drawn(published):
     measured, again, *drawn = table(published[1], "samplers")
-    assert (measured["samples"], again["samples"]) == (None, "Image")  # a mixture that nobody drew has no picture
-    assert (measured["run"], measured["sampler"], measured["Fréchet distance"]) == ("vae-run", "mixture", 8.0)
+    assert (measured["samples"], again["samples"]) == (
+        None,
+        "Image",
+    )  # a mixture that nobody drew has no picture
+    assert (measured["run"], measured["sampler"], measured["Fréchet distance"]) == (
+        "vae-run",
+        "mixture",
+        8.0,
+    )
     assert "10,000 samples" in measured["protocol"]
     assert [(row["run"], row["sampler"], row["Fréchet distance"]) for row in drawn] == [
         ("ae-run", "normal", None), ("vae-run", "normal", None),
@@ -82,13 +101,17 @@ def test_the_samplers_hold_what_was_measured_and_what_was_only_drawn(published):
 
 
 def test_a_sampler_measured_by_other_settings_keeps_the_row_of_its_picture(published):
-    """The picture shows the usual draws: not beside the figure of others, but it is not lost for them."""
+    """The picture shows the usual draws: not beside the figure of others, but it is not lost for
+    them.
+    """
     rows = json.loads((published[0] / "others.json").read_text())
     assert rows == [["normal, temperature 0.5", False], ["normal", True]]
 
 
 def test_pictures_are_not_black(published):
-    staged = [path.read_bytes() for path in (published[1].parent / "artifacts" / "staging").iterdir()]
+    staged = [
+        path.read_bytes() for path in (published[1].parent / "artifacts" / "staging").iterdir()
+    ]
     pictures = [Image.open(io.BytesIO(data)) for data in staged if data.startswith(b"\x89PNG")]
     assert len(pictures) == 2 * 2 + 3  # of each run, and of each row of the samplers that has one
     assert all(picture.convert("L").getextrema() == (0, 255) for picture in pictures)

@@ -39,14 +39,18 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return OPENED
 
 
-def test_each_file_of_a_run_is_read_once_and_each_picture_at_most_twice(tmp_path: Path, opened: list[str]) -> None:
+def test_each_file_of_a_run_is_read_once_and_each_picture_at_most_twice(
+    tmp_path: Path, opened: list[str]
+) -> None:
     tokenizer = write_run(tmp_path, "vqvae", name="tok")
     priors = [write_run(tmp_path, "prior", name=f"prior{i}") for i in range(4)]
     opened.clear()
     comparison = compare([tokenizer, *priors])
     write_report(comparison, tmp_path / "page.html")
     assert len(comparison.rows) == 5
-    times = collections.Counter(os.path.relpath(path, tmp_path) for path in opened if path.startswith(str(tmp_path)))
+    times = collections.Counter(
+        os.path.relpath(path, tmp_path) for path in opened if path.startswith(str(tmp_path))
+    )
     for run in (tokenizer, *priors):
         for file in ("run.json", "config.yaml", "metrics.jsonl"):
             assert times[f"{run.name}/{file}"] == 1, (run.name, file)
@@ -55,15 +59,27 @@ def test_each_file_of_a_run_is_read_once_and_each_picture_at_most_twice(tmp_path
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    """300 runs, which share the folders of four; each has its own name, seed and rate of learning."""
+    """300 runs, which share the folders of four; each has its own name, seed and rate of
+    learning.
+    """
     root, rng = tmp_path_factory.mktemp("many"), random.Random(0)
-    runs = [write_run(root, kind, name="tok" if kind == "vqvae" else "") for kind in ("ae", "vae", "vqvae", "prior")]
-    noise = np.random.default_rng(0).integers(0, 255, (120, 120), dtype=np.uint8).repeat(2, 0).repeat(2, 1)
+    runs = [
+        write_run(root, kind, name="tok" if kind == "vqvae" else "")
+        for kind in ("ae", "vae", "vqvae", "prior")
+    ]
+    noise = (
+        np.random.default_rng(0)
+        .integers(0, 255, (120, 120), dtype=np.uint8)
+        .repeat(2, 0)
+        .repeat(2, 1)
+    )
     for run in runs:
         metric = "val/bits_per_code" if run.info["kind"] == "prior" else "val/psnr"
         lines = [{"step": step, metric: rng.random()} for step in range(300)]
         run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        run.write(generation=[figure("prior" if run.info["kind"] == "prior" else "reconstruction", 1.0)])
+        run.write(
+            generation=[figure("prior" if run.info["kind"] == "prior" else "reconstruction", 1.0)]
+        )
         for path in run.pictures():
             Image.fromarray(noise).save(path)
     return repeated(compare(runs), 75)
@@ -74,13 +90,19 @@ def repeated(comparison: Comparison, times: int) -> Comparison:
     rows = []
     for row in comparison.rows:
         for i in range(times):
-            settings = {**row.settings, "seed": i, "optimizer": {**row.settings["optimizer"], "lr": 1e-5 * (i + 1)}}
+            settings = {
+                **row.settings,
+                "seed": i,
+                "optimizer": {**row.settings["optimizer"], "lr": 1e-5 * (i + 1)},
+            }
             info = {**row.info, "name": f"{row.kind}-with-a-long-name-{i}"}
             rows.append(replace(row, number=len(rows) + 1, info=info, settings=settings))
     return Comparison((_group(comparison.groups[0].title, rows),))
 
 
-def test_a_page_of_300_runs_is_below_its_limit_and_has_them_all(many: Comparison, tmp_path: Path) -> None:
+def test_a_page_of_300_runs_is_below_its_limit_and_has_them_all(
+    many: Comparison, tmp_path: Path
+) -> None:
     path = write_report(many, tmp_path / "page.html")
     assert path.stat().st_size <= PAGE_BYTES
     html = path.read_text()
@@ -104,7 +126,9 @@ def test_runs_that_do_not_fit_are_left_out_evenly_and_the_page_says_so(
     assert "300 runs on MNIST" in html
 
 
-def test_the_terminal_measures_each_column_once(many: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_terminal_measures_each_column_once(
+    many: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
     built = []
     build = table._table
 
@@ -142,7 +166,9 @@ def test_tables_take_as_many_columns_as_fit(many: Comparison, width: int) -> Non
             assert table._width(console, build([*of, by_key[following[0]]])) > width
 
 
-def test_priors_without_a_tokenizer_search_for_it_together(tmp_path: Path, opened: list[str]) -> None:
+def test_priors_without_a_tokenizer_search_for_it_together(
+    tmp_path: Path, opened: list[str]
+) -> None:
     runs = [write_run(tmp_path, "prior", name=f"prior{i}") for i in range(4)]
     other = write_run(tmp_path, "vqvae", name="other")
     other.write(fingerprint="e" * 64)

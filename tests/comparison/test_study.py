@@ -1,4 +1,6 @@
-"""A study trains every kind with every seed once, goes on where it was stopped, and sums up what it found."""
+"""A study trains every kind with every seed once, goes on where it was stopped, and sums up what it
+found.
+"""
 
 import io
 import statistics
@@ -20,16 +22,22 @@ def workplace(tmp_path, calls, settings):
     network = "  network: {hidden: 8, residual_hidden: 4, residual_blocks: 1}\n"
     (files / "ae.yaml").write_text(f"kind: ae\nmodel:\n{network}")
     (files / "vae.yaml").write_text(f"kind: vae\nmodel:\n{network}")
-    (files / "vqvae.yaml").write_text(f"kind: vqvae\nmodel:\n  codebook_size: 16\n  latent_dim: 8\n{network}")
+    (files / "vqvae.yaml").write_text(
+        f"kind: vqvae\nmodel:\n  codebook_size: 16\n  latent_dim: 8\n{network}"
+    )
     (files / "prior.yaml").write_text("kind: prior\nmodel: {layers: 1, width: 16, heads: 2}\n")
-    options = StudyOptions(seeds=2, runs=str(tmp_path / "study"), experiments=str(tmp_path / "experiments"))
+    options = StudyOptions(
+        seeds=2, runs=str(tmp_path / "study"), experiments=str(tmp_path / "experiments")
+    )
     return options, [*settings, "representation=false"], calls
 
 
 def test_every_kind_and_seed_once_then_nothing_more(workplace):
     options, settings, calls = workplace
     runs = study.study(options, settings)
-    assert [run.path.name for run in runs] == [f"{kind}-s{seed}" for seed in (0, 1) for kind in study.KINDS]
+    assert [run.path.name for run in runs] == [
+        f"{kind}-s{seed}" for seed in (0, 1) for kind in study.KINDS
+    ]
     assert all(run.info["status"] == "finished" for run in runs)
     assert Run.open(runs[3].path).info["tokenizer"]["run"] == runs[2].name
     assert [run.info["seed"] for run in runs] == [0] * 4 + [1] * 4
@@ -64,7 +72,10 @@ def test_a_stopped_run_goes_on_and_one_without_a_checkpoint_starts_over(workplac
         (["guidance=2"], "nothing is drawn with fid_samples=0"),
         (["fid_samples=1"], "wanted 0, or at least 2"),
         (["fid_samples=65"], "there are only 64 test images to reconstruct"),
-        (["fid_samples=10", "fid_network=classifier", "guidance=2"], "the prior is one with model.label_dropout=0"),
+        (
+            ["fid_samples=10", "fid_network=classifier", "guidance=2"],
+            "the prior is one with model.label_dropout=0",
+        ),
         (["fid_samples=10", "fid_network=classifier"], "make classifier DATASET=mnist"),
     ],
 )
@@ -72,7 +83,11 @@ def test_what_does_not_fit_is_refused_before_anything_runs(workplace, words, lin
     options, settings, calls = workplace
     if "guidance=2" in words:  # of the last kind that is looked at
         monkeypatch.setattr(many, "feature_network", lambda *_: None)
-    given = [word for word in settings if word.partition("=")[0] not in {own.partition("=")[0] for own in words}]
+    given = [
+        word
+        for word in settings
+        if word.partition("=")[0] not in {own.partition("=")[0] for own in words}
+    ]
     with pytest.raises(ValueError, match=line):
         study.study(options, [*given, *words])
     assert calls == []
@@ -87,7 +102,9 @@ def test_settings_of_the_evaluation_do_not_reach_the_training(workplace):
         assert ("trainer.steps=2" in words) == (words[0] == "train"), words
     evaluated = [words for words in calls if words[0] == "evaluate"]
     assert len(evaluated) == 4
-    assert all("representation=false" in words for words in evaluated[:3])  # the study's own default is true
+    assert all(
+        "representation=false" in words for words in evaluated[:3]
+    )  # the study's own default is true
     for wrong in ("fid_network=none", "sampler=gaussian"):  # no sampler is every kind's
         with pytest.raises(ConfigError, match=wrong.partition("=")[0]):
             study.study(options, [*settings, wrong])
@@ -95,9 +112,16 @@ def test_settings_of_the_evaluation_do_not_reach_the_training(workplace):
 
 def test_mean_and_spread_by_hand(tmp_path):
     for seed, psnr in enumerate((20.0, 22.0, 27.0)):
-        figure = {"sampler": "normal", "network": "inception-2015", "samples": 10_000, "frechet": psnr / 2,
-                  "weights_sha256": "7ff4" * 16, "checkpoint_sha256": "c" * 64, "reference": "test",
-                  "seed": 0}  # fmt: skip
+        figure = {
+            "sampler": "normal",
+            "network": "inception-2015",
+            "samples": 10_000,
+            "frechet": psnr / 2,
+            "weights_sha256": "7ff4" * 16,
+            "checkpoint_sha256": "c" * 64,
+            "reference": "test",
+            "seed": 0,
+        }
         record(tmp_path / f"ae-s{seed}", test={"test/psnr": psnr}, generation=[figure])
     runs = [Run(tmp_path / f"ae-s{seed}") for seed in range(3)]
     spread = study.spreads(runs)["psnr",]["ae"]
@@ -106,7 +130,9 @@ def test_mean_and_spread_by_hand(tmp_path):
     assert str(spread) == "23.0 ± 3.6"
     (row,) = study.sampler_spreads(runs).items()
     assert row[0] == ("ae", "normal", "inception-2015 7ff47ff4, 10,000 samples, test, seed 0")
-    assert {column: str(spread) for column, spread in row[1].items()} == {"Fréchet distance": "11.5 ± 1.8"}
+    assert {column: str(spread) for column, spread in row[1].items()} == {
+        "Fréchet distance": "11.5 ± 1.8"
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""A sweep file is a grid for W&B's agents and for `vqvae sweep`: the same runs, and here none of them twice."""
+"""A sweep file is a grid for W&B's agents and for `vqvae sweep`: the same runs, and here none of
+them twice.
+"""
 
 import re
 from pathlib import Path
@@ -33,7 +35,9 @@ def write(folder: Path, **changes: object) -> Path:
 
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.name)
-def test_every_shipped_sweep_is_a_grid_of_valid_experiments_on_a_key_that_runs_log(file, monkeypatch):
+def test_every_shipped_sweep_is_a_grid_of_valid_experiments_on_a_key_that_runs_log(
+    file, monkeypatch
+):
     monkeypatch.chdir(ROOT)
     content = yaml.safe_load(file.read_text())
     experiment, combinations = read_grid(file)
@@ -53,7 +57,9 @@ def test_the_combinations_are_the_product_in_order(tmp_path):
     experiment, combinations = read_grid(write(tmp_path))
     assert experiment == Path("e.yaml")
     assert combinations == [
-        [f"model.codebook_size={k}", "data.flip=true", f"seed={seed}"] for k in (16, 32) for seed in (0, 1)
+        [f"model.codebook_size={k}", "data.flip=true", f"seed={seed}"]
+        for k in (16, 32)
+        for seed in (0, 1)
     ]
 
 
@@ -94,7 +100,9 @@ def test_a_run_is_named_by_its_values_in_safe_letters():
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """A grid of two runs, and in place of training a note of what was asked, and a run that says it is finished."""
+    """A grid of two runs, and in place of training a note of what was asked, and a run that says it
+    is finished.
+    """
     (tmp_path / "e.yaml").write_text("kind: vqvae\n")
     asked = []
 
@@ -115,12 +123,17 @@ def workplace(tmp_path, monkeypatch):
 def test_every_combination_runs_once_with_its_settings(workplace):
     file, asked = workplace
     runs = sweep(file, SweepOptions(), ["trainer.steps=5"])
-    assert [run.path for run in runs] == [Path("runs/sweep-grid") / f"seed-{seed}" for seed in (0, 1)]
-    assert [words[:4] for words in asked] == [["train", "e.yaml", "trainer.steps=5", f"seed={s}"] for s in (0, 1)]
+    assert [run.path for run in runs] == [
+        Path("runs/sweep-grid") / f"seed-{seed}" for seed in (0, 1)
+    ]
+    assert [words[:4] for words in asked] == [
+        ["train", "e.yaml", "trainer.steps=5", f"seed={s}"] for s in (0, 1)
+    ]
     sweep(file, SweepOptions(), ["trainer.steps=5"])
     assert len(asked) == 2
     with pytest.raises(
-        ConfigError, match=r"trainer\.steps: runs/.* was trained with 5, now it is 9; name another folder"
+        ConfigError,
+        match=r"trainer\.steps: runs/.* was trained with 5, now it is 9; name another folder",
     ):
         sweep(file, SweepOptions(), ["trainer.steps=9"])
 
@@ -145,6 +158,8 @@ def test_the_command_line_wants_one_file(capsys):
 def test_what_each_run_is_given_is_no_axis_of_a_grid(workplace, key):
     file, asked = workplace
     write(file.parent, parameters={key: {"values": ["a", "b"]}})
-    with pytest.raises(ConfigError, match=f"{key}: got {key}=a in .*, but each run is given its own"):
+    with pytest.raises(
+        ConfigError, match=f"{key}: got {key}=a in .*, but each run is given its own"
+    ):
         sweep(file, SweepOptions(), [])
     assert asked == []

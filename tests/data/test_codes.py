@@ -1,4 +1,6 @@
-"""Codes are those of the tokenizer and the images, or they are computed anew; what is stored is never just believed."""
+"""Codes are those of the tokenizer and the images, or they are computed anew; what is stored is
+never just believed.
+"""
 
 import logging
 import os
@@ -35,7 +37,13 @@ def module(made, tmp_path):
     root, tokenizer = made
 
     def module(seed=0, **settings):
-        config = DataConfig(root=str(root / "data"), validation_size=40, batch_size=20, eval_batch_size=64, **settings)
+        config = DataConfig(
+            root=str(root / "data"),
+            validation_size=40,
+            batch_size=20,
+            eval_batch_size=64,
+            **settings,
+        )
         return CodeDataModule(ImageDataModule(config, seed), tokenizer, tmp_path / "codes")
 
     return module
@@ -84,7 +92,9 @@ def test_codes_are_those_of_the_images_and_read_back_as_they_were(module, made, 
 
 def test_codes_that_are_stored_are_neither_computed_nor_written_again(module, stored, monkeypatch):
     monkeypatch.setattr(CodeDataModule, "_extract", lambda self: pytest.fail("computed again"))
-    monkeypatch.setattr(module_under_test, "FileLock", lambda path: pytest.fail("the lock was taken"))
+    monkeypatch.setattr(
+        module_under_test, "FileLock", lambda path: pytest.fail("the lock was taken")
+    )
     assert_equal(prepared(module()), stored[1])
 
 
@@ -99,7 +109,11 @@ def test_codes_are_read_and_verified_once(module, stored, monkeypatch):
 
 
 def rows_less(data):
-    forge(data, train_codes=np.zeros((10, data.tokenizer.length), np.uint8), train_labels=np.zeros(10, np.uint8))
+    forge(
+        data,
+        train_codes=np.zeros((10, data.tokenizer.length), np.uint8),
+        train_labels=np.zeros(10, np.uint8),
+    )
 
 
 def flipped(data):
@@ -127,12 +141,18 @@ WRONG = {
     "empty": (lambda data: data.path.write_bytes(b""), "damaged"),
     "no hash": (lambda data: hash_path(data.path).unlink(), "cannot be verified"),
     "fewer rows, with a hash": (rows_less, "another train_codes"),
-    "signed codes, with a hash": (lambda data: forge(data, val_codes=np.full((40, 49), -1, np.int8)), "val_codes"),
+    "signed codes, with a hash": (
+        lambda data: forge(data, val_codes=np.full((40, 49), -1, np.int8)),
+        "val_codes",
+    ),
     "codes that are none, with a hash": (
         lambda data: forge(data, val_codes=np.full((40, 49), 16, np.uint8)),
         "0 to 15",
     ),
-    "labels that are none, with a hash": (lambda data: forge(data, test_labels=np.full(64, 10, np.uint8)), "0 to 9"),
+    "labels that are none, with a hash": (
+        lambda data: forge(data, test_labels=np.full(64, 10, np.uint8)),
+        "0 to 9",
+    ),
     "earlier format": (earlier_format, "cannot be verified"),
     "a large file": (lambda data: os.truncate(data.path, 2**40), "wanted at most"),
 }
@@ -174,12 +194,16 @@ def test_any_flipped_bit_gives_the_same_codes(module, stored, monkeypatch):
 
 
 @pytest.mark.parametrize("there", ["wrong", "absent"])
-def test_codes_that_cannot_be_stored_are_refused_in_one_line_before_any_is_computed(module, stored, monkeypatch, there):
+def test_codes_that_cannot_be_stored_are_refused_in_one_line_before_any_is_computed(
+    module, stored, monkeypatch, there
+):
     path = stored[0]
     path.write_bytes(b"x") if there == "wrong" else shutil.rmtree(path.parent)
     monkeypatch.setattr(os, "access", lambda folder, mode: False)
     monkeypatch.setattr(CodeDataModule, "_extract", lambda self: pytest.fail("computed"))
-    with pytest.raises(ValueError, match=r"^codes: .*npz cannot be made, for .* is no folder that can be written") as e:
+    with pytest.raises(
+        ValueError, match=r"^codes: .*npz cannot be made, for .* is no folder that can be written"
+    ) as e:
         prepared(module())
     assert "\n" not in str(e.value)
     assert ("is damaged" in str(e.value)) == (there == "wrong")

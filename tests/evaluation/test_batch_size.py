@@ -33,8 +33,15 @@ def root(tmp_path_factory):
 def opened(root, name, size):
     """Data and module of an untrained run, the same module for every `eval_batch_size`."""
     kind, words = RUNS[name]
-    settings = [f"kind={kind}", f"data.root={root / 'data'}", "data.batch_size=20", "data.validation_size=40",
-                f"data.eval_batch_size={size}", *SMALL_KIND[kind], *words]  # fmt: skip
+    settings = [
+        f"kind={kind}",
+        f"data.root={root / 'data'}",
+        "data.batch_size=20",
+        "data.validation_size=40",
+        f"data.eval_batch_size={size}",
+        *SMALL_KIND[kind],
+        *words,
+    ]
     if kind == "prior":
         settings.append(f"model.tokenizer={root / 'runs' / 'vqvae'}")
     experiment = load_experiment(None, last_words(settings))
@@ -73,4 +80,6 @@ def test_a_picture_of_an_image_is_the_same_beside_any_others(root):
     x = torch.rand(32, 1, 28, 28) * 2 - 1
     torch.manual_seed(0)
     many, few = (module.pictures(x[:n])["reconstructions"][0] for n in (32, 16))
-    torch.testing.assert_close(many[:32], few, rtol=0, atol=1e-5)  # a row of originals, a row of reconstructions
+    torch.testing.assert_close(
+        many[:32], few, rtol=0, atol=1e-5
+    )  # a row of originals, a row of reconstructions

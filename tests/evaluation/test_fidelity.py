@@ -1,4 +1,6 @@
-"""Distances are those of their papers, and every figure of a run stands beside the protocol it was made by."""
+"""Distances are those of their papers, and every figure of a run stands beside the protocol it was
+made by.
+"""
 
 import hashlib
 import shutil
@@ -74,7 +76,11 @@ class TestDistances:
 
     @pytest.mark.filterwarnings("error")
     def test_kernel_distance_is_there_if_asked_for(self):
-        assert distances(normal(20), normal(20, seed=1), kernel=False).keys() == {"frechet", "precision", "recall"}
+        assert distances(normal(20), normal(20, seed=1), kernel=False).keys() == {
+            "frechet",
+            "precision",
+            "recall",
+        }
         assert distances(normal(20), normal(20, seed=1), kernel=True).keys() >= {"kid", "kid_std"}
 
     def test_kernel_distance_is_the_unbiased_estimate(self):
@@ -84,7 +90,9 @@ class TestDistances:
         def kernel(x, y):
             return (float(x.double() @ y.double()) / 3 + 1) ** 3
 
-        within = sum(kernel(x[i], x[j]) for x in (a, b) for i in range(12) for j in range(12) if i != j) / (12 * 11)
+        within = sum(
+            kernel(x[i], x[j]) for x in (a, b) for i in range(12) for j in range(12) if i != j
+        ) / (12 * 11)
         across = sum(kernel(x, y) for x in a for y in b) / 144
         found = distances(a, b, kernel=True)
         assert found["kid"] == pytest.approx(within - 2 * across, rel=1e-6)
@@ -116,7 +124,9 @@ class TestCovered:
         inside = 0
         for point in x:
             for i, centre in enumerate(others):
-                near = sorted((centre - other).norm().item() for j, other in enumerate(others) if j != i)
+                near = sorted(
+                    (centre - other).norm().item() for j, other in enumerate(others) if j != i
+                )
                 if (point - centre).norm() <= near[: min(3, len(near))][-1]:
                     inside += 1
                     break
@@ -179,7 +189,13 @@ def measure(run, *names, network=None, **options):
     """The figures of the named samplers, 20 samples each unless told otherwise."""
     options = EvaluateOptions(**{"fid_samples": 20, "root": run.experiment().data.root, **options})
     return fidelity(
-        run, load_run(run), file_hash(run.best), opened_data(run), network or Quarters(), list(names), options
+        run,
+        load_run(run),
+        file_hash(run.best),
+        opened_data(run),
+        network or Quarters(),
+        list(names),
+        options,
     )
 
 
@@ -221,12 +237,16 @@ class TestFigures:
             assert figure.items() >= protocol.items()
             assert figure.keys() - protocol.keys() == {"frechet", "precision", "recall"}
 
-    @pytest.mark.parametrize(("kind", "sampler"), [("ae", "normal"), ("ae", "gaussian"), ("vqvae", "uniform")])
+    @pytest.mark.parametrize(
+        ("kind", "sampler"), [("ae", "normal"), ("ae", "gaussian"), ("vqvae", "uniform")]
+    )
     def test_are_distances_of_what_the_sampler_draws(self, run, made, test_images, kind, sampler):
         run, network = run(kind), Quarters()
         (figure,) = measure(run, sampler, seed=1, fid_samples=30)
         module = load_run(run)
-        samples = draw(module, TrainLatents(module.net, run.experiment()), sampler, SampleOptions(n=30, seed=1))
+        samples = draw(
+            module, TrainLatents(module.net, run.experiment()), sampler, SampleOptions(n=30, seed=1)
+        )
         expected = distances(network(test_images), network(to_uint8(samples)), kernel=False)
         assert {key: figure[key] for key in expected} == pytest.approx(expected)
 
@@ -264,7 +284,9 @@ class TestFigures:
             measure(run, "normal", RECONSTRUCTION)
         assert [figure["sampler"] for figure in figures(run)] == ["normal"]
 
-    @pytest.mark.parametrize("other", [{"fid_samples": 21}, {"fid_reference": "train"}, {"seed": 1}])
+    @pytest.mark.parametrize(
+        "other", [{"fid_samples": 21}, {"fid_reference": "train"}, {"seed": 1}]
+    )
     def test_by_another_protocol_stand_beside_the_first(self, run, other):
         run = run("ae")
         first, second = measure(run, "normal"), measure(run, "normal", **other)
@@ -302,7 +324,11 @@ class TestPrior:
         run = run("prior")
         module, seen = load_run(run), []
         generate = module.net.generate
-        monkeypatch.setattr(module.net, "generate", lambda n, labels, **k: seen.append(labels) or generate(n, labels))
+        monkeypatch.setattr(
+            module.net,
+            "generate",
+            lambda n, labels, **k: seen.append(labels) or generate(n, labels),
+        )
         options = EvaluateOptions(fid_samples=70, root=str(made / "data"))  # of 64 test images
         fidelity(run, module, "", opened_data(run), Quarters(), ["prior"], options)
         labels = torch.from_numpy(sources.load("mnist", made / "data", "test")[1])
@@ -312,7 +338,9 @@ class TestPrior:
         torch.manual_seed(0)
         shape, root = (1, 28, 10), made / "data"
         path = classifier_path("mnist", root)
-        write_checkpoint(path, {"shape": list(shape), "state_dict": Classifier(*shape).state_dict()})
+        write_checkpoint(
+            path, {"shape": list(shape), "state_dict": Classifier(*shape).state_dict()}
+        )
         network, prior = ClassifierFeatures("mnist", root), run("prior")
         (figure,) = measure(prior, "prior", network=network, fid_samples=50)
         labels = torch.from_numpy(sources.load("mnist", root, "test")[1])[:50]
@@ -321,7 +349,9 @@ class TestPrior:
             expected = (network.module(samples).argmax(1) == labels).double().mean().item()
         assert figure["class_accuracy"] == pytest.approx(expected)
         assert "class_accuracy" not in measure(run("ae"), "normal", network=network)[0]
-        unconditional = make_run(made, "prior", "model.class_conditional=false", f"runs={tmp_path}", "name=other")
+        unconditional = make_run(
+            made, "prior", "model.class_conditional=false", f"runs={tmp_path}", "name=other"
+        )
         assert "class_accuracy" not in measure(unconditional, "prior", network=network)[0]
 
     def test_is_measured_as_it_is_asked_to_draw(self, run, made, test_images):
@@ -339,9 +369,13 @@ class TestPrior:
         torch.manual_seed(0)
         shape, root = (1, 28, 10), made / "data"
         state = Classifier(*shape).state_dict()
-        write_checkpoint(classifier_path("mnist", root), {"shape": list(shape), "state_dict": state})
+        write_checkpoint(
+            classifier_path("mnist", root), {"shape": list(shape), "state_dict": state}
+        )
         prior = make_run(made, "prior", "model.label_dropout=0.1", f"runs={tmp_path}", "name=other")
-        (figure,) = measure(prior, "prior", network=ClassifierFeatures("mnist", root), fid_samples=20, guidance=0.0)
+        (figure,) = measure(
+            prior, "prior", network=ClassifierFeatures("mnist", root), fid_samples=20, guidance=0.0
+        )
         assert figure["guidance"] == 0
         assert "class_accuracy" not in figure
 
@@ -352,23 +386,37 @@ class TestNames:
         also = [] if kind == "prior" else [RECONSTRUCTION]
         run = run(kind)
         assert check_fidelity(run.experiment(), EvaluateOptions()) == []
-        assert check_fidelity(run.experiment(), EvaluateOptions(fid_samples=64)) == [*SAMPLERS[kind], *also]
+        assert check_fidelity(run.experiment(), EvaluateOptions(fid_samples=64)) == [
+            *SAMPLERS[kind],
+            *also,
+        ]
         for name in (*SAMPLERS[kind], *also):
-            assert check_fidelity(run.experiment(), EvaluateOptions(fid_samples=64, sampler=name)) == [name]
+            assert check_fidelity(
+                run.experiment(), EvaluateOptions(fid_samples=64, sampler=name)
+            ) == [name]
 
-    @pytest.mark.parametrize(("kind", "name"), [("ae", "unigram"), ("vqvae", "normal"), ("prior", RECONSTRUCTION)])
+    @pytest.mark.parametrize(
+        ("kind", "name"), [("ae", "unigram"), ("vqvae", "normal"), ("prior", RECONSTRUCTION)]
+    )
     def test_of_another_kind_are_refused(self, run, kind, name):
         with pytest.raises(ConfigError, match=f"got '{name}', but a {kind} run has "):
             check_fidelity(run(kind).experiment(), EvaluateOptions(fid_samples=2, sampler=name))
 
     def test_without_samples_are_refused(self, run):
-        with pytest.raises(ConfigError, match="sampler: got 'normal', but nothing is drawn with fid_samples=0"):
+        with pytest.raises(
+            ConfigError, match="sampler: got 'normal', but nothing is drawn with fid_samples=0"
+        ):
             check_fidelity(run("ae").experiment(), EvaluateOptions(sampler="normal"))
-        with pytest.raises(ConfigError, match=r"temperature: got 0\.5, but nothing is drawn with fid_samples=0"):
+        with pytest.raises(
+            ConfigError, match=r"temperature: got 0\.5, but nothing is drawn with fid_samples=0"
+        ):
             check_fidelity(run("prior").experiment(), EvaluateOptions(temperature=0.5))
 
     def test_of_a_guidance_that_the_prior_did_not_learn_are_refused(self, run):
-        with pytest.raises(ConfigError, match=r"guidance: got 2\.0, but the prior is one with model\.label_dropout=0"):
+        with pytest.raises(
+            ConfigError,
+            match=r"guidance: got 2\.0, but the prior is one with model\.label_dropout=0",
+        ):
             check_fidelity(run("prior").experiment(), EvaluateOptions(fid_samples=20, guidance=2.0))
         assert check_fidelity(
             run("ae").experiment(), EvaluateOptions(fid_samples=20, sampler="normal", guidance=2.0)
@@ -381,15 +429,23 @@ class TestNames:
     def test_of_binary_pixels_are_not_compared_with_grey_ones(self, run):
         run = run("ae")
         settings = (run.path / "config.yaml").read_text()
-        (run.path / "config.yaml").write_text(settings.replace("binarize: none", "binarize: static"))
-        with pytest.raises(ConfigError, match=r"with data\.binarize=static, and real images are grey"):
+        (run.path / "config.yaml").write_text(
+            settings.replace("binarize: none", "binarize: static")
+        )
+        with pytest.raises(
+            ConfigError, match=r"with data\.binarize=static, and real images are grey"
+        ):
             check_fidelity(run.experiment(), EvaluateOptions(fid_samples=2))
 
-    def test_of_more_reconstructions_than_test_images_are_refused_before_anything_is_measured(self, run):
+    def test_of_more_reconstructions_than_test_images_are_refused_before_anything_is_measured(
+        self, run
+    ):
         run = run("ae")
         with pytest.raises(ConfigError, match="got 65, but there are only 64 test images"):
             check_fidelity(run.experiment(), EvaluateOptions(fid_samples=65))
-        assert check_fidelity(run.experiment(), EvaluateOptions(fid_samples=65, sampler="normal")) == ["normal"]
+        assert check_fidelity(
+            run.experiment(), EvaluateOptions(fid_samples=65, sampler="normal")
+        ) == ["normal"]
 
     def test_of_networks_give_what_is_at_hand(self, tmp_path, monkeypatch):
         monkeypatch.setattr(module_under_test, "Inception", Quarters)
@@ -403,8 +459,15 @@ def test_evaluate_measures_every_sampler_and_prints_them(run, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module_under_test, "Inception", Quarters)
     cli.evaluate([str(run.path), "fid_samples=20"])
-    assert [figure["sampler"] for figure in figures(run)] == ["normal", "gaussian", "mixture", RECONSTRUCTION]
-    assert all("kid" in figure for figure in figures(run))  # in Inception's features it has a meaning
+    assert [figure["sampler"] for figure in figures(run)] == [
+        "normal",
+        "gaussian",
+        "mixture",
+        RECONSTRUCTION,
+    ]
+    assert all(
+        "kid" in figure for figure in figures(run)
+    )  # in Inception's features it has a meaning
     printed = " ".join(capsys.readouterr().out.split())
     for text in (*SAMPLERS["ae"], RECONSTRUCTION, "20 samples against the 64 test images"):
         assert text in printed
@@ -420,14 +483,18 @@ class TestCalibration:
             "test": random.integers(100, size=(40, 3, 32, 32), dtype=np.uint8),
         }
         monkeypatch.setattr(module_under_test, "prepare", lambda *_: None)
-        monkeypatch.setattr(module_under_test, "load", lambda name, root, split: (images[split], None))
+        monkeypatch.setattr(
+            module_under_test, "load", lambda name, root, split: (images[split], None)
+        )
         monkeypatch.setattr(module_under_test, "Inception", Quarters)
         return images
 
     def test_another_distance_than_the_literatures_is_refused(self, images, tmp_path):
         real, found = (Quarters()(torch.from_numpy(images[split])) for split in ("test", "train"))
         got = distances(real, found, kernel=False)["frechet"]
-        with pytest.raises(ValueError, match=rf"got a Fréchet distance of {got:.4f} .*, wanted 3\.15 ± 0\.02"):
+        with pytest.raises(
+            ValueError, match=rf"got a Fréchet distance of {got:.4f} .*, wanted 3\.15 ± 0\.02"
+        ):
             calibrate(tmp_path, False)
         assert len(list((tmp_path / "features").glob("*.npz"))) == 2
 

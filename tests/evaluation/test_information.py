@@ -43,7 +43,9 @@ class TestBits:
     @pytest.mark.parametrize("k", [1, 2, 7, 512])
     def test_uniform_codes_cost_log2_k(self, k):
         counts = torch.full((k,), 3)
-        assert cross_entropy_bits(counts, smoothed(counts)) == pytest.approx(math.log2(k), abs=1e-12)
+        assert cross_entropy_bits(counts, smoothed(counts)) == pytest.approx(
+            math.log2(k), abs=1e-12
+        )
 
     def test_smoothing_by_hand(self):
         """Counts 0, 1, 5 and one more of each: 1/9, 2/9, 6/9."""
@@ -51,7 +53,9 @@ class TestBits:
 
     def test_cross_entropy_by_hand(self):
         """Codes 0, 0, 1, 2 under shares 1/4, 1/2, 1/4 take 2 + 2 + 1 + 2 bits."""
-        assert cross_entropy_bits(torch.tensor([2, 1, 1]), share(0.25, 0.5, 0.25)) == pytest.approx(7 / 4)
+        assert cross_entropy_bits(torch.tensor([2, 1, 1]), share(0.25, 0.5, 0.25)) == pytest.approx(
+            7 / 4
+        )
 
     def test_kl_by_hand_differs_between_the_directions(self):
         """p = 1/2, 1/2 and q = 1/4, 3/4: 1 − log2(3)/2 bits one way, 3/4 log2 3 − 1 the other."""
@@ -64,7 +68,9 @@ class TestBits:
         assert kl_bits(p, q) == math.inf
         assert math.isnan(kl_bits(torch.tensor([math.nan, 1.0]), q))
         assert kl_bits(q, p) == pytest.approx(1)
-        assert math.isfinite(cross_entropy_bits(torch.tensor([1, 1]), smoothed(torch.tensor([9, 0]))))
+        assert math.isfinite(
+            cross_entropy_bits(torch.tensor([1, 1]), smoothed(torch.tensor([9, 0])))
+        )
 
     @settings(max_examples=60, deadline=None)
     @given(HISTOGRAMS)
@@ -72,7 +78,11 @@ class TestBits:
         train, test = (torch.tensor(counts) for counts in histograms)
         entropy = cross_entropy_bits(test, test.double() / test.sum())
         values = code_information(train, test, "test")
-        assert values.keys() == {"unigram_bits_per_code", "code_kl_train_test_bits", "code_kl_test_train_bits"}
+        assert values.keys() == {
+            "unigram_bits_per_code",
+            "code_kl_train_test_bits",
+            "code_kl_test_train_bits",
+        }
         assert all(0 <= value < math.inf for value in values.values())
         assert values["unigram_bits_per_code"] >= entropy - 1e-12
         same = code_information(test, test, "test")
@@ -81,40 +91,61 @@ class TestBits:
     def test_directions_are_named_from_first_to_second(self):
         train, test = torch.tensor([7, 0]), torch.tensor([1, 1])  # smoothed: 8/9, 1/9 and 1/2, 1/2
         values = code_information(train, test, "val")
-        assert values["code_kl_train_val_bits"] == pytest.approx(kl_bits(share(8, 1) / 9, share(1, 1) / 2))
-        assert values["code_kl_val_train_bits"] == pytest.approx(kl_bits(share(1, 1) / 2, share(8, 1) / 9))
+        assert values["code_kl_train_val_bits"] == pytest.approx(
+            kl_bits(share(8, 1) / 9, share(1, 1) / 2)
+        )
+        assert values["code_kl_val_train_bits"] == pytest.approx(
+            kl_bits(share(1, 1) / 2, share(8, 1) / 9)
+        )
 
     def test_savings_of_a_prior_by_hand(self):
-        """K = 4, test codes all of share 1/2: 2 bits uniform, 1 bit counted; a prior at 0.75 saves 1.25 and 0.25."""
+        """K = 4, test codes all of share 1/2: 2 bits uniform, 1 bit counted; a prior at 0.75 saves
+        1.25 and 0.25.
+        """
         values = prior_savings(torch.tensor([3, 1, 0, 0]), torch.tensor([5, 0, 0, 0]), 0.75)
         assert values == pytest.approx(
-            {"unigram_bits_per_code": 1, "saved_vs_uniform_bits": 1.25, "saved_vs_unigram_bits": 0.25}
+            {
+                "unigram_bits_per_code": 1,
+                "saved_vs_uniform_bits": 1.25,
+                "saved_vs_unigram_bits": 0.25,
+            }
         )
 
 
 class TestPictures:
-    @pytest.mark.parametrize(("k", "size"), [(16, (4, 4)), (40, (4, 4)), (3, (4, 8)), (600, (4, 4))])
+    @pytest.mark.parametrize(
+        ("k", "size"), [(16, (4, 4)), (40, (4, 4)), (3, (4, 8)), (600, (4, 4))]
+    )
     def test_two_patches_for_each_code(self, k, size):
         torch.manual_seed(0)
         network = NetworkConfig(hidden=4, residual_hidden=2, residual_blocks=1)
         shape = (1, 4 * size[0], 4 * size[1])
         net = Autoencoder(shape, VQVAEConfig(codebook_size=k, latent_dim=2, network=network)).eval()
         codes = torch.randint(k, (5, *size))
-        picture = codes_picture(net, codes.flatten().bincount(minlength=k), [(torch.zeros(5, *shape), codes)])
+        picture = codes_picture(
+            net, codes.flatten().bincount(minlength=k), [(torch.zeros(5, *shape), codes)]
+        )
         shown, columns = min(k, 512), min(k, 32)
-        assert picture.size == (2 * (14 * columns + 2), 2 * (2 * 14 * math.ceil(shown / columns) + 2))
+        assert picture.size == (
+            2 * (14 * columns + 2),
+            2 * (2 * 14 * math.ceil(shown / columns) + 2),
+        )
 
     def test_a_vector_latent_is_shown_whole(self):
         network = NetworkConfig(hidden=4, residual_hidden=2, residual_blocks=1)
         config = VQVAEConfig(codebook_size=3, latent="vector", latent_dim=2, network=network)
         codes = torch.tensor([0, 0, 2]).view(3, 1, 1)
         picture = codes_picture(
-            Autoencoder((3, 8, 8), config).eval(), torch.tensor([2, 0, 1]), [(torch.zeros(3, 3, 8, 8), codes)]
+            Autoencoder((3, 8, 8), config).eval(),
+            torch.tensor([2, 0, 1]),
+            [(torch.zeros(3, 3, 8, 8), codes)],
         )
         assert picture.size == (2 * (10 * 3 + 2), 2 * (10 * 2 + 2))
 
     def test_mean_patches_by_hand(self):
-        """Cells of 2 × 2 pixels filled with one value each: a patch's middle is the mean over a code's places."""
+        """Cells of 2 × 2 pixels filled with one value each: a patch's middle is the mean over a
+        code's places.
+        """
         values = torch.arange(9.0).view(1, 1, 3, 3)
         x = values.repeat_interleave(2, 2).repeat_interleave(2, 3)
         codes = torch.tensor([[[0, 0, 1], [1, 1, 1], [1, 1, 3]]])
@@ -122,7 +153,9 @@ class TestPictures:
         assert alone.shape == (4, 1, 2, 2)
         assert alone[:, 0, 0, 0].tolist() == [0.5, pytest.approx(27 / 6), 0, 8]
         around = mean_patches([(x, codes)], 4, (2, 2), 3)
-        assert torch.equal(around[3, 0, ::2, ::2], torch.tensor([[4.0, 5, 5], [7, 8, 8], [7, 8, 8]]))
+        assert torch.equal(
+            around[3, 0, ::2, ::2], torch.tensor([[4.0, 5, 5], [7, 8, 8], [7, 8, 8]])
+        )
         parts = mean_patches([(x, codes), (x + 2, codes)], 4, (2, 2), 3)
         torch.testing.assert_close(parts, around + torch.tensor([1.0, 1, 0, 1]).view(4, 1, 1, 1))
 
@@ -133,7 +166,9 @@ class TestPictures:
     @pytest.mark.parametrize("shape", [(16,), (1, 16), (3, 16)])
     def test_the_perplexity_shown_is_that_of_the_metrics(self, shape, monkeypatch):
         texts = []
-        monkeypatch.setattr(codebook.ImageDraw.ImageDraw, "text", lambda self, place, text, **_: texts.append(text))
+        monkeypatch.setattr(
+            codebook.ImageDraw.ImageDraw, "text", lambda self, place, text, **_: texts.append(text)
+        )
         counts = torch.randint(0, 50, shape, generator=torch.Generator().manual_seed(0))
         usage = CodebookUsage(16, shape[0] if len(shape) > 1 else 1)
         usage.counts += counts.view_as(usage.counts)
@@ -149,13 +184,25 @@ class TestPictures:
         assert bars == [(66, 105, 208)] * 3 + [(255, 255, 255)]
 
 
-SMALL = ["trainer.accelerator=cpu", "trainer.steps=2", "trainer.validate_every=2", "trainer.log_every=2",
-         "data.batch_size=20", "data.eval_batch_size=30", "data.validation_size=40"]  # fmt: skip
+SMALL = [
+    "trainer.accelerator=cpu",
+    "trainer.steps=2",
+    "trainer.validate_every=2",
+    "trainer.log_every=2",
+    "data.batch_size=20",
+    "data.eval_batch_size=30",
+    "data.validation_size=40",
+]
 MODELS = {
-    "vqvae": ["model.network.hidden=8", "model.network.residual_hidden=4", "model.network.residual_blocks=1",
-              "model.codebook_size=16", "model.latent_dim=8"],
+    "vqvae": [
+        "model.network.hidden=8",
+        "model.network.residual_hidden=4",
+        "model.network.residual_blocks=1",
+        "model.codebook_size=16",
+        "model.latent_dim=8",
+    ],
     "prior": ["model.layers=1", "model.width=16", "model.heads=2"],
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +226,9 @@ def test_a_tokenizer_is_measured_and_shown(runs):
     measured = cli.evaluate([str(run.path)])
     assert run.info["test"].items() >= measured.items()
     assert measured["test/unigram_bits_per_code"] >= measured["test/code_entropy_bits"] - 1e-5
-    assert min(measured["test/code_kl_train_test_bits"], measured["test/code_kl_test_train_bits"]) >= 0
+    assert (
+        min(measured["test/code_kl_train_test_bits"], measured["test/code_kl_test_train_bits"]) >= 0
+    )
     for name in ("codes", "usage"):
         with Image.open(run.images / f"{name}.png") as picture:
             picture.verify()

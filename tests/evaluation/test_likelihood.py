@@ -1,4 +1,6 @@
-"""Bounds on log p(x): on a model whose log p(x) is known, and from weights that are used once each."""
+"""Bounds on log p(x): on a model whose log p(x) is known, and from weights that are used once
+each.
+"""
 
 import math
 from types import SimpleNamespace
@@ -8,7 +10,13 @@ import torch
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from vqvae_lightning.config import ConfigError, LikelihoodConfig, NetworkConfig, VAEConfig, VQVAEConfig
+from vqvae_lightning.config import (
+    ConfigError,
+    LikelihoodConfig,
+    NetworkConfig,
+    VAEConfig,
+    VQVAEConfig,
+)
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.evaluation.likelihood import (
     bits_per_dim,
@@ -30,11 +38,15 @@ def _one_seed():
 
 
 class LinearEncoder(nn.Module):
-    """The posterior of x = Wz + b + noise, moved by `shift` and widened by `stretch`: (N, 3, 1, 1) → (N, 4, 1, 1)."""
+    """The posterior of x = Wz + b + noise, moved by `shift` and widened by `stretch`: (N, 3, 1, 1)
+    → (N, 4, 1, 1).
+    """
 
     def __init__(self, w, b, s, shift=0.0, stretch=1.0):
         super().__init__()
-        self.variance = 1 / (1 + w.square().sum(0) / s**2)  # W's columns are orthogonal: a diagonal posterior
+        self.variance = 1 / (
+            1 + w.square().sum(0) / s**2
+        )  # W's columns are orthogonal: a diagonal posterior
         self.w, self.b, self.s, self.shift, self.stretch = w, b, s, shift, stretch
 
     def forward(self, x):
@@ -53,11 +65,20 @@ class LinearDecoder(nn.Module):
 
 
 def linear_gaussian(shift=0.0, stretch=1.0):
-    """p(z) = N(0, I₂), p(x|z) = N(Wz + b, s² I₃), q as asked; and log p(x) = log N(x; b, WWᵀ + s² I₃)."""
+    """p(z) = N(0, I₂), p(x|z) = N(Wz + b, s² I₃), q as asked; and log p(x) = log N(x; b, WWᵀ + s²
+    I₃).
+    """
     net = Autoencoder((1, 2, 2), VAEConfig(latent_dim=2, network=NETWORK)).double().eval()
     w = torch.tensor([[1.0, 0.5], [0.5, -1.0], [0.8, 0.0]], dtype=torch.float64)
-    b, s = torch.tensor([0.1, -0.2, 0.3], dtype=torch.float64), net.likelihood.log_scale.exp().item()
-    net.encoder, net.decoder, net.image_shape = LinearEncoder(w, b, s, shift, stretch), LinearDecoder(w, b), (3, 1, 1)
+    b, s = (
+        torch.tensor([0.1, -0.2, 0.3], dtype=torch.float64),
+        net.likelihood.log_scale.exp().item(),
+    )
+    net.encoder, net.decoder, net.image_shape = (
+        LinearEncoder(w, b, s, shift, stretch),
+        LinearDecoder(w, b),
+        (3, 1, 1),
+    )
     p_x = MultivariateNormal(b, w @ w.T + s**2 * torch.eye(3, dtype=torch.float64))
     return net, p_x
 
@@ -84,7 +105,9 @@ class TestLinearGaussian:
         w, s = net.decoder.w, net.encoder.s
         at_mean = Normal(net.decoder(latent.mean), s).log_prob(x).flatten(1).sum(1)
         spread = (net.encoder.variance * w.square().sum(0)).sum() / (2 * s**2)  # tr(W Σ Wᵀ) / 2s²
-        torch.testing.assert_close(at_mean - spread - latent.rate, p_x.log_prob(x.flatten(1)), rtol=0, atol=1e-10)
+        torch.testing.assert_close(
+            at_mean - spread - latent.rate, p_x.log_prob(x.flatten(1)), rtol=0, atol=1e-10
+        )
 
     def test_more_draws_are_a_closer_bound(self):
         """4000 repeats with a wrong posterior: ELBO = mean IWAE_1 < IWAE_5 < IWAE_50 <= log p."""
@@ -128,19 +151,28 @@ def test_every_weight_is_used_once_whatever_the_chunk(samples, chunk):
 
 def test_weights_far_below_the_smallest_number_still_count():
     net = SimpleNamespace(log_weights=lambda x, k, noise: torch.full((k, 2), -5000.0))
-    torch.testing.assert_close(log_mean_weight(net, torch.zeros(2, 1), 11, 4), torch.full((2,), -5000.0).double())
+    torch.testing.assert_close(
+        log_mean_weight(net, torch.zeros(2, 1), 11, 4), torch.full((2,), -5000.0).double()
+    )
 
 
 def batches(x, size):
     return [
-        Batch(x[i : i + size], torch.zeros(len(x[i : i + size])), torch.arange(i, i + len(x[i : i + size])), 0)
+        Batch(
+            x[i : i + size],
+            torch.zeros(len(x[i : i + size])),
+            torch.arange(i, i + len(x[i : i + size])),
+            0,
+        )
         for i in range(0, len(x), size)
     ]
 
 
 class TestWholeSplit:
     def test_is_a_mean_over_images_whose_draws_are_their_own(self):
-        """Neither how images are batched nor how many draws are made at once changes it, up to the order of sums."""
+        """Neither how images are batched nor how many draws are made at once changes it, up to the
+        order of sums.
+        """
         net, p_x = linear_gaussian(shift=0.3)
         x = images(p_x, 8)
         alone = [iwae_bound(net, [batch], 12, 12) for batch in batches(x, 1)]
@@ -154,7 +186,10 @@ class TestWholeSplit:
 
     def test_one_draw_of_a_quantizer_says_all(self):
         config = VQVAEConfig(
-            latent_dim=4, codebook_size=8, network=NETWORK, likelihood=LikelihoodConfig("discretized_logistic")
+            latent_dim=4,
+            codebook_size=8,
+            network=NETWORK,
+            likelihood=LikelihoodConfig("discretized_logistic"),
         )
         net, x = Autoencoder((1, 4, 4), config).eval(), torch.randint(256, (7, 1, 4, 4)) / 127.5 - 1
         objective = net(x)
@@ -164,15 +199,23 @@ class TestWholeSplit:
             assert iwae_bound(net, batches(x, 3), samples) == pytest.approx(expected, rel=1e-5)
         tokenizer = Tokenizer(net)
         assert tokenizer.discrete
-        assert mean_distortion(tokenizer, batches(x, 3)) == pytest.approx(objective.distortion.mean().item(), rel=1e-5)
+        assert mean_distortion(tokenizer, batches(x, 3)) == pytest.approx(
+            objective.distortion.mean().item(), rel=1e-5
+        )
         assert kl_per_dim(net, batches(x, 3)) is None
 
     def test_kl_per_dimension_sums_to_the_rate(self):
-        net = Autoencoder((1, 4, 4), VAEConfig(latent="grid", latent_dim=3, network=NETWORK)).double().eval()
+        net = (
+            Autoencoder((1, 4, 4), VAEConfig(latent="grid", latent_dim=3, network=NETWORK))
+            .double()
+            .eval()
+        )
         x = torch.rand(7, 1, 4, 4, dtype=torch.float64) * 2 - 1
         rates = kl_per_dim(net, batches(x, 3))
         mean, log_variance = net.encoder(x).chunk(2, dim=1)
-        kl = kl_divergence(Normal(mean, (0.5 * log_variance).exp()), Normal(torch.zeros_like(mean), 1.0))
+        kl = kl_divergence(
+            Normal(mean, (0.5 * log_variance).exp()), Normal(torch.zeros_like(mean), 1.0)
+        )
         assert len(rates) == 3 * 2 * 2
         assert rates == pytest.approx(kl.mean(0).flatten().tolist(), abs=1e-12)
         assert sum(rates) == pytest.approx(net(x).latent.rate.mean().item(), abs=1e-12)
@@ -183,7 +226,9 @@ def test_bits_by_hand():
     assert bits_per_dim(784 * math.log(2), 784) == pytest.approx(1.0, abs=1e-15)
 
 
-@pytest.mark.parametrize(("kind", "line"), [("ae", "an AE has no p"), ("prior", "wanted a run of kind vae or vqvae")])
+@pytest.mark.parametrize(
+    ("kind", "line"), [("ae", "an AE has no p"), ("prior", "wanted a run of kind vae or vqvae")]
+)
 def test_kinds_without_a_bound_are_refused(kind, line):
     run = SimpleNamespace(info={"kind": kind}, path="runs/x")
     check_samples(run, 0)

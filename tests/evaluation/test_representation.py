@@ -1,4 +1,6 @@
-"""Accuracies on latents: 1 where classes lie apart, chance where they do not, and the same numbers twice."""
+"""Accuracies on latents: 1 where classes lie apart, chance where they do not, and the same numbers
+twice.
+"""
 
 from pathlib import Path
 
@@ -26,7 +28,11 @@ SIZES = {"ae": 4, "vae": 4, "vqvae": 4 * 7 * 7}
 @pytest.fixture(scope="module", autouse=True)
 def data_root(tmp_path_factory):
     """Generated images in place of MNIST."""
-    root, before, threads = tmp_path_factory.mktemp("images"), dict(sources.DATASETS), torch.get_num_threads()
+    root, before, threads = (
+        tmp_path_factory.mktemp("images"),
+        dict(sources.DATASETS),
+        torch.get_num_threads(),
+    )
     fake_data.install(root)
     torch.set_num_threads(1)
     yield root
@@ -36,7 +42,9 @@ def data_root(tmp_path_factory):
 
 @pytest.fixture
 def data(data_root):
-    module = ImageDataModule(DataConfig(root=str(data_root), batch_size=20, eval_batch_size=30, validation_size=40), 0)
+    module = ImageDataModule(
+        DataConfig(root=str(data_root), batch_size=20, eval_batch_size=30, validation_size=40), 0
+    )
     module.setup()
     return module
 
@@ -60,7 +68,10 @@ def clusters(n, spread, seed):
 
 
 def test_classes_that_lie_apart_are_told_apart():
-    assert accuracies(*clusters(90, 0.1, 0), *clusters(60, 0.1, 1)) == {"probe_accuracy": 1, "knn_accuracy": 1}
+    assert accuracies(*clusters(90, 0.1, 0), *clusters(60, 0.1, 1)) == {
+        "probe_accuracy": 1,
+        "knn_accuracy": 1,
+    }
 
 
 def test_labels_that_say_nothing_are_guessed():
@@ -73,7 +84,10 @@ def test_only_neighbours_see_what_no_line_divides():
     """XOR: no linear probe does better than three of four corners."""
     random = np.random.default_rng(0)
     corners = random.integers(0, 2, (400, 2))
-    z, labels = (corners + 0.05 * random.normal(size=(400, 2))).astype(np.float32), corners.sum(1) % 2
+    z, labels = (
+        (corners + 0.05 * random.normal(size=(400, 2))).astype(np.float32),
+        corners.sum(1) % 2,
+    )
     found = accuracies(z[:200], labels[:200], z[200:], labels[200:])
     assert found["knn_accuracy"] == 1
     assert found["probe_accuracy"] < 0.8
@@ -82,7 +96,10 @@ def test_only_neighbours_see_what_no_line_divides():
 def test_the_probe_does_not_depend_on_units_and_neighbours_do():
     (train, labels), (z, targets) = clusters(90, 4, 0), clusters(60, 4, 1)
     scale = np.array([1, 1000, 1, 1, 1], dtype=np.float32)
-    plain, scaled = accuracies(train, labels, z, targets), accuracies(scale * train, labels, scale * z, targets)
+    plain, scaled = (
+        accuracies(train, labels, z, targets),
+        accuracies(scale * train, labels, scale * z, targets),
+    )
     assert scaled["probe_accuracy"] == pytest.approx(plain["probe_accuracy"], abs=0.02)
     assert scaled["knn_accuracy"] < plain["knn_accuracy"]
 
@@ -109,11 +126,25 @@ def test_the_same_numbers_twice_and_above_chance(net, data):
 def runs(data_root, tmp_path_factory):
     """A run of an autoencoder, and a prior on it."""
     root = tmp_path_factory.mktemp("representation")
-    words = ["trainer.accelerator=cpu", "trainer.steps=1", "data.batch_size=20", "data.validation_size=40",
-             f"data.root={data_root}", f"runs={root}"]  # fmt: skip
-    net = ["model.network.hidden=8", "model.network.residual_hidden=4", "model.network.residual_blocks=1",
-           "model.codebook_size=16", "model.latent_dim=4"]  # fmt: skip
-    for kind, model in {"vqvae": net, "prior": ["model.layers=1", "model.width=8", "model.heads=2"]}.items():
+    words = [
+        "trainer.accelerator=cpu",
+        "trainer.steps=1",
+        "data.batch_size=20",
+        "data.validation_size=40",
+        f"data.root={data_root}",
+        f"runs={root}",
+    ]
+    net = [
+        "model.network.hidden=8",
+        "model.network.residual_hidden=4",
+        "model.network.residual_blocks=1",
+        "model.codebook_size=16",
+        "model.latent_dim=4",
+    ]
+    for kind, model in {
+        "vqvae": net,
+        "prior": ["model.layers=1", "model.width=8", "model.heads=2"],
+    }.items():
         file = Path(__file__).parents[2] / "experiments" / "mnist" / f"{kind}.yaml"
         cli.main(["train", str(file), *words, *model, f"name={kind}"])
     return root
@@ -134,13 +165,19 @@ def test_evaluate_measures_it_on_demand_and_keeps_it(runs):
     ("kind", "images", "line"),
     [
         ("prior", 200, "it sees codes, wanted an ae, vae or vqvae run"),
-        ("vqvae", 10_000, "representation_images: got 10000, but there are only 280 training images"),
+        (
+            "vqvae",
+            10_000,
+            "representation_images: got 10000, but there are only 280 training images",
+        ),
         ("vqvae", 20, "representation_images: got 20, wanted at least 100"),
     ],
 )
 def test_mistakes_are_one_line(runs, kind, images, line, capsys):
     with pytest.raises(SystemExit) as stop:
-        cli.main(["evaluate", str(runs / kind), "representation=true", f"representation_images={images}"])
+        cli.main(
+            ["evaluate", str(runs / kind), "representation=true", f"representation_images={images}"]
+        )
     assert stop.value.code == 2
     error = capsys.readouterr().err.strip()
     assert line in error

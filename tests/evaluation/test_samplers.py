@@ -1,4 +1,6 @@
-"""Every named sampler draws from what it says; interpolation and completion keep what they were given."""
+"""Every named sampler draws from what it says; interpolation and completion keep what they were
+given.
+"""
 
 import math
 from dataclasses import replace
@@ -14,7 +16,13 @@ from PIL import Image
 from vqvae_lightning import cli
 from vqvae_lightning.config import ConfigError, SampleOptions
 from vqvae_lightning.evaluation import grids, samplers
-from vqvae_lightning.evaluation.samplers import SAMPLERS, TrainLatents, draw, fit_gaussian, fit_mixture
+from vqvae_lightning.evaluation.samplers import (
+    SAMPLERS,
+    TrainLatents,
+    draw,
+    fit_gaussian,
+    fit_mixture,
+)
 from vqvae_lightning.training.build import build
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
@@ -35,7 +43,9 @@ def make_run(root: Path, kind: str, *more: str) -> Run:
 
 
 def spread_codes(module, root: Path) -> None:
-    """Puts a codebook where the encoder's outputs are, as training would, so that images differ in their codes."""
+    """Puts a codebook where the encoder's outputs are, as training would, so that images differ in
+    their codes.
+    """
     if module.kind != "vqvae":
         return
     net = module.net
@@ -67,12 +77,15 @@ class TestSamplers:
     @pytest.mark.parametrize(("kind", "name"), ALL)
     def test_a_seed_gives_one_result_whatever_was_drawn_before(self, runs, kind, name):
         same, again, other = (
-            draw(*opened(runs[kind]), name, SampleOptions(n=5, seed=seed, temperature=5.0)) for seed in (1, 1, 2)
+            draw(*opened(runs[kind]), name, SampleOptions(n=5, seed=seed, temperature=5.0))
+            for seed in (1, 1, 2)
         )
         assert torch.equal(same, again)
         assert not torch.equal(same, other)
 
-    @pytest.mark.parametrize(("kind", "name"), [(k, n) for k, n in ALL if n in ("normal", "uniform", "prior")])
+    @pytest.mark.parametrize(
+        ("kind", "name"), [(k, n) for k, n in ALL if n in ("normal", "uniform", "prior")]
+    )
     def test_those_that_are_not_fitted_read_no_images(self, runs, kind, name):
         module, _ = opened(runs[kind])
         draw(module, None, name, SampleOptions(n=2))
@@ -129,8 +142,17 @@ class TestTrainLatents:
 
     def test_a_grid_too_large_for_a_covariance_has_the_other_samplers(self, runs, tmp_path):
         root = Path(runs["ae"].experiment().data.root).parent
-        run = make_run(root, "ae", "name=ae-grid", "model.latent=grid", "model.latent_dim=11", f"runs={tmp_path}")
-        with pytest.raises(ConfigError, match="of 539 latent numbers is too large, wanted at most 512"):
+        run = make_run(
+            root,
+            "ae",
+            "name=ae-grid",
+            "model.latent=grid",
+            "model.latent_dim=11",
+            f"runs={tmp_path}",
+        )
+        with pytest.raises(
+            ConfigError, match="of 539 latent numbers is too large, wanted at most 512"
+        ):
             cli.sample([str(run.path), "sampler=gaussian", "n=2"])
         assert cli.sample([str(run.path), "sampler=all", "n=2"]).name == "samples-normal.png"
         assert not (run.images / "samples-mixture.png").exists()
@@ -144,7 +166,14 @@ class TestTrainLatents:
 
     def test_a_small_grid_is_one_row(self, runs, tmp_path):
         root = Path(runs["ae"].experiment().data.root).parent
-        run = make_run(root, "ae", "name=ae-grid", "model.latent=grid", "model.latent_dim=2", f"runs={tmp_path}")
+        run = make_run(
+            root,
+            "ae",
+            "name=ae-grid",
+            "model.latent=grid",
+            "model.latent_dim=2",
+            f"runs={tmp_path}",
+        )
         module, train = opened(run)
         assert train.rows.shape == (280, 2 * 7 * 7)
         rows = train.rows[:3]
@@ -161,7 +190,9 @@ class TestFits:
         rows = mean + torch.randn(50_000, 3, dtype=torch.float64) @ factor.T
         fit = fit_gaussian(rows)
         torch.testing.assert_close(fit.means[0], mean, rtol=0, atol=0.05)
-        torch.testing.assert_close(fit.factors[0] @ fit.factors[0].T, factor @ factor.T, rtol=0.03, atol=0.03)
+        torch.testing.assert_close(
+            fit.factors[0] @ fit.factors[0].T, factor @ factor.T, rtol=0.03, atol=0.03
+        )
         sample = fit.sample(50_000)
         torch.testing.assert_close(sample.mean(0), rows.mean(0), rtol=0, atol=0.05)
         torch.testing.assert_close(sample.T.cov(), rows.T.cov(), rtol=0.03, atol=0.03)
@@ -202,7 +233,9 @@ class TestFits:
         module, train = opened(runs["vqvae"])
         seen = []
         lookup = module.net.bottleneck.lookup
-        monkeypatch.setattr(module.net.bottleneck, "lookup", lambda codes: seen.append(codes) or lookup(codes))
+        monkeypatch.setattr(
+            module.net.bottleneck, "lookup", lambda codes: seen.append(codes) or lookup(codes)
+        )
         draw(module, train, "unigram", SampleOptions(n=400))
         (codes,) = seen
         assert codes.shape == (400, 7, 7)
@@ -213,10 +246,14 @@ class TestFits:
 
 
 def chi_square_p(observed, expected):
-    """P(a larger statistic) of Pearson's test, with the cells of expectation below 5 merged into one."""
+    """P(a larger statistic) of Pearson's test, with the cells of expectation below 5 merged into
+    one.
+    """
     assert (observed[expected == 0] == 0).all()
     small = expected < 5
-    observed, expected = (torch.cat([x[~small], x[small].sum()[None]]) for x in (observed, expected))
+    observed, expected = (
+        torch.cat([x[~small], x[small].sum()[None]]) for x in (observed, expected)
+    )
     kept = expected > 0
     statistic = ((observed - expected).square()[kept] / expected[kept]).sum()
     return torch.special.gammaincc((kept.sum() - 1) / 2, statistic / 2)
@@ -226,7 +263,9 @@ class TestInterpolation:
     @pytest.mark.parametrize("kind", ["ae", "vae"])
     def test_ends_are_reconstructions_between_originals(self, runs, kind):
         module, _ = opened(runs[kind])
-        images, columns = grids.interpolation(module, runs[kind].experiment(), SampleOptions(n=30, columns=10))
+        images, columns = grids.interpolation(
+            module, runs[kind].experiment(), SampleOptions(n=30, columns=10)
+        )
         assert images.shape == (3 * columns, 1, 28, 28)
         rows = images.unflatten(0, (3, columns))
         with torch.no_grad():
@@ -248,10 +287,14 @@ class TestInterpolation:
         assert labels.tolist() == [0, 1, 1, 1]
         assert len(images.flatten(1).unique(dim=0)) == 4
         assert torch.equal(images, grids.examples(experiment, torch.tensor([0, 1, 1, 11]), 0)[0])
-        assert not torch.equal(images, grids.examples(experiment, torch.tensor([0, 1, 1, 11]), 1)[0])
+        assert not torch.equal(
+            images, grids.examples(experiment, torch.tensor([0, 1, 1, 11]), 1)[0]
+        )
 
     def test_repeats_images_of_a_class_that_has_too_few(self, runs):
-        images, labels = grids.examples(runs["ae"].experiment(), torch.zeros(20, dtype=torch.int64), 0)
+        images, labels = grids.examples(
+            runs["ae"].experiment(), torch.zeros(20, dtype=torch.int64), 0
+        )
         assert set(labels.tolist()) == {0}
         assert len(images.flatten(1).unique(dim=0)) == 7  # of 64 generated test images
 
@@ -264,7 +307,11 @@ class TestCompletion:
         module.tokenizer.decode = lambda codes: seen.update(codes=codes) or decode(codes)
         options = SampleOptions(n=20, columns=10, **settings)
         images, columns = grids.completion(module, runs["prior"].experiment(), options)
-        return module, images.unflatten(0, (2, columns)), seen["codes"].unflatten(0, (2, columns - 2))
+        return (
+            module,
+            images.unflatten(0, (2, columns)),
+            seen["codes"].unflatten(0, (2, columns - 2)),
+        )
 
     def test_the_upper_codes_are_those_of_the_masked_image(self, runs):
         module, rows, codes = self.complete(runs)
@@ -283,7 +330,9 @@ class TestCompletion:
     def test_nothing_below_the_cut_reaches_the_codes(self, runs, monkeypatch):
         module, rows, codes = self.complete(runs)
         whole = module.tokenizer.encode(rows[:, 0])[:, : 3 * 7]
-        assert not torch.equal(whole, codes[:, 0, : 3 * 7])  # unmasked, the upper codes do see below the cut
+        assert not torch.equal(
+            whole, codes[:, 0, : 3 * 7]
+        )  # unmasked, the upper codes do see below the cut
         examples = grids.examples
 
         def other_below(*arguments):
@@ -298,7 +347,9 @@ class TestCompletion:
     def test_the_label_chooses_the_images(self, runs, monkeypatch):
         labels = []
         examples = grids.examples
-        monkeypatch.setattr(grids, "examples", lambda *a: labels.append(a[1].tolist()) or examples(*a))
+        monkeypatch.setattr(
+            grids, "examples", lambda *a: labels.append(a[1].tolist()) or examples(*a)
+        )
         self.complete(runs)
         self.complete(runs, label=7)
         assert labels == [[0, 1], [7, 7]]
@@ -307,7 +358,9 @@ class TestCompletion:
         x = torch.rand(2, 3, 5, 4)
         masked = grids.mask_lower_half(x)
         assert torch.equal(masked[:, :, :2], x[:, :, :2])
-        torch.testing.assert_close(masked[:, :, 2:], x[:, :, :2].mean((2, 3), keepdim=True).expand(2, 3, 3, 4))
+        torch.testing.assert_close(
+            masked[:, :, 2:], x[:, :, :2].mean((2, 3), keepdim=True).expand(2, 3, 3, 4)
+        )
 
 
 class TestCommand:
@@ -319,7 +372,9 @@ class TestCommand:
             f"samples-{name}.png" for name in names
         ]
         together = [(run.images / f"samples-{name}.png").read_bytes() for name in names]
-        alone = [cli.sample([str(run.path), f"sampler={name}", "n=4"]).read_bytes() for name in names]
+        alone = [
+            cli.sample([str(run.path), f"sampler={name}", "n=4"]).read_bytes() for name in names
+        ]
         assert together == alone
         assert cli.sample([str(run.path), "n=4"]).read_bytes() == alone[0]
         assert len(set(together)) == len(names)
@@ -327,10 +382,18 @@ class TestCommand:
     def test_unusual_settings_are_in_the_name(self, runs):
         """So that a comparison, which shows samples-prior.png as the prior's, never shows those."""
         words = ["sampler=prior", "n=4", "temperature=0.5", "seed=3", "label=2"]
-        assert cli.sample([str(runs["prior"].path), *words]).name == "samples-prior-seed3-label2-temperature0.5.png"
-        assert cli.sample([str(runs["prior"].path), *words[1:4]]).name == "samples-seed3-temperature0.5.png"
+        assert (
+            cli.sample([str(runs["prior"].path), *words]).name
+            == "samples-prior-seed3-label2-temperature0.5.png"
+        )
+        assert (
+            cli.sample([str(runs["prior"].path), *words[1:4]]).name
+            == "samples-seed3-temperature0.5.png"
+        )
 
-    @pytest.mark.parametrize(("kind", "show", "columns"), [("vae", "interpolation", 12), ("prior", "completion", 6)])
+    @pytest.mark.parametrize(
+        ("kind", "show", "columns"), [("vae", "interpolation", 12), ("prior", "completion", 6)]
+    )
     def test_grids_are_files_of_the_run(self, runs, kind, show, columns):
         run = runs[kind]
         words = [str(run.path), f"show={show}", "n=20"]
@@ -344,13 +407,29 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("kind", "words", "line"),
         [
-            ("vae", ["sampler=mixtur"], "sampler: got 'mixtur', but a vae run has normal, mixture;"),
+            (
+                "vae",
+                ["sampler=mixtur"],
+                "sampler: got 'mixtur', but a vae run has normal, mixture;",
+            ),
             ("vae", ["sampler=gaussian"], "but a vae run has normal, mixture;"),
             ("vqvae", ["sampler=normal"], "but a vqvae run has uniform, unigram;"),
             ("prior", ["sampler=mixture"], "but a prior run has prior;"),
-            ("ae", ["sampler=all", "out=x.png"], "out: got one file, but sampler=all draws 3 pictures"),
-            ("vqvae", ["show=interpolation"], "needs a run of kind ae or vae, got one of kind vqvae"),
-            ("prior", ["show=interpolation"], "needs a run of kind ae or vae, got one of kind prior"),
+            (
+                "ae",
+                ["sampler=all", "out=x.png"],
+                "out: got one file, but sampler=all draws 3 pictures",
+            ),
+            (
+                "vqvae",
+                ["show=interpolation"],
+                "needs a run of kind ae or vae, got one of kind vqvae",
+            ),
+            (
+                "prior",
+                ["show=interpolation"],
+                "needs a run of kind ae or vae, got one of kind prior",
+            ),
             ("ae", ["show=completion"], "needs a run of kind prior, got one of kind ae"),
             ("ae", ["show=interpolation", "sampler=normal"], "but show=interpolation has none"),
             ("ae", ["show=interpolation", "label=1"], "has no classes"),

@@ -1,4 +1,6 @@
-"""Small models for every test of this folder; every test starts from the same random state, on one thread."""
+"""Small models for every test of this folder; every test starts from the same random state, on one
+thread.
+"""
 
 import dataclasses
 
@@ -33,7 +35,9 @@ def build():
     """(kind, image shape, fields of the model's config …) → a small Autoencoder."""
 
     def build(kind, shape=(1, 8, 8), *, hidden=8, downsamples=2, **fields):
-        network = NetworkConfig(hidden=hidden, residual_hidden=4, residual_blocks=1, downsamples=downsamples)
+        network = NetworkConfig(
+            hidden=hidden, residual_hidden=4, residual_blocks=1, downsamples=downsamples
+        )
         return Autoencoder(shape, dataclasses.replace(CONFIGS[kind], network=network, **fields))
 
     return build

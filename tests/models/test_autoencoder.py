@@ -60,7 +60,9 @@ class TestEveryModel:
         distortion = -Normal(decoded, 0.4).log_prob(x).flatten(1).sum(1)
         torch.testing.assert_close(objective.distortion, distortion)
         torch.testing.assert_close(objective.reconstruction, decoded.clamp(-1, 1))
-        rate = {"ae": 0.0, "vae": objective.latent.rate.mean()}.get(kind, math.prod(net.grid) * math.log(16))
+        rate = {"ae": 0.0, "vae": objective.latent.rate.mean()}.get(
+            kind, math.prod(net.grid) * math.log(16)
+        )
         penalty = objective.latent.penalty if training else 0.0
         assert (objective.latent.penalty > 0) == kind.startswith("vq")
         expected = distortion.mean() / net.dims + beta * rate / net.dims + penalty
@@ -68,7 +70,9 @@ class TestEveryModel:
 
     def test_memory_layout_does_not_matter(self, build, kind, shape, latent):
         net, x = build(kind, shape, latent=latent).eval(), images(shape)
-        other = copy.deepcopy(net).to(memory_format=torch.contiguous_format)  # a VAE's noise is the same, too
+        other = copy.deepcopy(net).to(
+            memory_format=torch.contiguous_format
+        )  # a VAE's noise is the same, too
         results = []
         last, first = torch.channels_last, torch.contiguous_format
         for model, layout in ((net, last), (net, first), (other, first)):
@@ -76,14 +80,22 @@ class TestEveryModel:
             results.append(model(x.contiguous(memory_format=layout)))
         for result in results[1:]:
             torch.testing.assert_close(result.loss, results[0].loss, rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(result.latent.mean, results[0].latent.mean, rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(result.reconstruction, results[0].reconstruction, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                result.latent.mean, results[0].latent.mean, rtol=1e-5, atol=1e-5
+            )
+            torch.testing.assert_close(
+                result.reconstruction, results[0].reconstruction, rtol=1e-5, atol=1e-5
+            )
 
     def test_an_image_is_encoded_and_decoded_on_its_own(self, build, kind, shape, latent):
         net, x = build(kind, shape, latent=latent).eval(), images(shape, n=4)
         together, alone = net.encode(x), [net.encode(image[None]) for image in x]
-        torch.testing.assert_close(torch.cat([a.mean for a in alone]), together.mean, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(torch.cat([a.rate for a in alone]), together.rate, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            torch.cat([a.mean for a in alone]), together.mean, rtol=1e-5, atol=1e-5
+        )
+        torch.testing.assert_close(
+            torch.cat([a.rate for a in alone]), together.rate, rtol=1e-5, atol=1e-5
+        )
         if together.codes is not None:
             assert torch.equal(torch.cat([a.codes for a in alone]), together.codes)
         decoded = torch.cat([net.decode(z[None]) for z in together.mean])
@@ -106,7 +118,9 @@ def test_a_doubled_batch_has_the_same_loss(build, kind):
     losses = []
     for batch, beta in ((x, 0.0), (torch.cat([x, x]), 0.0), (x, 1.0), (torch.cat([x, x]), 1.0)):
         objective = net(batch, beta)
-        noiseless = objective.loss - objective.distortion.mean() / net.dims  # a VAE's z is drawn in evaluation too
+        noiseless = (
+            objective.loss - objective.distortion.mean() / net.dims
+        )  # a VAE's z is drawn in evaluation too
         losses.append(noiseless if kind == "vae" else objective.loss)
     torch.testing.assert_close(losses[0], losses[1])
     torch.testing.assert_close(losses[2], losses[3])
@@ -160,13 +174,17 @@ def test_has_the_right_gradient(build, kind):
     """Analytic against numerical gradients, with the VAE's noise held fixed."""
     net = build(kind, (1, 4, 4), hidden=2, downsamples=1, latent_dim=2).double()
     x = images((1, 4, 4), n=2).double()
-    names, values = zip(*((n, p) for n, p in net.named_parameters() if p.requires_grad), strict=True)
+    names, values = zip(
+        *((n, p) for n, p in net.named_parameters() if p.requires_grad), strict=True
+    )
 
     def loss(x, *parameters):
         torch.manual_seed(1)
         return torch.func.functional_call(net, dict(zip(names, parameters, strict=True)), (x,)).loss
 
-    assert torch.autograd.gradcheck(loss, (x.requires_grad_(), *(v.detach().requires_grad_() for v in values)))
+    assert torch.autograd.gradcheck(
+        loss, (x.requires_grad_(), *(v.detach().requires_grad_() for v in values))
+    )
 
 
 class TestFreeBits:
@@ -181,7 +199,9 @@ class TestFreeBits:
         means = plain.latent.rates.mean(0).flatten().tolist()
         assert min(means) < free
         excess = sum(max(free, mean) - mean for mean in means)
-        torch.testing.assert_close(charged.loss - plain.loss, charged.loss.new_tensor(beta * excess / net.dims))
+        torch.testing.assert_close(
+            charged.loss - plain.loss, charged.loss.new_tensor(beta * excess / net.dims)
+        )
 
     def test_dimensions_that_are_free_are_moved_by_the_distortion_alone(self, build):
         net, x = build("vae").double(), images().double()
@@ -206,7 +226,9 @@ class TestImportanceWeights:
         expected = []
         for _ in range(k):
             z = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, dtype=mean.dtype)
-            log_p = Normal(net.decoder(z), net.likelihood.log_scale.exp()).log_prob(x).flatten(1).sum(1)
+            log_p = (
+                Normal(net.decoder(z), net.likelihood.log_scale.exp()).log_prob(x).flatten(1).sum(1)
+            )
             log_prior = Normal(0.0, 1.0).log_prob(z).flatten(1).sum(1)
             log_q = Normal(mean, (0.5 * log_variance).exp()).log_prob(z).flatten(1).sum(1)
             expected.append(log_p + log_prior - log_q)
@@ -214,7 +236,11 @@ class TestImportanceWeights:
         torch.testing.assert_close(log_weights, expected, rtol=0, atol=1e-10)
         torch.manual_seed(1)
         objective = net.importance_weighted(x, k)
-        bound = expected.exp().mean(0).log() if expected.min() > -700 else expected.logsumexp(0) - math.log(k)
+        bound = (
+            expected.exp().mean(0).log()
+            if expected.min() > -700
+            else expected.logsumexp(0) - math.log(k)
+        )
         torch.testing.assert_close(objective.loss, -bound.mean() / net.dims, rtol=0, atol=1e-12)
 
     def test_one_weight_is_the_one_sample_elbo(self, build):
@@ -230,7 +256,9 @@ class TestImportanceWeights:
         torch.manual_seed(1)
         weighted = net.importance_weighted(x, 1)
         torch.testing.assert_close(weighted.distortion, objective.distortion, rtol=0, atol=1e-12)
-        torch.testing.assert_close(weighted.reconstruction, objective.reconstruction, rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            weighted.reconstruction, objective.reconstruction, rtol=0, atol=1e-12
+        )
         torch.testing.assert_close(weighted.latent.z, objective.latent.z, rtol=0, atol=1e-12)
         torch.testing.assert_close(weighted.latent.rate, objective.latent.rate, rtol=0, atol=1e-12)
 
@@ -240,7 +268,9 @@ class TestImportanceWeights:
         objective = net(x)
         weights = net.log_weights(x, 3)
         assert weights.shape == (3, 3)
-        torch.testing.assert_close(weights, -(objective.distortion + objective.latent.rate).expand(3, 3))
+        torch.testing.assert_close(
+            weights, -(objective.distortion + objective.latent.rate).expand(3, 3)
+        )
 
     def test_an_ae_has_none(self, build):
         with pytest.raises(ValueError, match="no likelihood"):
@@ -256,7 +286,9 @@ class TestImportanceWeights:
 
 class TestLearning:
     def test_ae_overfits_eight_images(self):
-        """From a variance of 1/3; of 3 seeds the worst is at 0.001, for Adam's error rises now and then."""
+        """From a variance of 1/3; of 3 seeds the worst is at 0.001, for Adam's error rises now and
+        then.
+        """
         network = NetworkConfig(hidden=32, residual_hidden=16, residual_blocks=1, downsamples=2)
         net, x = Autoencoder((1, 8, 8), AEConfig(latent_dim=16, network=network)), images(n=8)
         optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
@@ -280,9 +312,20 @@ class TestLearning:
 
     @pytest.mark.parametrize("seed", range(3))
     def test_vq_with_restarts_learns_more_than_one_grey(self, build, colours, seed):
-        """The error falls by more than an eighth. Of 16 seeds the worst lost a quarter; how many codes is chance."""
+        """The error falls by more than an eighth.
+
+        Of 16 seeds the worst lost a quarter; how many codes is chance.
+        """
         torch.manual_seed(seed)
-        net = build("vq-ema", (3, 8, 8), hidden=16, latent="vector", codebook_size=8, decay=0.5, restart_below=0.2)
+        net = build(
+            "vq-ema",
+            (3, 8, 8),
+            hidden=16,
+            latent="vector",
+            codebook_size=8,
+            decay=0.5,
+            restart_below=0.2,
+        )
         optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
         for _ in range(120):
             train_step(net, colours, optimizer)

@@ -22,7 +22,11 @@ from vqvae_lightning.models.quantizers.codebooks import (
     SimVQ,
     VectorQuantizer,
 )
-from vqvae_lightning.models.quantizers.composed import ProductQuantizer, ProjectedQuantizer, ResidualQuantizer
+from vqvae_lightning.models.quantizers.composed import (
+    ProductQuantizer,
+    ProjectedQuantizer,
+    ResidualQuantizer,
+)
 from vqvae_lightning.models.quantizers.estimators import rotation
 from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ
 
@@ -39,14 +43,18 @@ BOTTLENECKS = {
     "gaussian": lambda: Gaussian(D),
     "gradient": lambda: VectorQuantizer(K, D, commitment=0.25, decay=0.9, restart_below=0.1),
     "ema": lambda: EMAVectorQuantizer(K, D, commitment=0.25, decay=0.9, restart_below=0.1),
-    "rotation": lambda: EMAVectorQuantizer(K, D, commitment=0.25, decay=0.9, restart_below=0.1, estimator=rotation),
+    "rotation": lambda: EMAVectorQuantizer(
+        K, D, commitment=0.25, decay=0.9, restart_below=0.1, estimator=rotation
+    ),
     "cosine": lambda: CosineVectorQuantizer(K, D, commitment=0.25, decay=0.9, restart_below=0.1),
     "simvq": lambda: SimVQ(K, D, commitment=0.25),
     "fsq": lambda: FSQ([K]),
     "lfq": lambda: LFQ(2, commitment=0.25, entropy=0.1),
     "residual": lambda: ResidualQuantizer([vq(D) for _ in range(3)]),
     "product": lambda: ProductQuantizer([vq(2), vq(2)]),
-    "product of residuals": lambda: ProductQuantizer([ResidualQuantizer([vq(2) for _ in range(3)]) for _ in "ab"]),
+    "product of residuals": lambda: ProductQuantizer(
+        [ResidualQuantizer([vq(2) for _ in range(3)]) for _ in "ab"]
+    ),
     "projected": lambda: ProjectedQuantizer(vq(2), D),
 }
 RANDOM = {"gaussian"}  # z is a draw in evaluation too
@@ -105,7 +113,13 @@ class TestContract:
 
     def test_works_in_float64(self, bottleneck, h, training):
         latent = bottleneck.double().train(training)(h.double())
-        assert latent.z.dtype == latent.mean.dtype == latent.rate.dtype == latent.penalty.dtype == torch.float64
+        assert (
+            latent.z.dtype
+            == latent.mean.dtype
+            == latent.rate.dtype
+            == latent.penalty.dtype
+            == torch.float64
+        )
 
     def test_codes_are_indices_of_the_codebook(self, bottleneck, h, training):
         codes = bottleneck.train(training)(h).codes
@@ -132,7 +146,9 @@ def test_codes_look_up_to_z_bit_for_bit_in_evaluation(bottleneck, h):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_draws_are_of_z_and_their_log_ratio_averages_to_minus_the_rate(name, bottleneck, h, training):
+def test_draws_are_of_z_and_their_log_ratio_averages_to_minus_the_rate(
+    name, bottleneck, h, training
+):
     """E_q[log p(z) − log q(z|x)] = −KL for a VAE; −T log K for a quantizer; an AE has no p(z)."""
     bottleneck.train(training)
     if not bottleneck.has_prior:
@@ -159,21 +175,27 @@ def test_draws_do_not_depend_on_how_many_are_made_at_once(bottleneck, h, trainin
             torch.manual_seed(1)
             z, log_ratio = zip(*[bottleneck.draws(h, k) for k in parts], strict=True)
             made.append((torch.cat(z), torch.cat(log_ratio)))
-        assert all(torch.equal(a, b) for other in made[1:] for a, b in zip(made[0], other, strict=True))
+        assert all(
+            torch.equal(a, b) for other in made[1:] for a, b in zip(made[0], other, strict=True)
+        )
         torch.manual_seed(1)
         assert torch.equal(bottleneck(h).z, made[0][0][0])  # the first draw is the forward pass's
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
 def test_what_is_not_finite_has_no_code(bottleneck, h, poison):
-    """In evaluation. A training step is refused by its gradient, so that no device is waited for."""
+    """In evaluation. A training step is refused by its gradient, so that no device is waited
+    for.
+    """
     if bottleneck.codebook_size is None:
         return
     h.data[1, 0, 1, 3] = poison
     bottleneck.train()(h)
     for ask in (bottleneck, lambda h: bottleneck.draws(h, 2)):
         bottleneck.eval()
-        with pytest.raises(NonFiniteError, match=r"1 of 3 images is not finite \(row 1\), so they have no codes"):
+        with pytest.raises(
+            NonFiniteError, match=r"1 of 3 images is not finite \(row 1\), so they have no codes"
+        ):
             ask(h)
 
 
@@ -184,7 +206,9 @@ def test_lookup_refuses_codes_outside_the_codebook(bottleneck, code):
 
 
 def test_the_rate_is_that_of_uniform_codes_in_their_order(bottleneck, h):
-    """T log K nats; flattened, codes are a sequence that goes place by place, and at each place map by map."""
+    """T log K nats; flattened, codes are a sequence that goes place by place, and at each place map
+    by map.
+    """
     latent, k = bottleneck.eval()(h), bottleneck.codebook_size
     if latent.codes is not None:
         sequence, shape = latent.codes.flatten(1), bottleneck.code_shape(GRID)
@@ -233,7 +257,9 @@ def test_a_loaded_state_continues_as_the_saved_one(name, bottleneck, h):
         latents.append(module(h))
         module.update()
     assert torch.equal(latents[0].z, latents[1].z)
-    assert all(torch.equal(value, copy.state_dict()[key]) for key, value in bottleneck.state_dict().items())
+    assert all(
+        torch.equal(value, copy.state_dict()[key]) for key, value in bottleneck.state_dict().items()
+    )
 
 
 def test_evaluation_changes_no_state(bottleneck, h):
@@ -244,7 +270,9 @@ def test_evaluation_changes_no_state(bottleneck, h):
 
 
 def test_a_doubled_batch_costs_the_same(name, bottleneck, h):
-    """Catches sums over the batch where means are meant, and means over the latent where sums are meant."""
+    """Catches sums over the batch where means are meant, and means over the latent where sums are
+    meant.
+    """
     bottleneck.eval()
     once, twice = bottleneck(h), bottleneck(torch.cat([h, h]))
     torch.testing.assert_close(twice.rate, once.rate.repeat(2))
@@ -268,7 +296,9 @@ class TestGaussian:
         mean, log_variance = parameters
         q = Normal(mean, (0.5 * log_variance).exp())
         expected = kl_divergence(q, Normal(torch.zeros_like(mean), 1.0)).sum(1)
-        torch.testing.assert_close(kl_to_standard_normal(mean, log_variance), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            kl_to_standard_normal(mean, log_variance), expected, rtol=0, atol=1e-12
+        )
 
     def test_kl_is_that_of_monte_carlo(self, parameters):
         mean, log_variance = parameters[:, 0]
@@ -276,10 +306,14 @@ class TestGaussian:
         z = q.sample((200_000,))
         estimate = (q.log_prob(z) - Normal(torch.zeros_like(mean), 1.0).log_prob(z)).sum(1)
         error = estimate.std() / len(estimate) ** 0.5
-        assert abs(estimate.mean() - kl_to_standard_normal(mean[None], log_variance[None])) < 4 * error
+        assert (
+            abs(estimate.mean() - kl_to_standard_normal(mean[None], log_variance[None])) < 4 * error
+        )
 
     def test_kl_is_0_at_the_prior(self):
-        assert torch.equal(kl_to_standard_normal(torch.zeros(3, 4), torch.zeros(3, 4)), torch.zeros(3))
+        assert torch.equal(
+            kl_to_standard_normal(torch.zeros(3, 4), torch.zeros(3, 4)), torch.zeros(3)
+        )
 
     @pytest.mark.parametrize("scale", [2.0, 1e-4])
     def test_kl_is_not_negative(self, scale):
@@ -289,15 +323,23 @@ class TestGaussian:
 
     def test_kl_of_concatenated_latents_is_the_sum(self, parameters):
         mean, log_variance = parameters
-        parts = [kl_to_standard_normal(mean[:, i : i + 1], log_variance[:, i : i + 1]) for i in range(4)]
-        torch.testing.assert_close(kl_to_standard_normal(mean, log_variance), sum(parts), rtol=0, atol=1e-12)
+        parts = [
+            kl_to_standard_normal(mean[:, i : i + 1], log_variance[:, i : i + 1]) for i in range(4)
+        ]
+        torch.testing.assert_close(
+            kl_to_standard_normal(mean, log_variance), sum(parts), rtol=0, atol=1e-12
+        )
 
     def test_kl_has_the_right_gradient(self, parameters):
-        assert torch.autograd.gradcheck(kl_to_standard_normal, parameters[:, :3].clone().requires_grad_().unbind())
+        assert torch.autograd.gradcheck(
+            kl_to_standard_normal, parameters[:, :3].clone().requires_grad_().unbind()
+        )
 
     @pytest.mark.parametrize("log_variance", [-30.0, 30.0])
     def test_is_finite_in_float32_at_extreme_variances(self, log_variance):
-        h = torch.cat([torch.ones(2, D, 1, 1), torch.full((2, D, 1, 1), log_variance)], dim=1).requires_grad_()
+        h = torch.cat(
+            [torch.ones(2, D, 1, 1), torch.full((2, D, 1, 1), log_variance)], dim=1
+        ).requires_grad_()
         latent = Gaussian(D)(h)
         (gradient,) = torch.autograd.grad(latent.rate.sum() + latent.z.sum(), h)
         assert torch.isfinite(latent.rate).all()
@@ -321,7 +363,9 @@ class TestGaussian:
         assert latent.rates.shape == latent.z.shape
         torch.testing.assert_close(latent.rates.flatten(1).sum(1), latent.rate, rtol=0, atol=1e-12)
         q = Normal(mean, (0.5 * log_variance).exp())
-        torch.testing.assert_close(latent.rates, kl_divergence(q, Normal(torch.zeros_like(mean), 1.0)))
+        torch.testing.assert_close(
+            latent.rates, kl_divergence(q, Normal(torch.zeros_like(mean), 1.0))
+        )
 
     def test_log_ratio_is_that_of_torch_distributions(self, parameters):
         mean, log_variance = (p.view(64, 1, 2, 2) for p in parameters)
@@ -332,11 +376,15 @@ class TestGaussian:
 
     @pytest.mark.parametrize("free_bits", [0.01, 0.5, 3.0, 100.0])
     def test_free_bits_charge_each_dimension_at_least_this(self, free_bits):
-        """Σ_d max(λ, mean over the batch of KL_d), by a loop; a dimension below λ has no gradient at all."""
+        """Σ_d max(λ, mean over the batch of KL_d), by a loop; a dimension below λ has no gradient
+        at all.
+        """
         rates = (4 * torch.rand(N, D, *GRID, dtype=torch.float64) ** 3).requires_grad_()
         charged = rate_with_free_bits(rates, free_bits)
         means = rates.detach().mean(0).flatten().tolist()
-        assert charged.item() == pytest.approx(sum(max(free_bits, mean) for mean in means), rel=1e-12)
+        assert charged.item() == pytest.approx(
+            sum(max(free_bits, mean) for mean in means), rel=1e-12
+        )
         (gradient,) = torch.autograd.grad(charged, rates)
         above = (rates.detach().mean(0) > free_bits).double()
         assert torch.equal(gradient, (above / N).expand_as(gradient))

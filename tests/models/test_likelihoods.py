@@ -1,4 +1,6 @@
-"""Each likelihood is a distribution over images: against torch.distributions, or by summing to one."""
+"""Each likelihood is a distribution over images: against torch.distributions, or by summing to
+one.
+"""
 
 import itertools
 import math
@@ -7,7 +9,11 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal
 
-from vqvae_lightning.models.likelihoods import BernoulliLikelihood, DiscretizedLogistic, GaussianLikelihood
+from vqvae_lightning.models.likelihoods import (
+    BernoulliLikelihood,
+    DiscretizedLogistic,
+    GaussianLikelihood,
+)
 
 SHAPE = (3, 2, 4, 5)
 
@@ -23,19 +29,25 @@ def test_gaussian_is_the_normal_density(decoded, scale, learned):
     x = 2 * torch.rand(SHAPE, dtype=torch.float64) - 1
     expected = -Normal(decoded, scale).log_prob(x).flatten(1).sum(1)
     actual = GaussianLikelihood(scale, learned).double().nll(x, decoded)
-    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)  # the scale itself is stored in float32
+    torch.testing.assert_close(
+        actual, expected, rtol=1e-6, atol=0
+    )  # the scale itself is stored in float32
 
 
 def test_a_bounded_mean_is_clamped_and_comes_back_from_beyond_the_edge():
     """Black pixels (−1) and others, decoded within the range and beyond it."""
     x = torch.tensor([-1, -1, -1, 0.5, 0.5, 0.5], dtype=torch.float64).view(6, 1, 1, 1)
-    decoded = torch.tensor([-3, -0.5, 2, -3, 0, 2], dtype=torch.float64).view(6, 1, 1, 1).requires_grad_()
+    decoded = (
+        torch.tensor([-3, -0.5, 2, -3, 0, 2], dtype=torch.float64).view(6, 1, 1, 1).requires_grad_()
+    )
     likelihood = GaussianLikelihood(0.5, learned=False, bounded=True).double()
     nll = likelihood.nll(x, decoded)
     clamped = decoded.detach().clamp(-1, 1)
     torch.testing.assert_close(nll, -Normal(clamped, 0.5).log_prob(x).flatten(), rtol=1e-6, atol=0)
     nll.sum().backward()
-    torch.testing.assert_close(decoded.grad, (clamped - x) / 0.25, rtol=1e-6, atol=0)  # 0 for the first
+    torch.testing.assert_close(
+        decoded.grad, (clamped - x) / 0.25, rtol=1e-6, atol=0
+    )  # 0 for the first
 
 
 @pytest.mark.parametrize("learned", [True, False])
@@ -57,7 +69,9 @@ def test_the_best_learned_scale_is_the_root_mean_squared_error(decoded):
 
 
 def test_bernoulli_sums_to_one_over_all_images():
-    images = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=4)), dtype=torch.float64).view(16, 1, 2, 2)
+    images = torch.tensor(list(itertools.product([-1.0, 1.0], repeat=4)), dtype=torch.float64).view(
+        16, 1, 2, 2
+    )
     logits = 3 * torch.randn(1, 1, 2, 2, dtype=torch.float64).expand(16, -1, -1, -1)
     likelihood = BernoulliLikelihood()
     probability = torch.exp(-likelihood.nll(images, logits))
@@ -122,7 +136,9 @@ class TestDiscretizedLogistic:
         x[0, 0, 0, :2] = torch.tensor([-1.0, 1.0])
 
         def nll(decoded, log_scale):
-            return torch.func.functional_call(_Nll(likelihood), {"likelihood.log_scale": log_scale}, (x, decoded))
+            return torch.func.functional_call(
+                _Nll(likelihood), {"likelihood.log_scale": log_scale}, (x, decoded)
+            )
 
         log_scale = likelihood.log_scale.detach().clone().requires_grad_()
         assert torch.autograd.gradcheck(nll, (decoded, log_scale))
@@ -133,24 +149,38 @@ class TestDiscretizedLogistic:
         for location in (-3.0, -1.0, -0.6, 0.123, 0.999, 2.0):
             expected = (torch.exp(-level_nll(likelihood, location)) * LEVELS).sum()
             actual = likelihood.mean(torch.tensor(location, dtype=torch.float64))
-            assert abs(actual - expected) < (1e-4 if scale >= 0.01 else 1 / 255 + 1e-9)  # at most half a level
+            assert abs(actual - expected) < (
+                1e-4 if scale >= 0.01 else 1 / 255 + 1e-9
+            )  # at most half a level
 
     def test_of_each_pixel_is_that_with_its_own_scale(self):
-        """Means, then logarithms of factors of the scale: each pixel as if its scale were the only one."""
+        """Means, then logarithms of factors of the scale: each pixel as if its scale were the only
+        one.
+        """
         likelihood = DiscretizedLogistic(0.1, True, per_pixel=True).double()
         centre, factor = torch.randn(SHAPE).double(), torch.rand(SHAPE).double() * 4 + 0.1
         x = LEVELS[torch.randint(256, SHAPE)]
         decoded = torch.cat([centre, factor.log()], dim=1)
         ones = [DiscretizedLogistic(0.1 * f.item(), False).double() for f in factor.flatten()]
         each = zip(ones, x.flatten(), centre.flatten(), strict=True)
-        expected = torch.stack([one.nll(v.view(1, 1, 1, 1), c.view(1, 1, 1, 1)) for one, v, c in each])
-        torch.testing.assert_close(likelihood.nll(x, decoded), expected.view(len(x), -1).sum(1), rtol=1e-6, atol=0)
+        expected = torch.stack(
+            [one.nll(v.view(1, 1, 1, 1), c.view(1, 1, 1, 1)) for one, v, c in each]
+        )
+        torch.testing.assert_close(
+            likelihood.nll(x, decoded), expected.view(len(x), -1).sum(1), rtol=1e-6, atol=0
+        )
         means = [one.mean(c) for one, c in zip(ones, centre.flatten(), strict=True)]
-        torch.testing.assert_close(likelihood.mean(decoded), torch.stack(means).view(SHAPE), rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(
+            likelihood.mean(decoded), torch.stack(means).view(SHAPE), rtol=1e-5, atol=1e-7
+        )
 
     def test_a_pixels_scale_has_bounds_and_finite_gradients(self):
         likelihood = DiscretizedLogistic(0.1, True, per_pixel=True)
-        decoded = torch.tensor([[0.3, -1e4], [0.3, 1e4], [-50.0, -80.0]]).view(3, 2, 1, 1).requires_grad_()
+        decoded = (
+            torch.tensor([[0.3, -1e4], [0.3, 1e4], [-50.0, -80.0]])
+            .view(3, 2, 1, 1)
+            .requires_grad_()
+        )
         nll = likelihood.nll(torch.full((3, 1, 1, 1), 77 / 255), decoded)
         (gradient,) = torch.autograd.grad(nll.sum(), decoded)
         assert torch.isfinite(nll).all()
@@ -160,7 +190,9 @@ class TestDiscretizedLogistic:
     def test_a_huge_scale_puts_all_on_the_edges(self):
         nll = level_nll(DiscretizedLogistic(1e4, False).double(), 0.0)
         torch.testing.assert_close(nll[1:-1], nll[1:2].expand(254), rtol=1e-6, atol=0)
-        torch.testing.assert_close(nll[[0, -1]], torch.full((2,), math.log(2), dtype=torch.float64), rtol=1e-3, atol=0)
+        torch.testing.assert_close(
+            nll[[0, -1]], torch.full((2,), math.log(2), dtype=torch.float64), rtol=1e-3, atol=0
+        )
 
 
 class _Nll(torch.nn.Module):
@@ -187,7 +219,9 @@ class TestEvery:
         x, decoded = torch.sign(torch.randn(SHAPE)), torch.randn(SHAPE)
         nll = likelihood.nll(x, decoded)
         assert nll.shape == SHAPE[:1]
-        pixels = [likelihood.nll(x[:, :, r : r + 1], decoded[:, :, r : r + 1]) for r in range(SHAPE[2])]
+        pixels = [
+            likelihood.nll(x[:, :, r : r + 1], decoded[:, :, r : r + 1]) for r in range(SHAPE[2])
+        ]
         torch.testing.assert_close(sum(pixels), nll)
 
     def test_the_mean_image_is_in_range(self, likelihood):
@@ -207,4 +241,6 @@ def test_half_the_data_variance_gives_the_normalised_squared_error(decoded):
     dims = math.prod(SHAPE[1:])
     zero = torch.zeros_like(decoded)
     difference = likelihood.nll(zero, decoded) - likelihood.nll(zero, zero)
-    torch.testing.assert_close(difference / dims, decoded.square().flatten(1).mean(1) / variance, rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        difference / dims, decoded.square().flatten(1).mean(1) / variance, rtol=1e-6, atol=0
+    )

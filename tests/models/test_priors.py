@@ -1,4 +1,6 @@
-"""Every prior is a distribution (sums to one), causal, and sampled from as it says: one contract for all of them."""
+"""Every prior is a distribution (sums to one), causal, and sampled from as it says: one contract
+for all of them.
+"""
 
 import itertools
 from typing import get_args, get_type_hints
@@ -21,7 +23,9 @@ SMALL = {
 
 
 def test_every_prior_is_here_and_can_be_named():
-    assert SMALL.keys() == PRIORS.keys() == set(get_args(get_type_hints(PriorConfig)["architecture"]))
+    assert (
+        SMALL.keys() == PRIORS.keys() == set(get_args(get_type_hints(PriorConfig)["architecture"]))
+    )
 
 
 @pytest.fixture(params=SMALL)
@@ -39,7 +43,9 @@ def untrained(architecture):
     """(K, grid, classes, fields of the config …) → a new prior."""
 
     def untrained(k, grid, classes, **fields):
-        config = PriorConfig(architecture=architecture, **{"layers": 2, "width": 8, **SMALL[architecture], **fields})
+        config = PriorConfig(
+            architecture=architecture, **{"layers": 2, "width": 8, **SMALL[architecture], **fields}
+        )
         return build_prior(k, grid, classes, config)
 
     return untrained
@@ -47,7 +53,9 @@ def untrained(architecture):
 
 @pytest.fixture
 def build(untrained):
-    """(K, grid, classes, …) → a prior in evaluation mode, with weights so large that its predictions differ."""
+    """(K, grid, classes, …) → a prior in evaluation mode, with weights so large that its
+    predictions differ.
+    """
 
     def build(k=5, grid=GRID, classes=CLASSES, dtype=torch.float64, dropout=0.0, **fields):
         model = untrained(k, grid, classes, dropout=dropout, **fields)
@@ -85,7 +93,9 @@ def test_probabilities_sum_to_one(build, classes, k, grid, label):
 
 
 def test_chain_rule(build, classes):
-    """One pass over the sequence, T passes over its beginnings, and T steps through the cache say the same."""
+    """One pass over the sequence, T passes over its beginnings, and T steps through the cache say
+    the same.
+    """
     model = build(classes=classes)
     codes, other, labels = some_codes(model), some_codes(model), some_labels(model)
     logits = model.logits(codes, labels)
@@ -119,7 +129,9 @@ class TestCausality:
             changed[:, t] = (codes[:, t] + 1) % model.codebook_size
             after = logits(changed)
             assert torch.equal(after[:, : t + 1], before[:, : t + 1])
-            assert (after[:, t + 1 :] != before[:, t + 1 :]).any(2).any(0).all()  # of a row a ReLU may hide it
+            assert (
+                (after[:, t + 1 :] != before[:, t + 1 :]).any(2).any(0).all()
+            )  # of a row a ReLU may hide it
 
     def test_gradient_flows_from_before_only(self, build, classes):
         model = build(classes=classes)
@@ -131,7 +143,9 @@ class TestCausality:
         model.code_embedding.register_forward_hook(record)
         logits = model.logits(some_codes(model), some_labels(model))
         for t in range(model.length):
-            (gradient,) = torch.autograd.grad(logits[:, t].square().sum(), embedded, retain_graph=True)
+            (gradient,) = torch.autograd.grad(
+                logits[:, t].square().sum(), embedded, retain_graph=True
+            )
             reached = (gradient != 0).any(-1).any(0)  # T, or T-1
             assert reached[:t].all()
             assert not reached[t:].any()
@@ -151,7 +165,9 @@ class TestCache:
         for _ in range(model.length):
             t = codes.shape[1]
             padded = torch.cat([codes, codes.new_zeros(3, model.length - t)], dim=1)
-            codes = torch.cat([codes, model.logits(padded, labels)[:, t].argmax(-1, keepdim=True)], dim=1)
+            codes = torch.cat(
+                [codes, model.logits(padded, labels)[:, t].argmax(-1, keepdim=True)], dim=1
+            )
         for _ in range(2):  # nothing is left over from one generation for the next
             assert torch.equal(model.generate(3, labels, temperature=0.0), codes)
 
@@ -169,7 +185,9 @@ class TestCache:
         for t in range(model.length):
             steps.append(model.next_logits(previous, labels, 3, cache))
             previous = codes[:, t]
-        torch.testing.assert_close(torch.stack(steps, 1), model.logits(codes, labels), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            torch.stack(steps, 1), model.logits(codes, labels), rtol=1e-5, atol=1e-5
+        )
         assert cache.length == model.length
 
     def test_refuses_to_overflow(self, build):
@@ -187,9 +205,13 @@ class TestCache:
 
 
 def chi_square_p(observed, expected):
-    """P(a larger statistic) of Pearson's test, with the cells of expectation below 5 merged into one."""
+    """P(a larger statistic) of Pearson's test, with the cells of expectation below 5 merged into
+    one.
+    """
     small = expected < 5
-    observed, expected = (torch.cat([x[~small], x[small].sum()[None]]) for x in (observed, expected))
+    observed, expected = (
+        torch.cat([x[~small], x[small].sum()[None]]) for x in (observed, expected)
+    )
     kept = expected > 0
     statistic = ((observed - expected).square()[kept] / expected[kept]).sum()
     return torch.special.gammaincc((kept.sum() - 1) / 2, statistic / 2)
@@ -247,30 +269,39 @@ class TestSampler:
         model = build(3, (1, 1))
         labels = torch.arange(20_000) % CLASSES
         codes = model.generate(20_000, labels)[:, 0]
-        probability = model.logits(torch.zeros(CLASSES, 1, dtype=torch.int64), torch.arange(CLASSES))[:, 0].softmax(-1)
+        probability = model.logits(
+            torch.zeros(CLASSES, 1, dtype=torch.int64), torch.arange(CLASSES)
+        )[:, 0].softmax(-1)
         for label in range(CLASSES):
             observed = torch.bincount(codes[labels == label], minlength=3).double()
             assert chi_square_p(observed, 10_000 * probability[label].detach()) > 1e-4
 
-    @pytest.mark.parametrize("settings", [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-6}], ids=str)
+    @pytest.mark.parametrize(
+        "settings", [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-6}], ids=str
+    )
     def test_the_narrowest_settings_are_greedy(self, build, classes, settings):
         model = build(classes=classes)
         labels = some_labels(model, 50)
-        assert torch.equal(model.generate(50, labels, **settings), model.generate(50, labels, temperature=0.0))
+        assert torch.equal(
+            model.generate(50, labels, **settings), model.generate(50, labels, temperature=0.0)
+        )
 
     def test_the_widest_settings_change_nothing(self, build, classes):
         model = build(classes=classes)
         labels = some_labels(model, 50)
         drawn = []
         for settings in ({}, {"top_k": model.codebook_size, "top_p": 1.0}):
-            drawn.append(model.generate(50, labels, generator=torch.Generator().manual_seed(0), **settings))
+            drawn.append(
+                model.generate(50, labels, generator=torch.Generator().manual_seed(0), **settings)
+            )
         assert torch.equal(*drawn)
 
     def test_one_seed_gives_one_result(self, build, classes):
         model = build(classes=classes)
         labels = some_labels(model, 20)
         same, again, other = (
-            model.generate(20, labels, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+            model.generate(20, labels, generator=torch.Generator().manual_seed(seed))
+            for seed in (0, 0, 1)
         )
         assert torch.equal(same, again)
         assert not torch.equal(same, other)
@@ -286,7 +317,9 @@ class TestSampler:
     def test_samples_without_dropout_and_leaves_the_mode(self, build, training):
         model = build(dropout=0.5).train(training)
         labels = some_labels(model)
-        assert torch.equal(model.generate(3, labels, temperature=0.0), model.generate(3, labels, temperature=0.0))
+        assert torch.equal(
+            model.generate(3, labels, temperature=0.0), model.generate(3, labels, temperature=0.0)
+        )
         assert model.training == training
 
     @pytest.mark.parametrize(
@@ -325,7 +358,9 @@ class TestLabels:
 
 
 class TestGuidance:
-    """A prior that has seen codes without their label knows p(codes), and can exaggerate what the label says."""
+    """A prior that has seen codes without their label knows p(codes), and can exaggerate what the
+    label says.
+    """
 
     @pytest.mark.parametrize(
         ("guidance", "settings"),
@@ -351,12 +386,16 @@ class TestGuidance:
         model = build(label_dropout=0.1)
         codes, labels = some_codes(model), some_labels(model)
         whole = model.generate(3, labels, temperature=0.0, guidance=3.0)
-        assert torch.equal(whole, model.generate(3, labels, temperature=0.0, guidance=3.0, prefix=whole[:, :4]))
+        assert torch.equal(
+            whole, model.generate(3, labels, temperature=0.0, guidance=3.0, prefix=whole[:, :4])
+        )
         assert torch.equal(codes, model.generate(3, labels, guidance=3.0, prefix=codes))
 
     def test_needs_label_dropout(self, build, classes):
         model = build(classes=classes)
-        with pytest.raises(ValueError, match=r"guidance: got 2.0, wanted 1: .* model.label_dropout=0"):
+        with pytest.raises(
+            ValueError, match=r"guidance: got 2.0, wanted 1: .* model.label_dropout=0"
+        ):
             model.generate(3, some_labels(model), guidance=2.0)
 
     def test_training_forgets_its_share_of_the_labels(self, build):
@@ -370,7 +409,9 @@ class TestGuidance:
         assert abs(was_forgotten.double().mean() - 0.3) < 0.05
 
     def test_without_it_a_prior_has_no_row_for_it_and_draws_nothing(self, build):
-        """Checkpoints and random numbers of priors that were made before there was label_dropout stay what they are."""
+        """Checkpoints and random numbers of priors that were made before there was label_dropout
+        stay what they are.
+        """
         model = build().train()
         codes, labels, before = some_codes(model), some_labels(model), torch.get_rng_state()
         model.nll(codes, labels)
@@ -407,9 +448,13 @@ def test_has_the_right_gradient(build):
 
     def nll(*parameters):
         settings = dict(zip(names, parameters, strict=True))
-        return torch.func.functional_call(_Nll(model), {f"model.{n}": p for n, p in settings.items()}, (codes, labels))
+        return torch.func.functional_call(
+            _Nll(model), {f"model.{n}": p for n, p in settings.items()}, (codes, labels)
+        )
 
-    assert torch.autograd.gradcheck(nll, tuple(v.detach().requires_grad_() for v in values), fast_mode=True)
+    assert torch.autograd.gradcheck(
+        nll, tuple(v.detach().requires_grad_() for v in values), fast_mode=True
+    )
 
 
 class _Nll(torch.nn.Module):
@@ -437,13 +482,17 @@ def test_learns_a_constant_grid(untrained):
 class TestPrefix:
     @pytest.mark.parametrize("given", [0, 1, 3, 4])
     def test_the_rest_is_drawn_from_the_exact_conditional(self, build, classes, given):
-        """By brute force over all sequences: p(rest | prefix) = p(prefix, rest) / Σ over every other rest."""
+        """By brute force over all sequences: p(rest | prefix) = p(prefix, rest) / Σ over every
+        other rest.
+        """
         k, n = 3, 20_000
         model = build(k, (2, 2), classes)
         labels = with_label(model, 1, n)
         prefix = torch.tensor([2, 0, 1, 1])[:given]
         sequences = all_sequences(k, 4)
-        joint = torch.exp(-model.nll(sequences, with_label(model, 1, len(sequences))).sum(1)).detach()
+        joint = torch.exp(
+            -model.nll(sequences, with_label(model, 1, len(sequences))).sum(1)
+        ).detach()
         joint = torch.where((sequences[:, :given] == prefix).all(1), joint, 0)
         codes = model.generate(n, labels, prefix=prefix.expand(n, -1))
         assert torch.equal(codes[:, :given], prefix.expand(n, -1))
@@ -458,7 +507,10 @@ class TestPrefix:
         together = model.generate(4, labels, temperature=0.0, prefix=codes[:, :3])
         alone = [
             model.generate(
-                1, labels if labels is None else labels[i : i + 1], temperature=0.0, prefix=codes[i : i + 1, :3]
+                1,
+                labels if labels is None else labels[i : i + 1],
+                temperature=0.0,
+                prefix=codes[i : i + 1, :3],
             )
             for i in range(4)
         ]
@@ -469,7 +521,9 @@ class TestPrefix:
         labels = some_labels(model)
         whole = model.generate(3, labels, temperature=0.0)
         for t in range(model.length + 1):
-            assert torch.equal(model.generate(3, labels, temperature=0.0, prefix=whole[:, :t]), whole)
+            assert torch.equal(
+                model.generate(3, labels, temperature=0.0, prefix=whole[:, :t]), whole
+            )
 
     def test_nothing_given_changes_nothing(self, build, classes):
         model = build(classes=classes)
@@ -495,7 +549,14 @@ class TestPrefix:
             torch.full((3, 1), 5),
             torch.full((3, 1), -1),
         ],
-        ids=["no rows", "too few rows", "too long", "not integer", "code too large", "code negative"],
+        ids=[
+            "no rows",
+            "too few rows",
+            "too long",
+            "not integer",
+            "code too large",
+            "code negative",
+        ],
     )
     def test_refuses_what_is_no_prefix(self, build, prefix):
         model = build(k=5)

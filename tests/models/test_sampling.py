@@ -1,4 +1,6 @@
-"""Drawing a code from logits: exactly the codes that top-k and top-p leave, and guidance by its formula."""
+"""Drawing a code from logits: exactly the codes that top-k and top-p leave, and guidance by its
+formula.
+"""
 
 from collections import Counter
 
@@ -14,7 +16,9 @@ def test_exactly_k_are_kept_under_ties(k):
     assert Counter(codes.tolist()).keys() == set(range(k))
 
 
-@pytest.mark.parametrize(("top_p", "kept"), [(0.01, 1), (0.49, 1), (0.51, 2), (0.79, 2), (0.81, 3), (1.0, 4)])
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(0.01, 1), (0.49, 1), (0.51, 2), (0.79, 2), (0.81, 3), (1.0, 4)]
+)
 def test_top_p_keeps_the_smallest_set_that_reaches_p(top_p, kept):
     logits = torch.tensor([0.15, 0.5, 0.05, 0.3]).log().expand(5000, -1)
     drawn = set(draw(logits, 1.0, None, top_p, None).tolist())

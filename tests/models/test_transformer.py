@@ -19,11 +19,20 @@ def test_checkpoints_of_older_versions_fit():
         **{f"blocks.0.{name}": shape for name, shape in block.items()},
         "norm.weight": (8,), "norm.bias": (8,), "head.weight": (5, 8), "head.bias": (5,),
     }  # fmt: skip
-    assert [(name, tuple(value.shape)) for name, value in model.state_dict().items()] == list(wanted.items())
+    assert [(name, tuple(value.shape)) for name, value in model.state_dict().items()] == list(
+        wanted.items()
+    )
 
 
 def test_settings_of_older_versions_mean_the_transformer():
-    older = {"tokenizer": "runs/t", "class_conditional": True, "layers": 4, "width": 128, "heads": 4, "dropout": 0.1}
+    older = {
+        "tokenizer": "runs/t",
+        "class_conditional": True,
+        "layers": 4,
+        "width": 128,
+        "heads": 4,
+        "dropout": 0.1,
+    }
     config = model_config(PriorConfig, older)
     assert (config.architecture, config.label_dropout) == ("transformer", 0)
     assert config == PriorConfig(**older)
@@ -31,5 +40,9 @@ def test_settings_of_older_versions_mean_the_transformer():
 
 def test_the_cache_has_the_dtype_of_the_weights():
     for dtype in (torch.float32, torch.float64):
-        cache = CodeTransformer(5, (2, 3), 0, PriorConfig(layers=1, width=8, heads=2)).to(dtype).new_cache(3)
+        cache = (
+            CodeTransformer(5, (2, 3), 0, PriorConfig(layers=1, width=8, heads=2))
+            .to(dtype)
+            .new_cache(3)
+        )
         assert cache.keys[0].dtype == cache.values[0].dtype == dtype

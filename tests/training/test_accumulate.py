@@ -21,7 +21,8 @@ STEPS = 2
 VQ = ["model.restart_below=0.9", "model.decay=0.5"]  # so that codes restart in the second step
 SMALL_QUANTIZER = {"fsq": ["model.levels=[4,4]"], "simvq": [], "lfq": []}
 
-# A new quantizer or prior is in the table by its name. A new bottleneck or option costs one line here.
+# A new quantizer or prior is in the table by its name. A new bottleneck or option costs one line
+# here.
 MEMBERS: dict[str, tuple[str, list[str]]] = {
     "ae": ("ae", []),
     "ae, mirrored images": ("ae", ["data.flip=true"]),
@@ -30,14 +31,24 @@ MEMBERS: dict[str, tuple[str, list[str]]] = {
     "vae, importance weighted": ("vae", ["model.importance_samples=3"]),
     "vae, binary images": ("vae", ["data.binarize=dynamic", "model.likelihood.name=bernoulli"]),
     "vae, free bits": ("vae", ["model.free_bits=0.1"]),
-    **{name: ("vqvae", [f"model.codebook={name}", *SMALL_QUANTIZER.get(name, VQ)]) for name in QUANTIZERS},
+    **{
+        name: ("vqvae", [f"model.codebook={name}", *SMALL_QUANTIZER.get(name, VQ)])
+        for name in QUANTIZERS
+    },
     "lfq without entropy": ("vqvae", ["model.codebook=lfq", "model.entropy=0"]),
     "lfq, grouped": ("vqvae", ["model.codebook=lfq", "model.groups=2"]),
     "residual products": ("vqvae", [*VQ, "model.groups=2", "model.residual_levels=2"]),
     "projected, rotation": ("vqvae", [*VQ, "model.lookup_dim=2", "model.estimator=rotation"]),
-    **{name: ("prior", [f"model.architecture={name}", "model.dropout=0", "model.heads=4"]) for name in PRIORS},
+    **{
+        name: ("prior", [f"model.architecture={name}", "model.dropout=0", "model.heads=4"])
+        for name in PRIORS
+    },
 }
-REFUSED = {"vae, free bits": "model.free_bits", "lfq": "model.entropy", "lfq, grouped": "model.entropy"}
+REFUSED = {
+    "vae, free bits": "model.free_bits",
+    "lfq": "model.entropy",
+    "lfq, grouped": "model.entropy",
+}
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +64,13 @@ class Gradients(Callback):
 
     found: dict[str, torch.Tensor] | None = None
 
-    def on_before_optimizer_step(self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Any) -> None:
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: Any
+    ) -> None:
         if self.found is None:
-            self.found = {name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None}
+            self.found = {
+                name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None
+            }
 
 
 def codes_of(images: Any) -> SimpleNamespace:
@@ -65,15 +80,26 @@ def codes_of(images: Any) -> SimpleNamespace:
     return SimpleNamespace(train_dataloader=lambda: images.train_loader(codes, labels, 0, 1))
 
 
-def trained(root: Path, member: str, passes: int) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def trained(
+    root: Path, member: str, passes: int
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """First gradients and last state of STEPS steps of 24 rows in float64."""
     kind, words = MEMBERS[member]
-    settings = [f"kind={kind}", f"data.root={root / 'data'}", "data.batch_size=24", "data.validation_size=40",
-                "trainer.precision=64-true", f"trainer.accumulate={passes}", *SMALL_KIND[kind]]  # fmt: skip
+    settings = [
+        f"kind={kind}",
+        f"data.root={root / 'data'}",
+        "data.batch_size=24",
+        "data.validation_size=40",
+        "trainer.precision=64-true",
+        f"trainer.accumulate={passes}",
+        *SMALL_KIND[kind],
+    ]
     experiment = load_experiment(None, last_words(settings, words))
     if kind == "prior":
         data, _ = build(load_experiment(None, ["kind=ae", *settings[1:6]]))
-        module: Any = CodePrior(experiment.model, {**ANY_TOKENIZER, "codebook_size": 16, "grid": (2, 4)}, 10)
+        module: Any = CodePrior(
+            experiment.model, {**ANY_TOKENIZER, "codebook_size": 16, "grid": (2, 4)}, 10
+        )
         loader = codes_of(data).train_dataloader()
     else:
         data, module = build(experiment)
@@ -81,10 +107,18 @@ def trained(root: Path, member: str, passes: int) -> tuple[dict[str, torch.Tenso
         loader = None
     gradients = Gradients()
     trainer = pl.Trainer(
-        accelerator="cpu", devices=1, precision="64-true", max_steps=STEPS, accumulate_grad_batches=passes,
-        callbacks=[gradients], limit_val_batches=0, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
+        accelerator="cpu",
+        devices=1,
+        precision="64-true",
+        max_steps=STEPS,
+        accumulate_grad_batches=passes,
+        callbacks=[gradients],
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
     if loader is None:
         trainer.fit(module.double(), datamodule=data)
     else:
@@ -109,6 +143,9 @@ def test_a_term_over_the_whole_batch_is_refused_in_passes(root, member):
     kind, words = MEMBERS[member]
     settings = [f"kind={kind}", *SMALL_KIND[kind], *words]
     load_experiment(None, last_words(settings, ["trainer.accumulate=1"]))
-    line = f"trainer.accumulate: got 2 with {REFUSED[member]}=.*whole batch.*wanted 1, or {REFUSED[member]}=0"
+    line = (
+        f"trainer.accumulate: got 2 with {REFUSED[member]}=.*whole batch.*wanted 1, or"
+        f" {REFUSED[member]}=0"
+    )
     with pytest.raises(ConfigError, match=line):
         load_experiment(None, last_words(settings, ["trainer.accumulate=2"]))

@@ -1,4 +1,6 @@
-"""What a VAE's training options change: the training step, and never the loss of validation and test."""
+"""What a VAE's training options change: the training step, and never the loss of validation and
+test.
+"""
 
 import math
 from types import SimpleNamespace
@@ -64,7 +66,10 @@ def test_the_training_loss_has_the_beta_of_its_step(x, step, factor):
 )
 def test_validation_and_test_losses_are_those_without_the_option(x, options):
     module = vae(**options).eval()
-    assert training_objective(module, x).loss != training_objective(vae(beta=module.beta()).eval(), x).loss
+    assert (
+        training_objective(module, x).loss
+        != training_objective(vae(beta=module.beta()).eval(), x).loss
+    )
     for split in ("val", "test"):
         torch.manual_seed(3)
         module._evaluation_step(split, Batch(x, torch.zeros(5), torch.arange(5), 0))
@@ -90,4 +95,6 @@ def test_importance_samples_train_the_bound(x):
     expected = -(log_weights.logsumexp(0) - math.log(7)).mean() / 64
     torch.testing.assert_close(objective.loss, expected, rtol=0, atol=1e-12)
     one = training_objective(vae(), x)
-    torch.testing.assert_close(one.loss, (one.distortion + one.latent.rate).mean() / 64, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        one.loss, (one.distortion + one.latent.rate).mean() / 64, rtol=0, atol=1e-12
+    )

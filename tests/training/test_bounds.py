@@ -33,7 +33,11 @@ def made(tmp_path_factory):
 
 # Kind, and what a stranger writes into its settings: (where, value).
 LIES = {
-    "codes without a codebook": ("fsq", ("config",), {"levels": [20_000, 1000], "codebook_size": 2 * 10**7}),
+    "codes without a codebook": (
+        "fsq",
+        ("config",),
+        {"levels": [20_000, 1000], "codebook_size": 2 * 10**7},
+    ),
     "layers without end": ("prior", ("config", "layers"), 10**9),
     "blocks without end": ("ae", ("config", "network", "residual_blocks"), 10**9),
     "levels without end": ("vqvae", ("config", "residual_levels"), 10**9),
@@ -53,7 +57,9 @@ def set_at(values, keys, value):
 
 
 @pytest.mark.parametrize("lie", LIES)
-def test_settings_that_want_more_than_the_file_holds_are_refused_before_they_cost_it(made, tmp_path, lie):
+def test_settings_that_want_more_than_the_file_holds_are_refused_before_they_cost_it(
+    made, tmp_path, lie
+):
     kind, keys, value = LIES[lie]
     checkpoint = read_checkpoint(made[kind].best)
     set_at(checkpoint["hyper_parameters"], keys, value)

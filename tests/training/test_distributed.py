@@ -1,4 +1,6 @@
-"""Two gloo ranks train as one process does: codebooks, gradients, metrics, and the command line that starts them."""
+"""Two gloo ranks train as one process does: codebooks, gradients, metrics, and the command line
+that starts them.
+"""
 
 import json
 import os
@@ -16,12 +18,23 @@ from vqvae_lightning.training.launch import check_launch
 
 TESTS = Path(__file__).parents[1]
 STEPS = 4
-SMALL = ["kind=vqvae", "model.network.hidden=8", "model.codebook_size=16", "model.latent_dim=8",
-         "data.batch_size=20", "data.eval_batch_size=15", "data.validation_size=40", "trainer.accelerator=cpu",
-         "trainer.steps=3", "trainer.validate_every=3", "trainer.log_every=1"]  # fmt: skip
+SMALL = [
+    "kind=vqvae",
+    "model.network.hidden=8",
+    "model.codebook_size=16",
+    "model.latent_dim=8",
+    "data.batch_size=20",
+    "data.eval_batch_size=15",
+    "data.validation_size=40",
+    "trainer.accelerator=cpu",
+    "trainer.steps=3",
+    "trainer.validate_every=3",
+    "trainer.log_every=1",
+]
 pytestmark = pytest.mark.dist
 
-# One rank's work: a float64 model trained on its share of fixed global batches, DDP's buffer broadcast off.
+# One rank's work: a float64 model trained on its share of fixed global batches, DDP's buffer
+# broadcast off.
 RANK = """
 import os, sys, torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -30,7 +43,8 @@ from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.priors import PRIORS, build_prior
 
-kind, path, steps, local_statistics = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "local"
+kind, path, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
+local_statistics = sys.argv[4] == "local"
 torch.set_num_threads(1)
 dist.init_process_group("gloo") if "RANK" in os.environ else None
 rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -41,17 +55,21 @@ torch.manual_seed(0)
 network = NetworkConfig(hidden=8, residual_hidden=4, residual_blocks=1)
 config = {
     "ae": AEConfig(latent_dim=4, network=network),
-    "ema": VQVAEConfig(codebook_size=16, latent_dim=4, network=network, restart_below=0.5, decay=0.5),
+    "ema": VQVAEConfig(
+        codebook_size=16, latent_dim=4, network=network, restart_below=0.5, decay=0.5
+    ),
     "gradient": VQVAEConfig(codebook_size=16, latent_dim=4, network=network, codebook="gradient"),
     "residual products": VQVAEConfig(
-        codebook_size=4, network=network, lookup_dim=2, groups=2, residual_levels=2, restart_below=0.5, decay=0.5
+        codebook_size=4, network=network, lookup_dim=2, groups=2, residual_levels=2,
+        restart_below=0.5, decay=0.5
     ),
     "lfq": VQVAEConfig(codebook_size=16, network=network, codebook="lfq", entropy=0.3),
     "vae": VAEConfig(latent_dim=4, network=network),
     "free bits": VAEConfig(latent_dim=4, network=network),
     **{name: PriorConfig(architecture=name, layers=1, width=16, dropout=0) for name in PRIORS},
 }[kind]
-arguments = (1.0, 0.0136) if kind == "free bits" else ()  # between the means of one dimension on the two ranks
+# between the means of one dimension on the two ranks
+arguments = (1.0, 0.0136) if kind == "free bits" else ()
 generator = torch.Generator().manual_seed(1)
 data = torch.rand(steps, 12, 1, 8, 8, dtype=torch.float64, generator=generator) * 2 - 1
 labels = torch.randint(10, (steps, 12), generator=generator)
@@ -84,15 +102,18 @@ for step in range(steps):
     optimizer.zero_grad()
     model(data[step, share], labels[step, share]).backward()
     if step == 0:
-        found = {f"gradient of {k}": p.grad.contiguous() for k, p in net.named_parameters() if p.grad is not None}
+        gradients = {k: p.grad for k, p in net.named_parameters() if p.grad is not None}
+        found = {f"gradient of {k}": gradient.contiguous() for k, gradient in gradients.items()}
     if kind not in PRIORS:
         net.bottleneck.update()
     optimizer.step()
-torch.save({**found, **{k: v.contiguous() for k, v in net.state_dict().items()}}, f"{path}-{rank}.pt")
+held = {k: v.contiguous() for k, v in net.state_dict().items()}
+torch.save({**found, **held}, f"{path}-{rank}.pt")
 if world > 1:
     dist.barrier()
     sys.stderr.flush()
-    os._exit(0)  # gloo's threads outlive the group while DDP holds it, and can abort an interpreter that ends
+    # gloo's threads outlive the group while DDP holds it, and can abort an interpreter that ends
+    os._exit(0)
 """
 
 
@@ -106,9 +127,16 @@ def run_ranks(world: int, arguments: list[str]) -> None:
     """Runs RANK in `world` processes; every one must succeed within a minute."""
     port, processes = free_port(), []
     for rank in range(world):
-        group = {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        group = {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(world),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **(group if world > 1 else {})}
-        processes.append(subprocess.Popen([sys.executable, "-c", RANK, *arguments], env=environment))
+        processes.append(
+            subprocess.Popen([sys.executable, "-c", RANK, *arguments], env=environment)
+        )
     try:
         assert [process.wait(timeout=60) for process in processes] == [0] * world
     finally:
@@ -116,13 +144,17 @@ def run_ranks(world: int, arguments: list[str]) -> None:
             process.kill()
 
 
-def states(tmp_path: Path, world: int, kind: str, statistics: str = "summed") -> list[dict[str, torch.Tensor]]:
+def states(
+    tmp_path: Path, world: int, kind: str, statistics: str = "summed"
+) -> list[dict[str, torch.Tensor]]:
     path = tmp_path / f"{kind}-{world}-{statistics}"
     run_ranks(world, [kind, str(path), str(STEPS), statistics])
     return [torch.load(f"{path}-{rank}.pt", weights_only=True) for rank in range(world)]
 
 
-@pytest.mark.parametrize("kind", ["ae", "ema", "gradient", "residual products", "lfq", "vae", "free bits", *PRIORS])
+@pytest.mark.parametrize(
+    "kind", ["ae", "ema", "gradient", "residual products", "lfq", "vae", "free bits", *PRIORS]
+)
 def test_two_ranks_equal_one_process(tmp_path, kind):
     (one,), (first, second) = states(tmp_path, 1, kind), states(tmp_path, 2, kind)
     assert sum(name.startswith("gradient of ") for name in one) >= 4
@@ -141,12 +173,20 @@ def test_the_comparison_sees_statistics_that_are_not_summed(tmp_path):
 
 
 def test_the_command_line_trains_on_two_and_three_ranks_as_on_one(tmp_path):
-    """And in two passes as in one: a run folder each, and in float64 one result, each test image counted once.
+    """And in two passes as in one: a run folder each, and in float64 one result, each test image
+    counted once.
 
     280 images are 3 batches of 72 but 7 passes of 36, and there are two epochs of them.
     """
-    own = ["data.batch_size=72", "trainer.steps=6", "trainer.precision=64-true", f"runs={tmp_path / 'runs'}"]
-    settings = [word for word in SMALL if not word.startswith(("data.batch_size", "trainer.steps"))] + own
+    own = [
+        "data.batch_size=72",
+        "trainer.steps=6",
+        "trainer.precision=64-true",
+        f"runs={tmp_path / 'runs'}",
+    ]
+    settings = [
+        word for word in SMALL if not word.startswith(("data.batch_size", "trainer.steps"))
+    ] + own
     empty = tmp_path / "empty.yaml"
     empty.write_text("{}\n")
     cuts = {"one": (1, 1), "passes": (1, 2), "two": (2, 1), "three": (3, 1)}
@@ -169,19 +209,32 @@ def test_the_command_line_trains_on_two_and_three_ranks_as_on_one(tmp_path):
     assert {p.name for p in (tmp_path / "runs").iterdir()} == set(cuts)
     runs = {name: tmp_path / "runs" / name for name in cuts}
     infos = {name: json.loads((run / "run.json").read_text()) for name, run in runs.items()}
-    states = {name: torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for name, run in runs.items()}
+    states = {
+        name: torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+        for name, run in runs.items()
+    }
     for name in ("passes", "two", "three"):
         assert infos[name]["status"] == "finished"
-        assert infos[name]["test"] == pytest.approx(infos["one"]["test"], rel=1e-6)  # the metrics' sums are in float32
+        assert infos[name]["test"] == pytest.approx(
+            infos["one"]["test"], rel=1e-6
+        )  # the metrics' sums are in float32
         for key, value in states["one"]["state_dict"].items():
-            torch.testing.assert_close(states[name]["state_dict"][key], value, rtol=1e-10, atol=1e-10, msg=key)
+            torch.testing.assert_close(
+                states[name]["state_dict"][key], value, rtol=1e-10, atol=1e-10, msg=key
+            )
     assert len(list((runs["two"] / "wandb").glob("offline-run-*"))) == 1
 
 
 def test_a_launcher_that_disagrees_with_the_settings_is_refused(tmp_path):
     empty = tmp_path / "empty.yaml"
     empty.write_text("{}\n")
-    words = ["train", str(empty), "trainer.accelerator=cpu", "trainer.devices=1", f"runs={tmp_path}/runs"]
+    words = [
+        "train",
+        str(empty),
+        "trainer.accelerator=cpu",
+        "trainer.devices=1",
+        f"runs={tmp_path}/runs",
+    ]
     result = subprocess.run(
         [sys.executable, str(TESTS / "launch_fake.py"), str(tmp_path / "data"), *words],
         env={**os.environ, "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"},
@@ -190,7 +243,10 @@ def test_a_launcher_that_disagrees_with_the_settings_is_refused(tmp_path):
         timeout=60,
     )
     assert result.returncode == 2
-    assert "torchrun started 2 processes (WORLD_SIZE=2), but trainer.devices x trainer.nodes is 1" in result.stderr
+    assert (
+        "torchrun started 2 processes (WORLD_SIZE=2), but trainer.devices x trainer.nodes is 1"
+        in result.stderr
+    )
     assert not (tmp_path / "runs").exists()
 
 
@@ -219,7 +275,9 @@ def test_two_processes_must_be_what_was_launched(monkeypatch, variables, line):
 
 @pytest.mark.slow
 def test_torchrun_and_two_nodes_on_loopback_train_as_lightning_does(tmp_path):
-    """`torchrun --nproc-per-node 2`, and two agents of one process each, as two machines would be."""
+    """`torchrun --nproc-per-node 2`, and two agents of one process each, as two machines would
+    be.
+    """
     empty = tmp_path / "empty.yaml"
     empty.write_text("{}\n")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
@@ -227,18 +285,42 @@ def test_torchrun_and_two_nodes_on_loopback_train_as_lightning_does(tmp_path):
     def start(name: str, launch: list[str], *more: str) -> subprocess.Popen:
         torchrun = [sys.executable, "-m", "torch.distributed.run", *launch]
         places = [f"runs={tmp_path / 'runs'}", f"name={name}", *more]
-        words = [str(TESTS / "launch_fake.py"), str(tmp_path / "data"), "train", str(empty), *SMALL, *places]
+        words = [
+            str(TESTS / "launch_fake.py"),
+            str(tmp_path / "data"),
+            "train",
+            str(empty),
+            *SMALL,
+            *places,
+        ]
         return subprocess.Popen([*torchrun, *words], env=environment)
 
     one_machine = start("one", ["--standalone", "--nproc-per-node", "2"], "trainer.devices=2")
     assert one_machine.wait(timeout=120) == 0
     port = free_port()
     agents = [
-        start("two", ["--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(rank), "--master-addr", "127.0.0.1",
-                      "--master-port", port], "trainer.devices=1", "trainer.nodes=2")
+        start(
+            "two",
+            [
+                "--nnodes",
+                "2",
+                "--nproc-per-node",
+                "1",
+                "--node-rank",
+                str(rank),
+                "--master-addr",
+                "127.0.0.1",
+                "--master-port",
+                port,
+            ],
+            "trainer.devices=1",
+            "trainer.nodes=2",
+        )
         for rank in (0, 1)
-    ]  # fmt: skip
+    ]
     assert [agent.wait(timeout=120) for agent in agents] == [0, 0]
-    one, two = (json.loads((tmp_path / "runs" / name / "run.json").read_text()) for name in ("one", "two"))
+    one, two = (
+        json.loads((tmp_path / "runs" / name / "run.json").read_text()) for name in ("one", "two")
+    )
     assert one["status"] == two["status"] == "finished"
     assert one["test"] == two["test"]

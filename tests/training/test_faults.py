@@ -1,4 +1,6 @@
-"""Trainings that are killed, told to stop or fed NaN: what they leave behind is whole, and what goes on is the same."""
+"""Trainings that are killed, told to stop or fed NaN: what they leave behind is whole, and what
+goes on is the same.
+"""
 
 import itertools
 import json
@@ -13,12 +15,26 @@ import pytest
 import torch
 
 TESTS = Path(__file__).parents[1]
-STEPS, EVERY, EPOCH = 12, 4, 7  # of a training, between validations, of an epoch: 280 images in batches of 40
+STEPS, EVERY, EPOCH = (
+    12,
+    4,
+    7,
+)  # of a training, between validations, of an epoch: 280 images in batches of 40
 SETTINGS = [
-    "trainer.accelerator=cpu", f"trainer.steps={STEPS}", f"trainer.validate_every={EVERY}", "trainer.log_every=1",
-    "data.batch_size=40", "data.eval_batch_size=20", "data.validation_size=40", "optimizer.lr=1e-3",
-]  # fmt: skip
-NETWORK = ["model.network.hidden=8", "model.network.residual_hidden=4", "model.network.residual_blocks=1"]
+    "trainer.accelerator=cpu",
+    f"trainer.steps={STEPS}",
+    f"trainer.validate_every={EVERY}",
+    "trainer.log_every=1",
+    "data.batch_size=40",
+    "data.eval_batch_size=20",
+    "data.validation_size=40",
+    "optimizer.lr=1e-3",
+]
+NETWORK = [
+    "model.network.hidden=8",
+    "model.network.residual_hidden=4",
+    "model.network.residual_blocks=1",
+]
 KINDS = {
     "ae": [*NETWORK, "data.flip=true"],
     "vae": [*NETWORK, "model.latent_dim=4"],
@@ -49,11 +65,19 @@ def entry(root: Path, kind: str, name: str, **more: Any) -> dict[str, Any]:
     empty.write_text("{}\n")
     tokenizer = [f"model.tokenizer={root / 'runs' / 'tokenizer'}"] if kind == "prior" else []
     words = ["train", str(empty), f"kind={kind}", *SETTINGS, *KINDS[kind], *tokenizer]
-    return {"words": [*words, f"runs={root / 'runs'}", f"name={name}"], "rows": str(root / f"{name}.rows"), **more}
+    return {
+        "words": [*words, f"runs={root / 'runs'}", f"name={name}"],
+        "rows": str(root / f"{name}.rows"),
+        **more,
+    }
 
 
 def resumed(root: Path, name: str, **more: Any) -> dict[str, Any]:
-    return {"words": ["train", f"resume={root / 'runs' / name}"], "rows": str(root / f"{name}.rows"), **more}
+    return {
+        "words": ["train", f"resume={root / 'runs' / name}"],
+        "rows": str(root / f"{name}.rows"),
+        **more,
+    }
 
 
 def tokenizer(root: Path, kind: str) -> list[dict[str, Any]]:
@@ -61,7 +85,9 @@ def tokenizer(root: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def record(root: Path, name: str) -> dict[str, Any]:
-    """All that a run is: the rows of every step, every logged number but times, and both checkpoints."""
+    """All that a run is: the rows of every step, every logged number but times, and both
+    checkpoints.
+    """
     run = root / "runs" / name
     logged: dict[str, Any] = {}
     for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
@@ -72,9 +98,18 @@ def record(root: Path, name: str) -> dict[str, Any]:
     states = {}
     for file in ("best", "last"):
         checkpoint = torch.load(run / "checkpoints" / f"{file}.ckpt", weights_only=True)
-        states[file] = [checkpoint[key] for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers")]
+        states[file] = [
+            checkpoint[key]
+            for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers")
+        ]
     info = json.loads((run / "run.json").read_text())
-    return {"rows": rows, "logged": logged, "states": states, "test": info["test"], "status": info["status"]}
+    return {
+        "rows": rows,
+        "logged": logged,
+        "states": states,
+        "test": info["test"],
+        "status": info["status"],
+    }
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -92,10 +127,14 @@ def equal(a: Any, b: Any) -> bool:
 def test_killed_anywhere_and_resumed_a_run_equals_one_that_was_not(tmp_path, kind):
     plan = [*tokenizer(tmp_path, kind), entry(tmp_path, kind, "whole")]
     for number, fault in enumerate(POINTS.values()):
-        plan.append(entry(tmp_path, kind, f"killed-{number}", fault={**fault, "signals": [signal.SIGKILL]}))
+        plan.append(
+            entry(tmp_path, kind, f"killed-{number}", fault={**fault, "signals": [signal.SIGKILL]})
+        )
         plan.append(resumed(tmp_path, f"killed-{number}"))
     results = carry_out(tmp_path, plan)[len(tokenizer(tmp_path, kind)) :]
-    assert [result["code"] for result in results] == [0, *[-signal.SIGKILL, 0] * len(POINTS)], results
+    assert [result["code"] for result in results] == [0, *[-signal.SIGKILL, 0] * len(POINTS)], (
+        results
+    )
     whole = record(tmp_path, "whole")
     assert list(whole["rows"]) == list(range(1, STEPS + 1))
     for number, point in enumerate(POINTS):
@@ -125,10 +164,15 @@ def test_a_signal_ends_a_training_at_a_step_from_which_it_goes_on(tmp_path, poin
     runs = {"term": (signal.SIGTERM, 143), "int": (signal.SIGINT, 130), "hup": (signal.SIGHUP, 129)}
     plan = [entry(tmp_path, "vqvae", "whole")]
     for name, (number, _) in runs.items():
-        plan += [entry(tmp_path, "vqvae", name, fault={**point, "signals": [number]}), resumed(tmp_path, name)]
+        plan += [
+            entry(tmp_path, "vqvae", name, fault={**point, "signals": [number]}),
+            resumed(tmp_path, name),
+        ]
     whole, *others = carry_out(tmp_path, plan)
     assert whole["code"] == 0, whole["out"]
-    for stopped, gone_on, (name, (_, code)) in zip(others[::2], others[1::2], runs.items(), strict=True):
+    for stopped, gone_on, (name, (_, code)) in zip(
+        others[::2], others[1::2], runs.items(), strict=True
+    ):
         assert (stopped["code"], gone_on["code"]) == (code, 0), stopped["out"]
         assert f"stopped at step {saved}; to go on: " in stopped["out"]
         assert "Traceback" not in stopped["out"]
@@ -172,17 +216,23 @@ def test_a_signal_ends_every_command_in_every_phase_with_its_code(tmp_path):
         wanted.append((phase, code))
         plan.append({"words": words[phase], "strike": {"place": place, "signals": [number]}})
     results = carry_out(tmp_path, plan)[1:]
-    assert [(phase, result["code"]) for phase, result in zip(PHASES, results, strict=True)] == wanted, results
+    assert [
+        (phase, result["code"]) for phase, result in zip(PHASES, results, strict=True)
+    ] == wanted, results
     assert not any("Traceback" in result["out"] for result in results), results
     assert not (root / "compare.html").exists()
     assert not (tmp_path / "data" / "classifiers").exists()
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_a_signal_in_the_final_test_interrupts_a_run_that_goes_on(tmp_path, number, code):
     fault = {"point": "test", "signals": [number]}
-    stopped, gone_on = carry_out(tmp_path, [entry(tmp_path, "ae", "run", fault=fault), resumed(tmp_path, "run")])
+    stopped, gone_on = carry_out(
+        tmp_path, [entry(tmp_path, "ae", "run", fault=fault), resumed(tmp_path, "run")]
+    )
     assert (stopped["code"], gone_on["code"]) == (code, 0), stopped["out"]
     assert f"stopped at step {STEPS}; to go on" in stopped["out"]
     assert "Traceback" not in stopped["out"]

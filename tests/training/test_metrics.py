@@ -48,7 +48,9 @@ def split():
 
 class TestReconstruction:
     def test_bits_by_hand(self):
-        """Distortion 12 ln 2 and rate 4 ln 2 nats are 16 bits: 1/16 bit for each of 256 dimensions."""
+        """Distortion 12 ln 2 and rate 4 ln 2 nats are 16 bits: 1/16 bit for each of 256
+        dimensions.
+        """
         x, nats = torch.zeros(2, *SHAPE), math.log(2) * torch.ones(2)
         values = measured(ReconstructionMetrics(DIMS, True), x, x, 12 * nats, 4 * nats, 2)
         assert values["bits_per_dim"].item() == pytest.approx(1 / 16)
@@ -81,25 +83,36 @@ class TestReconstruction:
     def test_ssim_under_autocast_is_that_without(self, split):
         """Lightning validates under autocast with trainer.precision=bf16-mixed."""
         x, reconstruction, distortion, rate = split
-        without = measured(ReconstructionMetrics(DIMS, False), x, reconstruction, distortion, rate, 37)
+        without = measured(
+            ReconstructionMetrics(DIMS, False), x, reconstruction, distortion, rate, 37
+        )
         with torch.autocast("cpu", torch.bfloat16):
-            within = measured(ReconstructionMetrics(DIMS, False), x, reconstruction, distortion, rate, 37)
+            within = measured(
+                ReconstructionMetrics(DIMS, False), x, reconstruction, distortion, rate, 37
+            )
         assert within["ssim"] == without["ssim"]
 
     def test_ssim_of_a_shade_by_hand(self):
-        """Flat images a and b in [0, 1]: SSIM = (2ab + c)/(a² + b² + c), c = 0.01² (Wang et al. 2004)."""
+        """Flat images a and b in [0, 1]: SSIM = (2ab + c)/(a² + b² + c), c = 0.01² (Wang et al.
+        2004).
+        """
         x, zero = torch.zeros(2, *SHAPE), torch.zeros(2)  # 0.5 in [0, 1]
         values = measured(ReconstructionMetrics(DIMS, False), x, x + 0.5, zero, zero, 2)  # 0.75
         c = 0.01**2
-        assert values["ssim"].item() == pytest.approx((2 * 0.5 * 0.75 + c) / (0.5**2 + 0.75**2 + c), abs=1e-3)
+        assert values["ssim"].item() == pytest.approx(
+            (2 * 0.5 * 0.75 + c) / (0.5**2 + 0.75**2 + c), abs=1e-3
+        )
 
     @pytest.mark.parametrize("size", [1, 5, 36])
     def test_does_not_depend_on_the_batch_size(self, split, size):
         whole, cut = (measured(ReconstructionMetrics(DIMS, True), *split, n) for n in (37, size))
         assert whole.keys() == cut.keys()
         for name, value in whole.items():
-            # loss is the mean of a float32 batch mean, SSIM is summed in float32; the rest in float64
-            assert cut[name].item() == pytest.approx(value.item(), rel=1e-5 if name == "ssim" else 1e-6), name
+            # loss is the mean of a float32 batch mean, SSIM is summed in float32; the rest in
+            # float64
+            assert cut[name].item() == pytest.approx(
+                value.item(), rel=1e-5 if name == "ssim" else 1e-6
+            ), name
 
     def test_reset_forgets_everything(self, split):
         """Every validation of a run uses the same object."""
@@ -123,7 +136,11 @@ def usage(codes, k):
 
 class TestCodebookUsage:
     def test_one_code_is_exactly_1(self):
-        assert usage([3] * 10, 8) == {"perplexity": 1.0, "codes_used": 1.0, "code_entropy_bits": 0.0}
+        assert usage([3] * 10, 8) == {
+            "perplexity": 1.0,
+            "codes_used": 1.0,
+            "code_entropy_bits": 0.0,
+        }
 
     @pytest.mark.parametrize("k", [1, 2, 7, 512])
     def test_all_codes_alike_are_k(self, k):
@@ -140,7 +157,9 @@ class TestCodebookUsage:
         assert values["codes_used"] == 3
 
     def test_comes_from_summed_counts(self):
-        """Two batches, each of its own single code, use two codes: a mean over batches would say one."""
+        """Two batches, each of its own single code, use two codes: a mean over batches would say
+        one.
+        """
         metric = CodebookUsage(4)
         for code in (0, 3):
             metric.update(torch.full((2, 5, 5), code, dtype=torch.int32))
@@ -148,7 +167,9 @@ class TestCodebookUsage:
 
     def test_of_several_maps_each_has_its_own_histogram(self):
         """Map 0 is always code 1, map 1 is 0 or 3: 0 and 1 bit. Pooled, it would be three codes."""
-        codes = torch.stack([torch.ones(2, 4, dtype=torch.int64), torch.tensor([[0, 3, 3, 0]] * 2)], dim=-1)  # N,w,M
+        codes = torch.stack(
+            [torch.ones(2, 4, dtype=torch.int64), torch.tensor([[0, 3, 3, 0]] * 2)], dim=-1
+        )  # N,w,M
         for shaped in (codes, codes.flatten(1), codes.int()):
             metric = CodebookUsage(5, maps=2)
             metric.update(shaped)
@@ -158,7 +179,9 @@ class TestCodebookUsage:
             assert values["codes_used"].item() == 1.5
 
     @settings(max_examples=30, deadline=None)
-    @given(st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 7), st.integers(0, 99))
+    @given(
+        st.lists(st.integers(0, 9), min_size=1, max_size=60), st.integers(1, 7), st.integers(0, 99)
+    )
     def test_bounds_names_and_batches_do_not_matter(self, codes, size, seed):
         torch.manual_seed(seed)
         values = usage(codes, 10)
@@ -197,7 +220,9 @@ class TestActiveUnits:
 
 @pytest.mark.parametrize("size", [1, 5, 37])
 def test_mean_is_over_rows_in_float64(size):
-    values = torch.arange(37, dtype=torch.float64) + 1e9  # float32 would round them to multiples of 64
+    values = (
+        torch.arange(37, dtype=torch.float64) + 1e9
+    )  # float32 would round them to multiples of 64
     metric = Mean()
     for part in values.split(size):
         metric.update(part)

@@ -50,11 +50,17 @@ class TestParameterGroups:
         assert sorted(grouped) == sorted(id(p) for p in model.parameters() if p.requires_grad)
 
     def test_only_weights_of_linear_and_convolution_layers_decay(self, model):
-        decays = {id(p): group["weight_decay"] for group in parameter_groups(model, 0.1) for p in group["params"]}
+        decays = {
+            id(p): group["weight_decay"]
+            for group in parameter_groups(model, 0.1)
+            for p in group["params"]
+        }
         never = ("bias", "norm", "embedding", "position", "codebook", "log_scale")
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                assert decays[id(parameter)] == (0.0 if any(part in name for part in never) else 0.1), name
+                assert decays[id(parameter)] == (
+                    0.0 if any(part in name for part in never) else 0.1
+                ), name
 
     def test_a_step_without_gradient_shrinks_the_decayed_weights_only(self, model):
         optimizer = torch.optim.AdamW(parameter_groups(model, 0.5), lr=0.1)
@@ -112,13 +118,20 @@ class TestClipping:
     def module(self):
         module = torch.nn.Linear(1, 2)
         module.unused = torch.nn.Parameter(torch.ones(1))
-        module.weight.grad, module.bias.grad = torch.tensor([[3.0], [0.0]]), torch.tensor([0.0, 4.0])
+        module.weight.grad, module.bias.grad = (
+            torch.tensor([[3.0], [0.0]]),
+            torch.tensor([0.0, 4.0]),
+        )
         return module
 
-    @pytest.mark.parametrize(("largest", "after"), [(1.0, 1.0), (5.0, 5.0), (10.0, 5.0), (0.0, 5.0)])
+    @pytest.mark.parametrize(
+        ("largest", "after"), [(1.0, 1.0), (5.0, 5.0), (10.0, 5.0), (0.0, 5.0)]
+    )
     def test_scales_down_to_the_largest_norm_and_tells_the_old_one(self, module, largest, after):
         assert clip_gradients(module, largest).item() == pytest.approx(5.0)
-        assert torch.cat([module.weight.grad.flatten(), module.bias.grad]).norm().item() == pytest.approx(after)
+        assert torch.cat(
+            [module.weight.grad.flatten(), module.bias.grad]
+        ).norm().item() == pytest.approx(after)
         assert module.weight.grad[0, 0].item() == pytest.approx(0.6 * after)  # the direction stays
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -132,7 +145,9 @@ class TestClipping:
         x = torch.zeros(3, 1, 2, 2)
         x[1, 0, 0, 1] = math.nan
         under_way = StepUnderWay()
-        under_way.remember(Batch(x, torch.zeros(3), torch.tensor([7, 42, 9]), 0), torch.tensor(math.nan))
+        under_way.remember(
+            Batch(x, torch.zeros(3), torch.tensor([7, 42, 9]), 0), torch.tensor(math.nan)
+        )
         assert under_way.describe() == "loss nan, input of image 42 is not finite"
         under_way.forget()
         assert under_way.describe() == "loss "

@@ -1,4 +1,6 @@
-"""What happens to one of two ranks happens to the training: both end, soon, with a word, and the run can go on."""
+"""What happens to one of two ranks happens to the training: both end, soon, with a word, and the
+run can go on.
+"""
 
 import json
 import os
@@ -16,23 +18,39 @@ from wandb_server import WandbServer
 
 TESTS = Path(__file__).parents[1]
 SETTINGS = [
-    "kind=vqvae", "model.network.hidden=8", "model.codebook_size=16", "model.latent_dim=8", "data.batch_size=20",
-    "data.eval_batch_size=15", "data.validation_size=40", "trainer.accelerator=cpu", "trainer.steps=8",
-    "trainer.validate_every=4", "trainer.log_every=1", "trainer.devices=2",
-]  # fmt: skip
+    "kind=vqvae",
+    "model.network.hidden=8",
+    "model.codebook_size=16",
+    "model.latent_dim=8",
+    "data.batch_size=20",
+    "data.eval_batch_size=15",
+    "data.validation_size=40",
+    "trainer.accelerator=cpu",
+    "trainer.steps=8",
+    "trainer.validate_every=4",
+    "trainer.log_every=1",
+    "trainer.devices=2",
+]
 pytestmark = pytest.mark.faults
 
 
 def start(
-    root: Path, words: list[str], fault: dict[str, Any] | None = None, environment: dict[str, str] | None = None
+    root: Path,
+    words: list[str],
+    fault: dict[str, Any] | None = None,
+    environment: dict[str, str] | None = None,
 ) -> subprocess.Popen[str]:
     """A command, such as a training on two ranks, in a process group of its own."""
     alone = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "FAULT": json.dumps(fault or {})}
     environment = {**os.environ, **alone, **(environment or {})}
     return subprocess.Popen(
         [sys.executable, str(TESTS / "launch_fake.py"), str(root / "data"), *words],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, start_new_session=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
 
 
 def words(root: Path, name: str) -> list[str]:
@@ -41,7 +59,9 @@ def words(root: Path, name: str) -> list[str]:
 
 
 def end(process: subprocess.Popen[str], limit: float) -> tuple[int, str]:
-    """Exit code and output; the whole process group must be gone within `limit` seconds of the first rank's end."""
+    """Exit code and output; the whole process group must be gone within `limit` seconds of the
+    first rank's end.
+    """
     try:
         output, _ = process.communicate(timeout=120)
         started = time.monotonic()
@@ -64,7 +84,9 @@ def group_lives(group: int) -> bool:
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_to_one_rank_stops_both_at_one_step_and_the_run_goes_on(tmp_path, rank, number, code):
+def test_a_signal_to_one_rank_stops_both_at_one_step_and_the_run_goes_on(
+    tmp_path, rank, number, code
+):
     fault = {"rank": rank, "fault": {"point": "batch", "step": 6, "signals": [number]}}
     ended, output = end(start(tmp_path, words(tmp_path, "run"), fault), limit=10)
     assert ended == code, output
@@ -73,29 +95,45 @@ def test_a_signal_to_one_rank_stops_both_at_one_step_and_the_run_goes_on(tmp_pat
     run = tmp_path / "runs" / "run"
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
     assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
-    if rank == 1 and number == signal.SIGTERM:  # once is enough: one rank's resume is shown in test_faults.py
+    if (
+        rank == 1 and number == signal.SIGTERM
+    ):  # once is enough: one rank's resume is shown in test_faults.py
         assert end(start(tmp_path, ["train", f"resume={run}"]), limit=10)[0] == 0
         assert end(start(tmp_path, words(tmp_path, "whole")), limit=10)[0] == 0
         states = [
-            torch.load(tmp_path / "runs" / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+            torch.load(tmp_path / "runs" / name / "checkpoints" / "last.ckpt", weights_only=True)[
+                "state_dict"
+            ]
             for name in ("run", "whole")
         ]
         assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
 
 
-@pytest.mark.parametrize(("rank", "number", "code"), [(0, signal.SIGTERM, 143), (1, signal.SIGINT, 130)])
-def test_a_signal_to_one_rank_in_the_final_test_ends_both_with_its_code(tmp_path, rank, number, code):
+@pytest.mark.parametrize(
+    ("rank", "number", "code"), [(0, signal.SIGTERM, 143), (1, signal.SIGINT, 130)]
+)
+def test_a_signal_to_one_rank_in_the_final_test_ends_both_with_its_code(
+    tmp_path, rank, number, code
+):
     fault = {"rank": rank, "fault": {"point": "test", "signals": [number]}}
     ended, output = end(start(tmp_path, words(tmp_path, "run"), fault), limit=10)
     assert ended == code, output
     assert "Traceback" not in output
-    assert json.loads((tmp_path / "runs" / "run" / "run.json").read_text())["status"] == "interrupted"
+    assert (
+        json.loads((tmp_path / "runs" / "run" / "run.json").read_text())["status"] == "interrupted"
+    )
 
 
 @pytest.mark.parametrize("signals", [1, 2])
-def test_a_stopped_rank_holds_the_other_for_seconds_after_a_signal_and_no_longer_after_two(tmp_path, signals):
+def test_a_stopped_rank_holds_the_other_for_seconds_after_a_signal_and_no_longer_after_two(
+    tmp_path, signals
+):
     patience = 3 if signals == 1 else 300
-    fault = {"rank": 1, "fault": {"point": "batch", "step": 6, "signals": [signal.SIGSTOP]}, "patience": patience}
+    fault = {
+        "rank": 1,
+        "fault": {"point": "batch", "step": 6, "signals": [signal.SIGSTOP]},
+        "patience": patience,
+    }
     process = start(tmp_path, words(tmp_path, "run"), fault)
     while "T" not in (states := group_states(process.pid)):
         assert states, "ended before a rank was stopped"
@@ -105,8 +143,15 @@ def test_a_stopped_rank_holds_the_other_for_seconds_after_a_signal_and_no_longer
         time.sleep(0.2)
     code, output = end(process, limit=5)
     assert code == 143, output
-    assert (f"the last one is {tmp_path / 'runs' / 'run' / 'checkpoints' / 'last.ckpt'}" in output) == (signals == 1)
-    assert torch.load(tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert (
+        f"the last one is {tmp_path / 'runs' / 'run' / 'checkpoints' / 'last.ckpt'}" in output
+    ) == (signals == 1)
+    assert (
+        torch.load(tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt", weights_only=True)[
+            "global_step"
+        ]
+        == 4
+    )
 
 
 def group_states(group: int) -> str:
@@ -123,10 +168,20 @@ def test_a_signal_to_a_sweep_stops_its_training_which_goes_on_later(tmp_path):
     (tmp_path / "empty.yaml").write_text("{}\n")
     alone = [word for word in SETTINGS if not word.startswith(("trainer.devices", "trainer.steps"))]
     (tmp_path / "sweep.yaml").write_text(
-        f"method: grid\ncommand: [{tmp_path / 'empty.yaml'}]\nparameters: {{seed: {{values: [1]}}}}\n"
+        f"method: grid\ncommand: [{tmp_path / 'empty.yaml'}]\nparameters: {{seed: {{values:"
+        " [1]}}\n"
     )
-    line = ["sweep", str(tmp_path / "sweep.yaml"), *alone, "trainer.steps=5000", f"runs={tmp_path / 'runs'}"]
-    fault = {"rank": 0, "fault": {"point": "batch", "step": 6, "signals": [signal.SIGTERM], "parent": True}}
+    line = [
+        "sweep",
+        str(tmp_path / "sweep.yaml"),
+        *alone,
+        "trainer.steps=5000",
+        f"runs={tmp_path / 'runs'}",
+    ]
+    fault = {
+        "rank": 0,
+        "fault": {"point": "batch", "step": 6, "signals": [signal.SIGTERM], "parent": True},
+    }
     code, output = end(start(tmp_path, line, fault), limit=5)
     assert code == 143, output
     (run,) = (file.parent for file in tmp_path.glob("runs/**/run.json"))
@@ -141,7 +196,12 @@ def test_a_rank_that_is_killed_takes_the_run_down(tmp_path, rank):
     code, output = end(start(tmp_path, words(tmp_path, "run"), fault), limit=30)
     assert code != 0, output
     assert time.monotonic() - started < 90
-    assert torch.load(tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 4
+    assert (
+        torch.load(tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt", weights_only=True)[
+            "global_step"
+        ]
+        == 4
+    )
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -153,10 +213,14 @@ def test_an_error_on_one_rank_ends_both_and_its_traceback_is_seen(tmp_path, rank
 
 
 def test_nan_on_one_rank_stops_both_before_anything_learns_from_it(tmp_path):
-    code, output = end(start(tmp_path, words(tmp_path, "run"), {"rank": 1, "fault": {}, "poison": 6}), limit=30)
+    code, output = end(
+        start(tmp_path, words(tmp_path, "run"), {"rank": 1, "fault": {}, "poison": 6}), limit=30
+    )
     assert code == 1, output
     lines = [line for line in output.splitlines() if line.startswith("vqvae: ")]
-    assert any("step 6, rank 1: gradient of " in line and "input of image " in line for line in lines), output
+    assert any(
+        "step 6, rank 1: gradient of " in line and "input of image " in line for line in lines
+    ), output
     last = torch.load(tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 4
     assert all(torch.isfinite(tensor).all() for tensor in last["state_dict"].values())
@@ -164,22 +228,32 @@ def test_nan_on_one_rank_stops_both_before_anything_learns_from_it(tmp_path):
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, ranks):
-    """Stopped at step 6 of 8, an epoch being 14: the same images in the same order, in float64 the same weights."""
+    """Stopped at step 6 of 8, an epoch being 14: the same images in the same order, in float64 the
+    same weights.
+    """
     double = [*words(tmp_path, "run"), "trainer.precision=64-true"]
-    other = [word.replace("devices=2", f"devices={ranks}").replace("name=run", "name=whole") for word in double]
+    other = [
+        word.replace("devices=2", f"devices={ranks}").replace("name=run", "name=whole")
+        for word in double
+    ]
     assert end(start(tmp_path, other), limit=10)[0] == 0
     started = [word.replace("devices=2", f"devices={3 - ranks}") for word in double]
     fault = {"rank": 0, "fault": {"point": "batch", "step": 6, "signals": [signal.SIGTERM]}}
     assert end(start(tmp_path, started, fault), limit=10)[0] == 143
     run = tmp_path / "runs" / "run"
-    assert end(start(tmp_path, ["train", f"resume={run}", f"trainer.devices={ranks}"]), limit=10)[0] == 0
+    assert (
+        end(start(tmp_path, ["train", f"resume={run}", f"trainer.devices={ranks}"]), limit=10)[0]
+        == 0
+    )
     one, two = (
         torch.load(tmp_path / "runs" / name / "checkpoints" / "last.ckpt", weights_only=True)
         for name in ("run", "whole")
     )
     assert one["global_step"] == two["global_step"] == 8
     for name, tensor in one["state_dict"].items():
-        torch.testing.assert_close(tensor, two["state_dict"][name], rtol=1e-10, atol=1e-10, msg=name)
+        torch.testing.assert_close(
+            tensor, two["state_dict"][name], rtol=1e-10, atol=1e-10, msg=name
+        )
 
 
 @pytest.mark.parametrize("lost", ["in the middle", "at the end", "its mind", ""])
@@ -188,7 +262,12 @@ def test_a_tracker_that_is_lost_costs_seconds_and_no_metric(tmp_path, lost):
     server, key, started = WandbServer(lost), "5ec4e7" * 7, time.monotonic()
     home = tmp_path / "home"
     home.mkdir()
-    online = {"WANDB_MODE": "online", "WANDB_BASE_URL": server.url, "WANDB_API_KEY": key, "HOME": str(home)}
+    online = {
+        "WANDB_MODE": "online",
+        "WANDB_BASE_URL": server.url,
+        "WANDB_API_KEY": key,
+        "HOME": str(home),
+    }
     code, output = end(start(tmp_path, words(tmp_path, "run"), environment=online), limit=10)
     server.over.set()
     server.shutdown()
@@ -210,4 +289,6 @@ def test_a_tracker_that_is_lost_costs_seconds_and_no_metric(tmp_path, lost):
             here = {row["step"]: row[name] for row in logged if name in row}
             assert {row["trainer/global_step"]: row[name] for row in rows if name in row} == here
     assert list(home.rglob("*")) == []
-    assert [path for path in run.rglob("*") if path.is_file() and key.encode() in path.read_bytes()] == []
+    assert [
+        path for path in run.rglob("*") if path.is_file() and key.encode() in path.read_bytes()
+    ] == []

@@ -19,7 +19,12 @@ def experiment(root, *overrides):
 def training(run, step, **more):
     """What a checkpoint holds that a training goes on from."""
     some = {"any": 1}
-    of_lightning = {"loops": some, "callbacks": some, "optimizer_states": [some], "lr_schedulers": [some]}
+    of_lightning = {
+        "loops": some,
+        "callbacks": some,
+        "optimizer_states": [some],
+        "lr_schedulers": [some],
+    }
     settings = computed_settings(run.experiment())
     return {
         "global_step": step,
@@ -72,7 +77,8 @@ def test_a_checkpoint_of_another_run_is_named_and_passed_over(tmp_path, run, cap
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"global_step": 10**30}, {"global_step": -5}, {"global_step": "x"}, {"optimizer_states": []},
+    "wrong", [{"global_step": 10**30}, {"global_step": -5}, {"global_step": "x"},
+    {"optimizer_states": []},
               {"loops": {}}, {"callbacks": 5}, {"hyper_parameters": [1]}, {"settings": {"seed": 7}},
               {"settings": {"data.flip": True}}, {"settings": {"optimizer.lr": 0.5}}],
 )  # fmt: skip
@@ -93,7 +99,9 @@ def test_auto_without_a_name_is_the_newest_unfinished_run_with_these_settings(tm
     Run.create(experiment(tmp_path, "name=other", "optimizer.lr=0.5"))
     Run.create(experiment(tmp_path, "name=kind", "kind=vae"))
     finish(Run.create(experiment(tmp_path, "name=done")))
-    found = resumed_run(experiment(tmp_path, "resume=auto", "trainer.steps=5000", "trainer.devices=2"))
+    found = resumed_run(
+        experiment(tmp_path, "resume=auto", "trainer.steps=5000", "trainer.devices=2")
+    )
     assert found.path == run.path
     finish(run)
     assert resumed_run(experiment(tmp_path, "resume=auto")) is None
@@ -121,6 +129,8 @@ def finish(run):
 
 
 def test_other_settings_are_another_run(tmp_path, run):
-    check_settings(run, experiment(tmp_path, "trainer.steps=5000", "trainer.devices=2", f"resume={run.path}"))
+    check_settings(
+        run, experiment(tmp_path, "trainer.steps=5000", "trainer.devices=2", f"resume={run.path}")
+    )
     with pytest.raises(ConfigError, match=r"optimizer\.lr was 0\.001 .* and is 0\.01 now"):
         check_settings(run, experiment(tmp_path, "name=a", "optimizer.lr=0.01"))

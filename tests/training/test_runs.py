@@ -1,4 +1,6 @@
-"""Run folders: names stay inside their root, settings of a resumed run do not change, records are readable."""
+"""Run folders: names stay inside their root, settings of a resumed run do not change, records are
+readable.
+"""
 
 import errno
 import json
@@ -46,7 +48,11 @@ def test_a_run_gives_back_its_settings(tmp_path):
 
 
 def test_only_finished_runs_are_found_newest_last(tmp_path):
-    for name, status, finished in (("a", "finished", "2026-02"), ("b", "failed", ""), ("c", "finished", "2026-01")):
+    for name, status, finished in (
+        ("a", "finished", "2026-02"),
+        ("b", "failed", ""),
+        ("c", "finished", "2026-01"),
+    ):
         made = Run.create(experiment(tmp_path, f"name={name}"), test={}, parameters=1)
         made.write(status=status, finished=finished)
     assert [run.path.name for run in find_runs(tmp_path)] == ["c", "a"]
@@ -78,9 +84,14 @@ with Run.open(sys.argv[1]).lock():
 
 def test_a_run_is_trained_by_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path):
     run = Run.create(experiment(tmp_path, "name=a"))
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(run.path)], stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run.path)], stdout=subprocess.PIPE, text=True
+    )
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(ConfigError, match=f"a is being trained by process {holder.pid} on "), run.lock():
+    with (
+        pytest.raises(ConfigError, match=f"a is being trained by process {holder.pid} on "),
+        run.lock(),
+    ):
         pass
     holder.kill()
     holder.communicate()
@@ -91,7 +102,9 @@ def test_a_run_is_trained_by_one_process_at_a_time_and_a_killed_one_lets_go(tmp_
 def test_a_rewound_run_holds_what_was_logged_before_a_step_and_nothing_unfinished(tmp_path):
     run = Run(tmp_path)
     rows = [{"step": step, "loss": 1.0} for step in (0, 1, 1, 2, 3)]
-    run.metrics_path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 3, "val/')
+    run.metrics_path.write_text(
+        "".join(json.dumps(row) + "\n" for row in rows) + '{"step": 3, "val/'
+    )
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / f".last.ckpt.x{UNFINISHED}").write_text("half")
     run.rewind(2)
@@ -111,7 +124,10 @@ BAD_RECORDS = {
     "nothing": (None, "wanted a mapping"),
     "no kind": ({"kind": None}, "run.json.kind is None, wanted text"),
     "a kind that is none": ({"kind": "gan"}, "kind is 'gan', wanted one of ae"),
-    "a dataset that is none": ({"dataset": "imagenet"}, "dataset is 'imagenet', wanted one of mnist"),
+    "a dataset that is none": (
+        {"dataset": "imagenet"},
+        "dataset is 'imagenet', wanted one of mnist",
+    ),
     "a status that is none": ({"status": "done"}, "status is 'done', wanted one of running"),
     "no identity": ({"id": None}, "run.json.id is None, wanted text"),
     "a number for a text": ({"name": 3}, "run.json.name is 3, wanted text"),
@@ -129,7 +145,9 @@ BAD_RECORDS = {
 
 
 @pytest.mark.parametrize("record", BAD_RECORDS)
-def test_a_record_that_no_training_writes_is_left_out_of_a_search_and_refused_by_name(tmp_path, capsys, record):
+def test_a_record_that_no_training_writes_is_left_out_of_a_search_and_refused_by_name(
+    tmp_path, capsys, record
+):
     for name in ("bad", "good"):
         Run.create(experiment(tmp_path, f"name={name}"), test={}, parameters=1)
     finish = {"status": "finished", "finished": "2026"}
@@ -199,8 +217,17 @@ def test_a_link_below_wandb_is_refused_if_it_leads_out_of_the_run(tmp_path):
 
 def test_lines_that_no_logger_writes_are_left_out(tmp_path):
     run = Run(tmp_path)
-    lines = ['{"step": 1, "val/loss": 2.0}', "[1]", "3", "null", '"text"', '{"val/loss": 1}',
-             '{"step": "x"}', '{"step": 2, "val/loss": "high", "val/psnr": 3}', "[" * 99_999]  # fmt: skip
+    lines = [
+        '{"step": 1, "val/loss": 2.0}',
+        "[1]",
+        "3",
+        "null",
+        '"text"',
+        '{"val/loss": 1}',
+        '{"step": "x"}',
+        '{"step": 2, "val/loss": "high", "val/psnr": 3}',
+        "[" * 99_999,
+    ]
     run.metrics_path.write_text("\n".join(lines))
     assert run.metrics() == [{"step": 1, "val/loss": 2.0}, {"step": 2, "val/psnr": 3}]
 
@@ -267,7 +294,9 @@ def test_an_empty_folder_is_nobodys_and_one_with_something_in_it_is_somebodys(tm
     for refused in (Run.check_new, Run.create):
         with pytest.raises(ConfigError, match=r"full exists and is no run folder; choose another"):
             refused(experiment(tmp_path, "name=full"))
-        with pytest.raises(ConfigError, match=r"empty exists already; choose another name, or go on"):
+        with pytest.raises(
+            ConfigError, match=r"empty exists already; choose another name, or go on"
+        ):
             refused(experiment(tmp_path, "name=empty"))
 
 

@@ -1,4 +1,6 @@
-"""Tracking: everything is in metrics.jsonl, W&B is offline unless it can be online, and nothing is ever asked."""
+"""Tracking: everything is in metrics.jsonl, W&B is offline unless it can be online, and nothing is
+ever asked.
+"""
 
 import contextlib
 import hashlib
@@ -17,19 +19,34 @@ import wandb
 from PIL import Image
 from untrained import TOKENIZER, record
 
-from vqvae_lightning.config import CompareOptions, ConfigError, DashboardOptions, load_experiment, options
+from vqvae_lightning.config import (
+    CompareOptions,
+    ConfigError,
+    DashboardOptions,
+    load_experiment,
+    options,
+)
 from vqvae_lightning.training import tracking
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.tracking import JsonLinesLogger, choose_wandb_mode, log_artifacts
 from vqvae_lightning.training.trainer import start_tracking
 from vqvae_lightning.verified import write_checkpoint
 
-WANDB = ("WANDB_MODE", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_ERROR_REPORTING", "WANDB_BASE_URL", "WANDB_API_KEY")
+WANDB = (
+    "WANDB_MODE",
+    "WANDB_DATA_DIR",
+    "WANDB_CACHE_DIR",
+    "WANDB_ERROR_REPORTING",
+    "WANDB_BASE_URL",
+    "WANDB_API_KEY",
+)
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, tmp_path):
-    """W&B's variables as on a fresh machine, and put back afterwards whatever the code under test sets."""
+    """W&B's variables as on a fresh machine, and put back afterwards whatever the code under test
+    sets.
+    """
     for name in WANDB:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -37,7 +54,9 @@ def environment(monkeypatch, tmp_path):
 
 
 def alone() -> dict[str, str]:
-    """The environment without what W&B has put there, such as the address of this process's own service."""
+    """The environment without what W&B has put there, such as the address of this process's own
+    service.
+    """
     return {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
 
 
@@ -61,17 +80,23 @@ def test_a_mode_that_was_chosen_is_kept(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("given", "mode", "says"),
-    [("", "offline", None), ("  ", "offline", None), ("Offline", "offline", None), ("DISABLED ", "disabled", None),
-     ("dryrun", "offline", None), ("onlin", "offline", "WANDB_MODE is 'onlin'"), ("off\x1b", "offline", r"off\x1b")],
+    [("", "offline", None), ("  ", "offline", None), ("Offline", "offline", None),
+    ("DISABLED ", "disabled", None),
+     ("dryrun", "offline", None), ("onlin", "offline", "WANDB_MODE is 'onlin'"),
+     ("off\x1b", "offline", r"off\x1b")],
 )  # fmt: skip
-def test_a_mode_is_read_whatever_its_spelling_and_the_empty_one_is_none(given, mode, says, tmp_path, monkeypatch):
+def test_a_mode_is_read_whatever_its_spelling_and_the_empty_one_is_none(
+    given, mode, says, tmp_path, monkeypatch
+):
     monkeypatch.setenv("WANDB_MODE", given)
     said = choose_wandb_mode(tmp_path)
     assert os.environ["WANDB_MODE"] == mode
     assert said is None if says is None else says in said
 
 
-@pytest.mark.parametrize("name", ["WANDB_TAGS", "WANDB_SWEEP_ID", "WANDB_SILENT", "WANDB_RUN_ID", "WANDB_API_KEY"])
+@pytest.mark.parametrize(
+    "name", ["WANDB_TAGS", "WANDB_SWEEP_ID", "WANDB_SILENT", "WANDB_RUN_ID", "WANDB_API_KEY"]
+)
 def test_an_empty_variable_counts_as_unset(name, tmp_path, monkeypatch):
     monkeypatch.setenv(name, "")
     choose_wandb_mode(tmp_path)
@@ -104,7 +129,11 @@ def test_a_project_of_a_comparison_and_of_a_dashboard_is_checked_too(options_of)
 
 
 def test_what_is_just_within_the_limits_is_taken_by_wandb_too():
-    settings = [f"tracking.project={'p' * 128}", f"tracking.tags=[{'t' * 64}]", f"tracking.group={'g' * 128}"]
+    settings = [
+        f"tracking.project={'p' * 128}",
+        f"tracking.tags=[{'t' * 64}]",
+        f"tracking.group={'g' * 128}",
+    ]
     chosen = load_experiment(None, ["kind=ae", *settings]).tracking
     wandb.Settings(project=chosen.project, run_tags=chosen.tags, run_group=chosen.group)
 
@@ -188,7 +217,10 @@ def test_online_without_a_server_says_so_and_goes_on_offline(tmp_path):
         env={**alone(), "WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9"},
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    assert "W&B: offline although WANDB_MODE=online, because its server does not answer" in result.stdout
+    assert (
+        "W&B: offline although WANDB_MODE=online, because its server does not answer"
+        in result.stdout
+    )
     assert result.stdout.strip().endswith("offline")
 
 
@@ -235,7 +267,11 @@ def test_offline_a_prior_says_what_it_was_made_of_in_its_artifacts(prior):
     recorder = Recorder(offline=True)
     log_artifacts(recorder, run, codes)
     (stored, _), (model, _) = recorder.logged
-    assert (stored.name, stored.type, stored.metadata["fingerprint"]) == ("tok-codes", "codes", "f" * 64)
+    assert (stored.name, stored.type, stored.metadata["fingerprint"]) == (
+        "tok-codes",
+        "codes",
+        "f" * 64,
+    )
     assert [entry.ref for entry in stored.manifest.entries.values()] == [codes.as_uri()]
     assert (model.type, model.metadata["tokenizer"]["run"]) == ("prior", "tok")
     assert recorder.used == []
@@ -272,23 +308,41 @@ def test_the_summary_keeps_the_best_and_the_last_value_and_no_secret_of_the_envi
         """
     secret = "canary-of-a-token"
     environment = {**alone(), "MY_API_TOKEN": secret, "WANDB_API_KEY": secret.ljust(40, "0")}
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, stdin=subprocess.DEVNULL, env=environment)
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+        env=environment,
+    )
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) > 5
     assert not [path for path in written if secret.encode() in path.read_bytes()]
     (folder,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
     shown = subprocess.run(
-        [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--summary", "--json", str(folder)],
-        capture_output=True, text=True, timeout=60, check=True,
+        [
+            str(Path(sys.executable).parent / "wandb"),
+            "leet",
+            "inspect",
+            "--summary",
+            "--json",
+            str(folder),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
         env={**alone(), "WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"},
-    )  # fmt: skip
+    )
     summary = json.loads(shown.stdout)["summary"]
     assert summary["val/loss"] == {"min": 1, "last": 2}
     assert summary["val/psnr"] == {"max": 30, "last": 20}
 
 
 class Server:
-    """A W&B server on loopback that takes connections and says `answer` to each request, or nothing at all."""
+    """A W&B server on loopback that takes connections and says `answer` to each request, or nothing
+    at all.
+    """
 
     def __init__(self, answer: bytes) -> None:
         self.answer, self.open = answer, []
@@ -310,7 +364,9 @@ class Server:
                 connection.sendall(self.answer)
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"])
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"]
+)
 def test_a_server_that_answers_nothing_or_nonsense_costs_seconds_and_no_metric(tmp_path, answer):
     server = Server(answer)
     code = f"""if True:
@@ -329,9 +385,17 @@ def test_a_server_that_answers_nothing_or_nonsense_costs_seconds_and_no_metric(t
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={**alone(), "WANDB_MODE": "online", "WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        env={
+            **alone(),
+            "WANDB_MODE": "online",
+            "WANDB_BASE_URL": server.url,
+            "WANDB_API_KEY": "0" * 40,
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     server.socket.close()
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - started < 60
@@ -341,7 +405,8 @@ def test_a_server_that_answers_nothing_or_nonsense_costs_seconds_and_no_metric(t
 
 
 @pytest.mark.parametrize(
-    ("name", "taken"), [("ab-1_C", True), ("a\x1b[31m", False), ("a/b", False), ("", False), ("x" * 65, False)]
+    ("name", "taken"),
+    [("ab-1_C", True), ("a\x1b[31m", False), ("a/b", False), ("", False), ("x" * 65, False)],
 )
 def test_an_agents_run_id_is_taken_if_wandb_would_take_it(tmp_path, monkeypatch, name, taken):
     monkeypatch.setenv("WANDB_RUN_ID", name)

@@ -9,7 +9,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from vqvae_lightning.cli.many_runs import ablate, compare, dashboard, study, sweep
-from vqvae_lightning.cli.one_run import classifier, config, data, doctor, evaluate, fid_calibrate, sample, train
+from vqvae_lightning.cli.one_run import (
+    classifier,
+    config,
+    data,
+    doctor,
+    evaluate,
+    fid_calibrate,
+    sample,
+    train,
+)
 from vqvae_lightning.interrupts import caught, follow_parent
 from vqvae_lightning.streams import protect_streams
 from vqvae_lightning.training.launch import is_first_process
@@ -17,7 +26,9 @@ from vqvae_lightning.training.launch import is_first_process
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the console script `vqvae`."""
-    top = argparse.ArgumentParser(prog="vqvae", description="Train, compare and sample AE, VAE and VQ-VAE.")
+    top = argparse.ArgumentParser(
+        prog="vqvae", description="Train, compare and sample AE, VAE and VQ-VAE."
+    )
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, verb in VERBS.items():
@@ -84,43 +95,67 @@ class Verb(NamedTuple):
 RUN = ("RUN|key=value", "run folder (default: the newest), then settings")
 VERBS = {
     "train": Verb(
-        train, "train the experiment of FILE, or go on with resume=RUN", "FILE|key=value",
+        train,
+        "train the experiment of FILE, or go on with resume=RUN",
+        "FILE|key=value",
         "a YAML file, then settings as key=value, for example trainer.steps=500",
     ),
-    "config": Verb(config, "print what `train` would run, and run nothing", "FILE|key=value", "as for train"),
-    "data": Verb(data, "fetch and verify a dataset", "key=value", "name=cifar10 root=data download=false"),
+    "config": Verb(
+        config, "print what `train` would run, and run nothing", "FILE|key=value", "as for train"
+    ),
+    "data": Verb(
+        data, "fetch and verify a dataset", "key=value", "name=cifar10 root=data download=false"
+    ),
     "doctor": Verb(
-        doctor, "versions, devices, disk, data and W&B of this machine; exit code 1 if something is wrong", "key=value",
+        doctor,
+        "versions, devices, disk, data and W&B of this machine; exit code 1 if something is wrong",
+        "key=value",
         "runs=runs root=data",
     ),
-    "evaluate": Verb(evaluate, "test metrics of a run's best checkpoint, and what is asked for besides", *RUN),
+    "evaluate": Verb(
+        evaluate, "test metrics of a run's best checkpoint, and what is asked for besides", *RUN
+    ),
     "sample": Verb(sample, "draw images from a run into a PNG grid", *RUN),
     "compare": Verb(
-        compare, "several runs as a table and one HTML page", "RUN|key=value",
+        compare,
+        "several runs as a table and one HTML page",
+        "RUN|key=value",
         "run folders (default: all), then settings",
     ),
     "study": Verb(
-        study, "every kind of model with several seeds: train, evaluate, compare, mean and spread", "key=value",
+        study,
+        "every kind of model with several seeds: train, evaluate, compare, mean and spread",
+        "key=value",
         "dataset=mnist seeds=3, then settings of the evaluations and of the runs",
     ),
     "sweep": Verb(
-        sweep, "the grid of a W&B sweep file, run here without a server", "FILE|key=value",
+        sweep,
+        "the grid of a W&B sweep file, run here without a server",
+        "FILE|key=value",
         "a sweep file, then settings of the runs",
     ),
     "ablate": Verb(
-        ablate, "variants of one experiment with several seeds: train, evaluate, compare, mean and spread",
-        "FILE|key=value", "an ablation file, seeds=3, then settings of the runs",
+        ablate,
+        "variants of one experiment with several seeds: train, evaluate, compare, mean and spread",
+        "FILE|key=value",
+        "an ablation file, seeds=3, then settings of the runs",
     ),
     "classifier": Verb(
-        classifier, "train the classifier whose features and labels judge samples of a dataset", "key=value",
+        classifier,
+        "train the classifier whose features and labels judge samples of a dataset",
+        "key=value",
         "dataset=mnist, then settings",
     ),
     "fid-calibrate": Verb(
-        fid_calibrate, "check FID against the literature: CIFAR-10 train and test must be 3.15 apart", "key=value",
+        fid_calibrate,
+        "check FID against the literature: CIFAR-10 train and test must be 3.15 apart",
+        "key=value",
         "root=data",
     ),
     "dashboard": Verb(
-        dashboard, "build the W&B workspace of a project, and save it if there is a server and a key", "key=value",
+        dashboard,
+        "build the W&B workspace of a project, and save it if there is a server and a key",
+        "key=value",
         "project=vqvae_lightning entity=NAME",
     ),
-}  # fmt: skip
+}

@@ -19,7 +19,9 @@ def compare(words: Sequence[str]) -> Any:
     from vqvae_lightning.training.runs import Run
     from vqvae_lightning.training.search import find_runs
 
-    runs = [Run.open(folder) for folder in folders] or find_runs(chosen.runs, dataset=chosen.dataset)
+    runs = [Run.open(folder) for folder in folders] or find_runs(
+        chosen.runs, dataset=chosen.dataset
+    )
     if not runs:
         raise no_runs("compare", chosen.runs)
     out = Path(chosen.out or f"{chosen.runs}/compare.html")
@@ -29,12 +31,16 @@ def compare(words: Sequence[str]) -> Any:
         from vqvae_lightning.comparison.publish import publish
 
         place = publish(comparison, chosen.project, Path(chosen.runs))
-        print(f"W&B       {sync_command([place]) if isinstance(place, Path) else place or 'not used'}")
+        print(
+            f"W&B       {sync_command([place]) if isinstance(place, Path) else place or 'not used'}"
+        )
     return comparison
 
 
 def dashboard(words: Sequence[str]) -> str | None:
-    """`vqvae dashboard project=…`; returns the address of the saved W&B workspace, None if it could not be saved."""
+    """`vqvae dashboard project=…`; returns the address of the saved W&B workspace, None if it could
+    not be saved.
+    """
     from vqvae_lightning.config import DashboardOptions, options
 
     chosen = options(DashboardOptions, words)

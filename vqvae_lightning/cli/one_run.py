@@ -1,4 +1,6 @@
-"""The verbs of one run, and of what it needs: each prints what a user wants to know and returns its result."""
+"""The verbs of one run, and of what it needs: each prints what a user wants to know and returns its
+result.
+"""
 
 import os
 import sys
@@ -99,14 +101,19 @@ def evaluate(words: Sequence[str]) -> dict[str, float]:
 
 
 def classifier(words: Sequence[str]) -> dict[str, Any]:
-    """`vqvae classifier dataset=mnist`; returns path, test accuracy and SHA-256 of the classifier."""
+    """`vqvae classifier dataset=mnist`; returns path, test accuracy and SHA-256 of the
+    classifier.
+    """
     from vqvae_lightning.config import ClassifierOptions, options
 
     chosen = options(ClassifierOptions, words)
     from vqvae_lightning.evaluation.classifier import train_classifier
 
     found = train_classifier(chosen)
-    print(f"classifier {found['path']}: {100 * found['test_accuracy']:.2f} % on test, SHA-256 {found['sha256']}")
+    print(
+        f"classifier {found['path']}: {100 * found['test_accuracy']:.2f} % on test, SHA-256"
+        f" {found['sha256']}"
+    )
     return found
 
 
@@ -123,7 +130,9 @@ def fid_calibrate(words: Sequence[str]) -> dict[str, Any]:
 
 
 def sample(words: Sequence[str]) -> Path:
-    """`vqvae sample RUN sampler=mixture …`; returns the path of the picture, of several the first."""
+    """`vqvae sample RUN sampler=mixture …`; returns the path of the picture, of several the
+    first.
+    """
     from vqvae_lightning.config import SampleOptions, options
 
     folders, settings = split_words(words)
@@ -155,7 +164,10 @@ def refuse_beside_runs(folders: Sequence[str], settings: Sequence[str]) -> None:
 
     choosing, _ = own_words(("dataset", "runs"), settings)
     if folders and choosing:
-        raise ConfigError(f"{choosing[0].partition('=')[0]}: got {choosing[0]} beside {folders[0]}, wanted one of them")
+        raise ConfigError(
+            f"{choosing[0].partition('=')[0]}: got {choosing[0]} beside {folders[0]}, wanted one of"
+            " them"
+        )
 
 
 def say(label: str, text: object) -> None:
@@ -197,7 +209,9 @@ def _experiment(words: Sequence[str]) -> Any:
     resume = next((s.partition("=")[2] for s in settings if s.startswith("resume=")), None)
     if files and Path(files[0], "run.json").is_file():
         again = own_command("train", f"resume={files[0]}")
-        raise ConfigError(f"config: {files[0]} is a run folder, wanted a file; to go on with it: {again}")
+        raise ConfigError(
+            f"config: {files[0]} is a run folder, wanted a file; to go on with it: {again}"
+        )
     if files:
         return load_experiment(files[0], settings)
     if resume in (None, "", "null", "auto"):

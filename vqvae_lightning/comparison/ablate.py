@@ -1,4 +1,6 @@
-"""`ablate`: variants of one experiment at equal budget with several seeds, summed up as mean and spread of each."""
+"""`ablate`: variants of one experiment at equal budget with several seeds, summed up as mean and
+spread of each.
+"""
 
 import time
 from collections.abc import Sequence
@@ -6,7 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vqvae_lightning.comparison.many import check_plan, evaluate_once, refuse_own, train_once
-from vqvae_lightning.config import AblateOptions, Ablation, ConfigError, check_name, last_words, options
+from vqvae_lightning.config import (
+    AblateOptions,
+    Ablation,
+    ConfigError,
+    check_name,
+    last_words,
+    options,
+)
 from vqvae_lightning.training.runs import Run
 
 
@@ -18,10 +27,12 @@ class Ablated(NamedTuple):
 
 
 def ablate(file: Path, chosen: AblateOptions, settings: Sequence[str]) -> Ablated:
-    """Trains and evaluates each variant of an ablation file with each seed, unless that was done; see `Ablation`.
+    """Trains and evaluates each variant of an ablation file with each seed, unless that was done;
+    see `Ablation`.
 
-    With `tokenizer` one is trained for each seed first, for priors. `settings` are for every run. Raises ConfigError,
-    before anything runs, for a file that is no ablation or a variant that does not fit, and after a run that failed.
+    With `tokenizer` one is trained for each seed first, for priors. `settings` are for every run.
+    Raises ConfigError, before anything runs, for a file that is no ablation or a variant that does
+    not fit, and after a run that failed.
     """
     ablation = read_ablation(file)
     root = Path(chosen.runs or f"runs/ablation-{file.stem}")
@@ -29,7 +40,11 @@ def ablate(file: Path, chosen: AblateOptions, settings: Sequence[str]) -> Ablate
     for name, words in ablation.variants.items():
         check_name(name)
         refuse_own([*ablation.settings, *words], f"{file}, {name}", "seed")
-        check_plan(Path(ablation.experiment), last_words(ablation.settings, words, everywhere), ablation.evaluation)
+        check_plan(
+            Path(ablation.experiment),
+            last_words(ablation.settings, words, everywhere),
+            ablation.evaluation,
+        )
     if ablation.tokenizer:
         check_plan(Path(ablation.tokenizer), everywhere, [])
     variants: dict[str, list[Run]] = {name: [] for name in ablation.variants}
@@ -37,16 +52,18 @@ def ablate(file: Path, chosen: AblateOptions, settings: Sequence[str]) -> Ablate
         tokenizer = []
         if ablation.tokenizer:
             words = last_words(everywhere, [f"seed={seed}"])
-            tokenizer = [
-                f"model.tokenizer={train_once(root, f'tokenizer-s{seed}', Path(ablation.tokenizer), words).path}"
-            ]
+            trained = train_once(root, f"tokenizer-s{seed}", Path(ablation.tokenizer), words)
+            tokenizer = [f"model.tokenizer={trained.path}"]
         for name, words in ablation.variants.items():
             started = time.monotonic()
             every = last_words(ablation.settings, words, everywhere, tokenizer, [f"seed={seed}"])
             run = train_once(root, f"{name}-s{seed}", Path(ablation.experiment), every)
             evaluate_once(run, ablation.evaluation)
             variants[name].append(run)
-            print(f"ablate {file.stem}  {name} seed {seed}: {time.monotonic() - started:.0f} s", flush=True)
+            print(
+                f"ablate {file.stem}  {name} seed {seed}: {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
     return Ablated(ablation, variants)
 
 
@@ -57,5 +74,7 @@ def read_ablation(file: Path) -> Ablation:
         raise ConfigError(f"ablate: there is no file {file}; known: {known}")
     ablation = options(Ablation, [], file)
     if not ablation.variants:
-        raise ConfigError(f"ablate: {file} has no variants, wanted a mapping of names to lists of key=value")
+        raise ConfigError(
+            f"ablate: {file} has no variants, wanted a mapping of names to lists of key=value"
+        )
     return ablation

@@ -1,4 +1,6 @@
-"""The columns of the comparison's tables: what is measured, in which unit, and where a best value may be marked."""
+"""The columns of the comparison's tables: what is measured, in which unit, and where a best value
+may be marked.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,7 +25,9 @@ class Measured(Protocol):
 
 @dataclass(frozen=True)
 class Column:
-    """One measured quantity. Its best value is marked only among rows that agree in `comparable`."""
+    """One measured quantity. Its best value is marked only among rows that agree in
+    `comparable`.
+    """
 
     key: str
     title: str
@@ -43,9 +47,15 @@ class Column:
     def best(self, rows: Sequence[Measured]) -> set[int]:
         """Numbers of the rows that show the best value; none where there is nothing to compare."""
         known = [row for row in rows if math.isfinite(row.values.get(self.key, math.nan))]
-        if not self.better or len(known) < 2 or any(self.comparable(r) != self.comparable(known[0]) for r in known):
+        if (
+            not self.better
+            or len(known) < 2
+            or any(self.comparable(r) != self.comparable(known[0]) for r in known)
+        ):
             return set()
-        winner = (max if self.better == "higher" else min)(known, key=lambda row: row.values[self.key])
+        winner = (max if self.better == "higher" else min)(
+            known, key=lambda row: row.values[self.key]
+        )
         return {row.number for row in known if self.text(row) == self.text(winner)}
 
 

@@ -1,4 +1,6 @@
-"""Several runs in one table: what was measured, what may be compared with what, and which settings differ."""
+"""Several runs in one table: what was measured, what may be compared with what, and which settings
+differ.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -24,7 +26,12 @@ KINDS = {
     "vqvae": "VQ-VAE",
     "prior": "prior",
 }  # in the order of the story they tell, a prior after its tokenizer
-TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+TITLES = {
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+}
 # Settings that say where a run lies, not what it computes.
 PLACES = ("name", "runs", "resume", "data.root", "data.download")
 
@@ -79,7 +86,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found: one group for each dataset, in the order in which the runs were given."""
+    """What `compare` found: one group for each dataset, in the order in which the runs were
+    given.
+    """
 
     groups: tuple[Group, ...]
 
@@ -91,9 +100,10 @@ class Comparison:
 def compare(runs: Sequence[Run], named: bool = True) -> Comparison:
     """Reads finished runs.
 
-    A run that cannot be compared (unfinished, settings unknown to this version, values of run.json that are missing or
-    of another type) ends the comparison if the runs were `named` by the user. One that was found by a search is left
-    out, and a line says so. Raises ConfigError, one line with the folder; ValueError for no runs.
+    A run that cannot be compared (unfinished, settings unknown to this version, values of run.json
+    that are missing or of another type) ends the comparison if the runs were `named` by the user.
+    One that was found by a search is left out, and a line says so. Raises ConfigError, one line
+    with the folder; ValueError for no runs.
     """
     if not runs:
         raise ValueError("compare: got no runs, wanted at least one")
@@ -114,20 +124,29 @@ def compare(runs: Sequence[Run], named: bool = True) -> Comparison:
     groups: list[Group] = []
     count = 0
     for title, found in by_images.items():
-        found.sort(key=lambda row: list(KINDS).index(row.kind))  # stable: the order given, within a kind
-        groups.append(_group(title, [replace(row, number=count + i) for i, row in enumerate(found, start=1)]))
+        found.sort(
+            key=lambda row: list(KINDS).index(row.kind)
+        )  # stable: the order given, within a kind
+        groups.append(
+            _group(title, [replace(row, number=count + i) for i, row in enumerate(found, start=1)])
+        )
         count += len(found)
     return Comparison(tuple(groups))
 
 
 def _images(row: Row) -> str:
-    """The images that a run is of. Binary pixels are as little comparable with grey ones as another dataset."""
+    """The images that a run is of.
+
+    Binary pixels are as little comparable with grey ones as another dataset.
+    """
     title, binarize = TITLES[row.info["dataset"]], row.settings["data"]["binarize"]
     return title if binarize == "none" else f"{title}, {binarize} binarization"
 
 
 class _Records:
-    """run.json and config.yaml of run folders, checked; each is read once, also where many priors share a tokenizer."""
+    """run.json and config.yaml of run folders, checked; each is read once, also where many priors
+    share a tokenizer.
+    """
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = {run.path: run for run in runs}
@@ -165,7 +184,9 @@ def _row(run: Run, records: _Records) -> Row:
     model, tokenizer, limits = experiment.model, None, {}
     dims = math.prod(DATASETS[info["dataset"]].shape)
     if info["kind"] == "ae":
-        values.pop("rate", None)  # logged as 0 by convention: nothing is charged, which is not a rate of zero
+        values.pop(
+            "rate", None
+        )  # logged as 0 by convention: nothing is charged, which is not a rate of zero
     elif info["kind"] == "vae":
         limits["active_units"] = latent_size(experiment)
     elif info["kind"] == "vqvae":
@@ -179,7 +200,9 @@ def _row(run: Run, records: _Records) -> Row:
             model, test = its_experiment.model, of_tokenizer["test"]
             values |= {"distortion": test["test/distortion"], "tokenizer_psnr": test["test/psnr"]}
             if "test/bits_per_dim" in test:
-                values["bits_per_dim"] = (values["distortion"] + values["rate"]) / (dims * math.log(2))
+                values["bits_per_dim"] = (values["distortion"] + values["rate"]) / (
+                    dims * math.log(2)
+                )
     if "rate" in values:
         values["rate_bits"] = values["rate"] / math.log(2)
     for key in {"distortion", "rate", "uniform"} & set(values):
@@ -191,7 +214,9 @@ def _row(run: Run, records: _Records) -> Row:
 
 
 def _uniform(tokenizer: dict[str, Any], bits_per_code: float) -> dict[str, float]:
-    """What an image's codes cost if all are equally likely, and what a prior saved of that per code."""
+    """What an image's codes cost if all are equally likely, and what a prior saved of that per
+    code.
+    """
     uniform = math.log2(tokenizer["codebook_size"])  # bits of a code
     bits = math.prod(tokenizer["grid"]) * uniform
     return {"saved": uniform - bits_per_code, "uniform_bits": bits, "uniform": bits * math.log(2)}
@@ -199,7 +224,10 @@ def _uniform(tokenizer: dict[str, Any], bits_per_code: float) -> dict[str, float
 
 def _group(title: str, rows: list[Row]) -> Group:
     columns = present(RESULTS, rows)
-    stages = ([row for row in rows if row.kind != "prior"], [row for row in rows if row.kind == "prior"])
+    stages = (
+        [row for row in rows if row.kind != "prior"],
+        [row for row in rows if row.kind == "prior"],
+    )
     settings = tuple(found for stage in stages if (found := differing_settings(stage)).values)
     best = {column.key: column.best(rows) for column in columns}
     generation = tuple(generations((row, row.info) for row in rows))
@@ -208,8 +236,15 @@ def _group(title: str, rows: list[Row]) -> Group:
 
 def differing_settings(rows: Sequence[Row]) -> Settings:
     """The settings that are not the same in all of these runs."""
-    keys = {key: None for row in rows for key in differences(rows[0].settings, row.settings) if key not in PLACES}
-    return Settings(tuple(rows), {key: tuple(_setting(row.settings, key) for row in rows) for key in keys})
+    keys = {
+        key: None
+        for row in rows
+        for key in differences(rows[0].settings, row.settings)
+        if key not in PLACES
+    }
+    return Settings(
+        tuple(rows), {key: tuple(_setting(row.settings, key) for row in rows) for key in keys}
+    )
 
 
 def _setting(settings: Any, key: str) -> str:
@@ -228,19 +263,36 @@ def _notes(rows: Sequence[Row]) -> Iterable[str]:
     if "ae" in kinds:
         yield "AE: no rate and no likelihood. An AE has no p(z), so nothing can be charged."
     if any(row.settings["model"].get("beta", 1.0) != 1.0 for row in rows):
-        yield "VAE: the sum is −ELBO, with the KL term unweighted whatever beta it was trained with."
+        yield (
+            "VAE: the sum is −ELBO, with the KL term unweighted whatever beta it was trained with."
+        )
     if "vqvae" in kinds:
-        yield "VQ-VAE: the rate is T log K, what T codes cost when all K are taken to be equally likely."
+        yield (
+            "VQ-VAE: the rate is T log K, what T codes cost when all K are taken to be equally"
+            " likely."
+        )
     if "prior" in kinds:
-        yield "Prior: the distortion is its tokenizer's; the sum is that of the two stages together."
-        yield "Saved: log2 K − the prior's bits per code. Histogram: what codes cost if only counted, not ordered."
+        yield (
+            "Prior: the distortion is its tokenizer's; the sum is that of the two stages together."
+        )
+        yield (
+            "Saved: log2 K − the prior's bits per code. Histogram: what codes cost if only counted,"
+            " not ordered."
+        )
     if any(row.conditional for row in rows):
         classes = DATASETS[rows[0].info["dataset"]].classes
         yield (
-            f"Class-conditional prior: the rate is of the codes given the label. Without labels at most "
-            f"{math.log2(classes):.1f} bits per image come on top, so its sum is not ranked against the others."
+            "Class-conditional prior: the rate is of the codes given the label. Without labels at"
+            f" most {math.log2(classes):.1f} bits per image come on top, so its sum is not ranked"
+            " against the others."
         )
     if len({str(row.likelihood) for row in rows if row.likelihood}) > 1:
-        yield "The runs differ in p(x|z): their distortions are on different scales, and are not ranked."
+        yield (
+            "The runs differ in p(x|z): their distortions are on different scales, and are not"
+            " ranked."
+        )
     if any(row.kind == "prior" and "distortion" not in row.values for row in rows):
-        yield "A prior without distortion: the run of its tokenizer is gone, or was trained again since."
+        yield (
+            "A prior without distortion: the run of its tokenizer is gone, or was trained again"
+            " since."
+        )

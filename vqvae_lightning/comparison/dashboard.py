@@ -1,6 +1,8 @@
-"""The W&B workspace of a project, built by code: panels for the keys that all models share, runs grouped by model.
+"""The W&B workspace of a project, built by code: panels for the keys that all models share, runs
+grouped by model.
 
-Needs the optional package wandb-workspaces. Nothing is sent until `save_dashboard` finds a server and a key.
+Needs the optional package wandb-workspaces. Nothing is sent until `save_dashboard` finds a server
+and a key.
 """
 
 from typing import Any
@@ -11,7 +13,12 @@ from vqvae_lightning.training.tracking import why_not_online
 X = "trainer/global_step"
 # Section → titles and keys of its learning curves; a model without a key is not in its panel.
 CURVES: dict[str, dict[str, str]] = {
-    "Reconstruction": {"PSNR, dB": "val/psnr", "SSIM": "val/ssim", "MSE": "val/mse", "Loss": "val/loss"},
+    "Reconstruction": {
+        "PSNR, dB": "val/psnr",
+        "SSIM": "val/ssim",
+        "MSE": "val/mse",
+        "Loss": "val/loss",
+    },
     "Ledger: what is lost, and what the latent costs": {
         "Distortion −log p(x|z), nats per image": "val/distortion",
         "Rate, nats per image": "val/rate",
@@ -23,7 +30,10 @@ CURVES: dict[str, dict[str, str]] = {
         "Codes used": "val/codes_used",
         "Steps since the most idle code was used": "train/oldest_code",
     },
-    "Prior": {"Bits per code": "val/bits_per_code", "Of the histogram's entropy": "val/entropy_ratio"},
+    "Prior": {
+        "Bits per code": "val/bits_per_code",
+        "Of the histogram's entropy": "val/entropy_ratio",
+    },
     "Speed": {"Images per second": "train/images_per_second", "Learning rate": "train/lr"},
 }
 
@@ -35,8 +45,8 @@ def workspace(entity: str, project: str) -> Any:
         import wandb_workspaces.workspaces as views
     except ImportError:
         raise ConfigError(
-            "dashboard: the package wandb-workspaces is not installed; run `make wandb-dashboard`, or "
-            "pip install 'vqvae_lightning[dashboard]'"
+            "dashboard: the package wandb-workspaces is not installed; run `make wandb-dashboard`,"
+            " or pip install 'vqvae_lightning[dashboard]'"
         ) from None
 
     compared = [
@@ -51,29 +61,45 @@ def workspace(entity: str, project: str) -> Any:
             y=panels.SummaryMetric("test/distortion"),
         ),
     ]
-    pictures = [panels.MediaBrowser(title=name, media_keys=[f"test/{name}"]) for name in ("reconstructions", "samples")]
+    pictures = [
+        panels.MediaBrowser(title=name, media_keys=[f"test/{name}"])
+        for name in ("reconstructions", "samples")
+    ]
     curves: dict[str, Any] = {
         section: [panels.LinePlot(title=title, x=X, y=[key]) for title, key in keys.items()]
         for section, keys in CURVES.items()
     }
-    sections = {"Comparison (`vqvae compare wandb=true`)": compared, "Test": test, "Pictures": pictures, **curves}
+    sections = {
+        "Comparison (`vqvae compare wandb=true`)": compared,
+        "Test": test,
+        "Pictures": pictures,
+        **curves,
+    }
     return views.Workspace(
         entity=entity,
         project=project,
         name="AE, VAE, VQ-VAE and prior",
-        sections=[views.Section(name=name, panels=found, is_open=True) for name, found in sections.items()],
+        sections=[
+            views.Section(name=name, panels=found, is_open=True) for name, found in sections.items()
+        ],
         settings=views.WorkspaceSettings(x_axis=X, max_runs=50),
         runset_settings=views.RunsetSettings(
-            groupby=[views.Config("kind")], pinned_columns=["config:dataset", "config:seed", "summary:test/psnr"]
+            groupby=[views.Config("kind")],
+            pinned_columns=["config:dataset", "config:seed", "summary:test/psnr"],
         ),
     )
 
 
 def save_dashboard(options: DashboardOptions) -> str | None:
-    """Saves the workspace and returns its address; None, with a line that says why, where there is no server or key."""
+    """Saves the workspace and returns its address; None, with a line that says why, where there is
+    no server or key.
+    """
     built = workspace(options.entity or "", options.project)
     panels = sum(len(section.panels) for section in built.sections)
-    print(f"dashboard of {len(built.sections)} sections and {panels} panels for the W&B project {options.project}")
+    print(
+        f"dashboard of {len(built.sections)} sections and {panels} panels for the W&B project"
+        f" {options.project}"
+    )
     reason = why_not_online()
     if reason:
         print(f"not saved, because {reason}")

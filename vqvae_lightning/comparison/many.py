@@ -9,7 +9,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vqvae_lightning.config import ConfigError, EvaluateOptions, load_experiment, options, own_words, plain, short
+from vqvae_lightning.config import (
+    ConfigError,
+    EvaluateOptions,
+    load_experiment,
+    options,
+    own_words,
+    plain,
+    short,
+)
 from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network
 from vqvae_lightning.evaluation.samplers import sampler_names
 from vqvae_lightning.interrupts import Stopped, pass_on
@@ -23,15 +31,19 @@ COMMAND = (sys.executable, "-m", "vqvae_lightning")
 
 
 def train_once(root: Path, name: str, file: Path, settings: Sequence[str]) -> Run:
-    """The finished run root/name of an experiment file with settings, trained now if it was not before.
+    """The finished run root/name of an experiment file with settings, trained now if it was not
+    before.
 
-    Raises ConfigError for a run that was trained with other settings, and, naming its log, for one that fails.
+    Raises ConfigError for a run that was trained with other settings, and, naming its log, for one
+    that fails.
     """
     run = Run(root / name)
     words = [short(file), *settings, f"runs={root}", f"name={name}"]
     if (run.path / RECORD).is_file():
         for key, (old, new) in computed_otherwise(run, load_experiment(file, words[1:])).items():
-            raise ConfigError(f"{key}: {run.path} was trained with {old}, now it is {new}; name another folder")
+            raise ConfigError(
+                f"{key}: {run.path} was trained with {old}, now it is {new}; name another folder"
+            )
         if run.info["status"] == "finished":
             return run
     _do(run, ["train", *words, "resume=auto"])
@@ -39,9 +51,11 @@ def train_once(root: Path, name: str, file: Path, settings: Sequence[str]) -> Ru
 
 
 def evaluate_once(run: Run, settings: Sequence[str]) -> None:
-    """Evaluates a finished run, and draws a grid by each of its samplers, unless that was done with these settings.
+    """Evaluates a finished run, and draws a grid by each of its samplers, unless that was done with
+    these settings.
 
-    Settings that a kind of run has no use for are left out. Raises ConfigError, naming the run's log, if it fails.
+    Settings that a kind of run has no use for are left out. Raises ConfigError, naming the run's
+    log, if it fails.
     """
     words = evaluation_words(run.info["kind"], settings)
     if run.info.get("evaluated") != plain(options(EvaluateOptions, words)):
@@ -53,19 +67,26 @@ def evaluate_once(run: Run, settings: Sequence[str]) -> None:
 
 def evaluation_words(kind: str, settings: Sequence[str]) -> list[str]:
     """Those of an evaluation's settings that a kind of run has a use for."""
-    idle = {"ae": {"iwae_samples"}, "prior": {"iwae_samples", "representation", "representation_images"}}
+    idle = {
+        "ae": {"iwae_samples"},
+        "prior": {"iwae_samples", "representation", "representation_images"},
+    }
     return own_words(idle.get(kind, ()), settings)[1]
 
 
 def refuse_own(words: Sequence[str], where: str, *more: str) -> None:
-    """Raises ConfigError for a setting among these that the command gives each of its runs itself."""
+    """Raises ConfigError for a setting among these that the command gives each of its runs
+    itself.
+    """
     for word in own_words((*OWN, *more), words)[0]:
         key = word.partition("=")[0]
         raise ConfigError(f"{key}: got {word} in {where}, but each run is given its own {key}")
 
 
 def check_plan(file: Path, settings: Sequence[str], evaluation: Sequence[str]) -> None:
-    """Raises ConfigError or ValueError, one line, for a run that could not be trained, or not evaluated so."""
+    """Raises ConfigError or ValueError, one line, for a run that could not be trained, or not
+    evaluated so.
+    """
     experiment = load_experiment(file, list(settings))
     check(experiment)
     asked = options(EvaluateOptions, evaluation_words(experiment.kind, evaluation))
@@ -89,7 +110,9 @@ def launch(words: Sequence[str], log: Path) -> int:
     """
     with (
         log.open("a") as output,
-        subprocess.Popen([*COMMAND, *words], stdin=subprocess.DEVNULL, stdout=output, stderr=output) as child,
+        subprocess.Popen(
+            [*COMMAND, *words], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        ) as child,
     ):
         try:
             return child.wait()

@@ -1,4 +1,6 @@
-"""A comparison as one W&B run of job_type `compare`: the table of results, that of the samplers, and the pictures."""
+"""A comparison as one W&B run of job_type `compare`: the table of results, that of the samplers,
+and the pictures.
+"""
 
 import secrets
 from pathlib import Path
@@ -15,9 +17,11 @@ HEAD = ("dataset", "run", "kind", "seed")
 
 
 def publish(comparison: Comparison, project: str, folder: Path) -> Path | str | None:
-    """Logs the comparison, offline unless WANDB_MODE=online; returns where it is: a folder to sync, or an address.
+    """Logs the comparison, offline unless WANDB_MODE=online; returns where it is: a folder to sync,
+    or an address.
 
-    None with WANDB_MODE=disabled, and, after one line, if W&B fails: the table and the page are there already.
+    None with WANDB_MODE=disabled, and, after one line, if W&B fails: the table and the page are
+    there already.
     """
     import wandb
 
@@ -39,7 +43,9 @@ def publish(comparison: Comparison, project: str, folder: Path) -> Path | str | 
     if tracked is None:
         return None
     try:
-        tracked.log({"compare/results": _results(comparison), "compare/samplers": _samplers(comparison)})
+        tracked.log(
+            {"compare/results": _results(comparison), "compare/samplers": _samplers(comparison)}
+        )
         place = Path(tracked.dir).parent if tracked.offline else tracked.url
         tracked.finish()
     except Exception as error:  # of W&B, in any of its types
@@ -56,16 +62,22 @@ def _results(comparison: Comparison) -> Any:
     for group in comparison.groups:
         for row in group.rows:
             pictures = [_picture(row, name) for name in ("reconstructions", "samples")]
-            table.add_data(group.title, *_about(row), *(row.values.get(c.key) for c in columns), *pictures)
+            table.add_data(
+                group.title, *_about(row), *(row.values.get(c.key) for c in columns), *pictures
+            )
     return table
 
 
 def _samplers(comparison: Comparison) -> Any:
-    """A row for each sampler of which there is a picture or a figure; the protocol stands beside the figures."""
+    """A row for each sampler of which there is a picture or a figure; the protocol stands beside
+    the figures.
+    """
     import wandb
 
     tables = [(group.title, table) for group in comparison.groups for table in group.generation]
-    columns = list(dict.fromkeys(column for _, generation in tables for column in generation.columns))
+    columns = list(
+        dict.fromkeys(column for _, generation in tables for column in generation.columns)
+    )
     table = wandb.Table([*HEAD, "sampler", *map(_title, columns), "protocol", "samples"])
     measured = set()
     for title, generation in tables:
@@ -82,7 +94,9 @@ def _samplers(comparison: Comparison) -> Any:
             for sampler, stem in sample_pictures(row).items():
                 picture = _picture(row, stem)
                 if picture and (row.number, sampler) not in measured:
-                    table.add_data(group.title, *_about(row), sampler, *[None] * len(columns), None, picture)
+                    table.add_data(
+                        group.title, *_about(row), sampler, *[None] * len(columns), None, picture
+                    )
     return table
 
 
@@ -95,7 +109,9 @@ def _title(column: Column) -> str:
 
 
 def _picture(row: Row, stem: str | None) -> Any:
-    """The picture as uint8 (W&B turns floats black), None if the run has none that can be opened."""
+    """The picture as uint8 (W&B turns floats black), None if the run has none that can be
+    opened.
+    """
     import wandb
 
     path = next((path for path in row.run.pictures() if path.stem == stem), None)

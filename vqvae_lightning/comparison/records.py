@@ -1,4 +1,6 @@
-"""What a comparison needs of a run.json: every value is there and of its type, or the run is refused by name."""
+"""What a comparison needs of a run.json: every value is there and of its type, or the run is
+refused by name.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +30,9 @@ MEASURED = {
 
 
 def check_record(info: Mapping[str, Any]) -> None:
-    """Raises ConfigError, one line, unless `info` is the run.json of a finished run with all that is compared."""
+    """Raises ConfigError, one line, unless `info` is the run.json of a finished run with all that
+    is compared.
+    """
     if info["status"] != "finished":
         raise ConfigError(f"run.json has status={info['status']}, wanted finished")
     test = {f"test/{name}": float for name in MEASURED[info["kind"]]}
@@ -37,7 +41,9 @@ def check_record(info: Mapping[str, Any]) -> None:
 
 
 def check_figures(info: Mapping[str, Any]) -> None:
-    """Raises ConfigError, one line, for a measurement of samples that lacks its protocol or is no number."""
+    """Raises ConfigError, one line, for a measurement of samples that lacks its protocol or is no
+    number.
+    """
     check_shape(info.get("generation", []), [FIGURE], "run.json: generation")
     for figure in info.get("generation", []):
         measured = {column.key: float for column in GENERATION if column.key in figure}

@@ -1,4 +1,6 @@
-"""`study`: every kind of model on one dataset with several seeds, compared, and summed up as mean and spread."""
+"""`study`: every kind of model on one dataset with several seeds, compared, and summed up as mean
+and spread.
+"""
 
 import math
 import statistics
@@ -22,7 +24,13 @@ from vqvae_lightning.evaluation.samplers import changed_sampling
 from vqvae_lightning.training.runs import Run
 
 # Of every evaluation; a sampler is not every kind's.
-EVALUATION = {*EvaluateOptions.__dataclass_fields__} - {"runs", "dataset", "split", "seed", "sampler"}
+EVALUATION = {*EvaluateOptions.__dataclass_fields__} - {
+    "runs",
+    "dataset",
+    "split",
+    "seed",
+    "sampler",
+}
 
 
 @dataclass(frozen=True)
@@ -44,10 +52,12 @@ class Spread:
 
 
 def study(options: StudyOptions, settings: Sequence[str]) -> list[Run]:
-    """Trains and evaluates what is not yet trained and evaluated; returns all runs of the study, seed by seed.
+    """Trains and evaluates what is not yet trained and evaluated; returns all runs of the study,
+    seed by seed.
 
-    `settings` are `key=value` for every run; those of EVALUATION are for every evaluation. Raises ConfigError, before
-    anything runs, if one does not fit a kind, and after a run that failed, naming its log.
+    `settings` are `key=value` for every run; those of EVALUATION are for every evaluation. Raises
+    ConfigError, before anything runs, if one does not fit a kind, and after a run that failed,
+    naming its log.
     """
     plan = [(seed, kind) for seed in range(options.seeds) for kind in KINDS]
     root = Path(options.runs or f"runs/study-{options.dataset}")
@@ -58,7 +68,9 @@ def study(options: StudyOptions, settings: Sequence[str]) -> list[Run]:
     runs = []
     for number, (seed, kind) in enumerate(plan, start=1):
         started = time.monotonic()
-        run = train_once(root, _name(kind, seed), _file(options, kind), _settings(root, kind, seed, settings))
+        run = train_once(
+            root, _name(kind, seed), _file(options, kind), _settings(root, kind, seed, settings)
+        )
         evaluate_once(run, measured)
         runs.append(run)
         seconds = time.monotonic() - started
@@ -97,7 +109,9 @@ def spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spread]]:
 def variant_spreads(
     variants: Mapping[str, Iterable[Run]], metrics: Sequence[str]
 ) -> dict[tuple[str, ...], dict[str, Spread]]:
-    """Mean and spread over the runs of each variant of some test metrics: (variant,) → metric → Spread."""
+    """Mean and spread over the runs of each variant of some test metrics: (variant,) → metric →
+    Spread.
+    """
     values: Cells = {}
     for variant, runs in variants.items():
         for run in runs:
@@ -108,19 +122,27 @@ def variant_spreads(
 
 
 def sampler_spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spread]]:
-    """Mean and spread over seeds of what was measured of samples: (kind, sampler, protocol) → figure → Spread."""
+    """Mean and spread over seeds of what was measured of samples: (kind, sampler, protocol) →
+    figure → Spread.
+    """
     values: Cells = {}
     for run in runs:
         for figure in run.info.get("generation", []):
             protocol = (
-                f"{figure['network']} {figure['weights_sha256'][:8]}, {figure['samples']:,} samples, "
-                f"{figure['reference']}, seed {figure['seed']}"
+                f"{figure['network']} {figure['weights_sha256'][:8]}, {figure['samples']:,}"
+                f" samples, {figure['reference']}, seed {figure['seed']}"
             )
-            row = (run.info["kind"], sampler_label(figure["sampler"], changed_sampling(figure)), protocol)
+            row = (
+                run.info["kind"],
+                sampler_label(figure["sampler"], changed_sampling(figure)),
+                protocol,
+            )
             shown = generation_values(figure)
             for column in GENERATION:
                 if column.key in shown:
-                    _cell(values, row, f"{column.title} {column.unit}".strip()).append(shown[column.key])
+                    _cell(values, row, f"{column.title} {column.unit}".strip()).append(
+                        shown[column.key]
+                    )
     return _summed_up(values)
 
 
@@ -129,18 +151,24 @@ def _cell(values: Cells, row: tuple[str, ...], column: str) -> list[float]:
 
 
 def _summed_up(values: Cells) -> dict[tuple[str, ...], dict[str, Spread]]:
-    return {row: {column: _spread(v) for column, v in cells.items()} for row, cells in values.items()}
+    return {
+        row: {column: _spread(v) for column, v in cells.items()} for row, cells in values.items()
+    }
 
 
 def _spread(values: list[float]) -> Spread:
     """Of a diverged run's NaN or infinity there is neither mean nor deviation."""
     if not all(map(math.isfinite, values)):
         return Spread(math.nan, math.nan if len(values) > 1 else 0.0, len(values))
-    return Spread(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values))
+    return Spread(
+        statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0, len(values)
+    )
 
 
 def print_spreads(
-    summary: dict[tuple[str, ...], dict[str, Spread]], heads: Sequence[str], console: Console | None = None
+    summary: dict[tuple[str, ...], dict[str, Spread]],
+    heads: Sequence[str],
+    console: Console | None = None,
 ) -> None:
     """Tables of spreads, their rows in order of their names, which stand under `heads`."""
 
@@ -152,10 +180,15 @@ def print_spreads(
             table.add_column(Text(visible(column)), justify="right", no_wrap=True)
         for row in sorted(summary):
             table.add_row(
-                *(Text(visible(text)) for text in row), *(str(summary[row].get(column, MISSING)) for column in columns)
+                *(Text(visible(text)) for text in row),
+                *(str(summary[row].get(column, MISSING)) for column in columns),
             )
         return table
 
     console = console or Console()
     console.print("mean ± standard deviation over seeds", style="italic")
-    print_columns(build, list(dict.fromkeys(column for cells in summary.values() for column in cells)), console)
+    print_columns(
+        build,
+        list(dict.fromkeys(column for cells in summary.values() for column in cells)),
+        console,
+    )

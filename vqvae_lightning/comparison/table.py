@@ -19,7 +19,10 @@ C = TypeVar("C")  # a column
 
 
 def print_table(comparison: Comparison, console: Console | None = None) -> None:
-    """Tables for each dataset; one too wide for the terminal goes on in another below it. `*` marks the best."""
+    """Tables for each dataset; one too wide for the terminal goes on in another below it.
+
+    `*` marks the best.
+    """
     console = console or Console()
     for group in comparison.groups:
         console.print(Text(f"{group.title}, test set", style="bold"))
@@ -32,7 +35,10 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
 
 
 def print_generation(tables: Sequence[Generation], console: Console | None = None) -> None:
-    """Figures of samples, a table for each protocol, which is printed below it. Runs are named by their `name`."""
+    """Figures of samples, a table for each protocol, which is printed below it.
+
+    Runs are named by their `name`.
+    """
     console = console or Console()
     for table in tables:
         console.print(Text(visible(table.title), style="bold"))
@@ -43,12 +49,18 @@ def print_generation(tables: Sequence[Generation], console: Console | None = Non
 
 
 def _print(
-    console: Console, heads: tuple[str, str], lines: Sequence[Any], columns: Sequence[Column], best: dict[str, set[int]]
+    console: Console,
+    heads: tuple[str, str],
+    lines: Sequence[Any],
+    columns: Sequence[Column],
+    best: dict[str, set[int]],
 ) -> None:
     print_columns(lambda some: _table(heads, lines, some, best), columns, console)
 
 
-def print_columns(build: Callable[[Sequence[C]], Table], columns: Sequence[C], console: Console) -> None:
+def print_columns(
+    build: Callable[[Sequence[C]], Table], columns: Sequence[C], console: Console
+) -> None:
     """Tables of as many columns at a time as fit the console, below one another."""
     heads = _width(console, build([]))
     widths = {column: _width(console, build([column])) - heads for column in columns}
@@ -63,7 +75,10 @@ def print_columns(build: Callable[[Sequence[C]], Table], columns: Sequence[C], c
 
 
 def _table(
-    heads: tuple[str, str], lines: Sequence[Line], columns: Sequence[Column], best: dict[str, set[int]]
+    heads: tuple[str, str],
+    lines: Sequence[Line],
+    columns: Sequence[Column],
+    best: dict[str, set[int]],
 ) -> Table:
     table = frameless()
     table.add_column(heads[0], overflow="fold", max_width=32)
@@ -74,7 +89,9 @@ def _table(
         cells = []
         for column in columns:
             marked = row.number in best[column.key]
-            cells.append(Text(column.text(row) + ("*" if marked else " "), style="bold" if marked else ""))
+            cells.append(
+                Text(column.text(row) + ("*" if marked else " "), style="bold" if marked else "")
+            )
         table.add_row(*(Text(visible(text)) for text in texts), *cells)
     return table
 

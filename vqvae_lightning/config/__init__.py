@@ -1,4 +1,6 @@
-"""Settings: of an experiment (`schema`), of a verb (`verbs`), and how YAML and a command line become one (`load`)."""
+"""Settings: of an experiment (`schema`), of a verb (`verbs`), and how YAML and a command line
+become one (`load`).
+"""
 
 from vqvae_lightning.config.files import read_yaml
 from vqvae_lightning.config.load import (
@@ -14,7 +16,14 @@ from vqvae_lightning.config.load import (
     own_words,
     read_experiment,
 )
-from vqvae_lightning.config.places import canonical, command_line, make_command, own_command, runs_argument, short
+from vqvae_lightning.config.places import (
+    canonical,
+    command_line,
+    make_command,
+    own_command,
+    runs_argument,
+    short,
+)
 from vqvae_lightning.config.schema import (
     MODEL_CONFIGS,
     AEConfig,

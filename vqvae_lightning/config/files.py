@@ -17,7 +17,9 @@ from vqvae_lightning.config.values import Bare, check_text, shown, visible
 LARGEST_FILE, MOST_VALUES = 1_000_000, 10_000
 TAG = "tag:yaml.org,2002:"
 # YAML 1.1 takes 1e-3 for text, YAML 1.2 and people for a number.
-EXPONENT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+EXPONENT = re.compile(
+    r"[-+]?[0-9]+[eE][-+]?[0-9]+|[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+)
 
 
 class Loader(Composer, CParser, SafeConstructor, Resolver):
@@ -39,7 +41,10 @@ class Loader(Composer, CParser, SafeConstructor, Resolver):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise yaml.composer.ComposerError(
-                    "in a mapping", node.start_mark, f"found duplicate key {visible(key.value)}", key.start_mark
+                    "in a mapping",
+                    node.start_mark,
+                    f"found duplicate key {visible(key.value)}",
+                    key.start_mark,
                 )
             seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
         return node
@@ -105,7 +110,9 @@ def read_mapping(text: str, key: str) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError):
         loaded = None
     if not isinstance(loaded, dict):
-        raise ConfigError(f"{key}: got {shown(text)}, wanted a mapping such as {{name: value, other: value}}")
+        raise ConfigError(
+            f"{key}: got {shown(text)}, wanted a mapping such as {{name: value, other: value}}"
+        )
     _check_content(loaded, key)
     return loaded
 
@@ -116,7 +123,9 @@ def to_yaml(values: dict[str, Any]) -> str:
 
 
 def _check_content(values: dict[str, Any], where: str) -> None:
-    """Raises ConfigError for control characters, and for too many values, which aliases can make."""
+    """Raises ConfigError for control characters, and for too many values, which aliases can
+    make.
+    """
     count, left = 0, list(values.items())
     while left:
         key, value = left.pop()

@@ -1,4 +1,7 @@
-"""Reads an experiment: YAML file, `key=value` overrides, checks. Every error is a ConfigError of one line."""
+"""Reads an experiment: YAML file, `key=value` overrides, checks.
+
+Every error is a ConfigError of one line.
+"""
 
 import dataclasses
 import difflib
@@ -20,7 +23,15 @@ from vqvae_lightning.config.verbs import VERB_OPTIONS
 
 Config = TypeVar("Config")
 SETTINGS = {f.name for cls in (Experiment, *VERB_OPTIONS) for f in dataclasses.fields(cls)}
-SECTIONS = {"model", "model.network", "model.likelihood", "data", "optimizer", "trainer", "tracking"}
+SECTIONS = {
+    "model",
+    "model.network",
+    "model.likelihood",
+    "data",
+    "optimizer",
+    "trainer",
+    "tracking",
+}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -63,7 +74,9 @@ def read_experiment(folder: Path, kind: str | None = None) -> Experiment:
     recorded = values.get("kind", kind or "vqvae")
     if kind and recorded != kind:
         file = folder / "config.yaml"
-        raise ConfigError(f"kind: {file} holds kind={shown(recorded)}, wanted {kind}, as in run.json")
+        raise ConfigError(
+            f"kind: {file} holds kind={shown(recorded)}, wanted {kind}, as in run.json"
+        )
     return find_places(experiment_from(values, recorded), folder)
 
 
@@ -78,7 +91,10 @@ def describe(experiment: Experiment) -> str:
 
 
 def model_config(cls: type, values: Any) -> Any:
-    """The dataclass `cls` from itself or from the plain mapping a checkpoint holds. Raises ConfigError."""
+    """The dataclass `cls` from itself or from the plain mapping a checkpoint holds.
+
+    Raises ConfigError.
+    """
     if isinstance(values, cls):
         return values
     if not isinstance(values, Mapping):
@@ -88,7 +104,10 @@ def model_config(cls: type, values: Any) -> Any:
 
 
 def options(cls: type[Config], settings: Sequence[str], file: str | Path | None = None) -> Config:
-    """The dataclass `cls` with a YAML file and `key=value` settings on top. Raises ConfigError as `load_experiment`."""
+    """The dataclass `cls` with a YAML file and `key=value` settings on top.
+
+    Raises ConfigError as `load_experiment`.
+    """
     values = _overridden(read_yaml(file) if file else {}, settings)
     return canonical_places(_configured(cls(), values))
 
@@ -119,7 +138,9 @@ def is_setting(word: str) -> bool:
 def check_name(name: str) -> None:
     """Raises ConfigError unless `name` can be the name of a folder and nothing more."""
     if not NAME.fullmatch(name):
-        raise ConfigError(f"name: got {shown(name)}, wanted 1 to 100 letters, digits, '.', '_' or '-'")
+        raise ConfigError(
+            f"name: got {shown(name)}, wanted 1 to 100 letters, digits, '.', '_' or '-'"
+        )
 
 
 def _is_record(file: Path) -> bool:
@@ -127,7 +148,9 @@ def _is_record(file: Path) -> bool:
 
 
 def _overridden(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The nested values with `key=value` words on top, whose text is read when its type is known."""
+    """The nested values with `key=value` words on top, whose text is read when its type is
+    known.
+    """
     given: dict[str, str] = {}
     result = _copied(values)
     for key, text in itertools.chain.from_iterable(map(_pairs, overrides)):
@@ -139,11 +162,15 @@ def _overridden(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str
 
 
 def _pairs(override: str) -> Iterator[tuple[str, str]]:
-    """Key and text of a `key=value` word; of `section={key: value, …}`, those of each setting in it."""
+    """Key and text of a `key=value` word; of `section={key: value, …}`, those of each setting in
+    it.
+    """
     check_text(override, "override")
     key, equals, text = override.partition("=")
     if override.startswith("-") or not equals or not key:
-        raise ConfigError(f"override: got '{override}', wanted key=value, for example optimizer.lr=1e-3")
+        raise ConfigError(
+            f"override: got '{override}', wanted key=value, for example optimizer.lr=1e-3"
+        )
     if key in SECTIONS and text.startswith("{"):
         for name, value in read_mapping(text, key).items():
             yield from _pairs(f"{key}.{name}={word_of(value)}")
@@ -162,7 +189,10 @@ def _put(values: dict[str, Any], key: str, text: str) -> None:
 
 
 def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _copied(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+    return {
+        key: _copied(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+    }
 
 
 def _configured(defaults: Config, values: Mapping[str, Any]) -> Config:
@@ -185,18 +215,26 @@ def _read_fields(defaults: Config, values: Mapping[str, Any], prefix: str) -> Co
 
 
 def _check_keys(values: Mapping[str, Any], schema: Any, prefix: str, root: Any = None) -> None:
-    """Unknown keys are refused here, where the nearest name, its right place or its right model can be named."""
+    """Unknown keys are refused here, where the nearest name, its right place or its right model can
+    be named.
+    """
     root = schema if root is None else root
     types = get_type_hints(type(schema))
     for key, value in values.items():
         full = f"{prefix}{key}"
         if key not in types:
-            raise ConfigError(f"unknown key {visible(full)}; {_hint(str(key), list(types), prefix, root)}")
+            raise ConfigError(
+                f"unknown key {visible(full)}; {_hint(str(key), list(types), prefix, root)}"
+            )
         child = getattr(schema, key)
         if dataclasses.is_dataclass(child):
             if not isinstance(value, Mapping):
                 example = f"{full}.{dataclasses.fields(child)[0].name}=…"
-                wanted = f"a setting of it, such as {example}" if isinstance(value, Word) else "a mapping"
+                wanted = (
+                    f"a setting of it, such as {example}"
+                    if isinstance(value, Word)
+                    else "a mapping"
+                )
                 raise ConfigError(f"{full}: got {shown(value)}, wanted {wanted}")
             _check_keys(value, child, f"{full}.", root)
         elif isinstance(value, Mapping) and isinstance(child, list):
@@ -205,7 +243,8 @@ def _check_keys(values: Mapping[str, Any], schema: Any, prefix: str, root: Any =
             raise ConfigError(f"{full}: got {got}, wanted the whole list: {full}=[{example}]")
         elif isinstance(value, Mapping) and not isinstance(child, dict):
             raise ConfigError(
-                f"unknown key {visible(full)}.{next(iter(value), '')}; {full} is a setting, not a section"
+                f"unknown key {visible(full)}.{next(iter(value), '')}; {full} is a setting, not a"
+                " section"
             )
 
 
@@ -226,7 +265,11 @@ def _all_keys(config: Any, prefix: str = "") -> list[str]:
     keys = []
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
-        keys += _all_keys(value, f"{prefix}{f.name}.") if dataclasses.is_dataclass(value) else [prefix + f.name]
+        keys += (
+            _all_keys(value, f"{prefix}{f.name}.")
+            if dataclasses.is_dataclass(value)
+            else [prefix + f.name]
+        )
     return keys
 
 
@@ -257,11 +300,20 @@ def _check_together(experiment: Experiment) -> None:
         )
     _check_accumulate(experiment)
     likelihood = getattr(experiment.model, "likelihood", None)
-    if likelihood is not None and likelihood.name == "bernoulli" and experiment.data.binarize == "none":
+    if (
+        likelihood is not None
+        and likelihood.name == "bernoulli"
+        and experiment.data.binarize == "none"
+    ):
         raise ConfigError(
-            "model.likelihood.name: bernoulli needs binary pixels, got data.binarize=none, wanted dynamic"
+            "model.likelihood.name: bernoulli needs binary pixels, got data.binarize=none, wanted"
+            " dynamic"
         )
-    if likelihood is not None and likelihood.name == "discretized_logistic" and experiment.data.binarize != "none":
+    if (
+        likelihood is not None
+        and likelihood.name == "discretized_logistic"
+        and experiment.data.binarize != "none"
+    ):
         raise ConfigError(
             "model.likelihood.name: discretized_logistic is of 256 grey levels, got "
             f"data.binarize={experiment.data.binarize}, wanted none"
@@ -269,13 +321,15 @@ def _check_together(experiment: Experiment) -> None:
 
 
 def _check_accumulate(experiment: Experiment) -> None:
-    """Raises ConfigError for a term of the loss over the whole batch, of which a pass sees a part."""
+    """Raises ConfigError for a term of the loss over the whole batch, of which a pass sees a
+    part.
+    """
     model, passes = experiment.model, experiment.trainer.accumulate
     lfq = getattr(model, "codebook", None) == "lfq"
     whole = {"entropy": model.entropy if lfq else 0, "free_bits": getattr(model, "free_bits", 0)}
     for name, weight in whole.items():
         if passes > 1 and weight > 0:
             raise ConfigError(
-                f"trainer.accumulate: got {passes} with model.{name}={weight}, a term over the whole batch, of which "
-                f"a pass sees a part; wanted 1, or model.{name}=0"
+                f"trainer.accumulate: got {passes} with model.{name}={weight}, a term over the"
+                f" whole batch, of which a pass sees a part; wanted 1, or model.{name}=0"
             )

@@ -34,7 +34,9 @@ def canonical(text: str, key: str) -> str:
         raise ConfigError(f"{key}: got '{visible(text)}', but there is no user {user}")
     path = Path(expanded)
     if len(os.fsencode(path.absolute())) > LONGEST_PATH:
-        raise ConfigError(f"{key}: got a place whose name is too long, wanted at most {LONGEST_PATH} bytes")
+        raise ConfigError(
+            f"{key}: got a place whose name is too long, wanted at most {LONGEST_PATH} bytes"
+        )
     if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
         limit = f"at most {LONGEST_NAME} bytes"
         raise ConfigError(f"{key}: got a name that is too long, wanted {limit}: {path}")
@@ -93,7 +95,10 @@ def absolute_places(experiment: Experiment) -> Experiment:
         # It may lie in a current folder of any name.
         check_text(place, key)
         if "${" in place:
-            raise ConfigError(f"{key}: got '{place}', but ${{…}} in a record refers to a setting; use another folder")
+            raise ConfigError(
+                f"{key}: got '{place}', but ${{…}} in a record refers to a setting; use another"
+                " folder"
+            )
     return replace(experiment, runs=str(Path(experiment.runs).absolute()), data=data, model=model)
 
 
@@ -126,7 +131,9 @@ def find_place(recorded: str, runs: str, here: Path, holds: str) -> str | None:
 
 
 def own_command(*words: str | Path) -> str:
-    """A command line of this program to paste into a shell, which may not know where it is installed."""
+    """A command line of this program to paste into a shell, which may not know where it is
+    installed.
+    """
     beside, known = Path(sys.executable).parent / "vqvae", shutil.which("vqvae")
     if not beside.exists() or (known and os.path.samefile(known, beside)):
         return command_line("vqvae", *words)
@@ -134,12 +141,18 @@ def own_command(*words: str | Path) -> str:
 
 
 def make_command(target: str, **variables: str) -> str:
-    """A command line of `make`, without the variables that are empty; `ARGS` holds words of a shell."""
-    return command_line("make", target, *(f"{name}={value}" for name, value in variables.items() if value))
+    """A command line of `make`, without the variables that are empty; `ARGS` holds words of a
+    shell.
+    """
+    return command_line(
+        "make", target, *(f"{name}={value}" for name, value in variables.items() if value)
+    )
 
 
 def runs_argument(runs: str) -> str:
-    """The setting, as a word of a shell, by which a command uses the folder `runs`; empty for the default."""
+    """The setting, as a word of a shell, by which a command uses the folder `runs`; empty for the
+    default.
+    """
     return "" if runs == "runs" else command_line(f"runs={runs}")
 
 

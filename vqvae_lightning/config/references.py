@@ -15,7 +15,8 @@ REFERENCE = re.compile(r"(?<!\\)\$\{([A-Za-z_][A-Za-z0-9_.]*)\}")
 
 
 def resolve_references(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with each reference replaced by the text of the setting that it names, or of that setting's default.
+    """The values with each reference replaced by the text of the setting that it names, or of that
+    setting's default.
 
     Raises ConfigError for one that names no setting, a section, a list or itself.
     """
@@ -24,7 +25,10 @@ def resolve_references(values: Mapping[str, Any], defaults: Mapping[str, Any]) -
         return dict(values)
     for key, text in referring:
         if "${" in REFERENCE.sub("", text):
-            raise ConfigError(f"{key}: got {shown(text)}, but a config cannot read the environment; write the value")
+            raise ConfigError(
+                f"{key}: got {shown(text)}, but a config cannot read the environment; write the"
+                " value"
+            )
     # It is only needed here, and takes a tenth of a second to import.
     from omegaconf import OmegaConf
     from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
@@ -63,13 +67,23 @@ def _plain(value: Any) -> Any:
 
 
 def _replaced(value: Any, resolved: Any, key: str) -> Any:
-    """The values with those of `resolved` in place of references, as text that the setting's type reads."""
+    """The values with those of `resolved` in place of references, as text that the setting's type
+    reads.
+    """
     if isinstance(value, Mapping):
-        return {name: _replaced(item, resolved[str(name)], f"{key}.{name}".lstrip(".")) for name, item in value.items()}
+        return {
+            name: _replaced(item, resolved[str(name)], f"{key}.{name}".lstrip("."))
+            for name, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [_replaced(item, resolved[number], f"{key}.{number}") for number, item in enumerate(value)]
+        return [
+            _replaced(item, resolved[number], f"{key}.{number}")
+            for number, item in enumerate(value)
+        ]
     if not isinstance(value, str) or "${" not in value:
         return value
     if resolved is None or isinstance(resolved, dict | list):
-        raise ConfigError(f"{key}: got {shown(value)}, but that is not one plain value; write the value")
+        raise ConfigError(
+            f"{key}: got {shown(value)}, but that is not one plain value; write the value"
+        )
     return Word(str(resolved).lower() if isinstance(resolved, bool) else resolved)

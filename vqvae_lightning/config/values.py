@@ -22,7 +22,9 @@ from typing import Any, Literal, Union, get_args, get_origin
 from vqvae_lightning.config.schema import ConfigError
 
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
-NUMBER = re.compile(r"[+-]?(?=\.?[0-9])(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]{1,6})?|[+-]?(nan|inf)")
+NUMBER = re.compile(
+    r"[+-]?(?=\.?[0-9])(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][+-]?[0-9]{1,6})?|[+-]?(nan|inf)"
+)
 ELEMENT = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([^,"'\[\]{}]*[^,"'\[\]{}\s]))\s*(?:,|$)""")
 BIDI_CONTROLS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 MEANT = {"yes": "true", "on": "true", "1": "true", "no": "false", "off": "false", "0": "false"}
@@ -130,7 +132,9 @@ def check_text(text: str, key: str) -> None:
 
 
 def one_line(message: object) -> str:
-    """A message on one line, with its control characters escaped: it may quote a file or a server."""
+    """A message on one line, with its control characters escaped: it may quote a file or a
+    server.
+    """
     return visible(" ".join(str(message).split()))
 
 
@@ -141,7 +145,10 @@ def visible(text: str) -> str:
 
 def _is_control(character: str) -> bool:
     category = unicodedata.category(character)
-    return category in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(character) in BIDI_CONTROLS
+    return (
+        category in ("Cc", "Cs", "Zl", "Zp")
+        or unicodedata.bidirectional(character) in BIDI_CONTROLS
+    )
 
 
 def _elements(text: str) -> list[Word]:

@@ -17,7 +17,8 @@ class Drawing:
     )
     guidance: float = setting(
         1.0,
-        "of a prior trained with model.label_dropout: above 1 exaggerates what the label says, 0 ignores it",
+        "of a prior trained with model.label_dropout: above 1 exaggerates what the label says, 0"
+        " ignores it",
         at_least=0,
         at_most=1000,
     )
@@ -28,31 +29,48 @@ class EvaluateOptions(Drawing):
     """Settings of `vqvae evaluate`."""
 
     runs: str = setting("runs", "folder that holds the runs, where none is named", place="folder")
-    dataset: DatasetName | None = setting(None, "take the newest run of this dataset, where none is named")
+    dataset: DatasetName | None = setting(
+        None, "take the newest run of this dataset, where none is named"
+    )
     root: str | None = setting(
         None,
-        "folder that holds the datasets, and what is cached of them; empty: the run's own if it is there, or data",
+        "folder that holds the datasets, and what is cached of them; empty: the run's own if it is"
+        " there, or data",
         place="folder",
     )
     split: Literal["val", "test"] = setting("test", "split to evaluate")
     iwae_samples: int = setting(
-        0, "draws of z per image for the importance-weighted bound on log p(x), of vae and vqvae; 0: none", at_least=0
+        0,
+        "draws of z per image for the importance-weighted bound on log p(x), of vae and vqvae; 0:"
+        " none",
+        at_least=0,
     )
-    representation: bool = setting(False, "accuracies of classifiers on the latents, of ae, vae and vqvae")
+    representation: bool = setting(
+        False, "accuracies of classifiers on the latents, of ae, vae and vqvae"
+    )
     representation_images: int = setting(
-        10_000, "train images that those classifiers see; figures compare only where it is the same", at_least=100
+        10_000,
+        "train images that those classifiers see; figures compare only where it is the same",
+        at_least=100,
     )
     fid_samples: int = setting(
-        0, "images drawn from each sampler for Fréchet and kernel distance, precision and recall; 0: none", at_least=0
+        0,
+        "images drawn from each sampler for Fréchet and kernel distance, precision and recall; 0:"
+        " none",
+        at_least=0,
     )
     fid_network: Literal["inception", "classifier"] = setting(
-        "inception", "whose features: the literature's Inception, or the dataset's own classifier (`make classifier`)"
+        "inception",
+        "whose features: the literature's Inception, or the dataset's own classifier (`make"
+        " classifier`)",
     )
     fid_reference: Literal["train", "test"] = setting(
         "test", "real images that samples are compared with: all of a file"
     )
     sampler: str | None = setting(
-        None, "the one to measure (see `sample`), or reconstruction: test images after a round trip; empty: all"
+        None,
+        "the one to measure (see `sample`), or reconstruction: test images after a round trip;"
+        " empty: all",
     )
     seed: int = setting(0, "seed of those samples", at_least=0, at_most=2**32 - 1)
 
@@ -87,7 +105,11 @@ class ClassifierOptions:
     """Settings of `vqvae classifier`."""
 
     dataset: DatasetName = setting("mnist", "dataset")
-    root: str = setting("data", "folder that holds the datasets, and the classifiers in classifiers/", place="folder")
+    root: str = setting(
+        "data",
+        "folder that holds the datasets, and the classifiers in classifiers/",
+        place="folder",
+    )
     steps: int = setting(1500, "optimizer steps", at_least=1)
     seed: int = setting(0, "seed of weights, order and shifts", at_least=0, at_most=2**32 - 1)
 
@@ -97,24 +119,32 @@ class SampleOptions(Drawing):
     """Settings of `vqvae sample`."""
 
     runs: str = setting("runs", "folder that holds the runs, where none is named", place="folder")
-    dataset: DatasetName | None = setting(None, "take the newest run of this dataset, where none is named")
+    dataset: DatasetName | None = setting(
+        None, "take the newest run of this dataset, where none is named"
+    )
     root: str | None = setting(
         None,
-        "folder that holds the datasets, and what is cached of them; empty: the run's own if it is there, or data",
+        "folder that holds the datasets, and what is cached of them; empty: the run's own if it is"
+        " there, or data",
         place="folder",
     )
     show: Literal["samples", "interpolation", "completion"] = setting(
         "samples",
-        "new images, or what lies between test images (ae, vae), or test images with a new lower half (prior)",
+        "new images, or what lies between test images (ae, vae), or test images with a new lower"
+        " half (prior)",
     )
     sampler: str | None = setting(
         None,
-        "ae: normal, gaussian, mixture; vae: normal, mixture; vqvae: uniform, unigram; prior: prior; all: each of "
-        "them; empty: the first",
+        "ae: normal, gaussian, mixture; vae: normal, mixture; vqvae: uniform, unigram; prior:"
+        " prior; all: each of them; empty: the first",
     )
     n: int = setting(100, "images", at_least=1, at_most=10_000)
-    columns: int = setting(10, "images in a row of the grid; interpolation, completion: n/columns rows", at_least=1)
-    label: int | None = setting(None, "class to draw, for a class-conditional prior; empty: a row per class")
+    columns: int = setting(
+        10, "images in a row of the grid; interpolation, completion: n/columns rows", at_least=1
+    )
+    label: int | None = setting(
+        None, "class to draw, for a class-conditional prior; empty: a row per class"
+    )
     seed: int = setting(0, "seed of the draws", at_least=0, at_most=2**32 - 1)
     out: str | None = setting(None, "PNG file to write; empty: in the run's images/", place=".png")
 
@@ -125,7 +155,9 @@ class StudyOptions:
 
     dataset: DatasetName = setting("mnist", "dataset")
     seeds: int = setting(3, "seeds, from 0", at_least=1)
-    runs: str | None = setting(None, "folder of the study's runs; empty: runs/study-<dataset>", place="folder")
+    runs: str | None = setting(
+        None, "folder of the study's runs; empty: runs/study-<dataset>", place="folder"
+    )
     experiments: str = setting("experiments", "folder of the experiment files", place="folder")
 
 
@@ -133,13 +165,23 @@ class StudyOptions:
 class Ablation:
     """What an ablation file holds: one experiment, and what is changed in it."""
 
-    experiment: str = setting("experiments/mnist/vqvae.yaml", "experiment file of all variants", place="file")
-    tokenizer: str | None = setting(
-        None, "experiment file of the VQ-VAE whose codes the variants, priors, learn from", place="file"
+    experiment: str = setting(
+        "experiments/mnist/vqvae.yaml", "experiment file of all variants", place="file"
     )
-    settings: list[str] = field(default_factory=list, metadata={"meaning": "key=value of all variants"})
-    variants: dict[str, list[str]] = field(default_factory=dict, metadata={"meaning": "name → key=value of that one"})
-    evaluation: list[str] = field(default_factory=list, metadata={"meaning": "key=value of `evaluate`"})
+    tokenizer: str | None = setting(
+        None,
+        "experiment file of the VQ-VAE whose codes the variants, priors, learn from",
+        place="file",
+    )
+    settings: list[str] = field(
+        default_factory=list, metadata={"meaning": "key=value of all variants"}
+    )
+    variants: dict[str, list[str]] = field(
+        default_factory=dict, metadata={"meaning": "name → key=value of that one"}
+    )
+    evaluation: list[str] = field(
+        default_factory=list, metadata={"meaning": "key=value of `evaluate`"}
+    )
     metrics: list[str] = field(
         default_factory=lambda: ["psnr", "ssim", "perplexity", "codes_used"],
         metadata={"meaning": "test metrics to show"},
@@ -151,14 +193,18 @@ class AblateOptions:
     """Settings of `vqvae ablate`; all others go to its runs."""
 
     seeds: int = setting(3, "seeds, from 0", at_least=1)
-    runs: str | None = setting(None, "folder of the ablation's runs; empty: runs/ablation-<file>", place="folder")
+    runs: str | None = setting(
+        None, "folder of the ablation's runs; empty: runs/ablation-<file>", place="folder"
+    )
 
 
 @dataclass
 class SweepOptions:
     """Settings of `vqvae sweep`; all others go to its runs."""
 
-    runs: str | None = setting(None, "folder of the sweep's runs; empty: runs/sweep-<file>", place="folder")
+    runs: str | None = setting(
+        None, "folder of the sweep's runs; empty: runs/sweep-<file>", place="folder"
+    )
 
 
 @dataclass
@@ -166,9 +212,15 @@ class CompareOptions:
     """Settings of `vqvae compare`."""
 
     runs: str = setting("runs", "folder that holds the runs, where none is named", place="folder")
-    dataset: DatasetName | None = setting(None, "take only runs of this dataset, where none is named")
-    out: str | None = setting(None, "HTML file to write; empty: compare.html in the folder of runs", place=".html")
-    wandb: bool = setting(False, "log the comparison as a W&B run too, offline unless WANDB_MODE=online")
+    dataset: DatasetName | None = setting(
+        None, "take only runs of this dataset, where none is named"
+    )
+    out: str | None = setting(
+        None, "HTML file to write; empty: compare.html in the folder of runs", place=".html"
+    )
+    wandb: bool = setting(
+        False, "log the comparison as a W&B run too, offline unless WANDB_MODE=online"
+    )
     project: str = setting("vqvae_lightning", "W&B project of that run")
 
     def __post_init__(self) -> None:
@@ -187,6 +239,15 @@ class DashboardOptions:
 
 
 VERB_OPTIONS = (
-    AblateOptions, CalibrateOptions, ClassifierOptions, CompareOptions, DashboardOptions, DataOptions, DoctorOptions,
-    EvaluateOptions, SampleOptions, StudyOptions, SweepOptions,
-)  # fmt: skip
+    AblateOptions,
+    CalibrateOptions,
+    ClassifierOptions,
+    CompareOptions,
+    DashboardOptions,
+    DataOptions,
+    DoctorOptions,
+    EvaluateOptions,
+    SampleOptions,
+    StudyOptions,
+    SweepOptions,
+)

@@ -1,4 +1,6 @@
-"""CodeDataModule: the codes of a frozen tokenizer, computed once and stored with the tokenizer's fingerprint."""
+"""CodeDataModule: the codes of a frozen tokenizer, computed once and stored with the tokenizer's
+fingerprint.
+"""
 
 import logging
 from pathlib import Path
@@ -27,7 +29,7 @@ class CodeDataModule(pl.LightningDataModule):
     """Codes (N, T) of the train, validation and test images under one tokenizer.
 
     ```
-    images ──► tokenizer (frozen) ──► codes N,T int32 ──► <folder>/<dataset>-<fingerprint>.npz ──► Batch
+    images ──► tokenizer (frozen) ──► codes N,T int32 ──► <dataset>-<fingerprint>.npz ──► Batch
     ```
 
     With `data.flip`, the training codes are those of the images and of their mirror images.
@@ -40,14 +42,17 @@ class CodeDataModule(pl.LightningDataModule):
         key += ("-flip" if images.config.flip else "") + f"-{images.config.binarize}"
         self.path = folder / f"{key}-{tokenizer.fingerprint[:16]}.npz"
         self.of = f"{key} {tokenizer.fingerprint}"
-        self.splits: dict[str, tuple[Tensor, Tensor]] = {}  # name → codes int32 N,T and labels int64 N
+        self.splits: dict[
+            str, tuple[Tensor, Tensor]
+        ] = {}  # name → codes int32 N,T and labels int64 N
 
     @property
     def dataset(self) -> Dataset:
         return self.images.dataset
 
     def prepare_data(self) -> None:
-        """Reads the codes, or computes them unless they are stored as they must be. Safe in every process at once.
+        """Reads the codes, or computes them unless they are stored as they must be. Safe in every
+        process at once.
 
         Raises ValueError if they must be computed and cannot be stored.
         """
@@ -63,11 +68,15 @@ class CodeDataModule(pl.LightningDataModule):
                 self.splits = self._read_or_compute()
 
     def _check_place(self, wrong: str) -> None:
-        """Raises ValueError if no file can be made at `path`, or if it would lie outside of the run's folder."""
+        """Raises ValueError if no file can be made at `path`, or if it would lie outside of the
+        run's folder.
+        """
         reason = f"codes: {wrong}" if self.path.exists() else "codes"
         check_writable(self.path, reason)
         if self.path.parent.is_symlink():
-            raise ValueError(f"{reason}: {self.path.parent} is a link, and nothing is written through one")
+            raise ValueError(
+                f"{reason}: {self.path.parent} is a link, and nothing is written through one"
+            )
 
     def _read_or_compute(self) -> dict[str, tuple[Tensor, Tensor]]:
         """The codes, which another process may have stored by now. The caller holds the lock."""
@@ -93,7 +102,9 @@ class CodeDataModule(pl.LightningDataModule):
         self.tokenizer.to(device)
         for split in SPLITS:
             parts, labels = [], []
-            for mirrored in (False, True) if split == "train" and self.images.config.flip else (False,):
+            for mirrored in (
+                (False, True) if split == "train" and self.images.config.flip else (False,)
+            ):
                 for batch in self.images.batches(split, device):
                     x = batch.x.flip(-1) if mirrored else batch.x
                     parts.append(self.tokenizer.encode(x).cpu().int())
@@ -108,7 +119,9 @@ class CodeDataModule(pl.LightningDataModule):
         for name, array in arrays.items():
             limit = self.tokenizer.codebook_size if name.endswith("codes") else self.dataset.classes
             if array.max() >= limit:
-                raise StoredError(f"{self.path} holds {array.max()} in {name}, wanted 0 to {limit - 1}")
+                raise StoredError(
+                    f"{self.path} holds {array.max()} in {name}, wanted 0 to {limit - 1}"
+                )
         return {
             split: (
                 torch.from_numpy(arrays[f"{split}_codes"].astype(np.int32)),
@@ -118,17 +131,29 @@ class CodeDataModule(pl.LightningDataModule):
         }
 
     def _layout(self) -> Layout:
-        """Codes (N, T) and labels (N,) of each split, in the smallest unsigned type that holds them."""
+        """Codes (N, T) and labels (N,) of each split, in the smallest unsigned type that holds
+        them.
+        """
         dataset, config = self.dataset, self.images.config
         train = (dataset.train_size - config.validation_size) * (2 if config.flip else 1)
-        code, label = (np.min_scalar_type(n - 1) for n in (self.tokenizer.codebook_size, dataset.classes))
+        code, label = (
+            np.min_scalar_type(n - 1) for n in (self.tokenizer.codebook_size, dataset.classes)
+        )
         layout: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
-        for split, rows in zip(SPLITS, (train, config.validation_size, dataset.test_size), strict=True):
-            layout |= {f"{split}_codes": ((rows, self.tokenizer.length), code), f"{split}_labels": ((rows,), label)}
+        for split, rows in zip(
+            SPLITS, (train, config.validation_size, dataset.test_size), strict=True
+        ):
+            layout |= {
+                f"{split}_codes": ((rows, self.tokenizer.length), code),
+                f"{split}_labels": ((rows,), label),
+            }
         return layout
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads the stored codes unless `prepare_data` did. Raises ValueError if they are not what they must be."""
+        """Reads the stored codes unless `prepare_data` did.
+
+        Raises ValueError if they are not what they must be.
+        """
         try:
             self.splits = self.splits or self._read()
         except StoredError as error:
@@ -145,7 +170,9 @@ class CodeDataModule(pl.LightningDataModule):
 
     def _eval_loader(self, split: str) -> EvalLoader:
         config = self.images.config
-        return EvalLoader(*self.splits[split], config.eval_batch_size, self.images.seed, *self._rank_and_world())
+        return EvalLoader(
+            *self.splits[split], config.eval_batch_size, self.images.seed, *self._rank_and_world()
+        )
 
     def _rank_and_world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

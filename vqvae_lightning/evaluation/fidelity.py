@@ -1,7 +1,8 @@
-"""How near generated images are to real ones: Fréchet distance, kernel distance, precision and recall of features.
+"""How near generated images are to real ones: Fréchet distance, kernel distance, precision and
+recall of features.
 
-Each figure is kept with its protocol: network and weights, preprocessing, sampler, number of samples, reference split.
-Two figures compare only where all of that is the same.
+Each figure is kept with its protocol: network and weights, preprocessing, sampler, number of
+samples, reference split. Two figures compare only where all of that is the same.
 """
 
 import warnings
@@ -14,16 +15,31 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from vqvae_lightning.config import ConfigError, DataConfig, EvaluateOptions, Experiment, SampleOptions, plain
+from vqvae_lightning.config import (
+    ConfigError,
+    DataConfig,
+    EvaluateOptions,
+    Experiment,
+    SampleOptions,
+    plain,
+)
 from vqvae_lightning.data.images import ImageDataModule, to_uint8
 from vqvae_lightning.data.sources import DATASETS, load, prepare
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
 from vqvae_lightning.evaluation.features import FeatureNetwork, Inception, extract
-from vqvae_lightning.evaluation.samplers import TrainLatents, changed_sampling, draw, sampler_names, sampling
+from vqvae_lightning.evaluation.samplers import (
+    TrainLatents,
+    changed_sampling,
+    draw,
+    sampler_names,
+    sampling,
+)
 from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.training.runs import Run
 
-RECONSTRUCTION = "reconstruction"  # the test images after a round trip: what a perfect sampler would reach
+RECONSTRUCTION = (  # the test images after a round trip: what a perfect sampler would reach
+    "reconstruction"
+)
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
 NEIGHBOURS = 3  # of the manifolds of precision and recall
 ROWS = 1000  # of a distance matrix at once
@@ -41,13 +57,14 @@ class _Features(nn.Identity):
 def distances(reference: Tensor, samples: Tensor, kernel: bool) -> dict[str, float]:
     """Distances of samples (M, F) from a reference (N, F), both features, at least 2 rows each.
 
-    - `frechet`: Fréchet distance of two Gaussians with their means and covariances (Heusel et al. 2017, arXiv
-      1706.08500); biased upwards the more, the fewer the samples;
-    - `precision`, `recall`: share of the samples within the manifold of the reference, and the reverse (Kynkäänniemi
-      et al. 2019, arXiv 1904.06991), with 3 neighbours;
-    - `kid`, `kid_std`, with `kernel`: squared MMD with the kernel (a·b/F + 1)³, mean and deviation over 100 subsets of
-      1,000 (or of as many as there are), drawn by a seed of their own (Bińkowski et al. 2018, arXiv 1801.01401). The
-      kernel is made for the scale of Inception's features.
+    - `frechet`: Fréchet distance of two Gaussians with their means and covariances (Heusel et al.
+      2017, arXiv 1706.08500); biased upwards the more, the fewer the samples;
+    - `precision`, `recall`: share of the samples within the manifold of the reference, and the
+      reverse (Kynkäänniemi et al. 2019, arXiv 1904.06991), with 3 neighbours;
+    - `kid`, `kid_std`, with `kernel`: squared MMD with the kernel (a·b/F + 1)³, mean and deviation
+      over 100 subsets of 1,000 (or of as many as there are), drawn by a seed of their own
+      (Bińkowski et al. 2018, arXiv 1801.01401). The kernel is made for the scale of Inception's
+      features.
     """
     features = _Features(reference.shape[1])
     fid = _updated(FrechetInceptionDistance(features), reference, samples)
@@ -78,23 +95,32 @@ def _updated(metric: Any, reference: Tensor, samples: Tensor) -> Any:
 def covered(points: Tensor, manifold: Tensor) -> float:
     """Share of the points (M, F) that lie within the manifold of others (N, F), N at least 2.
 
-    The manifold is the union of balls around the others, each as large as to hold its NEIGHBOURS nearest of them.
+    The manifold is the union of balls around the others, each as large as to hold its NEIGHBOURS
+    nearest of them.
     """
     points, manifold = points.double(), manifold.double()
     neighbours = min(NEIGHBOURS, len(manifold) - 1)
     radii = torch.cat(
-        [torch.cdist(rows, manifold).kthvalue(neighbours + 1).values for rows in manifold.split(ROWS)]  # + itself
+        [
+            torch.cdist(rows, manifold).kthvalue(neighbours + 1).values
+            for rows in manifold.split(ROWS)
+        ]  # + itself
     )
     inside = [(torch.cdist(rows, manifold) <= radii).any(1) for rows in points.split(ROWS)]
     return torch.cat(inside).double().mean().item()
 
 
 def check_fidelity(experiment: Experiment, options: EvaluateOptions) -> list[str]:
-    """The samplers to measure, none with fid_samples=0. Raises ConfigError for what cannot be measured so."""
+    """The samplers to measure, none with fid_samples=0.
+
+    Raises ConfigError for what cannot be measured so.
+    """
     samples = options.fid_samples
     if not samples:
         if options.sampler:
-            raise ConfigError(f"sampler: got '{options.sampler}', but nothing is drawn with fid_samples=0")
+            raise ConfigError(
+                f"sampler: got '{options.sampler}', but nothing is drawn with fid_samples=0"
+            )
         for name, value in changed_sampling(plain(options)).items():
             raise ConfigError(f"{name}: got {value}, but nothing is drawn with fid_samples=0")
         return []
@@ -102,24 +128,32 @@ def check_fidelity(experiment: Experiment, options: EvaluateOptions) -> list[str
         raise ConfigError(f"fid_samples: got {samples}, wanted 0, or at least 2 for a covariance")
     data = experiment.data
     if experiment.kind == "prior" and options.guidance != 1 and not experiment.model.label_dropout:
-        raise ConfigError(f"guidance: got {options.guidance}, but the prior is one with model.label_dropout=0")
+        raise ConfigError(
+            f"guidance: got {options.guidance}, but the prior is one with model.label_dropout=0"
+        )
     if data.binarize != "none":
         raise ConfigError(
-            f"fid_samples: the run is one with data.binarize={data.binarize}, and real images are grey; wanted one on "
-            "grey images"
+            f"fid_samples: the run is one with data.binarize={data.binarize}, and real images are"
+            " grey; wanted one on grey images"
         )
-    also = () if experiment.kind == "prior" else (RECONSTRUCTION,)  # a prior's reconstructions are its tokenizer's
+    also = (
+        () if experiment.kind == "prior" else (RECONSTRUCTION,)
+    )  # a prior's reconstructions are its tokenizer's
     names = sampler_names(experiment, options.sampler or "all", also)
     available = DATASETS[data.name].test_size
     if RECONSTRUCTION in names and samples > available:
         raise ConfigError(
-            f"fid_samples: got {samples}, but there are only {available} test images to reconstruct; name a sampler"
+            f"fid_samples: got {samples}, but there are only {available} test images to"
+            " reconstruct; name a sampler"
         )
     return names
 
 
 def feature_network(options: EvaluateOptions, dataset: str, root: Path) -> FeatureNetwork:
-    """The network that `fid_network` names. Raises ConfigError if it is not at hand, CheckpointError if damaged."""
+    """The network that `fid_network` names.
+
+    Raises ConfigError if it is not at hand, CheckpointError if damaged.
+    """
     return Inception() if options.fid_network == "inception" else ClassifierFeatures(dataset, root)
 
 
@@ -132,18 +166,22 @@ def fidelity(
     names: list[str],
     options: EvaluateOptions,
 ) -> list[dict[str, Any]]:
-    """Measures the named samplers of a run and keeps each figure in run.json (`generation`) as soon as it is known.
+    """Measures the named samplers of a run and keeps each figure in run.json (`generation`) as soon
+    as it is known.
 
     `checkpoint` is the SHA-256 of the file that `module` was read from.
 
-    A figure that is there already, of the same checkpoint by the same protocol, is not measured again. A
-    class-conditional prior draws the labels of the reference in their shares, and by a classifier's features it also
-    gets `class_accuracy`: the share of its samples that the classifier takes for what they were drawn as; not so with
-    guidance=0, which measures p(codes). The features of the reference are kept in `options.root`, by default in `data`,
-    wherever the images are: the run may name any folder. Figures of an older checkpoint are not kept.
+    A figure that is there already, of the same checkpoint by the same protocol, is not measured
+    again. A class-conditional prior draws the labels of the reference in their shares, and by a
+    classifier's features it also gets `class_accuracy`: the share of its samples that the
+    classifier takes for what they were drawn as; not so with guidance=0, which measures p(codes).
+    The features of the reference are kept in `options.root`, by default in `data`, wherever the
+    images are: the run may name any folder. Figures of an older checkpoint are not kept.
     """
     name, cache = data.config.name, Path(options.root or DataConfig().root) / "features"
-    images, labels = map(torch.from_numpy, load(name, Path(data.config.root), options.fid_reference))
+    images, labels = map(
+        torch.from_numpy, load(name, Path(data.config.root), options.fid_reference)
+    )
     module.to(own_device())
     train = TrainLatents(module.net, replace(run.experiment(), data=data.config))
     real: Tensor | None = None  # features of the reference, once they are needed
@@ -171,7 +209,9 @@ def fidelity(
                 real = extract(network, images, cache, f"{name} {options.fid_reference}")
             found = extract(network, samples, None, f"{run.name} {sampler}")
             figure = {**protocol, **distances(real, found, kernel=isinstance(network, Inception))}
-            labelled = module.kind == "prior" and module.config.class_conditional and options.guidance
+            labelled = (
+                module.kind == "prior" and module.config.class_conditional and options.guidance
+            )
             if isinstance(network, ClassifierFeatures) and labelled:
                 figure["class_accuracy"] = network.accuracy(found, drawn_labels)
             with run.change() as record:
@@ -200,10 +240,12 @@ def reconstructions(module: Any, data: ImageDataModule, count: int) -> Tensor:
 
 
 def calibrate(root: Path, download: bool) -> dict[str, Any]:
-    """The Fréchet distance of CIFAR-10's train from its test images by Inception, with its protocol.
+    """The Fréchet distance of CIFAR-10's train from its test images by Inception, with its
+    protocol.
 
-    The literature's is 3.15 (official TensorFlow: 3.1508). One that is further off than 0.02 says that no FID made here
-    compares with the literature's: raises ValueError then. Features are cached in parts, so a stopped one goes on.
+    The literature's is 3.15 (official TensorFlow: 3.1508). One that is further off than 0.02 says
+    that no FID made here compares with the literature's: raises ValueError then. Features are
+    cached in parts, so a stopped one goes on.
     """
     network, found = Inception(), {}
     prepare("cifar10", root, download)
@@ -213,7 +255,12 @@ def calibrate(root: Path, download: bool) -> dict[str, Any]:
     measured = distances(found["test"], found["train"], kernel=True)
     if abs(measured["frechet"] - CALIBRATED) > TOLERANCE:
         raise ValueError(
-            f"fid-calibrate: got a Fréchet distance of {measured['frechet']:.4f} between CIFAR-10 train and test, "
-            f"wanted {CALIBRATED} ± {TOLERANCE}"
+            f"fid-calibrate: got a Fréchet distance of {measured['frechet']:.4f} between CIFAR-10"
+            f" train and test, wanted {CALIBRATED} ± {TOLERANCE}"
         )
-    return {**network.identity, "samples": "all 50,000 train", "reference": "all 10,000 test", **measured}
+    return {
+        **network.identity,
+        "samples": "all 50,000 train",
+        "reference": "all 10,000 test",
+        **measured,
+    }

@@ -1,4 +1,5 @@
-"""How well labels can be read from the latents of an autoencoder: a linear probe and nearest neighbours.
+"""How well labels can be read from the latents of an autoencoder: a linear probe and nearest
+neighbours.
 
 One protocol for AE, VAE and VQ-VAE, so that their figures compare; none of them has seen a label.
 """
@@ -17,7 +18,10 @@ from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.training.runs import Run
 
 NEIGHBOURS = 10
-INVERSE_PENALTY, ITERATIONS = 0.1, 100  # of the probe: C of the L2 penalty, and L-BFGS steps at most
+INVERSE_PENALTY, ITERATIONS = (
+    0.1,
+    100,
+)  # of the probe: C of the L2 penalty, and L-BFGS steps at most
 
 Array = np.ndarray[Any, Any]
 
@@ -25,28 +29,37 @@ Array = np.ndarray[Any, Any]
 def check_representation(run: Run) -> None:
     """Raises ConfigError for a run without latents of images."""
     if run.info["kind"] == "prior":
-        raise ConfigError(f"representation: {run.path} is a prior; it sees codes, wanted an ae, vae or vqvae run")
+        raise ConfigError(
+            f"representation: {run.path} is a prior; it sees codes, wanted an ae, vae or vqvae run"
+        )
 
 
 def check_images(data: ImageDataModule, images: int) -> None:
     """Raises ConfigError if the train split holds fewer images than are asked for."""
     found = len(data.splits["train"][0])
     if images > found:
-        raise ConfigError(f"representation_images: got {images}, but there are only {found} training images")
+        raise ConfigError(
+            f"representation_images: got {images}, but there are only {found} training images"
+        )
 
 
-def representation(net: Autoencoder, data: ImageDataModule, split: str, images: int) -> dict[str, float]:
-    """Accuracies, 0 to 1, on all images of `split` of classifiers that saw the latents of `images` train images.
+def representation(
+    net: Autoencoder, data: ImageDataModule, split: str, images: int
+) -> dict[str, float]:
+    """Accuracies, 0 to 1, on all images of `split` of classifiers that saw the latents of `images`
+    train images.
 
-    A latent is E[z|x] (`Latent.mean`), flattened to D · h · w numbers. The train images are the first of a permutation
-    of the train split that depends on its size alone.
+    A latent is E[z|x] (`Latent.mean`), flattened to D · h · w numbers. The train images are the
+    first of a permutation of the train split that depends on its size alone.
 
-    - `probe_accuracy`: multinomial logistic regression on standardised latents, L2 penalty with C = 0.1, at most 100
-      steps of L-BFGS from 0;
-    - `knn_accuracy`: the vote of the 10 nearest train latents, Euclidean distance in the latents' own units.
+    - `probe_accuracy`: multinomial logistic regression on standardised latents, L2 penalty with C =
+      0.1, at most 100 steps of L-BFGS from 0;
+    - `knn_accuracy`: the vote of the 10 nearest train latents, Euclidean distance in the latents'
+      own units.
 
-    Figures compare only for the same number of train images, which is kept beside them as `representation_images`; the
-    default, 10,000, is the protocol. Raises ConfigError for more images than there are.
+    Figures compare only for the same number of train images, which is kept beside them as
+    `representation_images`; the default, 10,000, is the protocol. Raises ConfigError for more
+    images than there are.
     """
     check_images(data, images)
     generator = torch.Generator().manual_seed(derive_seed("representation"))
@@ -71,10 +84,11 @@ def latents(net: Autoencoder, data: ImageDataModule, loader: EvalLoader) -> tupl
 
 
 def accuracies(train_z: Array, train_labels: Array, z: Array, labels: Array) -> dict[str, float]:
-    """Accuracies on latents z (M, F) of the two classifiers fitted to train_z (N, F), N at least 10.
+    """Accuracies on latents z (M, F) of the two classifiers fitted to train_z (N, F), N at least
+    10.
 
-    On one thread: the numbers then do not depend on the machine's cores, and where other work runs on them, L-BFGS on
-    two threads was measured at ten times the time.
+    On one thread: the numbers then do not depend on the machine's cores, and where other work runs
+    on them, L-BFGS on two threads was measured at ten times the time.
     """
     from sklearn.exceptions import ConvergenceWarning  # takes a second to import
     from sklearn.linear_model import LogisticRegression
@@ -83,10 +97,14 @@ def accuracies(train_z: Array, train_labels: Array, z: Array, labels: Array) -> 
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=INVERSE_PENALTY, max_iter=ITERATIONS))
+    probe = make_pipeline(
+        StandardScaler(), LogisticRegression(C=INVERSE_PENALTY, max_iter=ITERATIONS)
+    )
     neighbours = KNeighborsClassifier(NEIGHBOURS, algorithm="brute")
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of steps is part of the protocol
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # the number of steps is part of the protocol
         return {
             "probe_accuracy": float(probe.fit(train_z, train_labels).score(z, labels)),
             "knn_accuracy": float(neighbours.fit(train_z, train_labels).score(z, labels)),

@@ -1,13 +1,15 @@
-"""Named samplers: the ways to draw images from a finished run, those that work and those that theory says cannot.
+"""Named samplers: the ways to draw images from a finished run, those that work and those that
+theory says cannot.
 
 ```
-                    ┌── normal, uniform: the p(z) of the rate ───────────────┐
- train images ──► z ┴── gaussian, mixture, unigram: fitted after training ───┴──► z or codes ──► Decoder ──► images
- label ──► CodePrior ── prior: P(codes | label) ──► codes ──► Tokenizer ───────────────────────────────────► images
+                    ┌── normal, uniform: the p(z) of the rate ────────────┐
+ train images ──► z ┴── gaussian, mixture, unigram: fitted later ─────────┴──► z, codes ──► Decoder
+ label ──► CodePrior ── prior: P(codes | label) ──► codes ─────────────────────────────► Tokenizer
 ```
 
-A sampler fitted after training ("ex-post density estimation", Ghosh et al. 2020, arXiv 1903.12436) replaces the p(z)
-that the model was trained with; what it draws says nothing about that p(z), and the ledger does not count it.
+A sampler fitted after training ("ex-post density estimation", Ghosh et al. 2020, arXiv 1903.12436)
+replaces the p(z) that the model was trained with; what it draws says nothing about that p(z), and
+the ledger does not count it.
 """
 
 import math
@@ -21,7 +23,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqvae_lightning.config import AEConfig, ConfigError, Drawing, Experiment, SampleOptions, VAEConfig
+from vqvae_lightning.config import (
+    AEConfig,
+    ConfigError,
+    Drawing,
+    Experiment,
+    SampleOptions,
+    VAEConfig,
+)
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.models.autoencoder import Autoencoder
@@ -37,10 +46,12 @@ TIMED = 100  # images drawn at once to see what one costs
 
 
 class TrainLatents:
-    """What an autoencoder makes of the first TRAIN_IMAGES training images, encoded in evaluation mode when first asked.
+    """What an autoencoder makes of the first TRAIN_IMAGES training images, encoded in evaluation
+    mode when first asked.
 
-    Images are not augmented. Of a VAE, z is one sample of q(z|x) per image, not its mean: the fit is then to the
-    aggregate posterior, which is what the decoder was trained on. Raises DataError if the images cannot be had.
+    Images are not augmented. Of a VAE, z is one sample of q(z|x) per image, not its mean: the fit
+    is then to the aggregate posterior, which is what the decoder was trained on. Raises DataError
+    if the images cannot be had.
     """
 
     def __init__(self, net: Autoencoder, experiment: Experiment) -> None:
@@ -48,14 +59,18 @@ class TrainLatents:
 
     @cached_property
     def encoded(self) -> tuple[Tensor, Tensor | None]:
-        """z (N, D, h, w) and codes, or None without a codebook; on the CPU, the same at every call."""
+        """z (N, D, h, w) and codes, or None without a codebook; on the CPU, the same at every
+        call.
+        """
         data = ImageDataModule(self.experiment.data, self.experiment.seed)
         data.prepare_data()
         data.setup()
         device = next(self.net.parameters()).device
         latents: list[Latent] = []
         with torch.inference_mode():
-            for batch in islice(data.batches("train", device), -(-TRAIN_IMAGES // data.config.eval_batch_size)):
+            for batch in islice(
+                data.batches("train", device), -(-TRAIN_IMAGES // data.config.eval_batch_size)
+            ):
                 latents.append(self.net.encode(batch.x, batch.row_noise("latent").normal))
         z = torch.cat([latent.z.cpu() for latent in latents])[:TRAIN_IMAGES]
         codes = [latent.codes.cpu() for latent in latents if latent.codes is not None]
@@ -94,35 +109,47 @@ class GaussianMixture:
 def fit_gaussian(rows: Tensor) -> GaussianMixture:
     """The Gaussian with the mean and the covariance of float64 rows (N, D), N at least 2."""
     covariance = torch.atleast_2d(rows.T.cov())
-    return GaussianMixture(torch.ones(1, dtype=rows.dtype), rows.mean(0)[None], square_root(covariance)[None])
+    return GaussianMixture(
+        torch.ones(1, dtype=rows.dtype), rows.mean(0)[None], square_root(covariance)[None]
+    )
 
 
 def fit_mixture(rows: Tensor, components: int = COMPONENTS) -> GaussianMixture:
-    """A mixture of full-covariance Gaussians fitted to float64 rows (N, D) by EM, started at k-means.
+    """A mixture of full-covariance Gaussians fitted to float64 rows (N, D) by EM, started at
+    k-means.
 
-    The settings of Ghosh et al. 2020 (RAE): 10 components, tolerance 1e-3, at most 2000 iterations. The fit has a seed
-    of its own, so that the seed of a picture changes what is drawn, not what it is drawn from.
+    The settings of Ghosh et al. 2020 (RAE): 10 components, tolerance 1e-3, at most 2000 iterations.
+    The fit has a seed of its own, so that the seed of a picture changes what is drawn, not what it
+    is drawn from.
     """
     from sklearn.mixture import GaussianMixture as Fit  # takes a second to import
 
-    fit = Fit(components, covariance_type="full", tol=1e-3, max_iter=2000, random_state=0).fit(rows.numpy())
-    factors = torch.stack([square_root(torch.from_numpy(covariance)) for covariance in fit.covariances_])
+    fit = Fit(components, covariance_type="full", tol=1e-3, max_iter=2000, random_state=0).fit(
+        rows.numpy()
+    )
+    factors = torch.stack(
+        [square_root(torch.from_numpy(covariance)) for covariance in fit.covariances_]
+    )
     return GaussianMixture(torch.from_numpy(fit.weights_), torch.from_numpy(fit.means_), factors)
 
 
 def square_root(covariance: Tensor) -> Tensor:
-    """A (D, D) with A Aᵀ = covariance (D, D), which may be singular: a latent that never varies has no variance."""
+    """A (D, D) with A Aᵀ = covariance (D, D), which may be singular: a latent that never varies has
+    no variance.
+    """
     values, vectors = torch.linalg.eigh(covariance)
     return vectors * values.clamp_min(0).sqrt()
 
 
-# A sampler makes options.n images (n, C, H, W) in [-1, 1] of a module; `train` is encoded only if it is looked at.
-# The class of each image, labels (n,), matters to a class-conditional prior only.
+# A sampler makes options.n images (n, C, H, W) in [-1, 1] of a module; `train` is encoded only if
+# it is looked at. The class of each image, labels (n,), matters to a class-conditional prior only.
 Sampler = Callable[[Any, TrainLatents, SampleOptions, Tensor], Tensor]
 
 
 def own_prior(module: Any, train: TrainLatents, options: SampleOptions, labels: Tensor) -> Tensor:
-    """z from the p(z) that the bottleneck charges its rate against; for an AE, N(0, I), which nothing made true."""
+    """z from the p(z) that the bottleneck charges its rate against; for an AE, N(0, I), which
+    nothing made true.
+    """
     net: Autoencoder = module.net
     return decode(net, net.bottleneck.sample(options.n, net.grid, module.device))
 
@@ -138,11 +165,15 @@ def mixture(module: Any, train: TrainLatents, options: SampleOptions, labels: Te
 
 
 def unigram(module: Any, train: TrainLatents, options: SampleOptions, labels: Tensor) -> Tensor:
-    """Codes drawn one by one from their histogram over the training images: the shares are right, no place is."""
+    """Codes drawn one by one from their histogram over the training images: the shares are right,
+    no place is.
+    """
     net: Autoencoder = module.net
     maps = net.bottleneck.maps
     counts = histogram(train.codes, int(net.bottleneck.codebook_size or 0), maps)  # M,K
-    codes = torch.multinomial(counts.double(), options.n * train.codes[0].numel() // maps, replacement=True)
+    codes = torch.multinomial(
+        counts.double(), options.n * train.codes[0].numel() // maps, replacement=True
+    )
     codes = codes.T.reshape(options.n, *train.codes.shape[1:])  # n,h,w or n,h,w,M
     return decode(net, net.bottleneck.lookup(codes.to(module.device)))
 
@@ -153,7 +184,9 @@ def prior(module: Any, train: TrainLatents, options: SampleOptions, labels: Tens
 
 
 def seconds_per_image(module: Any) -> float:
-    """Wall-clock seconds for an image of a prior, codes and decoding: TIMED at once, the faster of two times."""
+    """Wall-clock seconds for an image of a prior, codes and decoding: TIMED at once, the faster of
+    two times.
+    """
     labels = torch.arange(TIMED) % module.classes
     seconds = []
     for _ in range(2):
@@ -185,19 +218,24 @@ COVARIANCES = ("gaussian", "mixture")  # samplers that fit a full one
 
 
 def sampler_names(experiment: Experiment, name: str | None, also: Sequence[str] = ()) -> list[str]:
-    """The samplers that `name` means for such a run: one, `all` that it can have, or the default. Raises ConfigError.
+    """The samplers that `name` means for such a run: one, `all` that it can have, or the default.
+    Raises ConfigError.
 
-    `also` may be named beside them. A latent of more than LARGEST_LATENT numbers can have no full covariance.
+    `also` may be named beside them. A latent of more than LARGEST_LATENT numbers can have no full
+    covariance.
     """
     kind, size = experiment.kind, latent_size(experiment)
     known = [*SAMPLERS[kind], *also]
     if name not in (None, "all", *known):
-        raise ConfigError(f"sampler: got '{name}', but a {kind} run has {', '.join(known)}; wanted one of them, or all")
+        raise ConfigError(
+            f"sampler: got '{name}', but a {kind} run has {', '.join(known)}; wanted one of them,"
+            " or all"
+        )
     if size > LARGEST_LATENT:
         if name in COVARIANCES:
             raise ConfigError(
-                f"sampler: a full covariance of {size} latent numbers is too large, wanted at most {LARGEST_LATENT}; "
-                "use sampler=normal, or train with model.latent=vector"
+                f"sampler: a full covariance of {size} latent numbers is too large, wanted at most"
+                f" {LARGEST_LATENT}; use sampler=normal, or train with model.latent=vector"
             )
         known = [sampler for sampler in known if sampler not in COVARIANCES]
     return known if name == "all" else [name or known[0]]
@@ -208,15 +246,26 @@ def latent_size(experiment: Experiment) -> int:
     model = experiment.model
     if not isinstance(model, AEConfig | VAEConfig):
         return 0
-    grid = (1, 1) if model.latent == "vector" else feature_grid(DATASETS[experiment.data.name].shape, model.network)
+    grid = (
+        (1, 1)
+        if model.latent == "vector"
+        else feature_grid(DATASETS[experiment.data.name].shape, model.network)
+    )
     return model.latent_dim * math.prod(grid)
 
 
-def draw(module: Any, train: TrainLatents, name: str, options: SampleOptions, labels: Tensor | None = None) -> Tensor:
-    """options.n images (n, C, H, W) in [-1, 1] of one of the samplers of the module's kind, the same for a seed.
+def draw(
+    module: Any,
+    train: TrainLatents,
+    name: str,
+    options: SampleOptions,
+    labels: Tensor | None = None,
+) -> Tensor:
+    """options.n images (n, C, H, W) in [-1, 1] of one of the samplers of the module's kind, the
+    same for a seed.
 
-    A class-conditional prior draws images of `labels` (n,), if none are given a row of the grid per class.
-    Raises ConfigError for a label or top_k that a prior does not have.
+    A class-conditional prior draws images of `labels` (n,), if none are given a row of the grid per
+    class. Raises ConfigError for a label or top_k that a prior does not have.
     """
     torch.manual_seed(options.seed)
     if labels is None:
@@ -242,12 +291,21 @@ def sampling(options: Drawing) -> dict[str, Any]:
 
 
 def changed_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Of settings, or of a figure with its protocol: what makes a prior's samples others than its P(codes | label)."""
-    return {name: given[name] for name, usual in sampling(Drawing()).items() if given.get(name, usual) != usual}
+    """Of settings, or of a figure with its protocol: what makes a prior's samples others than its
+    P(codes | label).
+    """
+    return {
+        name: given[name]
+        for name, usual in sampling(Drawing()).items()
+        if given.get(name, usual) != usual
+    }
 
 
 def labels_of(options: SampleOptions, classes: int) -> Tensor:
-    """The class of each image of the grid, (n,): one row after another. Raises ConfigError for a label that is none."""
+    """The class of each image of the grid, (n,): one row after another.
+
+    Raises ConfigError for a label that is none.
+    """
     if options.label is not None:
         if not 0 <= options.label < classes:
             raise ConfigError(f"label: got {options.label}, wanted 0 to {classes - 1}")

@@ -1,4 +1,6 @@
-"""Autoencoder = encoder + bottleneck + decoder + likelihood: AE, VAE and VQ-VAE are this with different bottlenecks."""
+"""Autoencoder = encoder + bottleneck + decoder + likelihood: AE, VAE and VQ-VAE are this with
+different bottlenecks.
+"""
 
 import math
 from collections.abc import Callable
@@ -7,7 +9,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from vqvae_lightning.config import AEConfig, AutoencoderConfig, LikelihoodConfig, VAEConfig, VQVAEConfig
+from vqvae_lightning.config import (
+    AEConfig,
+    AutoencoderConfig,
+    LikelihoodConfig,
+    VAEConfig,
+    VQVAEConfig,
+)
 from vqvae_lightning.models.bottlenecks import (
     Bottleneck,
     Gaussian,
@@ -17,7 +25,12 @@ from vqvae_lightning.models.bottlenecks import (
     fresh_noise,
     rate_with_free_bits,
 )
-from vqvae_lightning.models.likelihoods import BernoulliLikelihood, DiscretizedLogistic, GaussianLikelihood, Likelihood
+from vqvae_lightning.models.likelihoods import (
+    BernoulliLikelihood,
+    DiscretizedLogistic,
+    GaussianLikelihood,
+    Likelihood,
+)
 from vqvae_lightning.models.networks import Decoder, Encoder, feature_grid
 from vqvae_lightning.models.quantizers import build_quantizer
 
@@ -79,7 +92,8 @@ class Autoencoder(nn.Module):
         self.encoder = Encoder(image_shape, config.network, self.bottleneck.in_channels, vector)
         self.decoder = Decoder(decoded, config.network, self.bottleneck.out_channels, vector)
         self.likelihood = likelihood
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster than NCHW on CPUs and tensor cores
+        # faster than NCHW on CPUs and tensor cores
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def dims(self) -> int:
@@ -91,13 +105,22 @@ class Autoencoder(nn.Module):
         return self.bottleneck(self._features(x), noise)
 
     def _features(self, x: Tensor) -> Tensor:
-        """h (N, bottleneck.in_channels, h, w), what the bottleneck reads. Raises ValueError on another shape."""
+        """h (N, bottleneck.in_channels, h, w), what the bottleneck reads.
+
+        Raises ValueError on another shape.
+        """
         if x.shape[1:] != self.image_shape:
-            raise ValueError(f"images: got shape {tuple(x.shape)}, wanted (N, {', '.join(map(str, self.image_shape))})")
+            raise ValueError(
+                f"images: got shape {tuple(x.shape)}, wanted (N,"
+                f" {', '.join(map(str, self.image_shape))})"
+            )
         return self.encoder(x.contiguous(memory_format=torch.channels_last))
 
     def compile_layers(self) -> None:
-        """Compiles what is nothing but layers. The bottleneck, which keeps what it saw of a step, stays as it is."""
+        """Compiles what is nothing but layers.
+
+        The bottleneck, which keeps what it saw of a step, stays as it is.
+        """
         self.encoder.compile()
         self.decoder.compile()
 
@@ -105,12 +128,15 @@ class Autoencoder(nn.Module):
         """Mean image (N, C, H, W) in [-1, 1] of latents z (N, D, h, w)."""
         return self.likelihood.mean(self.decoder(z.to(next(self.parameters()).dtype))).float()
 
-    def forward(self, x: Tensor, beta: float = 1.0, free_bits: float = 0.0, noise: Noise = fresh_noise) -> Objective:
+    def forward(
+        self, x: Tensor, beta: float = 1.0, free_bits: float = 0.0, noise: Noise = fresh_noise
+    ) -> Objective:
         """The objective for images x (N, C, H, W) in [-1, 1]; every reduction to a scalar is here.
 
-        The penalty belongs to training: it may grow while images get better, and a checkpoint chosen with it would be
-        an early one. With beta = 1 the loss of a VAE is −ELBO / dims. With `free_bits`, its latent dimensions are
-        charged this many nats at least: the loss exceeds the ledger by what they are charged beyond their rate.
+        The penalty belongs to training: it may grow while images get better, and a checkpoint
+        chosen with it would be an early one. With beta = 1 the loss of a VAE is −ELBO / dims. With
+        `free_bits`, its latent dimensions are charged this many nats at least: the loss exceeds the
+        ledger by what they are charged beyond their rate.
         """
         latent = self.encode(x, noise)
         decoded = self.decoder(latent.z)
@@ -127,18 +153,22 @@ class Autoencoder(nn.Module):
         return Objective(loss, distortion, self.likelihood.mean(decoded), latent)
 
     def log_weights(self, x: Tensor, k: int, noise: Noise = fresh_noise) -> Tensor:
-        """log p(x|z_i) + log p(z_i) − log q(z_i|x) in nats, (k, N), for images x (N, C, H, W) and k draws z_i ~ q(z|x).
+        """log p(x|z_i) + log p(z_i) − log q(z_i|x) in nats, (k, N), for images x (N, C, H, W) and k
+        draws z_i ~ q(z|x).
 
-        The mean of exp of them over draws has the mean p(x), so that log of it bounds log p(x) from below, the closer
-        the more draws (Burda et al. 2016, arXiv 1509.00519, eq. 8); a quantizer's are all the same. k is what fits into
-        memory: draws may be made in several calls. Raises ValueError for an AE, which has no p(z).
+        The mean of exp of them over draws has the mean p(x), so that log of it bounds log p(x) from
+        below, the closer the more draws (Burda et al. 2016, arXiv 1509.00519, eq. 8); a quantizer's
+        are all the same. k is what fits into memory: draws may be made in several calls. Raises
+        ValueError for an AE, which has no p(z).
         """
         return self._weigh(x, self._features(x), k, noise)[0]
 
     def importance_weighted(self, x: Tensor, k: int, noise: Noise = fresh_noise) -> Objective:
-        """The objective whose loss is −log of the mean weight of k draws, / dims (Burda et al. 2016, eq. 8), for a VAE.
+        """The objective whose loss is −log of the mean weight of k draws, / dims (Burda et al.
+        2016, eq. 8), for a VAE.
 
-        Distortion, reconstruction and latent are those of the first draw. Raises ValueError for an AE.
+        Distortion, reconstruction and latent are those of the first draw. Raises ValueError for an
+        AE.
         """
         h = self._features(x)
         log_weights, z, decoded, distortion = self._weigh(x, h, k, noise)
@@ -147,13 +177,19 @@ class Autoencoder(nn.Module):
             latent = replace(self.bottleneck(h, noise), z=z[0])
         return Objective(loss, distortion[0], self.likelihood.mean(decoded[0]), latent)
 
-    def _weigh(self, x: Tensor, h: Tensor, k: int, noise: Noise) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """log weights (k, N), z (k, N, D, h, w), decoded (k, N, C, H, W) and distortion (k, N) of k draws."""
+    def _weigh(
+        self, x: Tensor, h: Tensor, k: int, noise: Noise
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """log weights (k, N), z (k, N, D, h, w), decoded (k, N, C, H, W) and distortion (k, N) of k
+        draws.
+        """
         z, log_ratio = self.bottleneck.draws(h, k, noise)
         decoded = self.decoder(z.flatten(0, 1))  # k·N,C,H,W
         with torch.autocast(x.device.type, enabled=False):
             decoded = decoded.to(x.dtype)
-            distortion = self.likelihood.nll(x.repeat(k, 1, 1, 1), decoded).unflatten(0, (k, -1))  # k,N
+            distortion = self.likelihood.nll(x.repeat(k, 1, 1, 1), decoded).unflatten(
+                0, (k, -1)
+            )  # k,N
         return log_ratio - distortion, z, decoded.unflatten(0, (k, -1)), distortion
 
     @torch.no_grad()

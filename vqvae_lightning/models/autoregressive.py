@@ -1,8 +1,9 @@
-"""What every prior over codes has in common: P(z | label) = ∏ P(z_t | z_<t, label), its likelihood and its sampler.
+"""What every prior over codes has in common: P(z | label) = ∏ P(z_t | z_<t, label), its likelihood
+and its sampler.
 
 ```
- codes N,T ──► logits N,T,K ──► nll N,T, log_prob N                   training: all positions at once, in parallel
- label N ───►  next_logits N,K ──► draw ──► code N ──► next_logits …  sampling: a position at a time, through a cache
+ training, all positions in parallel:    codes N,T ──► logits N,T,K ──► nll N,T, log_prob N
+ sampling, a position at a time:         label N ──► next_logits N,K ──► draw ──► code N ──► …
 ```
 """
 
@@ -18,62 +19,88 @@ from vqvae_lightning.models.sampling import check_prefix, check_sampling, draw, 
 
 
 class AutoregressivePrior(nn.Module, ABC):
-    """p(codes | label) for codes (N, T) in 0 … K−1 and labels (N,) in 0 … classes−1, or p(codes) with classes = 0.
+    """p(codes | label) for codes (N, T) in 0 … K−1 and labels (N,) in 0 … classes−1, or p(codes)
+    with classes = 0.
 
-    Codes are in raster order of the grid (h, w): position r·w + c is row r, column c, T = h·w. A subclass says what the
-    network is: `logits`, and the same a position at a time: `new_cache` and `step`.
+    Codes are in raster order of the grid (h, w): position r·w + c is row r, column c, T = h·w. A
+    subclass says what the network is: `logits`, and the same a position at a time: `new_cache` and
+    `step`.
 
-    With `label_dropout` a training step forgets that share of the labels (Ho & Salimans 2022, arXiv 2207.12598): the
-    label `classes` then means that there is none, and one network gives p(codes | label) and p(codes).
+    With `label_dropout` a training step forgets that share of the labels (Ho & Salimans 2022, arXiv
+    2207.12598): the label `classes` then means that there is none, and one network gives p(codes |
+    label) and p(codes).
     """
 
-    def __init__(self, codebook_size: int, grid: tuple[int, int], classes: int, config: PriorConfig) -> None:
+    def __init__(
+        self, codebook_size: int, grid: tuple[int, int], classes: int, config: PriorConfig
+    ) -> None:
         super().__init__()
         self.codebook_size, self.grid, self.classes = codebook_size, grid, classes
         self.length = grid[0] * grid[1]
         self.label_dropout = config.label_dropout
         self.code_embedding = nn.Embedding(codebook_size, config.width)
-        self.start_embedding = nn.Embedding(max(classes, 1) + (config.label_dropout > 0), config.width)
+        self.start_embedding = nn.Embedding(
+            max(classes, 1) + (config.label_dropout > 0), config.width
+        )
 
     @abstractmethod
     def logits(self, codes: Tensor, labels: Tensor | None) -> Tensor:
-        """Logits (N, T, K) for codes (N, T): position t sees the label and the codes before t only."""
+        """Logits (N, T, K) for codes (N, T): position t sees the label and the codes before t
+        only.
+        """
 
     @abstractmethod
     def new_cache(self, n: int) -> Any:
-        """An empty cache for n sequences of full length; its `length` counts the positions it holds."""
+        """An empty cache for n sequences of full length; its `length` counts the positions it
+        holds.
+        """
 
     @abstractmethod
     def step(self, previous: Tensor | None, start: Tensor, cache: Any) -> Tensor:
-        """Logits (N, K) at position cache.length, of the code before it (N,) and the label's embedding (N, width)."""
+        """Logits (N, K) at position cache.length, of the code before it (N,) and the label's
+        embedding (N, width).
+        """
 
     def compile_layers(self) -> None:
         """Compiles the pass over whole sequences; drawing, position by position, stays as it is."""
         self.logits = torch.compile(self.logits)  # type: ignore[method-assign]
 
     def start(self, labels: Tensor | None, n: int) -> Tensor:
-        """The label's embedding, (N, width): all that is known before the first code. Raises ValueError without one."""
+        """The label's embedding, (N, width): all that is known before the first code.
+
+        Raises ValueError without one.
+        """
         if self.classes == 0:
             return self.start_embedding.weight.expand(n, -1)
         if labels is None:
-            raise ValueError(f"labels: got none, wanted {n} labels: this prior is class-conditional")
+            raise ValueError(
+                f"labels: got none, wanted {n} labels: this prior is class-conditional"
+            )
         if self.training and self.label_dropout:
-            labels = labels.masked_fill(torch.rand(n, device=labels.device) < self.label_dropout, self.classes)
+            labels = labels.masked_fill(
+                torch.rand(n, device=labels.device) < self.label_dropout, self.classes
+            )
         return self.start_embedding(labels)
 
     def nll(self, codes: Tensor, labels: Tensor | None) -> Tensor:
-        """−log p(z_t | z_<t, label) in nats per position, (N, T) for codes (N, T), in float32 or better."""
+        """−log p(z_t | z_<t, label) in nats per position, (N, T) for codes (N, T), in float32 or
+        better.
+        """
         if codes.shape[1:] != (self.length,):
             raise ValueError(f"codes: got shape {tuple(codes.shape)}, wanted (N, {self.length})")
         logits = self.logits(codes, labels)
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        return F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(codes)
+        return F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(
+            codes
+        )
 
     def log_prob(self, codes: Tensor, labels: Tensor | None) -> Tensor:
         """log p(codes | label) in nats, (N,) for codes (N, T)."""
         return -self.nll(codes, labels).sum(1)
 
-    def next_logits(self, previous: Tensor | None, labels: Tensor | None, n: int, cache: Any) -> Tensor:
+    def next_logits(
+        self, previous: Tensor | None, labels: Tensor | None, n: int, cache: Any
+    ) -> Tensor:
         """Logits (N, K) of the next code, given the code before it (N,), or None at the start.
 
         Raises ValueError once the cache holds a whole sequence.
@@ -96,37 +123,54 @@ class AutoregressivePrior(nn.Module, ABC):
         generator: torch.Generator | None = None,
         prefix: Tensor | None = None,
     ) -> Tensor:
-        """n code sequences (n, T) drawn from p(codes | label), position by position through the cache.
+        """n code sequences (n, T) drawn from p(codes | label), position by position through the
+        cache.
 
-        `temperature` 0 takes the most likely code. `top_k` keeps the k most likely codes, `top_p` the smallest set
-        whose probability reaches p (nucleus sampling, Holtzman et al. 2020). `guidance` above 1 exaggerates what the
-        label says, 1 changes nothing, 0 ignores the label; see `guide`. With `prefix` (n, t), 0 <= t <= T, the first t
-        codes are those given and the rest is drawn from p(z_t … z_T−1 | prefix, label): exactly, for the model predicts
-        every code from those before it. Raises ValueError for values out of range.
+        `temperature` 0 takes the most likely code. `top_k` keeps the k most likely codes, `top_p`
+        the smallest set whose probability reaches p (nucleus sampling, Holtzman et al. 2020).
+        `guidance` above 1 exaggerates what the label says, 1 changes nothing, 0 ignores the label;
+        see `guide`. With `prefix` (n, t), 0 <= t <= T, the first t codes are those given and the
+        rest is drawn from p(z_t … z_T−1 | prefix, label): exactly, for the model predicts every
+        code from those before it. Raises ValueError for values out of range.
         """
         check_sampling(self.codebook_size, temperature, top_k, top_p, guidance)
         if prefix is None:
             prefix = torch.empty(n, 0, dtype=torch.int64, device=self.code_embedding.weight.device)
         check_prefix(prefix, n, self.length, self.codebook_size)
-        if self.classes and labels is not None and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
-            raise ValueError(f"labels: got {int(labels.min())} to {int(labels.max())}, wanted 0 to {self.classes - 1}")
+        if (
+            self.classes
+            and labels is not None
+            and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes
+        ):
+            raise ValueError(
+                f"labels: got {int(labels.min())} to {int(labels.max())}, wanted 0 to"
+                f" {self.classes - 1}"
+            )
         guided = guidance != 1
         if guided and not self.label_dropout:
             raise ValueError(
-                f"guidance: got {guidance}, wanted 1: this prior was trained with model.label_dropout=0 and knows no "
-                "p(codes) without a label"
+                f"guidance: got {guidance}, wanted 1: this prior was trained with"
+                " model.label_dropout=0 and knows no p(codes) without a label"
             )
         if guided and labels is not None:
-            labels = torch.cat([labels, torch.full_like(labels, self.classes)])  # 2n: with the label, without
+            labels = torch.cat(
+                [labels, torch.full_like(labels, self.classes)]
+            )  # 2n: with the label, without
         rows = 2 * n if guided else n
         was_training = self.training
         self.eval()
         cache, codes, previous = self.new_cache(rows), [], None
         for t in range(self.length):
-            logits = self.next_logits(previous, labels, rows, cache)  # for a given code too: it fills the cache
+            logits = self.next_logits(
+                previous, labels, rows, cache
+            )  # for a given code too: it fills the cache
             logits = guide(logits, guidance) if guided else logits
             given = t < prefix.shape[1]
-            code = prefix[:, t] if given else draw(logits.float(), temperature, top_k, top_p, generator)
+            code = (
+                prefix[:, t]
+                if given
+                else draw(logits.float(), temperature, top_k, top_p, generator)
+            )
             codes.append(code)
             previous = code.repeat(2) if guided else code
         self.train(was_training)

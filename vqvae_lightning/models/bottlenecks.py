@@ -1,4 +1,6 @@
-"""What stands between encoder and decoder, and what it charges for the information it lets through."""
+"""What stands between encoder and decoder, and what it charges for the information it lets
+through.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -9,8 +11,9 @@ from torch import Tensor, nn
 
 from vqvae_lightning.models.distributed import all_reduce_sum, rank_and_world
 
-# x (N, ...) → standard normal noise of its shape, dtype and device. `data.loader` has the two that a run uses: one does
-# not depend on how a training batch was cut, the other not on how an evaluation was.
+# x (N, ...) → standard normal noise of its shape, dtype and device. `data.loader` has the two that
+# a run uses: one does not depend on how a training batch was cut, the other not on how an
+# evaluation was.
 Noise = Callable[[Tensor], Tensor]
 
 
@@ -34,11 +37,14 @@ class Latent:
     penalty: Tensor  # ()       training-only term of the loss, already averaged
     codes: Tensor | None = None  # N,h,w or N,h,w,M  int64 indices, for quantizers only
     terms: dict[str, Tensor] = field(default_factory=dict)  # () each: named parts to log
-    rates: Tensor | None = None  # N,D,h,w  the rate by latent dimension, where it is a sum over them
+    rates: Tensor | None = (
+        None  # N,D,h,w  the rate by latent dimension, where it is a sum over them
+    )
 
 
 class Bottleneck(nn.Module, ABC):
-    """Maps h (N, in_channels, h, w) to a `Latent`; the only part in which AE, VAE and VQ-VAE differ.
+    """Maps h (N, in_channels, h, w) to a `Latent`; the only part in which AE, VAE and VQ-VAE
+    differ.
 
     ```
     h N,c_in,h,w ──► forward ──► Latent(z N,D,h,w; rate N; penalty; codes)
@@ -52,7 +58,9 @@ class Bottleneck(nn.Module, ABC):
     codebook_size: int | None = None  # K, for quantizers
     maps: int = 1  # M, codes per place, for quantizers
     has_prior: bool = True  # False where the rate is a convention and no likelihood follows from it
-    random: bool = False  # True where z is drawn from q(z|x), so that more draws tighten a bound on log p(x)
+    random: bool = (
+        False  # True where z is drawn from q(z|x), so that more draws tighten a bound on log p(x)
+    )
 
     @abstractmethod
     def forward(self, h: Tensor, noise: Noise = fresh_noise) -> Latent:
@@ -63,10 +71,11 @@ class Bottleneck(nn.Module, ABC):
         """n latents z (n, D, h, w) drawn from p(z)."""
 
     def draws(self, h: Tensor, k: int, noise: Noise = fresh_noise) -> tuple[Tensor, Tensor]:
-        """k draws z ~ q(z|x) for h (N, in_channels, h, w), (k, N, D, h, w), and log p(z) − log q(z|x) in nats, (k, N).
+        """k draws z ~ q(z|x) for h (N, in_channels, h, w), (k, N, D, h, w), and log p(z) − log
+        q(z|x) in nats, (k, N).
 
-        Each draw asks `noise` once, so they are the same drawn one after another or at once. Raises ValueError where
-        there is no p(z).
+        Each draw asks `noise` once, so they are the same drawn one after another or at once. Raises
+        ValueError where there is no p(z).
         """
         raise ValueError(f"draws: {type(self).__name__} has no p(z), so there is no likelihood")
 
@@ -82,15 +91,24 @@ class Bottleneck(nn.Module, ABC):
         return grid if self.maps == 1 else (*grid, self.maps)
 
     def update(self) -> None:
-        """Take over what the forward passes of one optimizer step have seen. Called once per optimizer step."""
+        """Take over what the forward passes of one optimizer step have seen.
+
+        Called once per optimizer step.
+        """
 
     def diagnostics(self) -> dict[str, Tensor]:
-        """Named measures of the state, () each, to log. Asked for after `update`, and only at steps that log."""
+        """Named measures of the state, () each, to log.
+
+        Asked for after `update`, and only at steps that log.
+        """
         return {}
 
 
 class Identity(Bottleneck):
-    """The AE's bottleneck: z = h. Its rate is 0 by convention: an AE has no p(z), so nothing can be charged."""
+    """The AE's bottleneck: z = h.
+
+    Its rate is 0 by convention: an AE has no p(z), so nothing can be charged.
+    """
 
     has_prior = False
 
@@ -103,15 +121,19 @@ class Identity(Bottleneck):
         return Latent(z=h, mean=h, rate=h.new_zeros(h.shape[0]), penalty=h.new_zeros(()))
 
     def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
-        """z ~ N(0, I): nothing in the AE's loss makes its latents look like this, and the pictures show it."""
+        """z ~ N(0, I): nothing in the AE's loss makes its latents look like this, and the pictures
+        show it.
+        """
         return torch.randn(n, self.out_channels, *grid, device=device)
 
 
 class Gaussian(Bottleneck):
-    """The VAE's bottleneck: q(z|x) = N(μ, σ²I), z = μ + σε (Kingma & Welling 2014, arXiv 1312.6114, §2.4 and app. B).
+    """The VAE's bottleneck: q(z|x) = N(μ, σ²I), z = μ + σε (Kingma & Welling 2014, arXiv 1312.6114,
+    §2.4 and app. B).
 
-    h holds μ and log σ² as 2D channels. The rate is KL(q(z|x) ‖ N(0, I)) in closed form, in nats, summed over the
-    latent of each image. z is a sample in evaluation too, so that distortion + rate is an unbiased −ELBO there.
+    h holds μ and log σ² as 2D channels. The rate is KL(q(z|x) ‖ N(0, I)) in closed form, in nats,
+    summed over the latent of each image. z is a sample in evaluation too, so that distortion + rate
+    is an unbiased −ELBO there.
     """
 
     random = True
@@ -147,22 +169,26 @@ class Gaussian(Bottleneck):
 
 
 def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) in nats, (N, ...) → (N,) summed over all but the first dimension."""
+    """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) in nats, (N, ...) → (N,) summed over all but the
+    first dimension.
+    """
     return kl_elements(mean, log_variance).flatten(1).sum(1)
 
 
 def kl_elements(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) in nats, element by element."""
-    # expm1, and its difference first: near a collapsed posterior exp(l) − 1 − l would cancel to less than 0
+    # expm1, and its difference first: near a collapsed posterior exp(l) − 1 − l would cancel to
+    # less than 0
     return 0.5 * (mean.square() + (torch.expm1(log_variance) - log_variance))
 
 
 def rate_with_free_bits(rates: Tensor, free_bits: float) -> Tensor:
-    """Σ_d max(free_bits, E[rate_d]) in nats per image, (), of rates (N, D, h, w): a dimension is charged this at least.
+    """Σ_d max(free_bits, E[rate_d]) in nats per image, (), of rates (N, D, h, w): a dimension is
+    charged this at least.
 
-    The means are over the batch of all ranks, so a dimension below its free bits has no gradient on any of them (Kingma
-    et al. 2016, arXiv 1606.04934, app. C.8, one group per latent dimension). The value is this rank's part: the mean of
-    it over ranks is the sum above.
+    The means are over the batch of all ranks, so a dimension below its free bits has no gradient on
+    any of them (Kingma et al. 2016, arXiv 1606.04934, app. C.8, one group per latent dimension).
+    The value is this rank's part: the mean of it over ranks is the sum above.
     """
     mean = rates.mean(0)  # D,h,w
     whole = all_reduce_sum(mean.detach().clone()) / rank_and_world()[1]

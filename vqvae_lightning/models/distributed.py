@@ -1,6 +1,7 @@
 """Sums over the ranks of a process group; the identity where there is none.
 
-Whether there is a group is asked at every call, never in a constructor: modules are built before the group exists.
+Whether there is a group is asked at every call, never in a constructor: modules are built before
+the group exists.
 """
 
 import torch

@@ -7,13 +7,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LOG_SCALES = (-7.0, 7.0)  # of a pixel: from an eighth of a level's width (Salimans et al.) to what is flat
+LOG_SCALES = (
+    -7.0,
+    7.0,
+)  # of a pixel: from an eighth of a level's width (Salimans et al.) to what is flat
 
 
 class Likelihood(nn.Module, ABC):
-    """A distribution over images x (N, C, H, W) in [-1, 1], given what the decoder says of them, (N, P·C, H, W)."""
+    """A distribution over images x (N, C, H, W) in [-1, 1], given what the decoder says of them,
+    (N, P·C, H, W).
+    """
 
-    discrete: bool  # True where p is a probability of pixel levels, so that bits per dimension compare across models
+    # True where p is a probability of pixel levels, so that bits per dimension compare across
+    # models
+    discrete: bool
     parts = 1  # P, numbers that the decoder gives for each of a pixel's channels
 
     @abstractmethod
@@ -28,12 +35,14 @@ class Likelihood(nn.Module, ABC):
 class GaussianLikelihood(Likelihood):
     """N(x; decoded, scale²) per pixel, a density. One scale for all pixels, fixed or learned.
 
-    `bounded`: N(x; clamp(decoded, −1, 1), scale²), so that what is black or white can be so exactly. Its gradient
-    passes the clamp: a pixel beyond the edge gets none if the edge is right, and comes back if it is not. (With tanh
-    in its place a VQ-VAE of MNIST was black within 400 steps and stayed so.)
+    `bounded`: N(x; clamp(decoded, −1, 1), scale²), so that what is black or white can be so
+    exactly. Its gradient passes the clamp: a pixel beyond the edge gets none if the edge is right,
+    and comes back if it is not. (With tanh in its place a VQ-VAE of MNIST was black within 400
+    steps and stayed so.)
 
-    With scale² = half the data's variance, −log p per dimension is, up to a constant, the squared error divided by
-    the data's variance: the normalised recipe of DeepMind's VQ-VAE example (Sonnet, vqvae_example).
+    With scale² = half the data's variance, −log p per dimension is, up to a constant, the squared
+    error divided by the data's variance: the normalised recipe of DeepMind's VQ-VAE example
+    (Sonnet, vqvae_example).
     """
 
     discrete = False
@@ -55,10 +64,11 @@ class GaussianLikelihood(Likelihood):
 class DiscretizedLogistic(Likelihood):
     """The mass that a logistic at `decoded` puts on each of the 256 pixel levels −1 + 2k/255.
 
-    Level x gets σ((x + 1/255 − μ)/s) − σ((x − 1/255 − μ)/s); the edges −1 and 1 get all that lies beyond them, so that
-    the levels' probabilities sum to one (Salimans et al. 2017, arXiv 1701.05517, eq. 2, one component). One scale s for
-    all pixels, fixed or learned; or with `per_pixel` that times what the decoder says of each, so that a smooth sky
-    need not be coded as coarsely as grass. x must be pixel levels: see `data.binarize`.
+    Level x gets σ((x + 1/255 − μ)/s) − σ((x − 1/255 − μ)/s); the edges −1 and 1 get all that lies
+    beyond them, so that the levels' probabilities sum to one (Salimans et al. 2017, arXiv
+    1701.05517, eq. 2, one component). One scale s for all pixels, fixed or learned; or with
+    `per_pixel` that times what the decoder says of each, so that a smooth sky need not be coded as
+    coarsely as grass. x must be pixel levels: see `data.binarize`.
     """
 
     discrete = True
@@ -78,8 +88,11 @@ class DiscretizedLogistic(Likelihood):
     def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
         centre, log_scale = self.split(decoded)
         inverse = torch.exp(-log_scale)
-        level = ((x + 1) * 127.5).round()  # 0 … 255: so that two neighbours have the same border, bit for bit
-        # σ(b) − σ(a) = σ(b) σ(−a) (1 − exp(a − b)): no difference of nearly equal numbers, however small the scale
+        level = (
+            (x + 1) * 127.5
+        ).round()  # 0 … 255: so that two neighbours have the same border, bit for bit
+        # σ(b) − σ(a) = σ(b) σ(−a) (1 − exp(a − b)): no difference of nearly equal numbers, however
+        # small the scale
         below_upper = F.logsigmoid(((2 * level + 1) / 255 - 1 - centre) * inverse)  # log σ(b)
         above_lower = F.logsigmoid((centre - ((2 * level - 1) / 255 - 1)) * inverse)  # log σ(−a)
         width = torch.log(-torch.expm1(-2 / 255 * inverse))  # log(1 − exp(a − b))
@@ -88,7 +101,8 @@ class DiscretizedLogistic(Likelihood):
         return -log_p.flatten(1).sum(1)
 
     def mean(self, decoded: Tensor) -> Tensor:
-        # −1 + ∫ P(X > t) dt over [-1, 1]: the sum over the 256 levels is this integral's midpoint rule
+        # −1 + ∫ P(X > t) dt over [-1, 1]: the sum over the 256 levels is this integral's midpoint
+        # rule
         centre, log_scale = self.split(decoded)
         scale = torch.exp(log_scale)
         area = F.softplus((centre + 1) / scale) - F.softplus((centre - 1) / scale)
@@ -96,7 +110,9 @@ class DiscretizedLogistic(Likelihood):
 
 
 class BernoulliLikelihood(Likelihood):
-    """Bernoulli per pixel with logits from the decoder. x must be binary, -1 or 1: see `data.binarize`."""
+    """Bernoulli per pixel with logits from the decoder. x must be binary, -1 or 1: see
+    `data.binarize`.
+    """
 
     discrete = True
 

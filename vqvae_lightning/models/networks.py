@@ -1,7 +1,8 @@
 """Encoder and decoder: the trunk that AE, VAE and VQ-VAE share.
 
-Strided convolutions and residual blocks in the shape of van den Oord et al. 2017 (arXiv 1711.00937, §4.1) and of
-DeepMind's Sonnet example. No BatchNorm: a batch's statistics would depend on how many ranks cut it.
+Strided convolutions and residual blocks in the shape of van den Oord et al. 2017 (arXiv 1711.00937,
+§4.1) and of DeepMind's Sonnet example. No BatchNorm: a batch's statistics would depend on how many
+ranks cut it.
 """
 
 import torch.nn.functional as F
@@ -29,7 +30,11 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], config: NetworkConfig, out_channels: int, vector: bool
+        self,
+        image_shape: tuple[int, int, int],
+        config: NetworkConfig,
+        out_channels: int,
+        vector: bool,
     ) -> None:
         super().__init__()
         grid = feature_grid(image_shape, config)
@@ -40,7 +45,9 @@ class Encoder(nn.Module):
             layers += [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.ReLU()]  # H,W halved
             channels = width
         layers += [nn.Conv2d(channels, config.hidden, 3, padding=1)]
-        layers += [Residual(config.hidden, config.residual_hidden) for _ in range(config.residual_blocks)]
+        layers += [
+            Residual(config.hidden, config.residual_hidden) for _ in range(config.residual_blocks)
+        ]
         layers += [nn.ReLU()]
         # A projection over the whole grid is a convolution with a kernel of the grid's size.
         layers += [nn.Conv2d(config.hidden, out_channels, grid if vector else 1)]
@@ -51,10 +58,16 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents z (N, in_channels, h, w), or (N, in_channels, 1, 1) with `vector` → (N, C, H, W), unbounded."""
+    """Latents z (N, in_channels, h, w), or (N, in_channels, 1, 1) with `vector` → (N, C, H, W),
+    unbounded.
+    """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], config: NetworkConfig, in_channels: int, vector: bool
+        self,
+        image_shape: tuple[int, int, int],
+        config: NetworkConfig,
+        in_channels: int,
+        vector: bool,
     ) -> None:
         super().__init__()
         grid = feature_grid(image_shape, config)
@@ -64,11 +77,16 @@ class Decoder(nn.Module):
         else:
             first = nn.Conv2d(in_channels, config.hidden, 3, padding=1)
         layers: list[nn.Module] = [first]
-        layers += [Residual(config.hidden, config.residual_hidden) for _ in range(config.residual_blocks)]
+        layers += [
+            Residual(config.hidden, config.residual_hidden) for _ in range(config.residual_blocks)
+        ]
         channels = config.hidden
         for i in range(config.downsamples):
             width = image_shape[0] if i == config.downsamples - 1 else config.hidden // 2
-            layers += [nn.ReLU(), nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1)]  # H,W doubled
+            layers += [
+                nn.ReLU(),
+                nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1),
+            ]  # H,W doubled
             channels = width
         self.layers = nn.Sequential(*layers)
 
@@ -77,12 +95,15 @@ class Decoder(nn.Module):
 
 
 def feature_grid(image_shape: tuple[int, int, int], config: NetworkConfig) -> tuple[int, int]:
-    """(h, w) of the features. Raises ValueError if the image's sides cannot be halved `downsamples` times."""
+    """(h, w) of the features.
+
+    Raises ValueError if the image's sides cannot be halved `downsamples` times.
+    """
     factor = 2**config.downsamples
     _, height, width = image_shape
     if height % factor or width % factor:
         raise ValueError(
-            f"model.network.downsamples: {config.downsamples} halvings need sides divisible by {factor}, "
-            f"got images of {height}x{width}"
+            f"model.network.downsamples: {config.downsamples} halvings need sides divisible by"
+            f" {factor}, got images of {height}x{width}"
         )
     return height // factor, width // factor

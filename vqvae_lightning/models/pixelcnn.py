@@ -1,9 +1,9 @@
 """Gated PixelCNN over code grids (van den Oord et al. 2016, arXiv 1606.05328).
 
 ```
- rows above ──► k×k conv ─┬─► gate ──► … next layer     vertical stack: no blind spot
+ rows above ──► k×k conv ─┬─► gate ──► … next layer   vertical stack: no blind spot
                           ▼ 1×1
- row, left ──► 1×k conv ──+──► gate ──► 1×1 ──(+ input)──► … next layer     horizontal stack ──► logits
+ row, left ──► 1×k conv ──+──► gate ──► 1×1 ──(+ input)──► … next layer   horizontal stack
 ```
 """
 
@@ -22,7 +22,9 @@ def gate(x: Tensor) -> Tensor:
 
 
 class VerticalLayer(nn.Module):
-    """A layer of the vertical stack (the paper's figure 2); the label is a bias of the gates (its equation 4)."""
+    """A layer of the vertical stack (the paper's figure 2); the label is a bias of the gates (its
+    equation 4).
+    """
 
     def __init__(self, width: int, kernel: tuple[int, int]) -> None:
         super().__init__()
@@ -31,14 +33,18 @@ class VerticalLayer(nn.Module):
         self.link = nn.Conv2d(2 * width, 2 * width, 1)
 
     def forward(self, x: Tensor, start: Tensor, cache: GridCache | None) -> tuple[Tensor, Tensor]:
-        """The next layer's x (N, width, h, w), and what the horizontal layer adds, (N, 2·width, h, w)."""
+        """The next layer's x (N, width, h, w), and what the horizontal layer adds, (N, 2·width, h,
+        w).
+        """
         bias, horizontal_bias = self.label(start).chunk(2, dim=1)  # N,2·width,1,1 each
         features = self.conv(x, cache) + bias
         return gate(features), self.link(features) + horizontal_bias
 
 
 class HorizontalLayer(nn.Module):
-    """A layer of the horizontal stack: x (N, width, h, w) + what the gate lets through; the shape is kept."""
+    """A layer of the horizontal stack: x (N, width, h, w) + what the gate lets through; the shape
+    is kept.
+    """
 
     def __init__(self, width: int, kernel: tuple[int, int], dropout: float) -> None:
         super().__init__()
@@ -52,17 +58,26 @@ class HorizontalLayer(nn.Module):
 
 
 class PixelCNN(GridPrior):
-    """Gated PixelCNN: a place sees layers × (kernel // 2) + 1 rows up, and there a column less to both sides.
+    """Gated PixelCNN: a place sees layers × (kernel // 2) + 1 rows up, and there a column less to
+    both sides.
 
     The type-A mask of the paper's first layer is here the shift of the inputs.
     """
 
-    def __init__(self, codebook_size: int, grid: tuple[int, int], classes: int, config: PriorConfig) -> None:
+    def __init__(
+        self, codebook_size: int, grid: tuple[int, int], classes: int, config: PriorConfig
+    ) -> None:
         super().__init__(codebook_size, grid, classes, config)
         width, rows = config.width, half(config.kernel)
-        self.vertical = nn.ModuleList(VerticalLayer(width, (rows, config.kernel)) for _ in range(config.layers))
-        self.horizontal = nn.ModuleList(HorizontalLayer(width, (1, rows), config.dropout) for _ in range(config.layers))
-        self.head = nn.Sequential(nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, codebook_size, 1))
+        self.vertical = nn.ModuleList(
+            VerticalLayer(width, (rows, config.kernel)) for _ in range(config.layers)
+        )
+        self.horizontal = nn.ModuleList(
+            HorizontalLayer(width, (1, rows), config.dropout) for _ in range(config.layers)
+        )
+        self.head = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, codebook_size, 1)
+        )
 
     def look_above(self, x: Tensor, start: Tensor, cache: GridCache | None = None) -> list[Tensor]:
         above = []

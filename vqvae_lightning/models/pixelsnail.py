@@ -1,8 +1,9 @@
-"""PixelSNAIL over code grids (Chen et al. 2018, arXiv 1712.09763): causal convolution looks near, attention far.
+"""PixelSNAIL over code grids (Chen et al. 2018, arXiv 1712.09763): causal convolution looks near,
+attention far.
 
 ```
- codes above and left, label ──► features ──► [ residual convolutions ──► causal attention ] × layers ──► logits
- codes ─────────────────────────────────────────── to the keys of each ──┘
+ codes above and left, label ──► features ──► [ convolutions ──► attention ] × layers ──► logits
+ codes ─────────────────────────────────── to the keys of each ──┘
 ```
 """
 
@@ -13,11 +14,14 @@ from torch import Tensor, nn
 from vqvae_lightning.config import PriorConfig
 from vqvae_lightning.models.causal import CausalConv, GridCache, GridPrior, half
 
-RESIDUALS = 2  # residual convolutions before each attention; a grid of codes is smaller than one of pixels
+RESIDUALS = (
+    2  # residual convolutions before each attention; a grid of codes is smaller than one of pixels
+)
 
 
 class GatedResidual(nn.Module):
-    """x + a · σ(b), where (a, b) is two causal k×k convolutions of x, with ELU; shape (N, width, h, w) kept.
+    """x + a · σ(b), where (a, b) is two causal k×k convolutions of x, with ELU; shape (N, width, h,
+    w) kept.
 
     `beside` (N, width, h, w) is added between the two.
     """
@@ -35,11 +39,13 @@ class GatedResidual(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """Every place attends to those before it and to itself, and finds there features and the code before that place.
+    """Every place attends to those before it and to itself, and finds there features and the code
+    before that place.
 
-    Queries are of (features, background), keys and values of (before, features, background). The background is where a
-    place is, row and column in [-0.5, 0.5], which attention by itself does not know. In the paper a place is joined
-    with its own code, and attended to only from later ones; one further on, the first has something to attend to, too.
+    Queries are of (features, background), keys and values of (before, features, background). The
+    background is where a place is, row and column in [-0.5, 0.5], which attention by itself does
+    not know. In the paper a place is joined with its own code, and attended to only from later
+    ones; one further on, the first has something to attend to, too.
     """
 
     background: Tensor  # 2,h,w
@@ -50,10 +56,16 @@ class CausalAttention(nn.Module):
         self.query = nn.Conv2d(width + 2, width, 1)
         self.key_value = nn.Conv2d(2 * width + 2, 2 * width, 1)
         rows, columns = (torch.linspace(-0.5, 0.5, side) for side in grid)
-        self.register_buffer("background", torch.stack(torch.meshgrid(rows, columns, indexing="ij")), persistent=False)
+        self.register_buffer(
+            "background",
+            torch.stack(torch.meshgrid(rows, columns, indexing="ij")),
+            persistent=False,
+        )
 
     def forward(self, before: Tensor, features: Tensor, cache: GridCache | None) -> Tensor:
-        """What was found, (N, width, h, w), from inputs of that shape; with a cache (N, width, 1, 1)."""
+        """What was found, (N, width, h, w), from inputs of that shape; with a cache (N, width, 1,
+        1).
+        """
         n, _, height, width = features.shape
         background = self.background
         if cache is not None:
@@ -61,10 +73,14 @@ class CausalAttention(nn.Module):
             background = background[:, r : r + 1, c : c + 1]
         background = background.expand(n, -1, -1, -1)
         query = self._sequence(self.query(torch.cat([features, background], dim=1)))  # N,heads,t,D
-        joined = self._sequence(self.key_value(torch.cat([before, features, background], dim=1)))  # N,heads,t,2·D
+        joined = self._sequence(
+            self.key_value(torch.cat([before, features, background], dim=1))
+        )  # N,heads,t,2·D
         if cache is not None:
             if self not in cache.kept:
-                cache.kept[self] = joined.new_empty(n, self.heads, self.background[0].numel(), joined.shape[3])
+                cache.kept[self] = joined.new_empty(
+                    n, self.heads, self.background[0].numel(), joined.shape[3]
+                )
             cache.kept[self][:, :, cache.length] = joined[:, :, 0]
             joined = cache.kept[self][:, :, : cache.length + 1]
         key, value = joined.chunk(2, dim=3)
@@ -82,7 +98,9 @@ class Block(nn.Module):
     def __init__(self, config: PriorConfig, grid: tuple[int, int]) -> None:
         super().__init__()
         width, kernel, dropout = config.width, half(config.kernel), config.dropout
-        self.residuals = nn.ModuleList(GatedResidual(width, kernel, dropout) for _ in range(RESIDUALS))
+        self.residuals = nn.ModuleList(
+            GatedResidual(width, kernel, dropout) for _ in range(RESIDUALS)
+        )
         self.attention = CausalAttention(width, config.heads, grid)
         self.found = nn.Conv2d(width, width, 1)
         self.join = GatedResidual(width, 1, dropout)
@@ -95,22 +113,29 @@ class Block(nn.Module):
 
 
 class PixelSNAIL(GridPrior):
-    """PixelSNAIL: the convolutions see ⌈kernel/2⌉ rows and columns up to a place, attention all places before it.
+    """PixelSNAIL: the convolutions see ⌈kernel/2⌉ rows and columns up to a place, attention all
+    places before it.
 
     The label joins the features once, before the first block.
     """
 
-    def __init__(self, codebook_size: int, grid: tuple[int, int], classes: int, config: PriorConfig) -> None:
+    def __init__(
+        self, codebook_size: int, grid: tuple[int, int], classes: int, config: PriorConfig
+    ) -> None:
         super().__init__(codebook_size, grid, classes, config)
         width, rows = config.width, half(config.kernel)
         self.above = CausalConv(width, width, (rows, config.kernel), centred=True)
         self.left = CausalConv(width, width, (1, rows))
         self.blocks = nn.ModuleList(Block(config, grid) for _ in range(config.layers))
         self.head = nn.Conv2d(width, codebook_size, 1)
-        nn.init.normal_(self.head.weight, std=0.02)  # features grow with depth; a new prior should be about uniform
+        nn.init.normal_(
+            self.head.weight, std=0.02
+        )  # features grow with depth; a new prior should be about uniform
 
     def look_above(self, x: Tensor, start: Tensor, cache: GridCache | None = None) -> list[Tensor]:
-        wrapped = F.pad(x[..., -1:], (0, x.shape[3] - 1))  # at column 0 the code before is the last of the row above
+        wrapped = F.pad(
+            x[..., -1:], (0, x.shape[3] - 1)
+        )  # at column 0 the code before is the last of the row above
         return [self.above(x, cache) + start, wrapped]
 
     def look_left(self, x: Tensor, above: list[Tensor], cache: GridCache | None = None) -> Tensor:

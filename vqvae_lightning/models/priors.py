@@ -13,6 +13,8 @@ PRIORS: dict[str, type[AutoregressivePrior]] = {
 }
 
 
-def build_prior(codebook_size: int, grid: tuple[int, int], classes: int, config: PriorConfig) -> AutoregressivePrior:
+def build_prior(
+    codebook_size: int, grid: tuple[int, int], classes: int, config: PriorConfig
+) -> AutoregressivePrior:
     """The prior that `config` names, over an h×w grid of K codes; `classes` 0: without labels."""
     return PRIORS[config.architecture](codebook_size, grid, classes, config)

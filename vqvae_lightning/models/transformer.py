@@ -1,7 +1,8 @@
 """Causal Transformer over code sequences: P(z) = ∏ P(z_t | z_<t, label), codes in raster order.
 
-A pre-norm decoder (Vaswani et al. 2017, arXiv 1706.03762; Radford et al. 2019) with learned positions. The label is
-the token that starts the sequence, so position t reads (label, z_0 … z_{t-1}) and predicts z_t.
+A pre-norm decoder (Vaswani et al. 2017, arXiv 1706.03762; Radford et al. 2019) with learned
+positions. The label is the token that starts the sequence, so position t reads (label, z_0 …
+z_{t-1}) and predicts z_t.
 """
 
 from dataclasses import dataclass
@@ -44,16 +45,23 @@ class Block(nn.Module):
         return x + F.dropout(self.down(F.gelu(self.up(self.norm2(x)))), self.dropout, self.training)
 
     def step(self, x: Tensor, cache: Cache, block: int) -> Tensor:
-        """`forward` of the one position after those in the cache, (N, width), which attends to all before it.
+        """`forward` of the one position after those in the cache, (N, width), which attends to all
+        before it.
 
-        Without dropout. On a CPU a product per head costs less here than attention meant for many queries.
+        Without dropout. On a CPU a product per head costs less here than attention meant for many
+        queries.
         """
         n, width = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(n, 3, self.heads, width // self.heads).unbind(1)  # N,heads,d each
+        q, k, v = (
+            self.qkv(self.norm1(x)).view(n, 3, self.heads, width // self.heads).unbind(1)
+        )  # N,heads,d each
         end = cache.length + 1
         keys, values = cache.keys[block], cache.values[block]  # N,heads,T,d
         keys[:, :, cache.length], values[:, :, cache.length] = k, v
-        keys, values = keys.flatten(0, 1)[:, :end], values.flatten(0, 1)[:, :end]  # N·heads,t,d: views
+        keys, values = (
+            keys.flatten(0, 1)[:, :end],
+            values.flatten(0, 1)[:, :end],
+        )  # N·heads,t,d: views
         q = q.reshape(n * self.heads, 1, -1) * q.shape[-1] ** -0.5
         scores = torch.bmm(q, keys.transpose(1, 2))  # N·heads,1,t
         x = x + self.out(torch.bmm(scores.softmax(-1), values).view(n, width))
@@ -61,13 +69,19 @@ class Block(nn.Module):
 
 
 class CodeTransformer(AutoregressivePrior):
-    """The prior whose network is a Transformer; it reads a sequence, so of the grid only T matters to it."""
+    """The prior whose network is a Transformer; it reads a sequence, so of the grid only T matters
+    to it.
+    """
 
-    def __init__(self, codebook_size: int, grid: tuple[int, int], classes: int, config: PriorConfig) -> None:
+    def __init__(
+        self, codebook_size: int, grid: tuple[int, int], classes: int, config: PriorConfig
+    ) -> None:
         super().__init__(codebook_size, grid, classes, config)
         width, self.heads = config.width, config.heads
         self.position = nn.Parameter(torch.empty(self.length, width))
-        self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(
+            Block(width, config.heads, config.dropout) for _ in range(config.layers)
+        )
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, codebook_size)
         self.dropout = config.dropout
@@ -76,7 +90,9 @@ class CodeTransformer(AutoregressivePrior):
         for name, parameter in self.named_parameters():
             if name.startswith("blocks") and name.endswith("weight") and parameter.dim() == 2:
                 # GPT-2's scaling: the residual stream keeps its variance whatever the depth
-                scale = (2 * config.layers) ** -0.5 if name.split(".")[-2] in ("out", "down") else 1.0
+                scale = (
+                    (2 * config.layers) ** -0.5 if name.split(".")[-2] in ("out", "down") else 1.0
+                )
                 nn.init.normal_(parameter, std=0.02 * scale)
 
     def logits(self, codes: Tensor, labels: Tensor | None) -> Tensor:

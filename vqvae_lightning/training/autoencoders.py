@@ -1,4 +1,6 @@
-"""AE, VAE and VQVAE: LightningModules that differ in their config, their bottleneck and what they count."""
+"""AE, VAE and VQVAE: LightningModules that differ in their config, their bottleneck and what they
+count.
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -27,8 +29,8 @@ from vqvae_lightning.training.optimization import StepUnderWay, clip_step, confi
 class AutoencoderModule(pl.LightningModule):
     """The step, the logging and the optimizer of all three autoencoders.
 
-    Images are float (N, C, H, W) in [-1, 1]. Both configs may be given as dataclasses or as the plain mappings that a
-    checkpoint holds; ConfigError if they do not fit.
+    Images are float (N, C, H, W) in [-1, 1]. Both configs may be given as dataclasses or as the
+    plain mappings that a checkpoint holds; ConfigError if they do not fit.
     """
 
     kind: ClassVar[str]
@@ -48,7 +50,10 @@ class AutoencoderModule(pl.LightningModule):
         self.split_metrics = torch.nn.ModuleDict(
             {
                 split: MetricCollection(
-                    {"reconstruction": ReconstructionMetrics(self.net.dims, has_bits), **self.extra_metrics()},
+                    {
+                        "reconstruction": ReconstructionMetrics(self.net.dims, has_bits),
+                        **self.extra_metrics(),
+                    },
                     compute_groups=False,
                 )
                 for split in ("val", "test")
@@ -101,7 +106,9 @@ class AutoencoderModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         seed = self.under_way.seed
-        clip_step(self, self.net, self.optimizer_config, self.under_way)  # before the codebook learns from the step
+        clip_step(
+            self, self.net, self.optimizer_config, self.under_way
+        )  # before the codebook learns from the step
         seed_torch(seed)  # of what starts and restarts codes
         self.net.bottleneck.update()
         if logs_now(self):
@@ -129,7 +136,9 @@ class AutoencoderModule(pl.LightningModule):
 
     def _log_split(self, split: str) -> None:
         metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
-        self.log_dict({f"{split}/{name}": value.float() for name, value in metrics.compute().items()})
+        self.log_dict(
+            {f"{split}/{name}": value.float() for name, value in metrics.compute().items()}
+        )
         metrics.reset()
 
     def configure_optimizers(self) -> Any:
@@ -137,13 +146,20 @@ class AutoencoderModule(pl.LightningModule):
 
     @torch.no_grad()
     def pictures(self, x: Tensor) -> dict[str, tuple[Tensor, int]]:
-        """Named grids to show, for reference images x (N, C, H, W): images in [-1, 1] and how many stand in a row."""
+        """Named grids to show, for reference images x (N, C, H, W): images in [-1, 1] and how many
+        stand in a row.
+        """
         columns = min(16, x.shape[0])
         x = x.to(self.dtype)[: x.shape[0] // columns * columns]
         noise = RowNoise(0, "pictures", torch.arange(len(x))).normal
-        rows = zip(x.split(columns), self.net(x, noise=noise).reconstruction.split(columns), strict=True)
+        rows = zip(
+            x.split(columns), self.net(x, noise=noise).reconstruction.split(columns), strict=True
+        )
         return {
-            "reconstructions": (torch.cat([images for row in rows for images in row]), columns),  # originals above
+            "reconstructions": (
+                torch.cat([images for row in rows for images in row]),
+                columns,
+            ),  # originals above
             "samples": (self.net.sample(x.shape[0]), columns),
         }
 
@@ -156,10 +172,12 @@ class AE(AutoencoderModule):
 
 
 class VAE(AutoencoderModule):
-    """Variational autoencoder (Kingma & Welling 2014; β: Higgins et al. 2017); with β = 1 its loss is −ELBO/dims.
+    """Variational autoencoder (Kingma & Welling 2014; β: Higgins et al. 2017); with β = 1 its loss
+    is −ELBO/dims.
 
-    Warm-up of β, free bits and importance weighting are of training only: val/loss is (distortion + β rate)/dims
-    whatever they are, so runs with and without them compare, and one run before and after its warm-up.
+    Warm-up of β, free bits and importance weighting are of training only: val/loss is (distortion +
+    β rate)/dims whatever they are, so runs with and without them compare, and one run before and
+    after its warm-up.
     """
 
     kind = "vae"
@@ -199,8 +217,12 @@ class VQVAE(AutoencoderModule):
 
 
 def warmed_up(beta: float, step: int, warmup_steps: int) -> float:
-    """β after `step` optimizer steps: linear from 0 at the first to `beta` at step `warmup_steps` and after."""
+    """β after `step` optimizer steps: linear from 0 at the first to `beta` at step `warmup_steps`
+    and after.
+    """
     return beta * min(1.0, step / warmup_steps) if warmup_steps else beta
 
 
-AUTOENCODERS: dict[str, type[AutoencoderModule]] = {module.kind: module for module in (AE, VAE, VQVAE)}
+AUTOENCODERS: dict[str, type[AutoencoderModule]] = {
+    module.kind: module for module in (AE, VAE, VQVAE)
+}

@@ -34,7 +34,11 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
         module = AUTOENCODERS[experiment.kind](experiment.model, shape, experiment.optimizer)
         return images, module
     if run:
-        tokenizer, codes, description = kept_tokenizer(run), codes_folder(run), run.info["tokenizer"]
+        tokenizer, codes, description = (
+            kept_tokenizer(run),
+            codes_folder(run),
+            run.info["tokenizer"],
+        )
     else:
         source = Run.open(experiment.model.tokenizer)
         check_tokenizer(source, experiment.data)
@@ -46,13 +50,16 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
 
 
 def check(experiment: Experiment) -> None:
-    """Raises ConfigError or ValueError, one line, for an experiment that `build` would refuse; costs no memory.
+    """Raises ConfigError or ValueError, one line, for an experiment that `build` would refuse;
+    costs no memory.
 
     A prior's tokenizer is not looked for: its codes stand in for any.
     """
     images = ImageDataModule(experiment.data, experiment.seed, experiment.trainer.accumulate)
     with torch.device("meta"):
         if experiment.kind in AUTOENCODERS:
-            AUTOENCODERS[experiment.kind](experiment.model, images.dataset.shape, experiment.optimizer)
+            AUTOENCODERS[experiment.kind](
+                experiment.model, images.dataset.shape, experiment.optimizer
+            )
         else:
             CodePrior(experiment.model, ANY_TOKENIZER, images.dataset.classes, experiment.optimizer)

@@ -21,10 +21,14 @@ from vqvae_lightning.storage import write_whole
 
 
 def grid_image(images: Tensor, columns: int) -> Image.Image:
-    """Images (N, C, H, W) in [-1, 1] as one picture of uint8 pixels, `columns` in a row, enlarged to be seen."""
+    """Images (N, C, H, W) in [-1, 1] as one picture of uint8 pixels, `columns` in a row, enlarged
+    to be seen.
+    """
     n, channels, height, width = images.shape
     rows, gap = math.ceil(n / columns), 2
-    canvas = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 127, dtype=np.uint8)
+    canvas = np.full(
+        (rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 127, dtype=np.uint8
+    )
     for i, image in enumerate(to_uint8(images).cpu().numpy()):
         top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
         canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)  # H,W,C
@@ -40,10 +44,11 @@ def write_picture(path: Path, picture: Image.Image) -> None:
 
 
 class Pictures(Callback):
-    """Writes the module's pictures to `folder` and to W&B: of validation images in training, of test images at the end.
+    """Writes the module's pictures to `folder` and to W&B: of validation images in training, of
+    test images at the end.
 
-    The images are the first of their split, so that they are the same for every model of a dataset. At the end others
-    are removed: they were drawn from an older checkpoint.
+    The images are the first of their split, so that they are the same for every model of a dataset.
+    At the end others are removed: they were drawn from an older checkpoint.
     """
 
     shown = 32
@@ -73,7 +78,9 @@ class Pictures(Callback):
 
 
 def render(module: Any, references: Tensor) -> dict[str, Image.Image]:
-    """The module's pictures, drawn in evaluation mode without disturbing the random state of training."""
+    """The module's pictures, drawn in evaluation mode without disturbing the random state of
+    training.
+    """
     was_training = module.training
     module.eval()
     own = [module.device] if module.device.type == "cuda" else []
@@ -88,7 +95,9 @@ class BestCheckpoint(ModelCheckpoint):
     """Saves `best.ckpt` in a folder after each validation whose val/loss is the lowest so far."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "best", monitor="val/loss", save_top_k=1, enable_version_counter=False)
+        super().__init__(
+            folder, "best", monitor="val/loss", save_top_k=1, enable_version_counter=False
+        )
         self.path = str(folder / "best.ckpt")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -104,10 +113,11 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves `path` after every validation: not before, for a run that goes on from it must have counted that one.
+    """Saves `path` after every validation: not before, for a run that goes on from it must have
+    counted that one.
 
-    As a `Checkpoint`, Lightning calls it after all others, in the order given. Its own `save_last` beside a monitor
-    keeps the last *best* checkpoint instead.
+    As a `Checkpoint`, Lightning calls it after all others, in the order given. Its own `save_last`
+    beside a monitor keeps the last *best* checkpoint instead.
     """
 
     def __init__(self, path: Path) -> None:
@@ -118,7 +128,9 @@ class LastCheckpoint(Checkpoint):
 
 
 class Throughput(Callback):
-    """Logs the learning rate, images seen and images per second, so that other batch sizes can be overlaid."""
+    """Logs the learning rate, images seen and images per second, so that other batch sizes can be
+    overlaid.
+    """
 
     def __init__(self, batch_size: int) -> None:
         self.batch_size = batch_size
@@ -153,7 +165,9 @@ class Progress(Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             self.started = time.monotonic()
-            self.task = self.bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
+            self.task = self.bar.add_task(
+                "", total=trainer.max_steps, completed=trainer.global_step
+            )
             self.bar.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -164,9 +178,14 @@ class Progress(Callback):
         if not trainer.is_global_zero:
             return
         values = {name: trainer.callback_metrics.get(f"val/{name}") for name in self.shown}
-        words = "  ".join(f"{name} {float(value):.4g}" for name, value in values.items() if value is not None)
+        words = "  ".join(
+            f"{name} {float(value):.4g}" for name, value in values.items() if value is not None
+        )
         seconds = time.monotonic() - self.started
-        print(f"step {trainer.global_step}/{trainer.max_steps}  {seconds:.0f} s  val: {words}", flush=True)
+        print(
+            f"step {trainer.global_step}/{trainer.max_steps}  {seconds:.0f} s  val: {words}",
+            flush=True,
+        )
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         self.bar.stop()

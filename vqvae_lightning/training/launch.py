@@ -7,13 +7,18 @@ from vqvae_lightning.config import ConfigError, Experiment
 
 
 def is_first_process() -> bool:
-    """Whether this is rank 0 of what Lightning, torchrun or SLURM launched; True without a launcher."""
+    """Whether this is rank 0 of what Lightning, torchrun or SLURM launched; True without a
+    launcher.
+    """
     ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
     return all(int(rank) == 0 for rank in ranks if rank is not None)
 
 
 def device_count(experiment: Experiment) -> int:
-    """Devices per machine; `auto` is every GPU, or one process without. Raises ConfigError for what cannot run here."""
+    """Devices per machine; `auto` is every GPU, or one process without.
+
+    Raises ConfigError for what cannot run here.
+    """
     import torch
 
     from vqvae_lightning.data.sources import DATASETS
@@ -21,7 +26,9 @@ def device_count(experiment: Experiment) -> int:
     settings = experiment.trainer
     gpus = torch.cuda.device_count() if settings.accelerator != "cpu" else 0
     if settings.accelerator == "gpu" and gpus == 0:
-        raise ConfigError("trainer.accelerator: got gpu, but this machine has none; use trainer.accelerator=cpu")
+        raise ConfigError(
+            "trainer.accelerator: got gpu, but this machine has none; use trainer.accelerator=cpu"
+        )
     count = max(1, gpus) if settings.devices == "auto" else int(settings.devices)
     if gpus and count > gpus:
         raise ConfigError(f"trainer.devices: got {count}, but this machine has {gpus} GPUs")
@@ -32,20 +39,26 @@ def device_count(experiment: Experiment) -> int:
             f"{count * settings.nodes} devices x {settings.accumulate} passes"
         )
     data = experiment.data
-    for split, size in (("validation", data.validation_size), ("test", DATASETS[data.name].test_size)):
+    for split, size in (
+        ("validation", data.validation_size),
+        ("test", DATASETS[data.name].test_size),
+    ):
         batches = math.ceil(size / data.eval_batch_size)
         if batches < count * settings.nodes:  # whole batches are dealt to the ranks
             raise ConfigError(
-                f"data.eval_batch_size: got {data.eval_batch_size}, which makes {batches} batch{'es' * (batches > 1)} "
-                f"of {size} {split} images, wanted one for each of {count * settings.nodes} devices at least"
+                f"data.eval_batch_size: got {data.eval_batch_size}, which makes {batches}"
+                f" batch{'es' * (batches > 1)} of {size} {split} images, wanted one for each of"
+                f" {count * settings.nodes} devices at least"
             )
     return count
 
 
 def check_launch(world: int) -> None:
-    """Raises ConfigError where torchrun or SLURM started another number of processes than the settings say.
+    """Raises ConfigError where torchrun or SLURM started another number of processes than the
+    settings say.
 
-    SLURM's variables are those of a batch job even in a shell that it opened, where nothing was launched yet.
+    SLURM's variables are those of a batch job even in a shell that it opened, where nothing was
+    launched yet.
     """
     interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
     launchers = {"torchrun": "WORLD_SIZE"} | ({} if interactive else {"SLURM": "SLURM_NTASKS"})
@@ -53,6 +66,7 @@ def check_launch(world: int) -> None:
         launched = int(os.environ.get(variable, world))
         if launched != world:
             raise ConfigError(
-                f"launch: {launcher} started {launched} process{'es' * (launched > 1)} ({variable}={launched}), but "
-                f"trainer.devices x trainer.nodes is {world}; wanted the same number"
+                f"launch: {launcher} started {launched} process{'es' * (launched > 1)}"
+                f" ({variable}={launched}), but trainer.devices x trainer.nodes is {world}; wanted"
+                " the same number"
             )

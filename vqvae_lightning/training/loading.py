@@ -1,4 +1,6 @@
-"""From a run folder back to a module: kind and settings come from the checkpoint, weights are loaded strictly."""
+"""From a run folder back to a module: kind and settings come from the checkpoint, weights are
+loaded strictly.
+"""
 
 import itertools
 import sys
@@ -11,7 +13,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from vqvae_lightning.config import ConfigError, DataConfig, Experiment, make_command, one_line, runs_argument
+from vqvae_lightning.config import (
+    ConfigError,
+    DataConfig,
+    Experiment,
+    make_command,
+    one_line,
+    runs_argument,
+)
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.autoencoders import AUTOENCODERS
 from vqvae_lightning.training.bounds import built_on_meta
@@ -26,17 +35,25 @@ MODULES: dict[str, Any] = {**AUTOENCODERS, CodePrior.kind: CodePrior}
 
 
 def load_module(path: Path) -> pl.LightningModule:
-    """The module of a checkpoint, in evaluation mode. Raises CheckpointError if it is damaged or fits no module."""
+    """The module of a checkpoint, in evaluation mode.
+
+    Raises CheckpointError if it is damaged or fits no module.
+    """
     return module_of(read_checkpoint(path), path)
 
 
 def module_of(checkpoint: dict[str, Any], path: Path) -> pl.LightningModule:
-    """The module of what `path` holds, in evaluation mode. Raises CheckpointError if it fits no module."""
+    """The module of what `path` holds, in evaluation mode.
+
+    Raises CheckpointError if it fits no module.
+    """
     given = checkpoint.get("hyper_parameters")
     settings = dict(given) if isinstance(given, dict) else {}
     kind = settings.pop("kind", None)
     if not isinstance(kind, str) or kind not in MODULES:
-        raise CheckpointError(f"checkpoint: {path} holds kind={kind}, wanted one of {', '.join(MODULES)}")
+        raise CheckpointError(
+            f"checkpoint: {path} holds kind={kind}, wanted one of {', '.join(MODULES)}"
+        )
     try:
         held = checkpoint["state_dict"].values()
         size = sum(tensor.nbytes for tensor in held)
@@ -46,17 +63,21 @@ def module_of(checkpoint: dict[str, Any], path: Path) -> pl.LightningModule:
         for name in {**wanted, **found}:
             if wanted.get(name) != found.get(name):
                 raise CheckpointError(
-                    f"checkpoint: {path} does not fit its settings: {name} is {found.get(name, 'absent')}, "
-                    f"wanted {wanted.get(name, 'none of that name')}"
+                    f"checkpoint: {path} does not fit its settings: {name} is"
+                    f" {found.get(name, 'absent')}, wanted {wanted.get(name, 'none of that name')}"
                 )
         for name, tensor in checkpoint["state_dict"].items():
             if not torch.isfinite(tensor).all():
-                raise CheckpointError(f"checkpoint: {path} holds weights that are not finite: {name}")
+                raise CheckpointError(
+                    f"checkpoint: {path} holds weights that are not finite: {name}"
+                )
         module = MODULES[kind](**settings)
         module.load_state_dict(checkpoint["state_dict"], strict=True)
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         reason = one_line(error)
-        raise CheckpointError(f"checkpoint: {path} is none that can be read here: {reason}") from error
+        raise CheckpointError(
+            f"checkpoint: {path} is none that can be read here: {reason}"
+        ) from error
     return module.eval()
 
 
@@ -69,7 +90,8 @@ def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
     checkpoint, info = read_checkpoint(path), run.info
     if checkpoint.get("run") != info["id"]:
         raise CheckpointError(
-            f"checkpoint: {path} is of run {checkpoint.get('run')}, wanted {info['id']}, that of {run.path}"
+            f"checkpoint: {path} is of run {checkpoint.get('run')}, wanted {info['id']}, that of"
+            f" {run.path}"
         )
     trained = checkpoint.get("hyper_parameters")
     described = trained.get("tokenizer") if isinstance(trained, dict) else None
@@ -80,7 +102,8 @@ def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
     for key, value in then.items() if isinstance(then, dict) else ():
         if key in known and known[key] != value:
             raise CheckpointError(
-                f"checkpoint: {path} was trained with {key}={value}, but config.yaml beside it says {known[key]}"
+                f"checkpoint: {path} was trained with {key}={value}, but config.yaml beside it says"
+                f" {known[key]}"
             )
     return checkpoint
 
@@ -94,7 +117,10 @@ def load_run(run: Run) -> pl.LightningModule:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """The frozen tokenizer of a VQ-VAE's checkpoint. Raises CheckpointError, or ValueError if it is of another kind."""
+    """The frozen tokenizer of a VQ-VAE's checkpoint.
+
+    Raises CheckpointError, or ValueError if it is of another kind.
+    """
     return tokenizer_of(read_checkpoint(path), path)
 
 
@@ -104,14 +130,19 @@ def tokenizer_of(checkpoint: dict[str, Any], path: Path) -> Tokenizer:
 
 
 def tokenizer_record(run: Run) -> dict[str, str]:
-    """What run.json of a finished VQ-VAE says of its best weights, so that its priors find them; {} of other kinds."""
-    return {"fingerprint": load_tokenizer(run.best).fingerprint} if run.info["kind"] == "vqvae" else {}
+    """What run.json of a finished VQ-VAE says of its best weights, so that its priors find them; {}
+    of other kinds.
+    """
+    return (
+        {"fingerprint": load_tokenizer(run.best).fingerprint} if run.info["kind"] == "vqvae" else {}
+    )
 
 
 def keep_tokenizer(prior: Run) -> None:
     """Copies the weights of a prior's tokenizer into its folder, unless they are there.
 
-    The VQ-VAE may be trained on, moved or removed afterwards. Raises ConfigError if it is gone already.
+    The VQ-VAE may be trained on, moved or removed afterwards. Raises ConfigError if it is gone
+    already.
     """
     if not prior.tokenizer.is_file():
         source = next(tokenizer_runs(prior, prior.experiment().model.tokenizer), None)
@@ -123,7 +154,8 @@ def keep_tokenizer(prior: Run) -> None:
 
 
 def kept_tokenizer(prior: Run) -> Tokenizer:
-    """The tokenizer that a prior was trained on, known by its fingerprint: the prior's copy, or that of a VQ-VAE run.
+    """The tokenizer that a prior was trained on, known by its fingerprint: the prior's copy, or
+    that of a VQ-VAE run.
 
     Raises ConfigError if there is none.
     """
@@ -137,27 +169,35 @@ def kept_tokenizer(prior: Run) -> Tokenizer:
         if tokenizer.fingerprint == wanted:
             return tokenizer
     raise ConfigError(
-        f"tokenizer: neither {prior.tokenizer} nor a run beside {prior.path} holds the one that this "
-        f"prior was trained on, {prior.info['tokenizer']['run']} with fingerprint {wanted[:16]}"
+        f"tokenizer: neither {prior.tokenizer} nor a run beside {prior.path} holds the one that"
+        f" this prior was trained on, {prior.info['tokenizer']['run']} with fingerprint"
+        f" {wanted[:16]}"
     )
 
 
 def _tokenizer_files(prior: Run) -> Iterator[Path]:
-    """Where a prior's tokenizer may lie: its own copy first, and other runs only if that will not do."""
+    """Where a prior's tokenizer may lie: its own copy first, and other runs only if that will not
+    do.
+    """
     if prior.tokenizer.is_file():
         yield prior.tokenizer
     for run in tokenizer_runs(prior, prior.experiment().model.tokenizer):
         yield run.best
 
 
-def tokenizer_runs(prior: Run, recorded: str | None, others: Iterable[Run] | None = None) -> Iterator[Run]:
+def tokenizer_runs(
+    prior: Run, recorded: str | None, others: Iterable[Run] | None = None
+) -> Iterator[Run]:
     """The finished runs that hold a prior's tokenizer now.
 
-    Looked for among `others`, in the `recorded` place, and without `others` in all folders beside the prior.
+    Looked for among `others`, in the `recorded` place, and without `others` in all folders beside
+    the prior.
     """
     wanted = prior.info["tokenizer"]["fingerprint"]
     there = [Run(Path(recorded))] if recorded else []
-    for run in itertools.chain(others or (), there, neighbours(prior.path) if others is None else ()):
+    for run in itertools.chain(
+        others or (), there, neighbours(prior.path) if others is None else ()
+    ):
         # What cannot be read is not it.
         with suppress(ConfigError):
             if run.info["status"] == "finished" and run.info.get("fingerprint") == wanted:
@@ -170,7 +210,9 @@ def neighbours(folder: Path) -> list[Run]:
 
 
 def replaced_tokenizer(prior: Run) -> Path | None:
-    """The folder that a prior's settings name, if it holds another tokenizer now; None of other runs."""
+    """The folder that a prior's settings name, if it holds another tokenizer now; None of other
+    runs.
+    """
     place = Path(getattr(prior.experiment().model, "tokenizer", None) or "")
     if "tokenizer" not in prior.info or not (place / RECORD).is_file():
         return None
@@ -179,19 +221,25 @@ def replaced_tokenizer(prior: Run) -> Path | None:
 
 
 def codes_folder(prior: Run) -> Path:
-    """Where the codes that a prior is trained on are kept: with its tokenizer, so that several priors share them."""
+    """Where the codes that a prior is trained on are kept: with its tokenizer, so that several
+    priors share them.
+    """
     return next(tokenizer_runs(prior, prior.experiment().model.tokenizer), prior).path / "codes"
 
 
 def find_tokenizer(runs: str, data: DataConfig) -> Run:
-    """The newest finished VQ-VAE run of the same images. Raises ConfigError naming the command to run first."""
+    """The newest finished VQ-VAE run of the same images.
+
+    Raises ConfigError naming the command to run first.
+    """
     candidates = read_each(find_runs(runs, "vqvae", data.name), lambda run: run.experiment().data)
     found = [run for run, of_run in candidates if of_run.binarize == data.binarize]
     if not found:
         such = f" with data.binarize={data.binarize}" if data.binarize != "none" else ""
         first = make_command("train-vqvae", DATASET=data.name, ARGS=runs_argument(runs))
         raise ConfigError(
-            f"model.tokenizer: there is no finished vqvae run of {data.name}{such} in {runs}/; run `{first}` first"
+            f"model.tokenizer: there is no finished vqvae run of {data.name}{such} in {runs}/; run"
+            f" `{first}` first"
         )
     return found[-1]
 
@@ -200,13 +248,18 @@ def check_tokenizer(run: Run, data: DataConfig) -> None:
     """Raises ConfigError unless the run is a VQ-VAE of the images that a prior is to be of."""
     info = run.info
     if info["kind"] != "vqvae":
-        raise ConfigError(f"model.tokenizer: a prior needs a vqvae run, but {run.path} holds kind={info['kind']}")
+        raise ConfigError(
+            f"model.tokenizer: a prior needs a vqvae run, but {run.path} holds kind={info['kind']}"
+        )
     if info["dataset"] != data.name:
-        raise ConfigError(f"model.tokenizer: {run.path} was trained on {info['dataset']}, the data is {data.name}")
+        raise ConfigError(
+            f"model.tokenizer: {run.path} was trained on {info['dataset']}, the data is {data.name}"
+        )
     binarize = run.experiment().data.binarize
     if binarize != data.binarize:
         raise ConfigError(
-            f"model.tokenizer: {run.path} was trained with data.binarize={binarize}, the data is {data.binarize}"
+            f"model.tokenizer: {run.path} was trained with data.binarize={binarize}, the data is"
+            f" {data.binarize}"
         )
 
 
@@ -222,7 +275,9 @@ def describe_tokenizer(tokenizer: Tokenizer, run: Run) -> dict[str, Any]:
 
 
 def with_tokenizer(experiment: Experiment) -> Experiment:
-    """A new prior's experiment with its tokenizer named: the newest of its dataset, unless it names one."""
+    """A new prior's experiment with its tokenizer named: the newest of its dataset, unless it names
+    one.
+    """
     if experiment.kind != "prior" or experiment.model.tokenizer:
         return experiment
     found = str(find_tokenizer(experiment.runs, experiment.data).path)

@@ -1,4 +1,6 @@
-"""What is measured over a whole split: sums and counts that add up over batches and ranks, never means of means."""
+"""What is measured over a whole split: sums and counts that add up over batches and ranks, never
+means of means.
+"""
 
 import functools
 import math
@@ -16,8 +18,8 @@ SSIM_IMAGES = 32
 class ReconstructionMetrics(Metric):
     """Loss, distortion, rate, MSE, PSNR, SSIM and bits per dimension of a split.
 
-    MSE, PSNR and SSIM are of pixels in [0, 1], as in the literature; PSNR is that of the split's MSE. Bits per
-    dimension are given only where distortion + rate bounds −log p of discrete data.
+    MSE, PSNR and SSIM are of pixels in [0, 1], as in the literature; PSNR is that of the split's
+    MSE. Bits per dimension are given only where distortion + rate bounds −log p of discrete data.
     """
 
     full_state_update = False
@@ -34,7 +36,9 @@ class ReconstructionMetrics(Metric):
         n = x.shape[0]
         target, reconstruction = ((image + 1) / 2 for image in (x, objective.reconstruction))
         error = (target - reconstruction).double().square().flatten(1).mean(1).sum()
-        with torch.autocast(x.device.type, enabled=False):  # SSIM is of differences of nearly equal products
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # SSIM is of differences of nearly equal products
             similarity = structural_similarity(reconstruction, target)
         terms = [
             torch.as_tensor(float(n), device=x.device),
@@ -63,30 +67,40 @@ class ReconstructionMetrics(Metric):
 
 
 def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
-    """SSIM (N,) of images x and y (N, C, H, W) in [0, 1] (Wang et al. 2004): Gaussian windows of 11, σ = 1.5.
+    """SSIM (N,) of images x and y (N, C, H, W) in [0, 1] (Wang et al. 2004): Gaussian windows of
+    11, σ = 1.5.
 
-    The mean over all pixels, images mirrored at their edges, as torchmetrics takes it. A Gaussian is separable, and a
-    filter along a side a product with a banded matrix: a tenth of the cost of a two-dimensional convolution. Few images
-    at a time, so that what is between the filters stays in a CPU's cache.
+    The mean over all pixels, images mirrored at their edges, as torchmetrics takes it. A Gaussian
+    is separable, and a filter along a side a product with a banded matrix: a tenth of the cost of a
+    two-dimensional convolution. Few images at a time, so that what is between the filters stays in
+    a CPU's cache.
     """
     few = SSIM_IMAGES if x.device.type == "cpu" else len(x)
-    return torch.cat([_ssim(some_x, some_y) for some_x, some_y in zip(x.split(few), y.split(few), strict=True)])
+    return torch.cat(
+        [_ssim(some_x, some_y) for some_x, some_y in zip(x.split(few), y.split(few), strict=True)]
+    )
 
 
 def _ssim(x: Tensor, y: Tensor) -> Tensor:
     fields = torch.stack([x, y, x * x + y * y, x * y])  # 4,N,C,H,W
     for side in x.shape[:1:-1]:  # W, then H
-        fields = (fields @ gaussian_windows(side).to(fields)).transpose(-1, -2)  # 4,N,C,W,H, then 4,N,C,H,W
+        fields = (fields @ gaussian_windows(side).to(fields)).transpose(
+            -1, -2
+        )  # 4,N,C,W,H, then 4,N,C,H,W
     mean_x, mean_y, squares, product = fields
     mean_product, mean_squares = mean_x * mean_y, mean_x.square() + mean_y.square()
     luminance = (2 * mean_product + 0.01**2) / (mean_squares + 0.01**2)
-    structure = (2 * (product - mean_product) + 0.03**2) / ((squares - mean_squares).clamp_min(0) + 0.03**2)
+    structure = (2 * (product - mean_product) + 0.03**2) / (
+        (squares - mean_squares).clamp_min(0) + 0.03**2
+    )
     return (luminance * structure).flatten(1).mean(1)
 
 
 @functools.cache
 def gaussian_windows(side: int, size: int = 11, sigma: float = 1.5) -> Tensor:
-    """Weights of the window around each place of a side, one in each column: (side, side), float64."""
+    """Weights of the window around each place of a side, one in each column: (side, side),
+    float64.
+    """
     reach = torch.arange(size) - size // 2
     weights = torch.exp(-(reach.double() / sigma).square() / 2)
     places = (torch.arange(side) + reach[:, None]).abs()  # size,side: mirrored at the first place
@@ -98,8 +112,8 @@ def gaussian_windows(side: int, size: int = 11, sigma: float = 1.5) -> Tensor:
 class CodebookUsage(Metric):
     """Entropy, perplexity and number of codes used, from counts summed over a whole split.
 
-    Of M codes per place each has a histogram of its own: entropy and codes used are means over the M, and perplexity is
-    exp of that entropy, at most K.
+    Of M codes per place each has a histogram of its own: entropy and codes used are means over the
+    M, and perplexity is exp of that entropy, at most K.
     """
 
     full_state_update = False
@@ -107,7 +121,9 @@ class CodebookUsage(Metric):
 
     def __init__(self, codebook_size: int, maps: int = 1) -> None:
         super().__init__()
-        self.add_state("counts", torch.zeros(maps, codebook_size, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state(
+            "counts", torch.zeros(maps, codebook_size, dtype=torch.int64), dist_reduce_fx="sum"
+        )
 
     def update(self, codes: Tensor) -> None:
         """Adds codes (…, M), or of any shape with M = 1, or sequences of them (N, T)."""

@@ -17,13 +17,19 @@ DECAYED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 def configure_adamw(module: nn.Module, config: OptimizerConfig, steps: int) -> dict[str, Any]:
     """Optimizer and per-step schedule over `steps`, in the form Lightning asks for."""
     # fused: one pass over each parameter, on CPUs too, instead of a dozen operations
-    optimizer = torch.optim.AdamW(parameter_groups(module, config.weight_decay), lr=config.lr, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config, steps))
+    optimizer = torch.optim.AdamW(
+        parameter_groups(module, config.weight_decay), lr=config.lr, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step, config, steps)
+    )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weights of linear and convolution layers decay; biases, norms, embeddings and codebooks do not."""
+    """Weights of linear and convolution layers decay; biases, norms, embeddings and codebooks do
+    not.
+    """
     decayed = {id(m.weight) for m in module.modules() if isinstance(m, DECAYED)}
     trained = [p for p in module.parameters() if p.requires_grad]
     return [
@@ -33,7 +39,9 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, steps: int) -> float:
-    """Factor on the peak rate at `step` (0 … steps): linear warm-up, then constant or half a cosine down to 0."""
+    """Factor on the peak rate at `step` (0 … steps): linear warm-up, then constant or half a cosine
+    down to 0.
+    """
     warmup = min(config.warmup_steps, steps)
     if step < warmup:
         return (step + 1) / warmup
@@ -45,37 +53,47 @@ def learning_rate_factor(step: int, config: OptimizerConfig, steps: int) -> floa
 def clip_gradients(module: nn.Module, largest_norm: float) -> Tensor:
     """Scales the gradients down to `largest_norm` (0: leaves them) and returns the norm they had.
 
-    Gradients are summed over ranks before, so a loss that is not finite on one rank is seen on all of them. Raises
-    NonFiniteError then, and leaves the gradients as they are.
+    Gradients are summed over ranks before, so a loss that is not finite on one rank is seen on all
+    of them. Raises NonFiniteError then, and leaves the gradients as they are.
     """
     named = {name: p for name, p in module.named_parameters() if p.grad is not None}
     gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
     norm = nn.utils.get_total_norm(gradients.values())
     if not torch.isfinite(norm):
-        worst = next((name for name, g in gradients.items() if not torch.isfinite(g).all()), "all of them together")
+        worst = next(
+            (name for name, g in gradients.items() if not torch.isfinite(g).all()),
+            "all of them together",
+        )
         raise NonFiniteError(f"gradient of {worst} is not finite")
     if largest_norm > 0:
         nn.utils.clip_grads_with_norm_(named.values(), largest_norm, norm)
     return norm
 
 
-def clip_step(module: pl.LightningModule, net: nn.Module, config: OptimizerConfig, under_way: "StepUnderWay") -> None:
+def clip_step(
+    module: pl.LightningModule, net: nn.Module, config: OptimizerConfig, under_way: "StepUnderWay"
+) -> None:
     """Clips the gradients of a step and logs their norm, before anything has learnt from the step.
 
-    Raises NonFiniteError that names the step, this rank, and what of its own loss and inputs is not finite.
+    Raises NonFiniteError that names the step, this rank, and what of its own loss and inputs is not
+    finite.
     """
     try:
         norm = clip_gradients(net, config.clip)
     except NonFiniteError as error:
         step = module.trainer.global_step + 1
-        raise NonFiniteError(f"step {step}, rank {module.global_rank}: {error}; {under_way.describe()}") from None
+        raise NonFiniteError(
+            f"step {step}, rank {module.global_rank}: {error}; {under_way.describe()}"
+        ) from None
     under_way.forget()
     if logs_now(module):
         module.log("train/gradient_norm", norm)
 
 
 class StepUnderWay:
-    """Losses and batches of the forward passes of one optimizer step, to be told if it goes wrong."""
+    """Losses and batches of the forward passes of one optimizer step, to be told if it goes
+    wrong.
+    """
 
     def __init__(self) -> None:
         self.passes: list[tuple[Batch, Tensor]] = []
@@ -92,18 +110,26 @@ class StepUnderWay:
         self.passes.clear()
 
     def describe(self) -> str:
-        """What is not finite on this rank: the loss, and the rows of the data set whose pixels are not."""
+        """What is not finite on this rank: the loss, and the rows of the data set whose pixels are
+        not.
+        """
         losses = ", ".join(f"{loss.item():.4g}" for _, loss in self.passes)
         rows = [
             int(row)
             for batch, _ in self.passes
             if batch.x.is_floating_point()
-            for row, finite in zip(batch.rows, torch.isfinite(batch.x).flatten(1).all(1), strict=True)
+            for row, finite in zip(
+                batch.rows, torch.isfinite(batch.x).flatten(1).all(1), strict=True
+            )
             if not finite
         ]
-        return f"loss {losses}" + (f", input of image {', '.join(map(str, rows[:5]))} is not finite" if rows else "")
+        return f"loss {losses}" + (
+            f", input of image {', '.join(map(str, rows[:5]))} is not finite" if rows else ""
+        )
 
 
 def logs_now(module: pl.LightningModule) -> bool:
-    """Whether Lightning logs the step under way: what is only logged need not be computed at the others."""
+    """Whether Lightning logs the step under way: what is only logged need not be computed at the
+    others.
+    """
     return (module.trainer.global_step + 1) % module.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]

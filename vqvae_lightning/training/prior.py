@@ -1,4 +1,6 @@
-"""CodePrior: an autoregressive model of a frozen tokenizer's codes, the p(z) that gives a VQ-VAE its samples."""
+"""CodePrior: an autoregressive model of a frozen tokenizer's codes, the p(z) that gives a VQ-VAE
+its samples.
+"""
 
 import math
 from collections.abc import Mapping
@@ -18,10 +20,12 @@ from vqvae_lightning.training.optimization import StepUnderWay, clip_step, confi
 
 
 class CodePrior(pl.LightningModule):
-    """Trains P(codes | label) on codes (N, T); its rate replaces the T log K of the uniform prior in the ledger.
+    """Trains P(codes | label) on codes (N, T); its rate replaces the T log K of the uniform prior
+    in the ledger.
 
-    `tokenizer` describes the first stage in plain values (fingerprint, codebook_size, grid, dims, run) and is kept in
-    every checkpoint, so that a prior is never decoded by another tokenizer than its own.
+    `tokenizer` describes the first stage in plain values (fingerprint, codebook_size, grid, dims,
+    run) and is kept in every checkpoint, so that a prior is never decoded by another tokenizer than
+    its own.
     """
 
     kind: ClassVar[str] = "prior"
@@ -68,17 +72,23 @@ class CodePrior(pl.LightningModule):
         )
 
     def attach(self, tokenizer: Tokenizer) -> "CodePrior":
-        """Gives the prior the tokenizer it decodes with. Raises ValueError unless it is the one it was trained on."""
+        """Gives the prior the tokenizer it decodes with.
+
+        Raises ValueError unless it is the one it was trained on.
+        """
         if tokenizer.fingerprint != self.description["fingerprint"]:
             raise ValueError(
-                f"tokenizer: got fingerprint {tokenizer.fingerprint[:16]}, but this prior was trained on the codes of "
-                f"{self.description['fingerprint'][:16]} ({self.description['run']})"
+                f"tokenizer: got fingerprint {tokenizer.fingerprint[:16]}, but this prior was"
+                f" trained on the codes of {self.description['fingerprint'][:16]}"
+                f" ({self.description['run']})"
             )
         self.tokenizer = tokenizer
         return self
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        seed_torch(batch.seed + batch.part)  # dropout: a function of (seed, epoch, batch, pass, rank)
+        seed_torch(
+            batch.seed + batch.part
+        )  # dropout: a function of (seed, epoch, batch, pass, rank)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         nll = self.net.nll(batch.x.long(), self._labels(batch))  # N,T
@@ -113,10 +123,13 @@ class CodePrior(pl.LightningModule):
         metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
         values = metrics.compute()
         values = {**values, **self._units(values["rate"])}
-        # What the prior's cross-entropy leaves of the entropy of the codes' histogram: 1 = no better than counting.
+        # What the prior's cross-entropy leaves of the entropy of the codes' histogram: 1 = no
+        # better than counting.
         if values["code_entropy_bits"] > 0:  # a tokenizer may have collapsed to one code
             values["entropy_ratio"] = values["bits_per_code"] / values["code_entropy_bits"]
-        self.log_dict({f"{split}/{name}": torch.as_tensor(value).float() for name, value in values.items()})
+        self.log_dict(
+            {f"{split}/{name}": torch.as_tensor(value).float() for name, value in values.items()}
+        )
         metrics.reset()
 
     def _units(self, rate: Tensor) -> dict[str, Tensor]:
@@ -132,18 +145,26 @@ class CodePrior(pl.LightningModule):
 
     @torch.no_grad()
     def sample(self, labels: Tensor, **sampling: Any) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1], one for each label (N,). `sampling` goes to `AutoregressivePrior.generate`.
+        """Images (N, C, H, W) in [-1, 1], one for each label (N,). `sampling` goes to
+        `AutoregressivePrior.generate`.
 
-        An unconditional prior uses only how many labels there are. Raises ValueError without `attach`.
+        An unconditional prior uses only how many labels there are. Raises ValueError without
+        `attach`.
         """
         if self.tokenizer is None:
-            raise ValueError("tokenizer: this prior has none to decode with; call attach(tokenizer) first")
+            raise ValueError(
+                "tokenizer: this prior has none to decode with; call attach(tokenizer) first"
+            )
         labels = labels.to(self.device)
-        codes = self.net.generate(len(labels), labels if self.config.class_conditional else None, **sampling)
+        codes = self.net.generate(
+            len(labels), labels if self.config.class_conditional else None, **sampling
+        )
         return self.tokenizer.to(self.device).decode(codes)
 
     def pictures(self, x: Tensor) -> dict[str, tuple[Tensor, int]]:
-        """Named grids to show: samples, a row per class (of the first ten). x is not used: a prior sees no images."""
+        """Named grids to show: samples, a row per class (of the first ten). x is not used: a prior
+        sees no images.
+        """
         columns = 10
         labels = torch.arange(min(self.classes, 10)).repeat_interleave(columns)
         return {"samples": (self.sample(labels), columns)}

@@ -13,12 +13,14 @@ from vqvae_lightning.data.sources import DATASETS
 RECORD = "run.json"
 LARGEST = 2**24  # bytes of a run.json
 STATUSES = ("running", "interrupted", "failed", "finished")
-# Held, by an flock that dies with its process, while a run is trained, and while its record changes.
+# Held, by an flock that dies with its process, while a run is trained, and while its record
+# changes.
 RUN_LOCK, RECORD_LOCK = ".lock", ".run.json.lock"
 FOLDERS = ("checkpoints", "images", "codes", "wandb")
 FILES = (RECORD, "config.yaml", "metrics.jsonl", RUN_LOCK, RECORD_LOCK)
 
-# A shape is a type, a list of one shape, a mapping of keys to shapes, or one of `str` (any key) to a shape.
+# A shape is a type, a list of one shape, a mapping of keys to shapes, or one of `str` (any key) to
+# a shape.
 Shape = Any
 COMMON: Shape = {
     "id": str,
@@ -32,8 +34,20 @@ COMMON: Shape = {
     "versions": {str: str},
 }
 FINISHED: Shape = {"finished": str, "parameters": int, "test": {str: float}}
-TOKENIZER: Shape = {"run": str, "fingerprint": str, "codebook_size": int, "grid": [int], "dims": int}
-WANTED = {str: "text", int: "a whole number of at least 0", float: "a number", list: "a list", dict: "a mapping"}
+TOKENIZER: Shape = {
+    "run": str,
+    "fingerprint": str,
+    "codebook_size": int,
+    "grid": [int],
+    "dims": int,
+}
+WANTED = {
+    str: "text",
+    int: "a whole number of at least 0",
+    float: "a number",
+    list: "a list",
+    dict: "a mapping",
+}
 LONGEST_TEXT = 10_000
 # Beyond it sums and float32 overflow.
 LARGEST_NUMBER = 1e39
@@ -42,8 +56,9 @@ LARGEST_NUMBER = 1e39
 def read_record(folder: Path) -> dict[str, Any]:
     """What run.json of a run folder holds, checked.
 
-    Raises ConfigError, one line that names the folder, if it is no run folder, if the file is no JSON or lacks what
-    every run has, and if a part of the folder is a link or anything else that leads out of it.
+    Raises ConfigError, one line that names the folder, if it is no run folder, if the file is no
+    JSON or lacks what every run has, and if a part of the folder is a link or anything else that
+    leads out of it.
     """
     path = folder / RECORD
     if not path.is_file():
@@ -61,7 +76,8 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def check_parts(folder: Path) -> None:
-    """Raises ConfigError unless each part of a run folder is what a training makes: a file or a folder, no link.
+    """Raises ConfigError unless each part of a run folder is what a training makes: a file or a
+    folder, no link.
 
     A link would be followed: what is written to it, or removed behind it, is not the run's.
     """
@@ -78,7 +94,9 @@ def check_parts(folder: Path) -> None:
             continue
         if not is_right(mode):
             found = "a link" if stat.S_ISLNK(mode) else "something else"
-            raise ConfigError(f"run: {path} is {found}, wanted a {wanted}; a run folder holds what is in it")
+            raise ConfigError(
+                f"run: {path} is {found}, wanted a {wanted}; a run folder holds what is in it"
+            )
     _check_links(folder)
 
 
@@ -138,7 +156,8 @@ def _check(values: Any) -> None:
         size, grid = values["tokenizer"]["codebook_size"], values["tokenizer"]["grid"]
         if not (1 <= len(grid) <= 4 and size * math.prod(grid) >= 1):
             raise ConfigError(
-                f"{RECORD}: tokenizer has {size} codes and a grid of {len(grid)} sides, wanted at least 1 of each"
+                f"{RECORD}: tokenizer has {size} codes and a grid of {len(grid)} sides, wanted at"
+                " least 1 of each"
             )
     if values["status"] == "finished":
         check_shape(values, FINISHED, RECORD)
@@ -146,7 +165,9 @@ def _check(values: Any) -> None:
 
 
 def _check_texts(value: Any) -> None:
-    """Refuses what a terminal would obey, control characters, and texts of any length, in keys as in values."""
+    """Refuses what a terminal would obey, control characters, and texts of any length, in keys as
+    in values.
+    """
     if isinstance(value, dict):
         value = [*value, *value.values()]
     if isinstance(value, list):

@@ -1,4 +1,6 @@
-"""Going on with a run: which one, from which of its checkpoints, and whether it is still the same run."""
+"""Going on with a run: which one, from which of its checkpoints, and whether it is still the same
+run.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +17,13 @@ from vqvae_lightning.verified import CheckpointError
 
 # What Lightning reads of a checkpoint that a training goes on from.
 TRAINING = {
-    "global_step": int, "state_dict": dict, "loops": dict, "callbacks": dict, "optimizer_states": list,
+    "global_step": int,
+    "state_dict": dict,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
     "lr_schedulers": list,
-}  # fmt: skip
+}
 
 
 class Resumed(NamedTuple):
@@ -30,8 +36,9 @@ class Resumed(NamedTuple):
 def resumed_run(experiment: Experiment) -> Run | None:
     """The run that `resume` names; None for a new run.
 
-    `auto` is the run `name`, or without a name the newest unfinished run with these settings, if there is one.
-    Raises ConfigError for a named folder that is no run; one that a search finds is left out.
+    `auto` is the run `name`, or without a name the newest unfinished run with these settings, if
+    there is one. Raises ConfigError for a named folder that is no run; one that a search finds is
+    left out.
     """
     if not experiment.resume:
         return None
@@ -47,7 +54,8 @@ def resumed_run(experiment: Experiment) -> Run | None:
 
 
 def newest_checkpoint(run: Run) -> Resumed:
-    """The run's own checkpoint of most steps, whatever the files' times; a bad one is named and passed over.
+    """The run's own checkpoint of most steps, whatever the files' times; a bad one is named and
+    passed over.
 
     Asked under the run's lock: until then another process may be training it.
     """
@@ -71,18 +79,26 @@ def _step(checkpoint: dict[str, Any], path: Path) -> int:
             raise CheckpointError(f"checkpoint: {path} holds no {key} to go on from")
     step = checkpoint["global_step"]
     if not 0 < step < 2**40:
-        raise CheckpointError(f"checkpoint: {path} holds global_step={step}, wanted a number of steps")
+        raise CheckpointError(
+            f"checkpoint: {path} holds global_step={step}, wanted a number of steps"
+        )
     return int(step)
 
 
 def check_settings(run: Run, experiment: Experiment) -> None:
-    """Raises ConfigError if a resumed run's `experiment` differs from it in more than its length."""
+    """Raises ConfigError if a resumed run's `experiment` differs from it in more than its
+    length.
+    """
     for key, (old, new) in changed_settings(run, experiment).items():
-        raise ConfigError(f"resume: {key} was {old} in {run.path} and is {new} now; start a new run to change it")
+        raise ConfigError(
+            f"resume: {key} was {old} in {run.path} and is {new} now; start a new run to change it"
+        )
 
 
 def changed_settings(run: Run, experiment: Experiment) -> dict[str, tuple[Any, Any]]:
-    """What a run and an experiment compute differently, but for its length: dotted keys with both values."""
+    """What a run and an experiment compute differently, but for its length: dotted keys with both
+    values.
+    """
     recorded = getattr(run.experiment().model, "tokenizer", None)
     if recorded and getattr(experiment.model, "tokenizer", None) == recorded:
         # Its own record names it, and what lies there now may be another. The prior keeps its own.
@@ -92,13 +108,16 @@ def changed_settings(run: Run, experiment: Experiment) -> dict[str, tuple[Any, A
 
 
 def computed_otherwise(run: Run, experiment: Experiment) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys of what is computed, with its length, in which a run and an experiment differ, with both values.
+    """Dotted keys of what is computed, with its length, in which a run and an experiment differ,
+    with both values.
 
     Tokenizers are the same if their fingerprints are, wherever they lie.
     """
     then = run.experiment()
     changed = differences(computed_settings(then), computed_settings(experiment))
-    changed |= differences({"trainer.steps": then.trainer.steps}, {"trainer.steps": experiment.trainer.steps})
+    changed |= differences(
+        {"trainer.steps": then.trainer.steps}, {"trainer.steps": experiment.trainer.steps}
+    )
     place = getattr(experiment.model, "tokenizer", None)
     if place and "tokenizer" in run.info:
         known = {"model.tokenizer": run.info["tokenizer"]["fingerprint"]}

@@ -66,7 +66,9 @@ class Run:
         """
         created = datetime.now(UTC)
         day = created.strftime("%Y%m%d-%H%M%S")
-        name = experiment.name or f"{experiment.data.name}-{experiment.kind}-s{experiment.seed}-{day}"
+        name = (
+            experiment.name or f"{experiment.data.name}-{experiment.kind}-s{experiment.seed}-{day}"
+        )
         check_name(name)
         root, settings = Path(experiment.runs), describe_record(experiment).encode()
         record = {"id": secrets.token_hex(8), **_about(experiment, created), **more}
@@ -75,7 +77,9 @@ class Run:
                 (path / "images").mkdir()
                 write_whole(path / "config.yaml", settings)
                 # Two trainings without a name may begin in the same second.
-                for taken in [name] if experiment.name else [name, *(f"{name}-{n}" for n in range(2, 100))]:
+                for taken in (
+                    [name] if experiment.name else [name, *(f"{name}-{n}" for n in range(2, 100))]
+                ):
                     write_json(path / RECORD, {**record, "name": taken})
                     try:
                         path.rename(root / taken)
@@ -87,7 +91,9 @@ class Run:
         except OSError as error:
             if os.path.lexists(root / name):
                 raise ConfigError(taken_name(root / name)) from None
-            raise ConfigError(f"runs: {root / name} cannot be made ({error.strerror}); name another folder") from None
+            raise ConfigError(
+                f"runs: {root / name} cannot be made ({error.strerror}); name another folder"
+            ) from None
 
     @staticmethod
     def check_new(experiment: Experiment) -> None:
@@ -100,7 +106,9 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """An existing folder. Raises ConfigError if it is none, or one that no training has made."""
+        """An existing folder. Raises ConfigError if it is none, or one that no training has
+        made.
+        """
         run = cls(Path(path))
         assert run.info
         return run
@@ -127,7 +135,9 @@ class Run:
 
     @contextmanager
     def change(self) -> Iterator[dict[str, Any]]:
-        """run.json as a mapping to be changed: written whole at the end, and by nobody else meanwhile."""
+        """run.json as a mapping to be changed: written whole at the end, and by nobody else
+        meanwhile.
+        """
         with FileLock(self.path / RECORD_LOCK, poll_interval=0.01):
             values = deepcopy(self.info)
             yield values
@@ -142,19 +152,25 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps every other training out of the folder. Raises ConfigError naming the process that does."""
+        """Keeps every other training out of the folder.
+
+        Raises ConfigError naming the process that does.
+        """
         try:
             with FileLock(self.path / RUN_LOCK, timeout=0):
                 self.write(process=f"{os.getpid()} on {platform.node()}")
                 yield
         except Timeout:
             holder = self.info.get("process", "another")
-            raise ConfigError(f"run: {self.path} is being trained by process {holder}; wait, or stop that") from None
+            raise ConfigError(
+                f"run: {self.path} is being trained by process {holder}; wait, or stop that"
+            ) from None
 
     def rewind(self, step: int) -> None:
         """Makes the folder what it was after `step` optimizer steps, but for its checkpoints.
 
-        What was logged later will be logged again. Unfinished files and lines are those of a process that was killed.
+        What was logged later will be logged again. Unfinished files and lines are those of a
+        process that was killed.
         """
         for folder in (self.path, self.images, self.best.parent, self.path / "codes"):
             sweep(folder)
@@ -165,7 +181,10 @@ class Run:
             write_whole(self.metrics_path, lines.encode())
 
     def experiment(self) -> Experiment:
-        """The settings of the run. Raises ConfigError if its config.yaml is gone, or holds none that are known here."""
+        """The settings of the run.
+
+        Raises ConfigError if its config.yaml is gone, or holds none that are known here.
+        """
         file = self.path / "config.yaml"
         try:
             found = read_experiment(self.path, self.info["kind"])
@@ -174,7 +193,9 @@ class Run:
                     raise ConfigError(f"{key} is {value}, wanted {self.info[key]}, as in {RECORD}")
             return found
         except ConfigError as error:
-            raise ConfigError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+            raise ConfigError(
+                str(error) if str(file) in str(error) else f"{file}: {error}"
+            ) from error
 
     def record_steps(self, steps: int) -> None:
         """Puts the number of steps that the run now has into its config.yaml."""
@@ -184,18 +205,25 @@ class Run:
             write_whole(self.path / "config.yaml", describe_record(changed).encode())
 
     def metrics(self) -> list[dict[str, float]]:
-        """Every logged line, in order. What is no line of a logger is left out: a kill cuts the last one off."""
+        """Every logged line, in order.
+
+        What is no line of a logger is left out: a kill cuts the last one off.
+        """
         rows = []
         if self.metrics_path.is_file():
             if self.metrics_path.stat().st_size > LARGEST_METRICS:
-                raise ConfigError(f"run: {self.metrics_path} has more than {LARGEST_METRICS:,} bytes")
+                raise ConfigError(
+                    f"run: {self.metrics_path} has more than {LARGEST_METRICS:,} bytes"
+                )
             for line in self.metrics_path.read_text(errors="replace").splitlines():
                 try:
                     row = json.loads(line)
                 except (ValueError, RecursionError):
                     continue
                 if isinstance(row, dict) and isinstance(row.get("step"), int):
-                    rows.append({key: value for key, value in row.items() if isinstance(value, int | float)})
+                    rows.append(
+                        {key: value for key, value in row.items() if isinstance(value, int | float)}
+                    )
         return rows
 
     def pictures(self) -> list[Path]:
@@ -235,7 +263,15 @@ def versions() -> dict[str, str]:
     """Versions of what a result depends on, and the commit of the code where git knows it."""
     from importlib.metadata import version
 
-    packages = ("vqvae_lightning", "torch", "pytorch-lightning", "torchmetrics", "wandb", "omegaconf", "numpy")
+    packages = (
+        "vqvae_lightning",
+        "torch",
+        "pytorch-lightning",
+        "torchmetrics",
+        "wandb",
+        "omegaconf",
+        "numpy",
+    )
     found = {"python": platform.python_version(), "platform": platform.platform()}
     found |= {package: version(package) for package in packages}
     try:

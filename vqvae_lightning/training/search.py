@@ -1,4 +1,6 @@
-"""Searches among run folders: a folder that cannot be read is named and left out, and the search goes on."""
+"""Searches among run folders: a folder that cannot be read is named and left out, and the search
+goes on.
+"""
 
 import sys
 from collections.abc import Callable, Iterable

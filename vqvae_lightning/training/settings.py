@@ -1,4 +1,6 @@
-"""What an experiment computes, whatever it is called and wherever it runs, and in what two experiments differ."""
+"""What an experiment computes, whatever it is called and wherever it runs, and in what two
+experiments differ.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,9 +9,20 @@ from vqvae_lightning.config import Experiment, plain
 
 # Settings that say where and for how long a run is computed, not what.
 PLACE = (
-    "resume", "name", "runs", "model.tokenizer", "trainer.devices", "trainer.nodes", "trainer.accelerator",
-    "trainer.compile", "trainer.log_every", "trainer.steps", "data.root", "data.download", "tracking",
-)  # fmt: skip
+    "resume",
+    "name",
+    "runs",
+    "model.tokenizer",
+    "trainer.devices",
+    "trainer.nodes",
+    "trainer.accelerator",
+    "trainer.compile",
+    "trainer.log_every",
+    "trainer.steps",
+    "data.root",
+    "data.download",
+    "tracking",
+)
 
 
 def computed_settings(experiment: Experiment) -> dict[str, Any]:
@@ -25,8 +38,12 @@ def _flat(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
-def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ between two nested mappings, with both values (None where there is none)."""
+def differences(
+    a: dict[str, Any], b: dict[str, Any], prefix: str = ""
+) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ between two nested mappings, with both values (None where
+    there is none).
+    """
     found: dict[str, tuple[Any, Any]] = {}
     for key in {**a, **b}:
         old, new = a.get(key), b.get(key)

@@ -42,7 +42,9 @@ class StopOnSignal(Checkpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         interrupts.moved()
         ended, self.step = trainer.global_step != self.step, trainer.global_step
-        if not ended or self.step % self.validate_every == 0:  # still accumulating, or `on_validation_end` follows
+        if (
+            not ended or self.step % self.validate_every == 0
+        ):  # still accumulating, or `on_validation_end` follows
             return
         if trainer.world_size == 1 or self.step % self.ask_every == 0:
             self._agree(trainer)
@@ -62,7 +64,9 @@ class StopOnSignal(Checkpoint):
         self.agreed = int(number)
 
     # Only here, for Lightning logs a step's metrics after the hooks at its end.
-    def on_train_batch_start(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any
+    ) -> None:
         interrupts.moved()
         self._stop()
 
@@ -79,7 +83,9 @@ class StopOnSignal(Checkpoint):
         self._stop()
         interrupts.end_if_received()
 
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException
+    ) -> None:
         interrupts.release()
 
 

@@ -1,4 +1,6 @@
-"""Loggers: the local metrics.jsonl, which everything else is built from, and W&B, which is offline unless asked."""
+"""Loggers: the local metrics.jsonl, which everything else is built from, and W&B, which is offline
+unless asked.
+"""
 
 import json
 import os
@@ -18,19 +20,24 @@ from vqvae_lightning.config import Experiment, one_line, plain
 from vqvae_lightning.storage import file_hash
 from vqvae_lightning.training.runs import Run
 
-# Seconds: for a server to answer at all, to start a run, and to take what is left of it at the end. W&B's own are none,
-# 90, and for ever; what was not taken stays on disk, to be synced.
+# Seconds: for a server to answer at all, to start a run, and to take what is left of it at the end.
+# W&B's own are none, 90, and for ever; what was not taken stays on disk, to be synced.
 ANSWER_TIMEOUT, START_TIMEOUT, FINISH_TIMEOUT = 3, 20, 60
 
-# What WANDB_MODE may hold → the mode; W&B itself ends on any other text, such as `Offline` or nothing.
+# What WANDB_MODE may hold → the mode; W&B itself ends on any other text, such as `Offline` or
+# nothing.
 MODES = {mode: mode for mode in ("online", "offline", "disabled", "shared")}
 MODES |= {"run": "online", "dryrun": "offline"}
 
 # Keys of the W&B summary → which value is the best; the same for every model that logs them.
 BEST = {
-    **dict.fromkeys(("val/loss", "val/distortion", "val/rate", "val/bits_per_dim", "val/mse"), "min"),
+    **dict.fromkeys(
+        ("val/loss", "val/distortion", "val/rate", "val/bits_per_dim", "val/mse"), "min"
+    ),
     **dict.fromkeys(("val/bits_per_code", "val/entropy_ratio"), "min"),
-    **dict.fromkeys(("val/psnr", "val/ssim", "val/active_units", "val/perplexity", "val/codes_used"), "max"),
+    **dict.fromkeys(
+        ("val/psnr", "val/ssim", "val/active_units", "val/perplexity", "val/codes_used"), "max"
+    ),
 }
 
 
@@ -73,7 +80,11 @@ class RunWandbLogger(WandbLogger):
             job_type=f"train-{experiment.kind}",
             tags=[experiment.data.name, experiment.kind, *experiment.tracking.tags],
             resume="allow",
-            config={**settings, "dataset": experiment.data.name, "commit": info["versions"].get("commit")},
+            config={
+                **settings,
+                "dataset": experiment.data.name,
+                "commit": info["versions"].get("commit"),
+            },
         )
         self.failed = False
         # Lightning passes `anonymous`, which wandb no longer has and will refuse.
@@ -82,7 +93,9 @@ class RunWandbLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The W&B run, started when first asked for; what takes every call and does nothing if W&B does not start."""
+        """The W&B run, started when first asked for; what takes every call and does nothing if W&B
+        does not start.
+        """
         if self._experiment is None:
             self._experiment = cast(Any, start_wandb(self._start) or DummyExperiment())
         return self._experiment
@@ -102,7 +115,10 @@ class RunWandbLogger(WandbLogger):
             yield
         except Exception as error:
             if not self.failed:
-                print(f"W&B: failed ({_reason(error)}); the run goes on, and is whole in its folder", flush=True)
+                print(
+                    f"W&B: failed ({_reason(error)}); the run goes on, and is whole in its folder",
+                    flush=True,
+                )
             self.failed = True
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -136,10 +152,12 @@ class RunWandbLogger(WandbLogger):
 
 
 def start_wandb(start: Callable[[Any], Any]) -> Any:
-    """The W&B run that `start` makes from W&B's settings; None, after one line, if W&B does not start.
+    """The W&B run that `start` makes from W&B's settings; None, after one line, if W&B does not
+    start.
 
-    A run that does not start online is started offline, after one line. W&B raises errors of many types: its own, those
-    of pydantic for a variable that it cannot read, and OSError. None of them is worth a training.
+    A run that does not start online is started offline, after one line. W&B raises errors of many
+    types: its own, those of pydantic for a variable that it cannot read, and OSError. None of them
+    is worth a training.
     """
     import wandb
 
@@ -153,7 +171,10 @@ def start_wandb(start: Callable[[Any], Any]) -> Any:
                 print(f"W&B: not used, because it did not start ({_reason(error)})", flush=True)
                 return None
             os.environ["WANDB_MODE"] = "offline"
-            print(f"W&B: offline, because its server did not start the run ({_reason(error)})", flush=True)
+            print(
+                f"W&B: offline, because its server did not start the run ({_reason(error)})",
+                flush=True,
+            )
 
 
 def quiet_settings() -> Any:
@@ -183,8 +204,9 @@ def _reason(error: Exception) -> str:
 def log_artifacts(tracked: Any, run: Run, codes: Path | None) -> None:
     """Puts a finished run into the lineage tokenizer → codes → prior of the W&B run `tracked`.
 
-    The best checkpoint becomes an artifact named like the run; `codes`, those that a prior learned from, a reference to
-    the file where it lies. What was used can only be said to a server: offline, as always, run.json has it.
+    The best checkpoint becomes an artifact named like the run; `codes`, those that a prior learned
+    from, a reference to the file where it lies. What was used can only be said to a server:
+    offline, as always, run.json has it.
     """
     import wandb
 
@@ -199,8 +221,14 @@ def log_artifacts(tracked: Any, run: Run, codes: Path | None) -> None:
         if not tracked.offline and not tracked.disabled:
             try:
                 tracked.use_artifact(f"{name}:latest")
-            except (wandb.errors.CommError, ValueError) as error:  # its run is not, or not yet, in this project
-                print(f"W&B: no lineage to the tokenizer {name}: {str(error).splitlines()[0]}", flush=True)
+            except (
+                wandb.errors.CommError,
+                ValueError,
+            ) as error:  # its run is not, or not yet, in this project
+                print(
+                    f"W&B: no lineage to the tokenizer {name}: {str(error).splitlines()[0]}",
+                    flush=True,
+                )
             tracked.use_artifact(logged.wait())
     kinds = {"vqvae": "tokenizer", "prior": "prior"}
     described = {"sha256": file_hash(run.best), "test": info["test"], "tokenizer": source}
@@ -210,16 +238,21 @@ def log_artifacts(tracked: Any, run: Run, codes: Path | None) -> None:
 
 
 def choose_wandb_mode(folder: Path) -> str | None:
-    """Sets WANDB_MODE for this process and its children; returns a line if it is not the mode that was asked for.
+    """Sets WANDB_MODE for this process and its children; returns a line if it is not the mode that
+    was asked for.
 
-    Offline is the default. `WANDB_MODE=online` is honoured if the server can be used. W&B's own files stay in `folder`.
+    Offline is the default. `WANDB_MODE=online` is honoured if the server can be used. W&B's own
+    files stay in `folder`.
     """
     wanted = _read_mode()
     os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve() / "wandb"))
     os.environ.setdefault("WANDB_CACHE_DIR", str(folder.resolve() / "wandb"))
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     if wanted not in MODES:
-        return f"W&B: offline, because WANDB_MODE is {wanted[:50]!r}, wanted online, offline or disabled"
+        return (
+            f"W&B: offline, because WANDB_MODE is {wanted[:50]!r}, wanted online, offline or"
+            " disabled"
+        )
     if os.environ["WANDB_MODE"] in ("offline", "disabled"):
         return None
     reason = why_not_online()
@@ -230,11 +263,14 @@ def choose_wandb_mode(folder: Path) -> str | None:
 
 
 def _read_mode() -> str:
-    """Sets WANDB_MODE to one of the modes, offline if its text is none; returns that text in lower case.
+    """Sets WANDB_MODE to one of the modes, offline if its text is none; returns that text in lower
+    case.
 
     Empty variables of W&B count as unset, as a shell's `WANDB_MODE= vqvae …` means it.
     """
-    for name in [name for name, text in os.environ.items() if name.startswith("WANDB_") and not text.strip()]:
+    for name in [
+        name for name, text in os.environ.items() if name.startswith("WANDB_") and not text.strip()
+    ]:
         del os.environ[name]
     wanted = os.environ.get("WANDB_MODE", "offline").strip().lower()
     os.environ["WANDB_MODE"] = MODES.get(wanted, "offline")

@@ -37,8 +37,9 @@ class TrainResult:
 def train(experiment: Experiment) -> TrainResult:
     """Trains, tests the best checkpoint and draws its pictures.
 
-    Raises ConfigError, DataError or CheckpointError, one line each, before a run folder exists if the experiment
-    cannot run. With `experiment.resume` a run goes on from its newest valid checkpoint; a finished one is left alone.
+    Raises ConfigError, DataError or CheckpointError, one line each, before a run folder exists if
+    the experiment cannot run. With `experiment.resume` a run goes on from its newest valid
+    checkpoint; a finished one is left alone.
     """
     quieten()
     devices = device_count(experiment)
@@ -75,17 +76,24 @@ def _go_on(experiment: Experiment, devices: int, run: Run) -> TrainResult:
         checkpoint, step = newest_checkpoint(run)
         damaged = [path for path in (run.best, run.last) if path.is_file()]
         if not checkpoint and damaged and experiment.resume != "auto":
-            raise ConfigError(f"resume: {damaged[-1]} cannot be gone on from; move {run.path} away to start anew")
+            raise ConfigError(
+                f"resume: {damaged[-1]} cannot be gone on from; move {run.path} away to start anew"
+            )
         print(f"resume    {run.path} from step {step} of {steps}", flush=True)
         if other := replaced_tokenizer(run):
-            print(f"tokenizer {other} holds other weights now; {run.name} goes on with its own copy", flush=True)
+            print(
+                f"tokenizer {other} holds other weights now; {run.name} goes on with its own copy",
+                flush=True,
+            )
         run.rewind(step)
         run.record_steps(steps)
         run.write(status="running", parameters=parameter_count(module))
         return fit_and_test(experiment, devices, module, data, run, checkpoint)
 
 
-def _prepared(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, pl.LightningModule]:
+def _prepared(
+    experiment: Experiment, run: Run | None = None
+) -> tuple[DataModule, pl.LightningModule]:
     """The data of an experiment, at hand, and its module, ready to be trained."""
     data, module = build(experiment, run)
     if experiment.trainer.precision == "64-true":
@@ -105,14 +113,18 @@ def parameter_count(module: pl.LightningModule) -> int:
 
 
 def check_new(experiment: Experiment) -> None:
-    """Raises ConfigError for a new run that can have no folder, or whose tokenizer may still become another one."""
+    """Raises ConfigError for a new run that can have no folder, or whose tokenizer may still become
+    another one.
+    """
     if is_first_process():
         Run.check_new(experiment)
     if experiment.kind == "prior":
         tokenizer = Run.open(experiment.model.tokenizer)
         if tokenizer.info["status"] != "finished":
             status = tokenizer.info["status"]
-            raise ConfigError(f"model.tokenizer: {tokenizer.path} has status={status}, wanted a finished run")
+            raise ConfigError(
+                f"model.tokenizer: {tokenizer.path} has status={status}, wanted a finished run"
+            )
 
 
 def fit_and_test(
@@ -123,7 +135,9 @@ def fit_and_test(
     run: Run | None,
     checkpoint: Path | None,
 ) -> TrainResult:
-    """Trains from `checkpoint` on, if there is one, and tests the best one; `run` is known to the first process."""
+    """Trains from `checkpoint` on, if there is one, and tests the best one; `run` is known to the
+    first process.
+    """
     trainer: pl.Trainer | None = None
     try:
         with interrupts.caught():
@@ -134,7 +148,9 @@ def fit_and_test(
             trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
             trained = Run(Path(trainer.strategy.broadcast(str(run.path) if run else "")))
             best = str(trained.best)
-            (test,) = trainer.test(module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+            (test,) = trainer.test(
+                module, datamodule=data, ckpt_path=best, weights_only=True, verbose=False
+            )
     except BaseException as error:
         _end(error, trainer, run)
         raise

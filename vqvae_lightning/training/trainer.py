@@ -15,7 +15,13 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 
 from vqvae_lightning.config import Experiment
-from vqvae_lightning.training.callbacks import BestCheckpoint, LastCheckpoint, Pictures, Progress, Throughput
+from vqvae_lightning.training.callbacks import (
+    BestCheckpoint,
+    LastCheckpoint,
+    Pictures,
+    Progress,
+    Throughput,
+)
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.settings import computed_settings
 from vqvae_lightning.training.signals import StopOnSignal
@@ -24,7 +30,8 @@ from vqvae_lightning.verified import read_checkpoint, write_checkpoint
 
 
 class VerifiedCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints through `verified`: whole or not there, verified at reading, plain types only.
+    """Lightning's checkpoints through `verified`: whole or not there, verified at reading, plain
+    types only.
 
     Each names the `run` that it is of, and the settings that it was trained with.
     """
@@ -32,10 +39,14 @@ class VerifiedCheckpointIO(CheckpointIO):
     def __init__(self, run: str, settings: dict[str, Any]) -> None:
         self.known = {"run": run, "settings": settings}
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
         write_checkpoint(Path(path), {**checkpoint, **self.known})
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
@@ -43,7 +54,9 @@ class VerifiedCheckpointIO(CheckpointIO):
 
 
 def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.Trainer:
-    """The Trainer of a run; on other ranks than the first there is no run folder, and nothing is logged."""
+    """The Trainer of a run; on other ranks than the first there is no run folder, and nothing is
+    logged.
+    """
     settings = experiment.trainer
     folder = run.path if run else Path()
     every = min(settings.validate_every, settings.steps)
@@ -55,7 +68,8 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
         LastCheckpoint(folder / "checkpoints" / "last.ckpt"),
         StopOnSignal(folder / "checkpoints" / "last.ckpt", every, settings.log_every),
     ]
-    # DDP must not overwrite codebooks with rank 0's: they are equal because their statistics are summed.
+    # DDP must not overwrite codebooks with rank 0's: they are equal because their statistics are
+    # summed.
     strategy = DDPStrategy(forward_sync_buffers=False, gradient_as_bucket_view=True)
     return pl.Trainer(
         accelerator=settings.accelerator,
@@ -70,10 +84,13 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
         log_every_n_steps=settings.log_every,
         accumulate_grad_batches=settings.accumulate,
         num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # the loaders know their rank; Lightning's sampler would repeat samples
+        # the loaders know their rank; Lightning's sampler would repeat samples
+        use_distributed_sampler=False,
         logger=start_tracking(experiment, run) if run else False,
         callbacks=callbacks,
-        plugins=[VerifiedCheckpointIO(run.info["id"] if run else "", computed_settings(experiment))],
+        plugins=[
+            VerifiedCheckpointIO(run.info["id"] if run else "", computed_settings(experiment))
+        ],
         enable_model_summary=False,
         enable_progress_bar=False,
         enable_autolog_hparams=False,
@@ -85,7 +102,9 @@ def start_tracking(experiment: Experiment, run: Run) -> list[Logger]:
     if "wandb_id" not in run.info:
         # An agent of a W&B sweep names it.
         named = os.environ.get("WANDB_RUN_ID", "")
-        run.write(wandb_id=named if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", named) else secrets.token_hex(4))
+        run.write(
+            wandb_id=named if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", named) else secrets.token_hex(4)
+        )
     warning = choose_wandb_mode(run.path)
     if warning:
         print(warning, flush=True)

@@ -1,4 +1,5 @@
-"""The same codes, outputs and gradients as vector-quantize-pytorch 1.32 on shared weights, where it has the method.
+"""The same codes, outputs and gradients as vector-quantize-pytorch 1.32 on shared weights, where it
+has the method.
 
 Skipped without it: `pip install vector-quantize-pytorch==1.32.0`.
 """
@@ -6,8 +7,16 @@ Skipped without it: `pip install vector-quantize-pytorch==1.32.0`.
 import pytest
 import torch
 
-from vqvae_lightning.models.quantizers.codebooks import CosineVectorQuantizer, SimVQ, VectorQuantizer
-from vqvae_lightning.models.quantizers.composed import ProductQuantizer, ProjectedQuantizer, ResidualQuantizer
+from vqvae_lightning.models.quantizers.codebooks import (
+    CosineVectorQuantizer,
+    SimVQ,
+    VectorQuantizer,
+)
+from vqvae_lightning.models.quantizers.composed import (
+    ProductQuantizer,
+    ProjectedQuantizer,
+    ResidualQuantizer,
+)
 from vqvae_lightning.models.quantizers.estimators import ESTIMATORS
 from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ
 
@@ -24,9 +33,18 @@ def vq(d=D, quantizer=VectorQuantizer, estimator="straight_through"):
 
 
 def learnable(**options):
-    """Its VectorQuantize with a codebook that learns by gradient: its commitment is to a codebook that is not fixed."""
-    settings = {"dim": D, "codebook_size": K, "learnable_codebook": True, "ema_update": False,
-                "rotation_trick": False, "commitment_weight": 1.0, "accept_image_fmap": True}  # fmt: skip
+    """Its VectorQuantize with a codebook that learns by gradient: its commitment is to a codebook
+    that is not fixed.
+    """
+    settings = {
+        "dim": D,
+        "codebook_size": K,
+        "learnable_codebook": True,
+        "ema_update": False,
+        "rotation_trick": False,
+        "commitment_weight": 1.0,
+        "accept_image_fmap": True,
+    }
     return vqp.VectorQuantize(**{**settings, **options}).train()
 
 
@@ -43,13 +61,18 @@ class OnMaps(torch.nn.Module):
 
 
 def compare(ours, theirs, h, gradient=1.0, codes=lambda codes: codes):
-    """Codes, z and dz/dh of both; `gradient` is theirs over ours. Returns our latent and their third result."""
+    """Codes, z and dz/dh of both; `gradient` is theirs over ours.
+
+    Returns our latent and their third result.
+    """
     weights, found = torch.randn(len(h), ours.out_channels, *h.shape[2:]), []
     for module in (ours, theirs):
         x = h.clone().requires_grad_()
         result = module(x)
         z, indices = (result.z, result.codes) if module is ours else result[:2]
-        found.append((z, indices, torch.autograd.grad((z * weights).sum(), x, retain_graph=True)[0], result))
+        found.append(
+            (z, indices, torch.autograd.grad((z * weights).sum(), x, retain_graph=True)[0], result)
+        )
     (z, mine, slope, latent), (their_z, their_codes, their_slope, result) = found
     assert torch.equal(mine, codes(their_codes).long())
     torch.testing.assert_close(z, their_z, rtol=1e-5, atol=1e-5)
@@ -77,7 +100,9 @@ def test_gradient_codebook_by_both_estimators(h, estimator):
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_cosine(h, estimator):
     ours = vq(quantizer=CosineVectorQuantizer, estimator=estimator)
-    theirs = learnable(use_cosine_sim=True, learnable_codebook=False, rotation_trick=estimator == "rotation")
+    theirs = learnable(
+        use_cosine_sim=True, learnable_codebook=False, rotation_trick=estimator == "rotation"
+    )
     theirs._codebook.embed.data.copy_(ours.vectors()[None])
     latent, loss = compare(ours, theirs, h)
     torch.testing.assert_close(latent.terms["commitment"], loss.squeeze())
@@ -88,7 +113,9 @@ def test_projected(h):
     theirs._codebook.embed.data.copy_(ours.parts[0].codebook[None])
     for name in ("project_in", "project_out"):
         found = getattr(theirs, name)
-        (found if hasattr(found, "weight") else found[0]).load_state_dict(getattr(ours, name).state_dict())
+        (found if hasattr(found, "weight") else found[0]).load_state_dict(
+            getattr(ours, name).state_dict()
+        )
     compare(ours, theirs, h)
 
 
@@ -117,8 +144,15 @@ def test_simvq(h, estimator):
 def test_residual(h):
     """Its decoder's gradient is counted once per level."""
     ours = ResidualQuantizer([vq() for _ in range(3)]).train()
-    theirs = vqp.ResidualVQ(dim=D, codebook_size=K, num_quantizers=3, ema_update=False, learnable_codebook=True,
-                            rotation_trick=False, commitment_weight=1.0).train()  # fmt: skip
+    theirs = vqp.ResidualVQ(
+        dim=D,
+        codebook_size=K,
+        num_quantizers=3,
+        ema_update=False,
+        learnable_codebook=True,
+        rotation_trick=False,
+        commitment_weight=1.0,
+    ).train()
     for mine, layer in zip(ours.parts, theirs.layers, strict=True):
         layer._codebook.embed.data.copy_(mine.codebook[None])
     latent, losses = compare(ours, OnMaps(theirs), h, gradient=3.0)
@@ -131,7 +165,9 @@ def test_fsq(levels):
 
 
 def test_lfq(h):
-    """Its first channel is the highest bit, ours the lowest; its entropies leave out log K, and clamp at 1e-5."""
+    """Its first channel is the highest bit, ours the lowest; its entropies leave out log K, and
+    clamp at 1e-5.
+    """
     ours, theirs = LFQ(D, 0.25, 0.1).train(), vqp.LFQ(dim=D, commitment_loss_weight=0.25).train()
 
     def mirrored(codes):
@@ -142,5 +178,7 @@ def test_lfq(h):
     offset = 0.1 * D * torch.log(torch.tensor(2.0))
     torch.testing.assert_close(latent.penalty, loss + offset, rtol=0, atol=1e-4)
     _, breakdown = theirs(h, return_loss_breakdown=True)
-    torch.testing.assert_close(latent.terms["assignment_entropy"], breakdown.per_sample_entropy, rtol=0, atol=1e-3)
+    torch.testing.assert_close(
+        latent.terms["assignment_entropy"], breakdown.per_sample_entropy, rtol=0, atol=1e-3
+    )
     torch.testing.assert_close(latent.terms["commitment"], breakdown.commitment)

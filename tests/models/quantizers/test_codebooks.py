@@ -1,4 +1,6 @@
-"""Vector quantizers against independent loops: nearest code, gradients, moving averages, k-means, restarts."""
+"""Vector quantizers against independent loops: nearest code, gradients, moving averages, k-means,
+restarts.
+"""
 
 import itertools
 
@@ -18,8 +20,19 @@ from vqvae_lightning.training.metrics import CodebookUsage
 K, D = 6, 3
 
 
-def make(quantizer, k=K, d=D, commitment=0.25, decay=0.9, restart_below=0.0, dtype=torch.float64, initialized=True):
-    """A quantizer in training mode; `initialized`: with its random codebook instead of k-means centres."""
+def make(
+    quantizer,
+    k=K,
+    d=D,
+    commitment=0.25,
+    decay=0.9,
+    restart_below=0.0,
+    dtype=torch.float64,
+    initialized=True,
+):
+    """A quantizer in training mode; `initialized`: with its random codebook instead of k-means
+    centres.
+    """
     module = quantizer(k, d, commitment, decay, restart_below).to(dtype)
     module.initialized.fill_(initialized)
     return module.train()
@@ -67,10 +80,13 @@ class TestNearestCode:
         z, e = rows.double(), codebook.double()
         distances = (z[:, None] - e).square().sum(-1)  # M,K
         chosen = distances.gather(1, codes[:, None])[:, 0]
-        # Rounding is relative to the spread around the codes' median: an offset or an outlier must cost nothing.
+        # Rounding is relative to the spread around the codes' median: an offset or an outlier must
+        # cost nothing.
         from_middle = (e - e.median(0).values).square().sum(1)
         spread = (z - e.median(0).values).square().sum(1) + from_middle.quantile(0.6)
-        assert ((chosen - distances.min(1).values) <= 64 * torch.finfo(rows.dtype).eps * spread).all()
+        assert (
+            (chosen - distances.min(1).values) <= 64 * torch.finfo(rows.dtype).eps * spread
+        ).all()
         return codes
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -81,7 +97,9 @@ class TestNearestCode:
         self.check(rows, codebook)
 
     @settings(max_examples=30, deadline=None)
-    @given(m=st.integers(1, 40), k=st.integers(1, 60), d=st.integers(1, 5), seed=st.integers(0, 1000))
+    @given(
+        m=st.integers(1, 40), k=st.integers(1, 60), d=st.integers(1, 5), seed=st.integers(0, 1000)
+    )
     def test_any_shape(self, m, k, d, seed):
         """One code, more codes than rows, one dimension."""
         torch.manual_seed(seed)
@@ -99,8 +117,12 @@ class TestNearestCode:
         scale=st.sampled_from([1e-6, 1.0, 1e6]),
         seed=st.integers(0, 1000),
     )
-    def test_outliers_and_offsets_cost_no_precision(self, m, k, d, outliers, far, one_side, offset, scale, seed):
-        """One code or a third of them far away, on one side or on all, with and without a common offset."""
+    def test_outliers_and_offsets_cost_no_precision(
+        self, m, k, d, outliers, far, one_side, offset, scale, seed
+    ):
+        """One code or a third of them far away, on one side or on all, with and without a common
+        offset.
+        """
         torch.manual_seed(seed)
         rows, codebook = torch.randn(m, d), torch.randn(k, d)
         n = min(outliers, k // 3) if outliers == 1 else int(outliers * k)
@@ -109,15 +131,23 @@ class TestNearestCode:
         self.check(scale * (rows + offset), scale * (codebook + offset))
 
     def test_one_code_far_away_changes_no_other_row(self):
-        """The case of the bug report: 2,000 rows in 64 dimensions, of which centring at the mean got 1,928 wrong."""
+        """The case of the bug report: 2,000 rows in 64 dimensions, of which centring at the mean
+        got 1,928 wrong.
+        """
         rows, codebook = torch.randn(2000, 64), torch.randn(512, 64)
         codebook[300] = 1e6
-        exact = torch.cdist(rows.double(), codebook.double(), compute_mode="donot_use_mm_for_euclid_dist")
+        exact = torch.cdist(
+            rows.double(), codebook.double(), compute_mode="donot_use_mm_for_euclid_dist"
+        )
         assert torch.equal(nearest_code(rows, codebook), exact.argmin(1))
 
     def test_distances_that_cancel(self):
-        """512804 is nearer to 512695 than to 512400, though the squares in float32 cannot tell (pytorch#42479)."""
-        assert nearest_code(torch.tensor([[512804.0]]), torch.tensor([[512400.0], [512695.0]])).tolist() == [1]
+        """512804 is nearer to 512695 than to 512400, though the squares in float32 cannot tell
+        (pytorch#42479).
+        """
+        assert nearest_code(
+            torch.tensor([[512804.0]]), torch.tensor([[512400.0], [512695.0]])
+        ).tolist() == [1]
 
     def test_of_equal_scores_the_lowest_index_wins(self):
         rows, codebook = torch.tensor([[0.0], [3.0]]), torch.tensor([[-1.0], [1.0], [-1.0], [1.0]])
@@ -125,8 +155,12 @@ class TestNearestCode:
 
     @pytest.mark.parametrize("size", [1, 7, 64, 257])
     @pytest.mark.parametrize(("base", "copies"), [(5, 1), (5, 3), (13, 2)])
-    def test_finds_the_same_row_however_rows_are_cut_and_codes_are_repeated(self, base, copies, size):
-        """Between equal codes the last bit of a matrix product decides, so it is the row that must agree."""
+    def test_finds_the_same_row_however_rows_are_cut_and_codes_are_repeated(
+        self, base, copies, size
+    ):
+        """Between equal codes the last bit of a matrix product decides, so it is the row that must
+        agree.
+        """
         rows, codebook = torch.randn(257, 8), torch.randn(base, 8)
         whole, repeated = nearest_code(rows, codebook), codebook.repeat(copies, 1)
         cut = torch.cat([nearest_code(part, repeated) for part in rows.split(size)])
@@ -134,7 +168,9 @@ class TestNearestCode:
 
     @pytest.mark.parametrize("k", [1, 63, 64, 65, 200, 1000])
     def test_chunks_and_lanes_of_any_fill(self, k, monkeypatch):
-        """Rows that fill no chunk and codes that fill no lane, and the lowest of equal codes however far apart."""
+        """Rows that fill no chunk and codes that fill no lane, and the lowest of equal codes
+        however far apart.
+        """
         monkeypatch.setattr(nearest, "LEAST_ROWS", 7)
         monkeypatch.setattr(nearest, "CPU_SCORES", 1)
         self.check(torch.randn(40, 8), torch.randn(k, 8))
@@ -146,7 +182,9 @@ class TestNearestCode:
 
     @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
     def test_a_row_that_is_not_finite_gets_some_code(self, poison):
-        """The step is refused by its loss, in words; an index out of range would be an error without any."""
+        """The step is refused by its loss, in words; an index out of range would be an error
+        without any.
+        """
         rows = torch.randn(5, 3)
         rows[2, 1] = poison
         codes = nearest_code(rows, torch.randn(70, 3))
@@ -157,7 +195,9 @@ class TestNearestCode:
         """Never M·K scores at once: the largest tensor is a chunk, the rows or the codebook."""
         with LargestTensor() as largest:
             nearest_code(torch.empty(m, 4), torch.empty(k, 4))
-        assert largest.numel <= max(nearest.CPU_SCORES, nearest.LEAST_ROWS * k, 4 * m, 4 * k) < m * k
+        assert (
+            largest.numel <= max(nearest.CPU_SCORES, nearest.LEAST_ROWS * k, 4 * m, 4 * k) < m * k
+        )
 
     @pytest.mark.parametrize("offset", [0.0, 1e3])
     @pytest.mark.parametrize("scale", [1e-2, 1.0, 1e4])
@@ -168,7 +208,9 @@ class TestNearestCode:
 
 class TestForward:
     def test_straight_through(self, quantizer, rows):
-        """The gradient of f(z) reaches z_e as if nothing stood between, and the codebook not at all."""
+        """The gradient of f(z) reaches z_e as if nothing stood between, and the codebook not at
+        all.
+        """
         module = make(quantizer)
         h = as_h(rows).requires_grad_()
         z = module(h).z
@@ -184,7 +226,9 @@ class TestForward:
         assert torch.equal(latent.codes.flatten(), nearest_code(rows, module.codebook.detach()))
 
     def test_beta_weighs_the_commitment_only(self, quantizer, rows):
-        """Penalty by hand: the codebook's gradient does not depend on beta, the encoder's is linear in it."""
+        """Penalty by hand: the codebook's gradient does not depend on beta, the encoder's is linear
+        in it.
+        """
         for beta in (0.0, 0.25, 2.0):
             torch.manual_seed(1)
             module = make(quantizer, commitment=beta)
@@ -206,7 +250,9 @@ class TestForward:
     def test_rate_is_the_uniform_priors(self, quantizer):
         """T log K nats, so log2 K bits per code."""
         rate = make(quantizer, k=8)(torch.randn(2, D, 5, 7, dtype=torch.float64)).rate
-        torch.testing.assert_close(rate / 35 / np.log(2), torch.full((2,), 3.0, dtype=torch.float64))
+        torch.testing.assert_close(
+            rate / 35 / np.log(2), torch.full((2,), 3.0, dtype=torch.float64)
+        )
 
     def test_codes_are_in_the_places_of_their_features(self, quantizer):
         module = make(quantizer).eval()
@@ -231,18 +277,24 @@ class TestForward:
         codes, states = [], []
         for autocast in (False, True):
             torch.manual_seed(2)
-            module = make(quantizer, k=64, dtype=torch.float32, initialized=False, restart_below=0.1)
+            module = make(
+                quantizer, k=64, dtype=torch.float32, initialized=False, restart_below=0.1
+            )
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 codes.append(module(h if autocast else h.float()).codes)
                 module.update()
             states.append(module.state_dict())
         assert torch.equal(*codes)
         assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-        assert all(value.dtype in (torch.float32, torch.bool, torch.int64) for value in states[1].values())
+        assert all(
+            value.dtype in (torch.float32, torch.bool, torch.int64) for value in states[1].values()
+        )
 
 
 class TestMovingAverage:
-    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+    @pytest.mark.parametrize(
+        ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)]
+    )
     @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
     def test_is_that_of_an_independent_loop(self, decay, dtype, tolerance):
         module = make(EMAVectorQuantizer, decay=decay, dtype=dtype)
@@ -271,7 +323,9 @@ class TestMovingAverage:
         module.update()
         for k in range(4):
             chosen = rows[codes == k]
-            torch.testing.assert_close(module.codebook[k], chosen.mean(0) if len(chosen) else before[k])
+            torch.testing.assert_close(
+                module.codebook[k], chosen.mean(0) if len(chosen) else before[k]
+            )
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_an_unused_code_stays(self, dtype):
@@ -284,7 +338,9 @@ class TestMovingAverage:
 
     @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
     def test_no_code_leaves_the_ball(self, decay):
-        """A weighted mean of the first codebook and of data cannot be longer than the longest of them."""
+        """A weighted mean of the first codebook and of data cannot be longer than the longest of
+        them.
+        """
         module = make(EMAVectorQuantizer, k=32, decay=decay, dtype=torch.float32)
         largest = module.codebook.norm(dim=1).max()
         for i in range(50):
@@ -298,7 +354,9 @@ class TestMovingAverage:
         module = make(quantizer, decay=decay)
         for _ in range(5):
             codes = module(as_h(rows)).codes.flatten()
-            expected = decay * module.usage + (1 - decay) * torch.bincount(codes, minlength=K) * (K / len(rows))
+            expected = decay * module.usage + (1 - decay) * torch.bincount(codes, minlength=K) * (
+                K / len(rows)
+            )
             module.update()
             torch.testing.assert_close(module.usage, expected)
         torch.testing.assert_close(module.usage.sum(), torch.tensor(K, dtype=torch.float64))
@@ -452,7 +510,10 @@ class TestKMeans:
         for _ in range(iterations):
             nearest = ((rows[:, None] - centres) ** 2).sum(-1).argmin(1)
             centres = np.stack(
-                [rows[nearest == k].mean(0) if (nearest == k).any() else centres[k] for k in range(len(centres))]
+                [
+                    rows[nearest == k].mean(0) if (nearest == k).any() else centres[k]
+                    for k in range(len(centres))
+                ]
             )
         return centres
 
@@ -463,7 +524,9 @@ class TestKMeans:
         centres = kmeans(rows, k, iterations=6)
         torch.manual_seed(5)
         start = rows[torch.randperm(m)[:k]]
-        np.testing.assert_allclose(centres, self.lloyd(rows.numpy(), start.numpy(), 6), rtol=0, atol=1e-10)
+        np.testing.assert_allclose(
+            centres, self.lloyd(rows.numpy(), start.numpy(), 6), rtol=0, atol=1e-10
+        )
 
     def test_starts_at_repeated_rows_if_there_are_too_few(self):
         rows = torch.randn(5, D, dtype=torch.float64)

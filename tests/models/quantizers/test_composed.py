@@ -1,4 +1,6 @@
-"""Residual, product and projected quantizers against their parts; SimVQ and cosine by hand; the config's table."""
+"""Residual, product and projected quantizers against their parts; SimVQ and cosine by hand; the
+config's table.
+"""
 
 import copy
 import dataclasses
@@ -18,7 +20,11 @@ from vqvae_lightning.models.quantizers.codebooks import (
     SimVQ,
     VectorQuantizer,
 )
-from vqvae_lightning.models.quantizers.composed import ProductQuantizer, ProjectedQuantizer, ResidualQuantizer
+from vqvae_lightning.models.quantizers.composed import (
+    ProductQuantizer,
+    ProjectedQuantizer,
+    ResidualQuantizer,
+)
 from vqvae_lightning.models.quantizers.quantizer import histogram
 from vqvae_lightning.models.tokenizer import Tokenizer
 
@@ -58,21 +64,30 @@ class TestResidual:
             left = left - z_q
         torch.testing.assert_close(latent.terms["commitment"], commitment.detach())
         torch.testing.assert_close(latent.penalty, 1.25 * commitment.detach())
-        found, wanted = (torch.autograd.grad(x, h, retain_graph=True)[0] for x in (latent.penalty, 0.25 * commitment))
+        found, wanted = (
+            torch.autograd.grad(x, h, retain_graph=True)[0]
+            for x in (latent.penalty, 0.25 * commitment)
+        )
         torch.testing.assert_close(found, wanted)
 
     def test_the_decoders_gradient_is_counted_once(self, h):
         weights = torch.randn_like(h)
-        (gradient,) = torch.autograd.grad((ResidualQuantizer([vq(D) for _ in range(3)])(h).z * weights).sum(), h)
+        (gradient,) = torch.autograd.grad(
+            (ResidualQuantizer([vq(D) for _ in range(3)])(h).z * weights).sum(), h
+        )
         assert torch.equal(gradient, weights)
 
     def test_more_levels_are_nearer(self, h):
-        module = ResidualQuantizer([EMAVectorQuantizer(K, D, 0.25, 0.9, 0.0).double() for _ in range(4)])
+        module = ResidualQuantizer(
+            [EMAVectorQuantizer(K, D, 0.25, 0.9, 0.0).double() for _ in range(4)]
+        )
         for _ in module.parts:  # each starts at what those before it leave over
             module.train()(h)
             module.update()
         z_e, codes = h.movedim(1, -1), module.eval()(h).codes
-        levels = torch.stack([part.embed(codes[..., m]) for m, part in enumerate(module.parts)]).cumsum(0)
+        levels = torch.stack(
+            [part.embed(codes[..., m]) for m, part in enumerate(module.parts)]
+        ).cumsum(0)
         errors = (levels - z_e).square().mean((1, 2, 3, 4))
         assert (errors.diff() < 0).all()
 
@@ -88,7 +103,10 @@ class TestProduct:
         latent = module(h)
         module.update()
         torch.manual_seed(1)
-        latents = [part.train(training)(channels) for part, channels in zip(alone, h.chunk(2, 1), strict=True)]
+        latents = [
+            part.train(training)(channels)
+            for part, channels in zip(alone, h.chunk(2, 1), strict=True)
+        ]
         for part in alone:
             part.update()
         assert torch.equal(latent.z, torch.cat([one.z for one in latents], 1))
@@ -104,7 +122,9 @@ class TestProduct:
 
         calls = []
         monkeypatch.setattr(quantizer, "all_reduce_sum", lambda x: calls.append(x.numel()) or x)
-        module = ProductQuantizer([ResidualQuantizer([vq(2, restart_below=0.1) for _ in range(3)]) for _ in range(2)])
+        module = ProductQuantizer(
+            [ResidualQuantizer([vq(2, restart_below=0.1) for _ in range(3)]) for _ in range(2)]
+        )
         module.train()(h)
         module.update()
         assert calls == [6 * (K + 2 * K * 2)]  # counts, sums and candidates of six codebooks
@@ -120,9 +140,13 @@ class TestProjected:
     def test_is_a_quantizer_between_two_linear_maps(self, h):
         module = ProjectedQuantizer(vq(2), D).double()
         found = module(h)
-        inner = F.linear(h.movedim(1, -1), module.project_in.weight, module.project_in.bias)  # N,h,w,2
+        inner = F.linear(
+            h.movedim(1, -1), module.project_in.weight, module.project_in.bias
+        )  # N,h,w,2
         latent = module.parts[0](inner.movedim(-1, 1))
-        expected = F.linear(latent.z.movedim(1, -1), module.project_out.weight, module.project_out.bias)
+        expected = F.linear(
+            latent.z.movedim(1, -1), module.project_out.weight, module.project_out.bias
+        )
         torch.testing.assert_close(found.z, expected.movedim(-1, 1))
         assert torch.equal(found.codes, latent.codes)
         torch.testing.assert_close(found.penalty, latent.penalty)
@@ -134,7 +158,9 @@ class TestCosine:
     def test_is_the_code_of_the_largest_cosine(self, h):
         module = vq(D, CosineVectorQuantizer)
         latent = module.eval()(h)
-        cosines = F.cosine_similarity(h[:, None], module.codebook[None, :, :, None, None], dim=2)  # N,K,h,w
+        cosines = F.cosine_similarity(
+            h[:, None], module.codebook[None, :, :, None, None], dim=2
+        )  # N,K,h,w
         assert torch.equal(latent.codes, cosines.argmax(1))
         torch.testing.assert_close(latent.z.norm(dim=1), torch.ones(5, 2, 3, dtype=torch.float64))
 
@@ -198,7 +224,9 @@ class TestBuild:
         torch.testing.assert_close(latent.rate, torch.full((8,), 100 * groups * math.log(512)))
 
     def test_the_papers_latent_of_cifar10_is_one_setting(self):
-        """10 maps of 512 codes: 5760 bits. 64 channels are no ten equal shares, so they are projected to ten of 6."""
+        """10 maps of 512 codes: 5760 bits. 64 channels are no ten equal shares, so they are
+        projected to ten of 6.
+        """
         for latent_dim, kind in ((64, ProjectedQuantizer), (60, ProductQuantizer)):
             module = build_quantizer(VQVAEConfig(latent_dim=latent_dim, groups=10))
             latent = module.eval()(torch.randn(1, latent_dim, 8, 8))
@@ -207,27 +235,53 @@ class TestBuild:
             assert latent.rate.item() == pytest.approx(5760 * math.log(2))
 
     def test_a_member_says_what_it_reads(self):
-        """Every setting that only some members read is one of the config's, and the default member reads its own."""
+        """Every setting that only some members read is one of the config's, and the default member
+        reads its own.
+        """
         names = {field.name for field in dataclasses.fields(VQVAEConfig)}
         assert all(member.settings <= names for member in QUANTIZERS.values())
 
     @pytest.mark.parametrize(
         ("settings", "line"),
         [
-            ({"codebook": "vq"}, "model.codebook: got 'vq', wanted one of ema, gradient, cosine, simvq, fsq, lfq"),
-            ({"codebook": "fsq", "levels": [8, 8]}, r"model.levels: \[8, 8\] make 64 codes, but .* is 512; wanted the"),
+            (
+                {"codebook": "vq"},
+                "model.codebook: got 'vq', wanted one of ema, gradient, cosine, simvq, fsq, lfq",
+            ),
+            (
+                {"codebook": "fsq", "levels": [8, 8]},
+                r"model.levels: \[8, 8\] make 64 codes, but .* is 512; wanted the",
+            ),
             ({"codebook": "fsq", "levels": [2, 256]}, "wanted numbers of at least 3"),
             ({"codebook": "fsq", "levels": []}, "wanted numbers of at least 3"),
-            ({"codebook": "fsq", "lookup_dim": 8}, "model.lookup_dim: got 8, but codebook=fsq .*; wanted nothing"),
+            (
+                {"codebook": "fsq", "lookup_dim": 8},
+                "model.lookup_dim: got 8, but codebook=fsq .*; wanted nothing",
+            ),
             (
                 {"codebook": "fsq", "estimator": "rotation"},
                 "model.estimator: got rotation, but codebook=fsq has no use",
             ),
-            ({"codebook": "lfq", "codebook_size": 500}, "model.codebook_size: got 500, but lfq wants a power of 2"),
-            ({"codebook": "lfq", "residual_levels": 2}, "model.residual_levels: got 2, but codebook=lfq has no use"),
+            (
+                {"codebook": "lfq", "codebook_size": 500},
+                "model.codebook_size: got 500, but lfq wants a power of 2",
+            ),
+            (
+                {"codebook": "lfq", "residual_levels": 2},
+                "model.residual_levels: got 2, but codebook=lfq has no use",
+            ),
             ({"codebook": "cosine", "residual_levels": 2}, "wanted 1"),
-            ({"codebook": "simvq", "restart_below": 0.5}, "model.restart_below: got 0.5, but codebook=simvq"),
-            ({"levels": [8, 5]}, r"model.levels: got \[8, 5\], but codebook=ema has no use for it; wanted \[8, 8, 8\]"),
+            (
+                {"codebook": "simvq", "restart_below": 0.5},
+                "model.restart_below: got 0.5, but codebook=simvq",
+            ),
+            (
+                {"levels": [8, 5]},
+                (
+                    r"model.levels: got \[8, 5\], but codebook=ema has no use for it; wanted \[8,"
+                    r" 8, 8\]"
+                ),
+            ),
         ],
     )
     def test_what_makes_no_sense_is_one_line(self, settings, line):
@@ -236,7 +290,9 @@ class TestBuild:
         assert "\n" not in str(raised.value)
 
     def test_older_checkpoints_mean_what_they_meant(self):
-        """They hold no setting of the family: its defaults are the codebook they were trained with."""
+        """They hold no setting of the family: its defaults are the codebook they were trained
+        with.
+        """
         new = {"estimator", "lookup_dim", "groups", "residual_levels", "levels", "entropy"}
         assert new <= plain(VQVAEConfig()).keys()
         assert type(build_quantizer(VQVAEConfig())) is EMAVectorQuantizer

@@ -25,15 +25,21 @@ def test_the_value_is_the_codes_and_the_code_has_no_gradient(name, pair):
 
 
 def test_straight_through_is_the_identity(pair):
-    (jacobian,) = torch.autograd.functional.jacobian(lambda z: straight_through(z, pair[1]), (pair[0],))
+    (jacobian,) = torch.autograd.functional.jacobian(
+        lambda z: straight_through(z, pair[1]), (pair[0],)
+    )
     assert torch.equal(jacobian.view(30, 30), torch.eye(30, dtype=torch.float64))
 
 
 def test_rotation_is_scaled_orthogonal_and_takes_z_e_to_z_q():
-    """The Jacobian is the R of the formula times λ, by explicit matrices; R turns in the plane of ê and q̂ alone."""
+    """The Jacobian is the R of the formula times λ, by explicit matrices; R turns in the plane of ê
+    and q̂ alone.
+    """
     for d in (2, 3, 8):
         z_e, z_q = torch.randn(2, d, dtype=torch.float64)
-        jacobian = torch.autograd.functional.jacobian(lambda z, z_q=z_q: rotation(z[None], z_q[None])[0], z_e)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda z, z_q=z_q: rotation(z[None], z_q[None])[0], z_e
+        )
         e, q = z_e / z_e.norm(), z_q / z_q.norm()
         r = (e + q) / (e + q).norm()
         formula = torch.eye(d, dtype=torch.float64) - 2 * torch.outer(r, r) + 2 * torch.outer(q, e)
@@ -43,7 +49,10 @@ def test_rotation_is_scaled_orthogonal_and_takes_z_e_to_z_q():
         torch.testing.assert_close(torch.linalg.det(formula).item(), 1.0)
         torch.testing.assert_close(jacobian @ z_e, z_q)
         across = torch.randn(d, dtype=torch.float64)
-        across -= torch.stack([e, q]).T @ torch.linalg.lstsq(torch.stack([e, q]).T, across[:, None]).solution[:, 0]
+        across -= (
+            torch.stack([e, q]).T
+            @ torch.linalg.lstsq(torch.stack([e, q]).T, across[:, None]).solution[:, 0]
+        )
         torch.testing.assert_close(formula @ across, across)
 
 
@@ -62,7 +71,9 @@ def test_rotation_is_finite_where_it_is_not_defined(z_e, z_q):
 @pytest.mark.parametrize("length", [0.0, 1e-30, 1e-12, 1e-6, 1e-3, 0.03, 1.0])
 @pytest.mark.parametrize("kind", [CosineVectorQuantizer, VectorQuantizer])
 def test_no_gradient_grows_beyond_bounds_next_to_a_zero_vector(kind, length, dtype, estimator):
-    """dz/dz_e, and the penalty's gradient, of encoder outputs and of codes: a zero vector has no direction."""
+    """dz/dz_e, and the penalty's gradient, of encoder outputs and of codes: a zero vector has no
+    direction.
+    """
     torch.manual_seed(0)
     module = kind(6, 3, 0.25, 0.9, 0.0, ESTIMATORS[estimator]).to(dtype)
     module.codebook.data[0] *= length
@@ -83,7 +94,9 @@ def test_the_rotation_is_the_formula_up_to_its_largest_gain():
     weights = torch.tensor([[0.6, 0.8]])
     for ratio, gain in ((29.0, 29.0), (31.0, 1.0)):
         z_e = torch.tensor([[1.0, 0.0]], requires_grad=True)
-        (gradient,) = torch.autograd.grad((rotation(z_e, torch.tensor([[0.0, ratio]])) * weights).sum(), z_e)
+        (gradient,) = torch.autograd.grad(
+            (rotation(z_e, torch.tensor([[0.0, ratio]])) * weights).sum(), z_e
+        )
         assert gradient.norm().item() == pytest.approx(gain, rel=1e-5)
 
 

@@ -1,4 +1,6 @@
-"""FSQ and LFQ against loops: levels, indices and back, and the entropies of LFQ by their definition."""
+"""FSQ and LFQ against loops: levels, indices and back, and the entropies of LFQ by their
+definition.
+"""
 
 import itertools
 import math
@@ -7,7 +9,12 @@ import pytest
 import torch
 from torch.distributions import Categorical
 
-from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ, TEMPERATURE, assignment_entropies
+from vqvae_lightning.models.quantizers.lookup_free import (
+    FSQ,
+    LFQ,
+    TEMPERATURE,
+    assignment_entropies,
+)
 
 LEVELS = [[8, 8, 8], [8, 5, 5, 5], [3], [4, 7]]
 
@@ -31,7 +38,9 @@ class TestFSQ:
 
     @pytest.mark.parametrize("levels", LEVELS)
     def test_all_codes_and_their_vectors_are_one_to_one(self, levels):
-        """The vector of every code is quantized to that code, and code i is digits i_0 + i_1·L_0 + …"""
+        """The vector of every code is quantized to that code, and code i is digits i_0 + i_1·L_0 +
+        …
+        """
         module = FSQ(levels).eval()
         assert module.codebook_size == math.prod(levels)
         codes = torch.arange(module.codebook_size)
@@ -40,8 +49,13 @@ class TestFSQ:
         digits = torch.tensor(list(itertools.product(*map(range, reversed(levels))))).flip(1)
         half = torch.tensor(levels) // 2
         torch.testing.assert_close(vectors[:, :, 0, 0], (digits - half) / half)
-        limit, offset = (module.levels - 1) * (1 + 1e-3) / 2, torch.where(module.levels % 2 == 0, 0.5, 0.0)
-        inner = torch.atanh(((digits - half + offset) / limit).clamp(-0.9999, 0.9999)) - torch.atanh(offset / limit)
+        limit, offset = (
+            (module.levels - 1) * (1 + 1e-3) / 2,
+            torch.where(module.levels % 2 == 0, 0.5, 0.0),
+        )
+        inner = torch.atanh(
+            ((digits - half + offset) / limit).clamp(-0.9999, 0.9999)
+        ) - torch.atanh(offset / limit)
         latent = module(features(inner))
         assert torch.equal(latent.codes[:, 0, 0], codes)
         assert torch.equal(latent.z, vectors)
@@ -60,7 +74,9 @@ class TestFSQ:
             assert module(torch.tensor([-edge, 0.0, edge]).view(3, 1, 1, 1)).z.abs().max() == 0
 
     def test_gradient_is_that_of_the_bound(self):
-        """Straight-through the rounding only: tanh saturates, and outputs far out have no gradient."""
+        """Straight-through the rounding only: tanh saturates, and outputs far out have no
+        gradient.
+        """
         module = FSQ([5, 8]).double().train()
         h = 2 * torch.randn(7, 2, 3, 3, dtype=torch.float64, requires_grad=True)
         weights = torch.randn_like(h)
@@ -79,7 +95,9 @@ class TestFSQ:
 class TestLFQ:
     def test_codes_are_the_signs(self):
         module = LFQ(3, 0.25, 0.1).eval()
-        codes = module(features(torch.tensor([[-1, -2, -3.0], [0.1, -1, -1], [-1, 0.1, -1], [1, 1, 5]]))).codes
+        codes = module(
+            features(torch.tensor([[-1, -2, -3.0], [0.1, -1, -1], [-1, 0.1, -1], [1, 1, 5]]))
+        ).codes
         assert codes.flatten().tolist() == [0, 1, 2, 7]
 
     def test_is_the_nearest_corner(self):
@@ -87,7 +105,9 @@ class TestLFQ:
         corners = module.lookup(torch.arange(16)[:, None, None])[:, :, 0, 0]
         assert len(corners.unique(dim=0)) == 16
         assert (corners.abs() == 1).all()
-        assert torch.equal(module(features(rows)).codes.flatten(), torch.cdist(rows, corners).argmin(1))
+        assert torch.equal(
+            module(features(rows)).codes.flatten(), torch.cdist(rows, corners).argmin(1)
+        )
 
     @pytest.mark.parametrize("bits", [1, 2, 5, 6])
     @pytest.mark.parametrize("scale", [1e-3, 1e-2, 1.0])
@@ -95,10 +115,15 @@ class TestLFQ:
         rows = (scale * torch.randn(40, bits, dtype=torch.float64)).requires_grad_()
         corners = LFQ(bits, 0.25, 0.1).double().embed(torch.arange(2**bits))
         p = (-(rows[:, None] - corners).square().sum(-1) / TEMPERATURE).softmax(1)  # M,K
-        expected = Categorical(p).entropy().mean(), bits * math.log(2) - Categorical(p.mean(0)).entropy()
+        expected = (
+            Categorical(p).entropy().mean(),
+            bits * math.log(2) - Categorical(p.mean(0)).entropy(),
+        )
         for found, wanted in zip(assignment_entropies(rows), expected, strict=True):
             torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
-            gradients = [torch.autograd.grad(x, rows, retain_graph=True)[0] for x in (found, wanted)]
+            gradients = [
+                torch.autograd.grad(x, rows, retain_graph=True)[0] for x in (found, wanted)
+            ]
             torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-6)
 
     def test_a_large_codebook_costs_its_square_root(self):
@@ -125,6 +150,8 @@ class TestLFQ:
         commitment = (h - h.sign()).square().mean()
         entropies = assignment_entropies(h.movedim(1, -1).reshape(-1, 4))
         torch.testing.assert_close(terms["commitment"], commitment)
-        torch.testing.assert_close((terms["assignment_entropy"], terms["usage_divergence"]), entropies)
+        torch.testing.assert_close(
+            (terms["assignment_entropy"], terms["usage_divergence"]), entropies
+        )
         torch.testing.assert_close(latent.penalty, 0.3 * commitment + 0.7 * sum(entropies))
         torch.testing.assert_close(LFQ(4, 0.3, 0.7).eval()(h).penalty, 0.3 * commitment)

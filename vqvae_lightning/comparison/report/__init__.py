@@ -1,4 +1,6 @@
-"""A comparison as one HTML page that needs nothing else: no network, no fonts, no plotting library."""
+"""A comparison as one HTML page that needs nothing else: no network, no fonts, no plotting
+library.
+"""
 
 import math
 import shlex
@@ -12,11 +14,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from vqvae_lightning.comparison.columns import MISSING, RESULTS
 from vqvae_lightning.comparison.compare import KINDS, Comparison, Group, Row
 from vqvae_lightning.comparison.report.figures import Series, curves, ledger, logged, points
-from vqvae_lightning.comparison.report.pictures import PICTURE_BYTES, Picture, encode_pictures, sample_pictures
+from vqvae_lightning.comparison.report.pictures import (
+    PICTURE_BYTES,
+    Picture,
+    encode_pictures,
+    sample_pictures,
+)
 from vqvae_lightning.evaluation.samplers import DESCRIPTIONS
 from vqvae_lightning.storage import write_whole
 
-HEALTH = ("code_entropy_bits", "unigram_bits_per_code", "code_kl_train_test_bits", "code_kl_test_train_bits")
+HEALTH = (
+    "code_entropy_bits",
+    "unigram_bits_per_code",
+    "code_kl_train_test_bits",
+    "code_kl_test_train_bits",
+)
 PAGE_BYTES = 2_000_000
 # Of the page, kept for pictures before curves lose points.
 ROOM_FOR_PICTURES = 600_000
@@ -24,9 +36,11 @@ CURVE_POINTS = 200  # of one run
 
 
 def write_report(comparison: Comparison, path: Path) -> Path:
-    """Writes the page, at most 2 MB, to be opened as a file. Raises OSError if it cannot be written.
+    """Writes the page, at most 2 MB, to be opened as a file. Raises OSError if it cannot be
+    written.
 
-    What does not fit is left out, and the page says so: points of curves first, then pictures, then runs.
+    What does not fit is left out, and the page says so: points of curves first, then pictures, then
+    runs.
     """
     write_whole(path, _page(comparison).encode())
     return path
@@ -45,7 +59,9 @@ def _page(comparison: Comparison) -> str:
 
     def render(shown: Comparison, points: int, pictures: dict[tuple[int, str], Picture]) -> str:
         return template.render(
-            sections=[_section(group, series[group.title], points, pictures) for group in shown.groups],
+            sections=[
+                _section(group, series[group.title], points, pictures) for group in shown.groups
+            ],
             rows=shown.rows,
             of=len(comparison.rows),
             kinds=KINDS,
@@ -57,7 +73,9 @@ def _page(comparison: Comparison) -> str:
         )
 
     shown, points = comparison, CURVE_POINTS
-    while (size := len(render(shown, points, {}).encode())) > PAGE_BYTES - ROOM_FOR_PICTURES and points > 12:
+    while (
+        size := len(render(shown, points, {}).encode())
+    ) > PAGE_BYTES - ROOM_FOR_PICTURES and points > 12:
         points //= 4
     while size > PAGE_BYTES and len((fewer := thinned(shown)).rows) < len(shown.rows):
         shown = fewer
@@ -75,7 +93,8 @@ def thinned(comparison: Comparison) -> Comparison:
 def _thinned(group: Group) -> Group:
     kept = {row.number for row in group.rows[::2]}
     generation = [
-        replace(table, rows=tuple(row for row in table.rows if row.run.number in kept)) for table in group.generation
+        replace(table, rows=tuple(row for row in table.rows if row.run.number in kept))
+        for table in group.generation
     ]
     settings = []
     for table in group.settings:
@@ -92,7 +111,10 @@ def _thinned(group: Group) -> Group:
 
 def _series(group: Group) -> list[tuple[str, str, Series]]:
     """Title, unit and values of each figure of learning curves."""
-    stages = ([row for row in group.rows if row.kind != "prior"], [row for row in group.rows if row.kind == "prior"])
+    stages = (
+        [row for row in group.rows if row.kind != "prior"],
+        [row for row in group.rows if row.kind == "prior"],
+    )
     return [
         ("Reconstruction", "PSNR, dB", logged(stages[0], "val/psnr")),
         ("Prior", "bits per code", logged(stages[1], "val/bits_per_code")),
@@ -106,13 +128,21 @@ def _section(
     pictures: dict[tuple[int, str], Picture],
 ) -> dict[str, Any]:
     """What the template shows of one dataset."""
-    by_likelihood: dict[str, list[Row]] = {}  # nats of a density and of a probability have no common zero
+    by_likelihood: dict[
+        str, list[Row]
+    ] = {}  # nats of a density and of a probability have no common zero
     for row in group.rows:
         if row.likelihood or row.kind == "prior":
-            by_likelihood.setdefault(row.likelihood["name"] if row.likelihood else MISSING, []).append(row)
+            by_likelihood.setdefault(
+                row.likelihood["name"] if row.likelihood else MISSING, []
+            ).append(row)
     numbers = {row.number for row in group.rows}
-    samples = [(row, sampler, stem) for row in group.rows for sampler, stem in sample_pictures(row).items()]
-    wanted = len(samples) + sum(path.stem == "reconstructions" for row in group.rows for path in row.run.pictures())
+    samples = [
+        (row, sampler, stem) for row in group.rows for sampler, stem in sample_pictures(row).items()
+    ]
+    wanted = len(samples) + sum(
+        path.stem == "reconstructions" for row in group.rows for path in row.run.pictures()
+    )
     return {
         "group": group,
         "summary": list(_summary(group)),
@@ -120,7 +150,11 @@ def _section(
         "curves": [
             (title, figure)
             for title, unit, found in series
-            if (figure := curves([item for item in found if item[0].number in numbers], unit, points_of_curve))
+            if (
+                figure := curves(
+                    [item for item in found if item[0].number in numbers], unit, points_of_curve
+                )
+            )
         ],
         "points": points(group.rows) if any(row.kind == "vqvae" for row in group.rows) else None,
         "reconstructions": [
@@ -143,14 +177,19 @@ def _summary(group: Group) -> Iterable[str]:
     known = [row for row in group.rows if math.isfinite(row.values.get("psnr", math.nan))]
     if known:
         best = max(known, key=lambda row: row.values["psnr"])
-        yield f"{best.name} ({KINDS[best.kind]}) reconstructs test images best, at {best.values['psnr']:.2f} dB."
-    priors = [row for row in group.rows if row.kind == "prior" and math.isfinite(row.values["saved"])]
+        yield (
+            f"{best.name} ({KINDS[best.kind]}) reconstructs test images best, at"
+            f" {best.values['psnr']:.2f} dB."
+        )
+    priors = [
+        row for row in group.rows if row.kind == "prior" and math.isfinite(row.values["saved"])
+    ]
     # More sentences than three are no summary.
     for row in sorted(priors, key=lambda row: -row.values["saved"])[:3]:
         uniform, learned = row.values["uniform_bits"], row.values["rate_bits"]
         yield (
-            f"{row.name} describes an image's codes in {learned:.0f} bits; taken as equally likely, "
-            f"they cost {uniform:.0f}."
+            f"{row.name} describes an image's codes in {learned:.0f} bits; taken as equally likely,"
+            f" they cost {uniform:.0f}."
         )
 
 

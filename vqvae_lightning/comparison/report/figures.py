@@ -22,10 +22,19 @@ class Axis:
     ticks: tuple[float, ...]
 
     @classmethod
-    def of(cls, values: Sequence[float], start: float, end: float, zero: bool = False, padded: bool = True) -> "Axis":
+    def of(
+        cls,
+        values: Sequence[float],
+        start: float,
+        end: float,
+        zero: bool = False,
+        padded: bool = True,
+    ) -> "Axis":
         """An axis that holds finite values, with 4 to 8 ticks at round numbers."""
         low, high = min([*values, 0.0] if zero else values), max([*values, 0.0] if zero else values)
-        if high - low <= 1e-9 * max(abs(low), abs(high), 1e-30):  # floating point has no round numbers in between
+        if high - low <= 1e-9 * max(
+            abs(low), abs(high), 1e-30
+        ):  # floating point has no round numbers in between
             half = max(0.5, 1e-6 * abs(low))
             low, high = low - half, high + half
         rough = (high - low) / 5
@@ -37,7 +46,9 @@ class Axis:
         return cls(low, high, start, end, tuple(i * step for i in range(first, last + 1)))
 
     def at(self, value: float) -> float:
-        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
+        return round(
+            self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1
+        )
 
     @property
     def labels(self) -> list[tuple[float, str]]:
@@ -72,7 +83,9 @@ class Figure:
 
 
 def _axes(xs: Sequence[float], ys: Sequence[float], padded: bool) -> tuple[Axis, Axis]:
-    return Axis.of(xs, LEFT, WIDTH - RIGHT, zero=True, padded=padded), Axis.of(ys, HEIGHT - BOTTOM, TOP)
+    return Axis.of(xs, LEFT, WIDTH - RIGHT, zero=True, padded=padded), Axis.of(
+        ys, HEIGHT - BOTTOM, TOP
+    )
 
 
 # A run with the finite values of a metric that it logged, as (step, value).
@@ -80,7 +93,9 @@ Series = list[tuple[Row, list[tuple[float, float]]]]
 
 
 def logged(rows: Sequence[Row], metric: str) -> Series:
-    """What each run has logged of a metric; runs without it are left out, and values that are no finite numbers."""
+    """What each run has logged of a metric; runs without it are left out, and values that are no
+    finite numbers.
+    """
     series = []
     for row in rows:
         lines = [(line.get("step"), line.get(metric)) for line in row.run.metrics()]
@@ -94,30 +109,44 @@ def curves(series: Series, unit: str, points: int) -> Figure | None:
     series = [(row, known[:: math.ceil(len(known) / points)]) for row, known in series]
     if not series:
         return None
-    x, y = _axes([x for _, s in series for x, _ in s], [y for _, s in series for _, y in s], padded=False)
+    x, y = _axes(
+        [x for _, s in series for x, _ in s], [y for _, s in series for _, y in s], padded=False
+    )
     of_kind: dict[str, int] = {}
     drawn, ends = [], []
     for row, line in series:
         of_kind[row.kind] = of_kind.get(row.kind, -1) + 1
-        dots = [(x.at(step), y.at(value), f"{row.name}: {value:.4g} at step {step:,}") for step, value in line]
+        dots = [
+            (x.at(step), y.at(value), f"{row.name}: {value:.4g} at step {step:,}")
+            for step, value in line
+        ]
         drawn.append(Curve(row, dots, of_kind[row.kind] % 5))
         ends.append((dots[-1][0] + 7, dots[-1][1] + 4, str(row.number)))
     return Figure(x, y, "step", unit, drawn, _apart(ends))
 
 
 def points(rows: Sequence[Row]) -> Figure | None:
-    """Bits per image and PSNR of every run that has both; a prior stands left of its tokenizer, joined to it."""
+    """Bits per image and PSNR of every run that has both; a prior stands left of its tokenizer,
+    joined to it.
+    """
     placed = []
     for row in rows:
-        bits, psnr = row.values.get("rate_bits", math.nan), row.values.get("psnr", row.values.get("tokenizer_psnr"))
+        bits, psnr = (
+            row.values.get("rate_bits", math.nan),
+            row.values.get("psnr", row.values.get("tokenizer_psnr")),
+        )
         if psnr is not None and math.isfinite(bits + psnr):
             uniform = [(row.values["uniform_bits"], psnr)] if row.kind == "prior" else []
             placed.append((row, [(bits, psnr), *uniform]))
     if not placed:
         return None
-    x, y = _axes([x for _, s in placed for x, _ in s], [y for _, s in placed for _, y in s], padded=True)
+    x, y = _axes(
+        [x for _, s in placed for x, _ in s], [y for _, s in placed for _, y in s], padded=True
+    )
     drawn = [
-        Curve(row, [(x.at(a), y.at(b), f"{row.name}: {a:.0f} bits, {b:.2f} dB") for a, b in ends], 0)
+        Curve(
+            row, [(x.at(a), y.at(b), f"{row.name}: {a:.0f} bits, {b:.2f} dB") for a, b in ends], 0
+        )
         for row, ends in placed
     ]
     return Figure(x, y, "bits per image", "PSNR, dB", drawn, _beside(drawn))
@@ -129,8 +158,12 @@ def _beside(drawn: Sequence[Curve]) -> list[tuple[float, float, str]]:
     for curve in drawn:
         x, y, _ = curve.dots[0]
         sides = [(x + 9, y - 7), (x + 9, y + 17), (x - 18, y - 7), (x - 18, y + 17)]
-        taken = [(dot[0] - 4, dot[1] + 4) for other in drawn for dot in other.dots] + [label[:2] for label in placed]
-        free = [(a, b) for a, b in sides if all(abs(a - c) > 11 or abs(b - d) > 9 for c, d in taken)]
+        taken = [(dot[0] - 4, dot[1] + 4) for other in drawn for dot in other.dots] + [
+            label[:2] for label in placed
+        ]
+        free = [
+            (a, b) for a, b in sides if all(abs(a - c) > 11 or abs(b - d) > 9 for c, d in taken)
+        ]
         placed.append((*(free or sides)[0], str(curve.row.number)))
     return placed
 
@@ -163,7 +196,9 @@ def ledger(rows: Sequence[Row]) -> tuple[list[Bar], list[tuple[float, str]]]:
         distortion, rate = row.values.get("distortion", 0.0), row.values.get("rate", 0.0)
         if not math.isfinite(distortion + rate):
             continue
-        base = max(distortion, 0.0)  # of a density, −log p may be negative: it is then drawn left of zero
+        base = max(
+            distortion, 0.0
+        )  # of a density, −log p may be negative: it is then drawn left of zero
         parts = [("distortion", min(distortion, 0.0), abs(distortion)), ("rate", base, rate)]
         saved = None
         if row.kind == "prior":
@@ -174,7 +209,15 @@ def ledger(rows: Sequence[Row]) -> tuple[list[Bar], list[tuple[float, str]]]:
     axis = Axis.of(ends, 0, 100, zero=True)
     scale = 100 / (axis.high - axis.low)
     bars = [
-        Bar(row, [(name, axis.at(start), round(width * scale, 2)) for name, start, width in parts if width > 0], saved)
+        Bar(
+            row,
+            [
+                (name, axis.at(start), round(width * scale, 2))
+                for name, start, width in parts
+                if width > 0
+            ],
+            saved,
+        )
         for row, parts, saved in entries
     ]
     return bars, axis.labels

@@ -13,15 +13,20 @@ from vqvae_lightning.comparison.compare import Row
 from vqvae_lightning.config import visible
 from vqvae_lightning.evaluation.samplers import SAMPLERS
 
-PICTURE_BYTES = 1_200_000  # of all pictures together; base64 makes 1.6 MB of them, in a page of at most 2 MB
-# What a picture may claim before it is decoded: more than the grid of 10,000 images that `sample` draws at most.
+PICTURE_BYTES = (
+    1_200_000  # of all pictures together; base64 makes 1.6 MB of them, in a page of at most 2 MB
+)
+# What a picture may claim before it is decoded: more than the grid of 10,000 images that `sample`
+# draws at most.
 LARGEST_FILE, LARGEST_PIXELS = 100_000_000, 50_000_000
 LARGEST_SIDE = 2 * 16_383  # WebP's, of a picture that is halved
 MARKUP = 600  # bytes of the page around a picture
 
 
 def sample_pictures(row: Row) -> dict[str, str]:
-    """Samplers of a run → the stem of the picture of each, where `vqvae sample sampler=all` or training left one."""
+    """Samplers of a run → the stem of the picture of each, where `vqvae sample sampler=all` or
+    training left one.
+    """
     stems = {path.stem for path in row.run.pictures()}
     names = list(SAMPLERS[row.kind])
     found = {name: f"samples-{name}" for name in names if f"samples-{name}" in stems}
@@ -38,9 +43,11 @@ class Picture:
 
 
 def open_picture(path: Path) -> Image.Image | None:
-    """A decoded PNG file; None, after one line, if it is none, is not all there, is animated or claims too much.
+    """A decoded PNG file; None, after one line, if it is none, is not all there, is animated or
+    claims too much.
 
-    Its claims are looked at before it is decoded: 50,000 x 50,000 pixels fit a small file and 7 GB of memory.
+    Its claims are looked at before it is decoded: 50,000 x 50,000 pixels fit a small file and 7 GB
+    of memory.
     """
     try:
         if path.stat().st_size > LARGEST_FILE:
@@ -52,16 +59,26 @@ def open_picture(path: Path) -> Image.Image | None:
                 raise ValueError("it is animated")
             return image.convert("RGB")
     # SyntaxError is what PIL raises for a chunk that is damaged.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
         print(f"left out  {visible(f'{path}: {error}')}", flush=True)
         return None
 
 
-def encode_pictures(rows: Sequence[Row], limit: int = PICTURE_BYTES) -> dict[tuple[int, str], Picture]:
-    """Pictures by run number and name: as they are if all fit in `limit` bytes, else as small as it takes.
+def encode_pictures(
+    rows: Sequence[Row], limit: int = PICTURE_BYTES
+) -> dict[tuple[int, str], Picture]:
+    """Pictures by run number and name: as they are if all fit in `limit` bytes, else as small as it
+    takes.
 
-    Where even small ones do not fit, every run has its reconstructions before one has a sampler's picture, and so on;
-    what then finds no room is left out. At every quality, no more pictures are opened than fit.
+    Where even small ones do not fit, every run has its reconstructions before one has a sampler's
+    picture, and so on; what then finds no room is left out. At every quality, no more pictures are
+    opened than fit.
     """
     files = dict(_in_order(rows))
     found: dict[tuple[int, str], Picture] = {}
@@ -78,11 +95,15 @@ def encode_pictures(rows: Sequence[Row], limit: int = PICTURE_BYTES) -> dict[tup
 
 
 def _in_order(rows: Sequence[Row]) -> Iterable[tuple[tuple[int, str], Path]]:
-    """Files of the pictures that the page shows: the first of every run, then the second, and so on."""
+    """Files of the pictures that the page shows: the first of every run, then the second, and so
+    on.
+    """
     shown = []
     for row in rows:
         files = {path.stem: path for path in row.run.pictures()}
-        stems = [stem for stem in ("reconstructions", *sample_pictures(row).values()) if stem in files]
+        stems = [
+            stem for stem in ("reconstructions", *sample_pictures(row).values()) if stem in files
+        ]
         shown.append([((row.number, stem), files[stem]) for stem in stems])
     for rank in range(max(map(len, shown), default=0)):
         yield from (of_row[rank] for of_row in shown if rank < len(of_row))
@@ -91,7 +112,10 @@ def _in_order(rows: Sequence[Row]) -> Iterable[tuple[tuple[int, str], Path]]:
 def _fitting(
     files: dict[tuple[int, str], Path], limit: int, settings: Mapping[str, Any]
 ) -> dict[tuple[int, str], Picture]:
-    """Pictures as WebP, first things first, as many as fit. Those that cannot be opened are taken out of `files`."""
+    """Pictures as WebP, first things first, as many as fit.
+
+    Those that cannot be opened are taken out of `files`.
+    """
     found: dict[tuple[int, str], Picture] = {}
     for key, path in list(files.items()):
         image = open_picture(path)

@@ -1,4 +1,6 @@
-"""Quantizers made of quantizers: after each other, beside each other, and in a space of fewer dimensions."""
+"""Quantizers made of quantizers: after each other, beside each other, and in a space of fewer
+dimensions.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,9 +16,12 @@ class ComposedQuantizer(Quantizer):
 
     parts: Sequence[Quantizer]
 
-    def __init__(self, parts: Sequence[Quantizer], dim: int, estimator: Estimator = straight_through) -> None:
+    def __init__(
+        self, parts: Sequence[Quantizer], dim: int, estimator: Estimator = straight_through
+    ) -> None:
         super().__init__(parts[0].codebook_size, dim, sum(part.maps for part in parts), estimator)
-        self.parts = nn.ModuleList(parts)  # type: ignore[assignment]  # which does not say what it holds
+        # which does not say what it holds
+        self.parts = nn.ModuleList(parts)  # type: ignore[assignment]
 
     def statistics(self) -> list[Tensor]:
         return [own for part in self.parts for own in part.statistics()]
@@ -32,7 +37,9 @@ class ComposedQuantizer(Quantizer):
 
     def join(self, codes: Sequence[Tensor]) -> Tensor:
         """Codes (N, h, w, M) of the parts' codes, in their order."""
-        return torch.cat([part.unflatten(2, (-1, 1)) if part.dim() == 3 else part for part in codes], dim=-1)
+        return torch.cat(
+            [part.unflatten(2, (-1, 1)) if part.dim() == 3 else part for part in codes], dim=-1
+        )
 
     def parted(self, codes: Tensor) -> Iterator[tuple[Quantizer, Tensor]]:
         """Each part with its share of codes (N, h, w, M); undoes `join`."""
@@ -42,15 +49,17 @@ class ComposedQuantizer(Quantizer):
 
 
 class ResidualQuantizer(ComposedQuantizer):
-    """Each level quantizes what the levels before it left over; z is the sum (Zeghidour et al. 2021, algorithm 1).
+    """Each level quantizes what the levels before it left over; z is the sum (Zeghidour et al.
+    2021, algorithm 1).
 
     ```
-    z_e N,h,w,D ──► level 1 ──► z_1 ; z_e − z_1 ──► level 2 ──► z_2 ; …      codes N,h,w,M, coarse to fine
+    z_e N,h,w,D ──► level 1 ──► z_1 ; z_e − z_1 ──► level 2 ──► z_2 ; …
+    codes N,h,w,M, coarse to fine
     z = estimate(z_e, z_1 + … + z_M);  penalty = the sum of the levels' penalties
     ```
 
-    SoundStream, arXiv 2107.03312; on images: Lee et al. 2022, arXiv 2203.01941 (RQ-VAE). The estimator stands around
-    the sum: around each level it would count the gradient M times.
+    SoundStream, arXiv 2107.03312; on images: Lee et al. 2022, arXiv 2203.01941 (RQ-VAE). The
+    estimator stands around the sum: around each level it would count the gradient M times.
     """
 
     def __init__(self, parts: Sequence[Quantizer], estimator: Estimator = straight_through) -> None:
@@ -62,12 +71,17 @@ class ResidualQuantizer(ComposedQuantizer):
             found.append(part.quantize(residual))
             residual = residual - part.embed(found[-1].codes).detach()
         codes = self.join([level.codes for level in found])
-        terms = {name: torch.stack([level.terms[name] for level in found]).sum() for name in found[0].terms}
+        terms = {
+            name: torch.stack([level.terms[name] for level in found]).sum()
+            for name in found[0].terms
+        }
         penalty = torch.stack([level.penalty for level in found]).sum()
         return Quantized(self.estimate(z_e, self.embed(codes)), codes, penalty, terms)
 
     def statistics(self) -> list[Tensor]:
-        """Of the levels up to the first that has yet to start: what that leaves over says nothing to those after it."""
+        """Of the levels up to the first that has yet to start: what that leaves over says nothing
+        to those after it.
+        """
         own, starting = [], False
         for part in self.parts:
             found = part.statistics()
@@ -87,14 +101,16 @@ class ResidualQuantizer(ComposedQuantizer):
 
 
 class ProductQuantizer(ComposedQuantizer):
-    """Groups of channels, each with a quantizer of its own (product quantization: Jégou et al. 2011, TPAMI 33(1)).
+    """Groups of channels, each with a quantizer of its own (product quantization: Jégou et al.
+    2011, TPAMI 33(1)).
 
     ```
-    z_e N,h,w,D ──► M groups of D/M channels ──► a code each ──► concatenated z N,h,w,D; codes N,h,w,M
+    z_e N,h,w,D ──► M groups of D/M channels ──► a code each ──► z N,h,w,D; codes N,h,w,M
     ```
 
-    The several latent maps of van den Oord et al. 2017 (§4.1: 8×8×10 for CIFAR-10 is M = 10). The penalty is the mean
-    over groups, so that squared errors are means over the D channels, as with one group.
+    The several latent maps of van den Oord et al. 2017 (§4.1: 8×8×10 for CIFAR-10 is M = 10). The
+    penalty is the mean over groups, so that squared errors are means over the D channels, as with
+    one group.
     """
 
     def __init__(self, parts: Sequence[Quantizer]) -> None:
@@ -104,7 +120,10 @@ class ProductQuantizer(ComposedQuantizer):
         groups = z_e.chunk(len(self.parts), dim=-1)
         found = [part.quantize(group) for part, group in zip(self.parts, groups, strict=True)]
         codes = self.join([group.codes for group in found])
-        terms = {name: torch.stack([group.terms[name] for group in found]).mean() for name in found[0].terms}
+        terms = {
+            name: torch.stack([group.terms[name] for group in found]).mean()
+            for name in found[0].terms
+        }
         penalty = torch.stack([group.penalty for group in found]).mean()
         return Quantized(torch.cat([group.z for group in found], dim=-1), codes, penalty, terms)
 
@@ -113,18 +132,23 @@ class ProductQuantizer(ComposedQuantizer):
 
 
 class ProjectedQuantizer(ComposedQuantizer):
-    """Codes are looked up in a space of d dimensions, between two linear projections (Yu et al. 2022, §3.2).
+    """Codes are looked up in a space of d dimensions, between two linear projections (Yu et al.
+    2022, §3.2).
 
     ```
     z_e N,h,w,D ──► linear ──► N,h,w,d ──► quantizer ──► N,h,w,d ──► linear ──► z N,h,w,D
     ```
 
-    ViT-VQGAN's factorised codes, arXiv 2110.04627: few dimensions to look up in keep the codebook alive.
+    ViT-VQGAN's factorised codes, arXiv 2110.04627: few dimensions to look up in keep the codebook
+    alive.
     """
 
     def __init__(self, part: Quantizer, dim: int) -> None:
         super().__init__([part], dim)
-        self.project_in, self.project_out = nn.Linear(dim, part.in_channels), nn.Linear(part.out_channels, dim)
+        self.project_in, self.project_out = (
+            nn.Linear(dim, part.in_channels),
+            nn.Linear(part.out_channels, dim),
+        )
 
     def quantize(self, z_e: Tensor) -> Quantized:
         found = self.parts[0].quantize(self.project_in(z_e))

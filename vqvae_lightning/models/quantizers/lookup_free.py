@@ -1,4 +1,6 @@
-"""Quantizers without a codebook to learn: the codes are points of a fixed lattice, and are found by rounding."""
+"""Quantizers without a codebook to learn: the codes are points of a fixed lattice, and are found by
+rounding.
+"""
 
 import math
 from collections.abc import Sequence
@@ -15,15 +17,17 @@ TEMPERATURE = 0.01  # of LFQ's soft assignment: that of MaskGIT's and MAGVIT's c
 
 
 class FSQ(NamedQuantizer):
-    """Finite scalar quantization: each of d channels is rounded to one of L_i levels (Mentzer et al. 2023, §3).
+    """Finite scalar quantization: each of d channels is rounded to one of L_i levels (Mentzer et
+    al. 2023, §3).
 
     ```
-    z_e N,h,w,d ──► bound: tanh onto L_i levels ──► round ──► digits N,h,w,d ──► codes N,h,w = Σ digit_i · ∏_j<i L_j
+    z_e N,h,w,d ──► bound: tanh onto L_i levels ──► round ──► digits N,h,w,d
+    codes N,h,w = Σ digit_i · ∏_j<i L_j
     ```
 
-    arXiv 2309.15505. K = ∏ L_i; nothing is learned, there is no penalty, and z lies in [−1, 1]. `bound` is that of the
-    paper's listing (app. A.1) with atanh for its tan, so that 0 is a level's middle, and 1 + ε for its 1 − ε, as in
-    vector-quantize-pytorch.
+    arXiv 2309.15505. K = ∏ L_i; nothing is learned, there is no penalty, and z lies in [−1, 1].
+    `bound` is that of the paper's listing (app. A.1) with atanh for its tan, so that 0 is a level's
+    middle, and 1 + ε for its 1 − ε, as in vector-quantize-pytorch.
     """
 
     settings = frozenset({"levels"})
@@ -33,17 +37,21 @@ class FSQ(NamedQuantizer):
     def __init__(self, levels: Sequence[int]) -> None:
         super().__init__(math.prod(levels), len(levels))
         self.register_buffer("levels", torch.tensor(levels, dtype=torch.float32))
-        self.register_buffer("basis", torch.tensor([math.prod(levels[:i]) for i in range(len(levels))]))
+        self.register_buffer(
+            "basis", torch.tensor([math.prod(levels[:i]) for i in range(len(levels))])
+        )
 
     @classmethod
     def build(cls, config: VQVAEConfig, dim: int) -> "FSQ":
         levels = config.levels
         if min(levels, default=0) < 3:
-            raise ConfigError(f"model.levels: got {levels}, wanted numbers of at least 3; for 2 take codebook=lfq")
+            raise ConfigError(
+                f"model.levels: got {levels}, wanted numbers of at least 3; for 2 take codebook=lfq"
+            )
         if math.prod(levels) != config.codebook_size:
             raise ConfigError(
-                f"model.levels: {levels} make {math.prod(levels)} codes, but model.codebook_size is "
-                f"{config.codebook_size}; wanted the same"
+                f"model.levels: {levels} make {math.prod(levels)} codes, but model.codebook_size is"
+                f" {config.codebook_size}; wanted the same"
             )
         return cls(levels)
 
@@ -56,9 +64,13 @@ class FSQ(NamedQuantizer):
     def quantize(self, z_e: Tensor) -> Quantized:
         bounded, half = self.bound(z_e), self.levels // 2
         digits = bounded.detach().round() + half  # N,h,w,d
-        digits = digits.clamp_min(0).minimum(self.levels - 1)  # beyond 1,000 levels ε is more than half of one
+        digits = digits.clamp_min(0).minimum(
+            self.levels - 1
+        )  # beyond 1,000 levels ε is more than half of one
         codes = (digits.long() * self.basis).sum(-1)
-        return Quantized(self.estimate(bounded / half, self.embed(codes)), codes, z_e.new_zeros(()), {})
+        return Quantized(
+            self.estimate(bounded / half, self.embed(codes)), codes, z_e.new_zeros(()), {}
+        )
 
     def embed(self, codes: Tensor) -> Tensor:
         half = self.levels // 2
@@ -67,17 +79,19 @@ class FSQ(NamedQuantizer):
 
 
 class LFQ(NamedQuantizer):
-    """Lookup-free quantization: the code is the signs of the D = log2 K channels (Yu et al. 2023, §3.1).
+    """Lookup-free quantization: the code is the signs of the D = log2 K channels (Yu et al. 2023,
+    §3.1).
 
     ```
     z_e N,h,w,D ──► sign ──► z_q in {−1, 1} N,h,w,D;  codes N,h,w = Σ 2^i [z_e,i > 0]
-          └──► p(c|z_e) ∝ exp(−‖z_e − c‖²/τ) ──► entropy · (E[H(p)] + KL(E[p] ‖ uniform)),  in training
+          └──► p(c|z_e) ∝ exp(−‖z_e − c‖²/τ) ──► entropy · (E[H(p)] + KL(E[p] ‖ uniform))
     ```
 
-    MAGVIT-v2, arXiv 2310.05737. Its entropy penalty (eq. 5), E[H(p)] − H(E[p]), pulls every z_e to one code and all of
-    them apart to all codes; log K is added here, so that the penalty is never negative. The mean is over the batch of
-    all ranks, which an evaluation does not have: there the penalty is the commitment alone. p is a product over
-    channels, so E[H(p)] is a sum over them, and E[p] over all K codes one product of two matrices.
+    MAGVIT-v2, arXiv 2310.05737. Its entropy penalty (eq. 5), E[H(p)] − H(E[p]), pulls every z_e to
+    one code and all of them apart to all codes; log K is added here, so that the penalty is never
+    negative. The mean is over the batch of all ranks, which an evaluation does not have: there the
+    penalty is the commitment alone. p is a product over channels, so E[H(p)] is a sum over them,
+    and E[p] over all K codes one product of two matrices.
     """
 
     settings = frozenset({"commitment", "entropy"})
@@ -94,7 +108,10 @@ class LFQ(NamedQuantizer):
     def build(cls, config: VQVAEConfig, dim: int) -> "LFQ":
         bits = config.codebook_size.bit_length() - 1
         if bits < 1 or 2**bits != config.codebook_size:
-            raise ConfigError(f"model.codebook_size: got {config.codebook_size}, but lfq wants a power of 2 above 1")
+            raise ConfigError(
+                f"model.codebook_size: got {config.codebook_size}, but lfq wants a power of 2"
+                " above 1"
+            )
         return cls(bits, config.commitment, config.entropy)
 
     def quantize(self, z_e: Tensor) -> Quantized:
@@ -105,7 +122,10 @@ class LFQ(NamedQuantizer):
         if self.training:
             entropy, divergence = assignment_entropies(z_e.reshape(-1, z_e.shape[-1]))
             penalty = penalty + self.entropy * (entropy + divergence)
-            terms |= {"assignment_entropy": entropy.detach(), "usage_divergence": divergence.detach()}
+            terms |= {
+                "assignment_entropy": entropy.detach(),
+                "usage_divergence": divergence.detach(),
+            }
         return Quantized(self.estimate(z_e, z_q), codes, penalty, terms)
 
     def embed(self, codes: Tensor) -> Tensor:
@@ -113,24 +133,34 @@ class LFQ(NamedQuantizer):
 
 
 def assignment_entropies(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """E[H(p)] and KL(E[p] ‖ uniform), () each in nats, of p(c|z) ∝ exp(−‖z − c‖²/τ) over the corners c of {−1, 1}^D.
+    """E[H(p)] and KL(E[p] ‖ uniform), () each in nats, of p(c|z) ∝ exp(−‖z − c‖²/τ) over the
+    corners c of {−1, 1}^D.
 
-    E is over rows z (M, D) of all ranks; each rank's gradient is its part of the whole, as in `rate_with_free_bits`,
-    and E[H(p)] is this rank's, for means of ranks are taken by whoever averages their gradients.
+    E is over rows z (M, D) of all ranks; each rank's gradient is its part of the whole, as in
+    `rate_with_free_bits`, and E[H(p)] is this rank's, for means of ranks are taken by whoever
+    averages their gradients.
     """
-    logits = 4 * rows / TEMPERATURE  # M,D  log p(c_i = 1) − log p(c_i = −1): a difference of two squares
+    logits = (
+        4 * rows / TEMPERATURE
+    )  # M,D  log p(c_i = 1) − log p(c_i = −1): a difference of two squares
     p = logits.sigmoid()
     entropy = (F.softplus(logits) - logits * p).sum(1).mean()
     half = rows.shape[1] // 2
-    mean = corners(p[:, half:]).T @ corners(p[:, :half]) / len(rows)  # 2^(D−half),2^half: E[p], the first bit fastest
+    mean = (
+        corners(p[:, half:]).T @ corners(p[:, :half]) / len(rows)
+    )  # 2^(D−half),2^half: E[p], the first bit fastest
     whole = all_reduce_sum(mean.detach().clone()) / rank_and_world()[1]
     mean = mean + (whole - mean.detach())
-    log = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()  # finite, and so is its gradient, where p underflows
+    log = mean.clamp_min(
+        torch.finfo(mean.dtype).tiny
+    ).log()  # finite, and so is its gradient, where p underflows
     return entropy, (mean * (log + math.log(mean.numel()))).sum()
 
 
 def corners(p: Tensor) -> Tensor:
-    """The 2^D probabilities (M, 2^D) of D independent bits with probabilities p (M, D) of being 1; bit i counts 2^i."""
+    """The 2^D probabilities (M, 2^D) of D independent bits with probabilities p (M, D) of being 1;
+    bit i counts 2^i.
+    """
     joint = p.new_ones(len(p), 1)
     for one in p.T[:, :, None]:  # M,1
         joint = torch.cat([joint * (1 - one), joint * one], dim=1)

@@ -1,4 +1,6 @@
-"""The nearest code of each row, and the centres of rows: what codebooks are searched and started with."""
+"""The nearest code of each row, and the centres of rows: what codebooks are searched and started
+with.
+"""
 
 import torch
 from torch import Tensor
@@ -17,20 +19,24 @@ CPU_SCORES, GPU_SCORES = (
 def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     """Index of the Euclidean-nearest row of codebook (K, D) for each row of z (M, D), int64 (M,).
 
-    Both are float32 or float64. ‖z‖² is the same for every code, so it is left out; of equal scores the lowest
-    index wins. Another code than in exact arithmetic is found only where two squared distances differ by less than the
-    rounding of ‖z − m‖² + ‖e‖², where m is the median of the codes in each dimension and e a code less m. A common
-    offset therefore costs no precision, and neither do outliers: up to half of the codes do not move a median far.
+    Both are float32 or float64. ‖z‖² is the same for every code, so it is left out; of equal scores
+    the lowest index wins. Another code than in exact arithmetic is found only where two squared
+    distances differ by less than the rounding of ‖z − m‖² + ‖e‖², where m is the median of the
+    codes in each dimension and e a code less m. A common offset therefore costs no precision, and
+    neither do outliers: up to half of the codes do not move a median far.
 
-    Rows are scored in chunks that stay in cache: never M·K numbers at once. An argmin over K goes number by number, a
-    minimum is vectorized, so codes are laid out as G x LANES, column (g, lane) for code lane·G + g, and the lane is
-    found first, then g: the order of indices is kept, so ties are too.
+    Rows are scored in chunks that stay in cache: never M·K numbers at once. An argmin over K goes
+    number by number, a minimum is vectorized, so codes are laid out as G x LANES, column (g, lane)
+    for code lane·G + g, and the lane is found first, then g: the order of indices is kept, so ties
+    are too.
     """
     k, d = codebook.shape
     groups = -(-k // LANES)  # G
     centre = codebook[:: -(-k // CENTRED)].median(0).values  # evenly spaced codes, at most CENTRED
     codes = codebook - centre
-    codes = torch.cat([codes, codes[-1:].expand(groups * LANES - k, d)])  # the last code repeated, to a multiple
+    codes = torch.cat(
+        [codes, codes[-1:].expand(groups * LANES - k, d)]
+    )  # the last code repeated, to a multiple
     codes = codes.view(LANES, groups, d).transpose(0, 1).reshape(-1, d)  # G·LANES,D
     norms, weight = codes.square().sum(1), codes.T * -2
     size = max(LEAST_ROWS, (CPU_SCORES if z.device.type == "cpu" else GPU_SCORES) // len(codes))
@@ -40,18 +46,25 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
         scores = torch.addmm(norms, rows - centre, weight, out=buffer[: len(rows)])
         scores = scores.view(len(rows), groups, LANES)
         lane = scores.amin(1).argmin(1)  # m
-        within = scores.gather(2, lane[:, None, None].expand(-1, groups, 1)).squeeze(2).argmin(1)  # m
+        within = (
+            scores.gather(2, lane[:, None, None].expand(-1, groups, 1)).squeeze(2).argmin(1)
+        )  # m
         torch.add(within, lane, alpha=groups, out=found)
     return nearest.clamp_max_(k - 1)  # a copy of the last code is the last code
 
 
 def kmeans(rows: Tensor, k: int, iterations: int = KMEANS_ITERATIONS) -> Tensor:
-    """k centres (k, D) of rows (M, D) by Lloyd's algorithm, started at k random rows (drawn with repeats if k > M).
+    """k centres (k, D) of rows (M, D) by Lloyd's algorithm, started at k random rows (drawn with
+    repeats if k > M).
 
     A centre that loses all its rows stays where it is.
     """
     m = rows.shape[0]
-    start = torch.randperm(m, device=rows.device)[:k] if m >= k else torch.randint(m, (k,), device=rows.device)
+    start = (
+        torch.randperm(m, device=rows.device)[:k]
+        if m >= k
+        else torch.randint(m, (k,), device=rows.device)
+    )
     centres = rows[start].clone()
     for _ in range(iterations):
         counts, sums = code_sums(rows, nearest_code(rows, centres), k)
@@ -60,7 +73,9 @@ def kmeans(rows: Tensor, k: int, iterations: int = KMEANS_ITERATIONS) -> Tensor:
 
 
 def code_sums(rows: Tensor, codes: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """How many rows (M, D) chose each of k codes, (k,), and their sum, (k, D), in the dtype of rows."""
+    """How many rows (M, D) chose each of k codes, (k,), and their sum, (k, D), in the dtype of
+    rows.
+    """
     counts = torch.bincount(codes, minlength=k).to(rows.dtype)
     sums = rows.new_zeros(k, rows.shape[1]).index_add_(0, codes, rows)
     return counts, sums
