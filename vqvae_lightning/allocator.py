@@ -1,4 +1,4 @@
-"""What a process does with memory that it has freed."""
+"""Settings of the memory allocator: whether freed memory goes back to the system."""
 
 import ctypes
 import platform
@@ -7,19 +7,19 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep what was freed for the next step, which wants as much again; elsewhere it
-    does nothing.
+    """Lets glibc keep freed memory for the next step; does nothing under another C library.
 
-    By itself it gives large blocks back to the system at each step, and every page of them has to
-    be mapped and zeroed anew. The price is a higher peak: 862 MB instead of 749 in a CIFAR-10
+    By default glibc returns large blocks to the system at each step, and the next step has to map
+    and zero every page anew. The price is a higher peak: 862 MB instead of 749 in a CIFAR-10
     training (experiments/benchmarks/README.md).
     """
     set_malloc({M_TRIM_THRESHOLD: -1, M_MMAP_MAX: 0})
 
 
 def set_malloc(parameters: dict[int, int]) -> None:
-    """Sets parameters of glibc's malloc by their numbers in malloc.h; under another C library it
-    does nothing.
+    """Sets parameters of glibc's malloc by their numbers in malloc.h.
+
+    Does nothing under another C library.
     """
     if platform.libc_ver()[0] == "glibc":
         for parameter, value in parameters.items():

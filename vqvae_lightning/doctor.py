@@ -1,4 +1,4 @@
-"""`vqvae doctor`: what this machine has, and whether it will do. Imports nothing heavy."""
+"""`vqvae doctor`: checks versions, devices, disk, data and W&B. Imports nothing heavy."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-# What the tests last passed with (.ci/constraints.txt; a test holds the two together).
+# The versions that the tests last passed with: .ci/constraints.txt, which a test compares.
 TESTED = {
     "torch": "2.13.0",
     "pytorch-lightning": "2.6.6",
@@ -22,7 +22,7 @@ TESTED = {
     "pillow": "13.0.0",
     "scikit-learn": "1.9.1",
 }
-# Package → first version that will do, first that is not known to, and why.
+# Package → first version that works, first version that is not known to work, and the reason.
 BOUNDS = {
     "torch": ((2, 10), None, "older ones run code from a checkpoint even when told not to"),
     "pytorch-lightning": (
@@ -33,7 +33,7 @@ BOUNDS = {
     "wandb": ((0, 31), (0, 32), "0.32 may refuse what Lightning 2.6 passes to it"),
     "omegaconf": ((2, 4), (2, 5), "the checks of references are those of 2.4; Hydra 1.3 pulls 2.3"),
 }
-FREE_GB = 2.0  # of disk, under which a training may not be able to keep its checkpoints
+FREE_GB = 2.0  # of free disk, below which a training may be unable to save its checkpoints
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,9 @@ class Finding:
 
 
 def examine(runs: Path, root: Path) -> list[Finding]:
-    """What is found of versions, devices, disk, data and W&B; `runs` and `root` are the folders of
-    runs and data.
+    """Findings about versions, devices, disk, data and W&B.
+
+    `runs` and `root` are the folders of runs and of data.
     """
     return [*_versions(), *_devices(), *_disk(runs), *_data(root), *_wandb()]
 

@@ -162,7 +162,7 @@ def release() -> None:
 
 
 def wait() -> None:
-    """What follows may take its time after a first signal; a second one still ends the process."""
+    """Lifts the time limit after a first signal; a second one still ends the process."""
     if _current:
         _current.limited = False
 
@@ -173,13 +173,13 @@ def received() -> int:
 
 
 def moved() -> None:
-    """A sign of life of what holds signals back."""
+    """Reports progress of the code that holds signals back, so that PATIENCE starts anew."""
     if _current:
         _current.moved = time.monotonic()
 
 
 def end_if_received() -> None:
-    """What a signal would do that arrives now, if one was noted before."""
+    """Raises `Stopped` if a signal was noted before."""
     if _current and _current.received:
         _current.end()
 

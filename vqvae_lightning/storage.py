@@ -1,5 +1,6 @@
-"""Files that are whole or not there, whatever is killed while they are written, and places where
-they can be made.
+"""Atomic writes of files and folders, and checks that they can be made.
+
+A kill at any time leaves the old file or the new one, never half of one.
 """
 
 import fcntl
@@ -22,10 +23,9 @@ ABANDONED = 60
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes beside the target, flushes to disk, then renames: a reader sees the old file or the
-    new one.
+    """Writes beside the target, flushes to disk, then renames: readers see the old or the new file.
 
-    What killed processes left unfinished in the folder is removed first. Raises OSError if the
+    Unfinished files of killed processes in the folder are removed first. Raises OSError if the
     folder cannot be written or the disk is full; the old file is then untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def write_whole(path: Path, data: bytes) -> None:
 def new_folder(parent: Path, name: str) -> Iterator[Path]:
     """A folder to be filled, under a name that `sweep` knows; it is removed at an error.
 
-    Whoever fills it renames it at the end, so that it is whole under its own name, or not there.
+    The caller renames it at the end, so that a folder under its own name is always complete.
     """
     parent.mkdir(parents=True, exist_ok=True)
     sweep(parent)
@@ -70,8 +70,7 @@ def new_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what killed processes left unfinished in `folder`; what a living one is writing
-    stays.
+    """Removes the unfinished files of killed processes in `folder`; those of living ones stay.
 
     A writer holds a lock on its file from before the first byte, and a lock dies with its process.
     A file that is still empty may be one whose writer has yet to lock it, so it is left alone for a
@@ -131,8 +130,9 @@ def is_writable(file: Path) -> bool:
 
 
 def check_writable(file: Path, key: str) -> None:
-    """Raises ValueError, one line that begins with `key`, if no file can be written there; makes
-    nothing.
+    """Raises ValueError, one line that begins with `key`, if `file` cannot be written.
+
+    Nothing is created.
     """
     if file.is_dir():
         raise ValueError(f"{key}: {file} is a folder, wanted a file")
@@ -155,5 +155,5 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """`values` as indented JSON, whole or not at all."""
+    """Writes `values` as indented JSON, atomically."""
     write_whole(path, (json.dumps(values, indent=2) + "\n").encode())

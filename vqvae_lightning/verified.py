@@ -55,7 +55,7 @@ class StoredError(ValueError):
 
 
 class CheckpointError(StoredError):
-    """As above, of a checkpoint."""
+    """One line: which checkpoint, what is wrong with it."""
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
@@ -86,7 +86,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         data = _read_verified(path)
         _check_claims(data)
-        # The file may be a stranger's: whatever the reader trips over makes it no checkpoint.
+        # The file may be a stranger's: any error of the reader means that it is no checkpoint.
         try:
             checkpoint = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:
@@ -101,8 +101,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def write_arrays(path: Path, of: str, arrays: Mapping[str, "np.ndarray[Any, Any]"]) -> None:
-    """Saves arrays as an uncompressed `.npz` with its SHA-256 in `<path>.sha256`; `of` says what
-    they are of.
+    """Saves arrays as an uncompressed `.npz` with its SHA-256 in `<path>.sha256`.
+
+    `of` names their content, and `read_arrays` asks for it.
 
     They can be computed again: a kill while they are replaced may leave none that are valid.
     """
@@ -119,8 +120,9 @@ def write_arrays(path: Path, of: str, arrays: Mapping[str, "np.ndarray[Any, Any]
 
 
 def read_arrays(path: Path, of: str, layout: Layout) -> dict[str, "np.ndarray[Any, Any]"]:
-    """The arrays at `path`, each of the shape and dtype in `layout`; read-only. What they hold is
-    not looked at.
+    """The arrays at `path`, read-only, each of the shape and dtype in `layout`.
+
+    Their values are not checked.
 
     Raises StoredError, before it costs more memory than `layout` says, if the file is not there or
     larger, if its SHA-256 is not the recorded one, or if it holds other arrays, or those of
@@ -135,7 +137,7 @@ def read_arrays(path: Path, of: str, layout: Layout) -> dict[str, "np.ndarray[An
     )
     try:
         data = _read_verified(path, largest)
-        # As above: zipfile raises whatever a record makes it trip over.
+        # The file may be a stranger's: zipfile raises errors of many types for a malformed record.
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 _check_records(archive, len(data), sorted(f"{name}.npy" for name in wanted))
@@ -155,8 +157,9 @@ def read_arrays(path: Path, of: str, layout: Layout) -> dict[str, "np.ndarray[An
 def _array(
     name: str, record: bytes, shape: tuple[int, ...], dtype: "np.dtype[Any]"
 ) -> "np.ndarray[Any, Any]":
-    """The array in a record that begins with the very header of that shape and dtype: no other
-    header is parsed.
+    """The array in a record whose header is exactly that of `shape` and `dtype`.
+
+    No other header is parsed.
     """
     import numpy as np
 
@@ -211,7 +214,7 @@ def _read_verified(path: Path, largest: int | None = None) -> bytes:
 
 
 def _recorded_hashes(path: Path) -> list[str]:
-    """What the hash file beside `path` names; nothing if there is none."""
+    """The hashes in the hash file beside `path`; none if there is no such file."""
     if not hash_path(path).is_file():
         return []
     with hash_path(path).open("rb") as file:
@@ -219,9 +222,7 @@ def _recorded_hashes(path: Path) -> list[str]:
 
 
 def _check_records(archive: zipfile.ZipFile, size: int, names: list[str] | None = None) -> None:
-    """Refuses records that unfold to more than the file of `size` bytes holds, and others than
-    `names`.
-    """
+    """Refuses records other than `names`, and records that unfold to more than `size` bytes."""
     records = archive.infolist()
     if compressed := [record.filename for record in records if record.compress_type]:
         raise StoredError(f"is refused: its record {compressed[0]} is compressed")
@@ -233,8 +234,8 @@ def _check_records(archive: zipfile.ZipFile, size: int, names: list[str] | None 
 
 
 def _check_claims(data: bytes) -> None:
-    """Refuses, before torch reads it, a checkpoint that could cost more memory than it holds, or
-    run anything.
+    """Refuses, before torch reads it, a checkpoint that could run code or cost more memory than it
+    holds.
     """
     # As in `read_arrays`: any exception means that a stranger's bytes are no such file.
     try:
@@ -260,11 +261,9 @@ def _check_pickle(pickled: bytes, size: int) -> None:
 
 
 def _check_contents(checkpoint: dict[str, Any], size: int) -> None:
-    """Refuses tensors that claim, together, more than the file's `size` bytes, and mappings and
-    lists without end.
+    """Refuses tensors that claim more than the file's `size` bytes together, and endless nesting.
 
-    A module is given a copy of each tensor, so that many views of one storage are as many storages
-    then.
+    A module copies each tensor, so that many views of one storage would become as many storages.
     """
     import torch
 
@@ -288,5 +287,5 @@ def _check_contents(checkpoint: dict[str, Any], size: int) -> None:
 
 
 def hash_path(path: Path) -> Path:
-    """Where the SHA-256 of a checkpoint or of arrays is kept."""
+    """The file that holds the SHA-256 of a checkpoint or of arrays."""
     return path.with_name(path.name + ".sha256")

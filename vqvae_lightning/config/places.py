@@ -1,9 +1,9 @@
 """Files and folders that settings name: canonical where they are read, found where they moved.
 
-A setting is a place by its metadata (`setting(…, place="folder")`). Whatever a command line or a
-user's YAML file says of one is relative to the current folder; `canonical` expands `~` and `..`. A
-record, `config.yaml` in a run folder, holds absolute places. Where a run folder was moved or copied
-with what lies around it, they are looked for around it.
+A setting is a place by its metadata (`setting(…, place="folder")`). On a command line and in a
+user's YAML file it is relative to the current folder; `canonical` expands `~` and `..`. A record,
+`config.yaml` in a run folder, holds absolute places. After a run folder was moved or copied
+together with its surroundings, they are looked for around it.
 """
 
 import os
@@ -121,7 +121,7 @@ def find_places(experiment: Experiment, folder: Path) -> Experiment:
 def find_place(recorded: str, runs: str, here: Path, holds: str) -> str | None:
     """Where a recorded place is now that the recorded folder `runs` is `here`; None if nowhere.
 
-    It is looked for as far from `here` as it was from `runs`, and where it was. There it has to
+    Candidates are the same relative path from `here`, then the recorded path. A candidate has to
     hold `holds`.
     """
     places = [Path(recorded)]

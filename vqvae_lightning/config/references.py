@@ -1,7 +1,6 @@
 """`${data.name}` in a config: the value of another of its settings, and nothing else.
 
-Text that asks for anything more, such as `${oc.env:HOME}` in any spelling, is refused before
-something could read it.
+Any other interpolation, such as `${oc.env:HOME}` in any spelling, is refused before it is read.
 """
 
 import re
@@ -58,7 +57,7 @@ def _texts(value: Any, key: str) -> Iterator[tuple[str, str]]:
 
 
 def _plain(value: Any) -> Any:
-    """The values without what says how a text was written, which OmegaConf does not know."""
+    """The values as plain text: OmegaConf does not know Word and Bare."""
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

@@ -8,7 +8,7 @@
 | `bool` | `true` or `false`, in capitals too |
 | `Literal` | one of its members |
 | `list` | `[a, b]` or `a,b`; an element that holds a comma, a bracket or a quote stands in quotes |
-| `… | None` | what the type takes; `null`, or nothing, is None |
+| `… | None` | text of the type; `null`, or nothing, is None |
 """
 
 import math
@@ -83,7 +83,7 @@ def _read(value: object, kind: Any, key: str) -> Any:
 
 
 def wanted(kind: Any) -> str:
-    """What a type takes, in words."""
+    """The values that a type takes, in words."""
     origin, members = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return " or ".join("null" if member is type(None) else wanted(member) for member in members)

@@ -1,5 +1,4 @@
-"""The files of each release with their hashes, and decoders: IDX, CIFAR binary, PNG sheets, and
-what wraps them.
+"""Hashes of the files of each release, and decoders: IDX, CIFAR binary, PNG sheets, archives.
 
 Nothing here trusts its input: a wrong size, a wrong magic number or a broken container raises
 `DataError`, nothing is ever extracted to disk, and no pickle is read (the "python" release of CIFAR

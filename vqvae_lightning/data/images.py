@@ -84,9 +84,7 @@ class ImageDataModule(pl.LightningDataModule):
         return self.train_loader(*self.splits["train"], *self._rank_and_world())
 
     def train_loader(self, x: Tensor, labels: Tensor, rank: int, world: int) -> TrainLoader:
-        """Shuffled batches of x (N, ...), which are images, or what became of them, and labels
-        (N,).
-        """
+        """Shuffled batches of x (N, ...), images or their codes, and labels (N,)."""
         return TrainLoader(
             x, labels, self.config.batch_size, self.seed, rank, world, self.accumulate
         )
@@ -102,16 +100,18 @@ class ImageDataModule(pl.LightningDataModule):
         return EvalLoader(*self.splits[split], self.config.eval_batch_size, self.seed, rank, world)
 
     def batches(self, split: str, device: torch.device) -> Iterator[Batch]:
-        """Every image of a split once, in order, on `device` and float (N, C, H, W) in [-1, 1], not
-        augmented.
+        """Every image of a split once, in order, not augmented.
+
+        Batches are on `device` and float (N, C, H, W) in [-1, 1].
         """
         self.setup()
         for batch in self.eval_loader(split):
             yield self.scale(batch._replace(x=batch.x.to(device)))
 
     def references(self, split: str, n: int) -> Tensor:
-        """The first n images of a split as an evaluation sees them, float32 (n, C, H, W) in [-1,
-        1].
+        """The first n images of a split as an evaluation sees them.
+
+        They are float32 (n, C, H, W) in [-1, 1].
         """
         x, labels = self.splits[split]
         return self.scale(
@@ -125,8 +125,8 @@ class ImageDataModule(pl.LightningDataModule):
     def scale(self, batch: Batch, augment: bool = False) -> Batch:
         """The batch with images float32 (N, C, H, W) in [-1, 1].
 
-        With `augment`, in training, draws are functions of batch.seed and of the rows' places in
-        the step; else each row's own, see `RowNoise`.
+        With `augment`, in training, random numbers are functions of batch.seed and of a row's
+        position in the step; otherwise each row has its own, see `RowNoise`.
         """
         x = batch.x
         generator = torch.Generator(x.device).manual_seed(derive_seed(batch.seed, "pixels"))

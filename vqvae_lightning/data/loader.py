@@ -1,6 +1,4 @@
-"""Batches as one gather each, in an order that is a function of (seed, epoch) and of nothing
-else.
-"""
+"""Batches in an order that is a function of (seed, epoch) only; each batch is one gather."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -26,8 +24,9 @@ class Batch(NamedTuple):
     parts: int = 1
 
     def own(self, draw: Callable[[int], Tensor]) -> Tensor:
-        """This part's rows of `draw(rows)`, which draws for all rows of the step: so no draw
-        depends on the cut.
+        """This part's rows of `draw(rows)`, which draws for all rows of the step.
+
+        No random number therefore depends on how the step was cut into parts.
         """
         n = self.x.shape[0]
         return draw(self.parts * n)[self.part * n : (self.part + 1) * n]
@@ -46,8 +45,7 @@ class Batch(NamedTuple):
 
 
 class RowNoise:
-    """Random numbers of an evaluation: each row has a stream of its own, which is a function of
-    (seed, name, row).
+    """Random numbers of an evaluation, a stream for each row: a function of (seed, name, row).
 
     The numbers of a row depend neither on the rows beside it nor on the number of ranks. They are
     drawn on the CPU, so they do not depend on the device either. Every call continues each row's
@@ -90,15 +88,15 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def eval_seed(seed: int) -> int:
-    """The seed of every batch of an evaluation, of an experiment's seed."""
+    """The seed of every batch of an evaluation, derived from the experiment's seed."""
     return derive_seed(seed, "eval")
 
 
 def seed_torch(seed: int) -> None:
-    """`torch.manual_seed`, fit for every step.
+    """`torch.manual_seed` without its cost, so that it can be called at every step.
 
-    Without a GPU that function appends a formatted traceback to a list at every call, for the GPU
-    that may still come: a millisecond and some kilobytes a step, for ever.
+    Without a GPU, `torch.manual_seed` appends a formatted traceback to a list at every call, in
+    case a GPU is initialized later: a millisecond and some kilobytes per step.
     """
     if torch.accelerator.is_available():
         torch.manual_seed(seed)
@@ -107,7 +105,7 @@ def seed_torch(seed: int) -> None:
 
 
 class Order:
-    """Which rows each batch of an epoch holds. Lightning calls `set_epoch` before it iterates."""
+    """The rows of each batch of an epoch. Lightning calls `set_epoch` before it iterates."""
 
     def __init__(self, rows: int, seed: int, shuffle: bool) -> None:
         self.rows, self.seed, self.shuffle, self.epoch = rows, seed, shuffle, 0
@@ -124,8 +122,7 @@ class Order:
 
 
 class TrainLoader:
-    """Endless epochs of equal global batches, each in `passes` parts; this rank's share of each is
-    a slice of it.
+    """Endless epochs of equal global batches; this rank's share of a micro-batch is a slice of it.
 
     ```
     epoch e:  permutation ──► batch 0 | batch 1 | … | (remainder dropped)   `batch_size` rows each
@@ -133,10 +130,9 @@ class TrainLoader:
     pass p:   rank 0 | rank 1 | …                       `batch_size / passes / world` rows each
     ```
 
-    An epoch is of whole batches, so that no optimizer step is of fewer passes than another.
-
-    The position inside the epoch is part of its state, so Lightning resumes in mid-epoch where it
-    stopped.
+    The last incomplete global batch is dropped, so every optimizer step accumulates the same number
+    of micro-batches. The position inside the epoch is part of the loader's state, so Lightning
+    resumes in mid-epoch where it stopped.
     """
 
     def __init__(
@@ -188,10 +184,10 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Every row once, in order. Whole batches are dealt to the ranks in turn, so a batch is the
-    same for any world.
+    """Every row once, in order. Ranks take whole batches in turn, so a batch is the same for any
+    world size.
 
-    All batches have one seed: what is random about a row is a function of it and of the row, see
+    All batches have one seed: random numbers are functions of that seed and of the row, see
     `RowNoise`.
     """
 

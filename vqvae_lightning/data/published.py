@@ -1,5 +1,6 @@
-"""Published files in a folder: known by their SHA-256, and never replaced, for one that differs may
-be the user's.
+"""Published files in a folder, identified by their SHA-256.
+
+A file that differs may be the user's, so it is never replaced.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ class DifferentFileError(DataError):
     """A file is there that is not the published one: damaged, or the user's own."""
 
     def __init__(self, differing: Mapping[Path, str]) -> None:
-        """`differing`: each file, and in what it differs."""
+        """`differing` maps each file to its difference."""
         each = "; ".join(
             f"{path} differs from the published file ({how})" for path, how in differing.items()
         )

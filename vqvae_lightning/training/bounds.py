@@ -1,6 +1,4 @@
-"""What settings in a file may cost: a module of them is built without memory first, and
-measured.
-"""
+"""A bound on the cost of settings in a checkpoint: the module is first built without memory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,15 +13,14 @@ from torchmetrics import Metric
 
 from vqvae_lightning.verified import CheckpointError
 
-# Beside what a file holds: counts of codes without a codebook, and whatever else is no weight.
+# Bytes of states that are in no file: counts of codes without a codebook, states of metrics.
 BYTES, TENSORS = 2**26, 1000
 
 
 def built_on_meta(
     build: Callable[[], nn.Module], path: Path, tensors: int, nbytes: int
 ) -> nn.Module:
-    """The module that `build` makes, on the meta device. Its settings are from the checkpoint at
-    `path`.
+    """The module that `build` makes of the settings in a checkpoint, on the meta device.
 
     Raises CheckpointError if it has many more tensors than the `tensors` of that file, or if they
     need much more memory than its `nbytes` bytes: weights, buffers, and the states of its metrics,

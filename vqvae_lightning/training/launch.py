@@ -1,4 +1,4 @@
-"""How many processes there are, how many there should be, and which of them speaks."""
+"""Processes: how many a run needs, how many were launched, and which one prints."""
 
 import math
 import os
@@ -44,7 +44,7 @@ def device_count(experiment: Experiment) -> int:
         ("test", DATASETS[data.name].test_size),
     ):
         batches = math.ceil(size / data.eval_batch_size)
-        if batches < count * settings.nodes:  # whole batches are dealt to the ranks
+        if batches < count * settings.nodes:  # the loaders split global batches among ranks
             raise ConfigError(
                 f"data.eval_batch_size: got {data.eval_batch_size}, which makes {batches}"
                 f" batch{'es' * (batches > 1)} of {size} {split} images, wanted one for each of"
@@ -54,8 +54,7 @@ def device_count(experiment: Experiment) -> int:
 
 
 def check_launch(world: int) -> None:
-    """Raises ConfigError where torchrun or SLURM started another number of processes than the
-    settings say.
+    """Raises ConfigError if torchrun or SLURM launched another number of processes than configured.
 
     SLURM's variables are those of a batch job even in a shell that it opened, where nothing was
     launched yet.

@@ -1,4 +1,4 @@
-"""run.json: what a folder must say of itself before anything in it is believed."""
+"""run.json: its required content, checked before anything in a run folder is used."""
 
 import json
 import math
@@ -13,8 +13,7 @@ from vqvae_lightning.data.sources import DATASETS
 RECORD = "run.json"
 LARGEST = 2**24  # bytes of a run.json
 STATUSES = ("running", "interrupted", "failed", "finished")
-# Held, by an flock that dies with its process, while a run is trained, and while its record
-# changes.
+# Locked while a run is trained, and while its record changes. An flock ends with its process.
 RUN_LOCK, RECORD_LOCK = ".lock", ".run.json.lock"
 FOLDERS = ("checkpoints", "images", "codes", "wandb")
 FILES = (RECORD, "config.yaml", "metrics.jsonl", RUN_LOCK, RECORD_LOCK)
@@ -54,7 +53,7 @@ LARGEST_NUMBER = 1e39
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What run.json of a run folder holds, checked.
+    """The checked content of run.json in a run folder.
 
     Raises ConfigError, one line that names the folder, if it is no run folder, if the file is no
     JSON or lacks what every run has, and if a part of the folder is a link or anything else that
@@ -76,10 +75,9 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def check_parts(folder: Path) -> None:
-    """Raises ConfigError unless each part of a run folder is what a training makes: a file or a
-    folder, no link.
+    """Raises ConfigError unless each part of a run folder is a file or folder as training made it.
 
-    A link would be followed: what is written to it, or removed behind it, is not the run's.
+    Links are refused: writing or deleting through one would reach files outside the run.
     """
     parts = [(folder / name, stat.S_ISDIR, "folder") for name in FOLDERS]
     parts += [(folder / name, stat.S_ISREG, "file") for name in FILES]
@@ -103,7 +101,7 @@ def check_parts(folder: Path) -> None:
 def _check_links(folder: Path) -> None:
     """Raises ConfigError for a link in wandb/ to a folder elsewhere, through which W&B would write.
 
-    Its own links are to files, and to folders beside them.
+    W&B's own links lead to files, and to folders beside them.
     """
     for root, folders, _ in os.walk(folder / "wandb"):
         for name in folders:
@@ -116,7 +114,7 @@ def check_shape(value: Any, shape: Shape, where: str) -> None:
     """Raises ConfigError, one line that begins with `where`, unless `value` has the shape."""
     kind = type(shape) if isinstance(shape, dict | list) else shape
     if kind is float:
-        # JSON's NaN and Infinity are what a diverged run measured. They are shown and never ranked.
+        # A diverged run measured NaN or Infinity. They are shown and never ranked.
         fits = is_number(value) or (isinstance(value, float) and not math.isfinite(value))
     elif kind is int:
         fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
@@ -142,7 +140,7 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def _check(values: Any) -> None:
-    """Raises ConfigError, which says what is wrong, for a record that no training writes."""
+    """Raises ConfigError, one line, for a record that no training writes."""
     check_shape(values, COMMON, RECORD)
     _check_texts(values)
     for key, known in (("kind", MODEL_CONFIGS), ("dataset", DATASETS), ("status", STATUSES)):
@@ -165,9 +163,7 @@ def _check(values: Any) -> None:
 
 
 def _check_texts(value: Any) -> None:
-    """Refuses what a terminal would obey, control characters, and texts of any length, in keys as
-    in values.
-    """
+    """Refuses control characters, which a terminal would obey, and long texts, also in keys."""
     if isinstance(value, dict):
         value = [*value, *value.values()]
     if isinstance(value, list):
@@ -180,6 +176,6 @@ def _check_texts(value: Any) -> None:
 
 
 def _shown(value: Any) -> str:
-    """A value in a message: of one line, short, with nothing that a terminal would obey."""
+    """A value as short text of one line, without control characters."""
     text = repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
     return visible(text if len(text) <= 60 else f"{text[:57]}...")

@@ -1,6 +1,4 @@
-"""Going on with a run: which one, from which of its checkpoints, and whether it is still the same
-run.
-"""
+"""Resuming: which run, from which checkpoint, and with the same settings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from vqvae_lightning.training.search import all_runs, read_each
 from vqvae_lightning.training.settings import computed_settings, differences
 from vqvae_lightning.verified import CheckpointError
 
-# What Lightning reads of a checkpoint that a training goes on from.
+# The entries of a checkpoint that Lightning restores a training from.
 TRAINING = {
     "global_step": int,
     "state_dict": dict,
@@ -27,7 +25,7 @@ TRAINING = {
 
 
 class Resumed(NamedTuple):
-    """Where a run goes on. Without a valid checkpoint it starts over, in the same folder."""
+    """The point a run resumes from. Without a valid checkpoint it starts over in its folder."""
 
     checkpoint: Path | None
     step: int  # optimizer steps that the checkpoint has seen
@@ -54,13 +52,12 @@ def resumed_run(experiment: Experiment) -> Run | None:
 
 
 def newest_checkpoint(run: Run) -> Resumed:
-    """The run's own checkpoint of most steps, whatever the files' times; a bad one is named and
-    passed over.
+    """The run's own checkpoint of most steps; a bad one is named and passed over.
 
-    Asked under the run's lock: until then another process may be training it.
+    The caller holds the run's lock: without it another process may be training the run.
     """
     valid: list[tuple[int, Path]] = []
-    # If both are of one step, the first of these is taken.
+    # Of two checkpoints of one step the first is taken.
     for path in (run.last, run.best):
         if path.is_file():
             try:
@@ -73,7 +70,7 @@ def newest_checkpoint(run: Run) -> Resumed:
 
 
 def _step(checkpoint: dict[str, Any], path: Path) -> int:
-    """The steps of a checkpoint that holds what a training goes on from. Raises CheckpointError."""
+    """The steps of a checkpoint that can be resumed from. Raises CheckpointError for another."""
     for key, kind in TRAINING.items():
         if not isinstance(checkpoint.get(key), kind) or not checkpoint[key]:
             raise CheckpointError(f"checkpoint: {path} holds no {key} to go on from")
@@ -86,9 +83,7 @@ def _step(checkpoint: dict[str, Any], path: Path) -> int:
 
 
 def check_settings(run: Run, experiment: Experiment) -> None:
-    """Raises ConfigError if a resumed run's `experiment` differs from it in more than its
-    length.
-    """
+    """Raises ConfigError if `experiment` differs from the resumed run in more than its length."""
     for key, (old, new) in changed_settings(run, experiment).items():
         raise ConfigError(
             f"resume: {key} was {old} in {run.path} and is {new} now; start a new run to change it"
@@ -96,22 +91,19 @@ def check_settings(run: Run, experiment: Experiment) -> None:
 
 
 def changed_settings(run: Run, experiment: Experiment) -> dict[str, tuple[Any, Any]]:
-    """What a run and an experiment compute differently, but for its length: dotted keys with both
-    values.
-    """
+    """Settings in which a run and an experiment differ, except length: keys and both values."""
     recorded = getattr(run.experiment().model, "tokenizer", None)
     if recorded and getattr(experiment.model, "tokenizer", None) == recorded:
-        # Its own record names it, and what lies there now may be another. The prior keeps its own.
+        # The recorded folder may hold another tokenizer now. The prior keeps a copy of its own.
         experiment = replace(experiment, model=replace(experiment.model, tokenizer=None))
     changed = computed_otherwise(run, experiment)
     return {key: values for key, values in changed.items() if key != "trainer.steps"}
 
 
 def computed_otherwise(run: Run, experiment: Experiment) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys of what is computed, with its length, in which a run and an experiment differ,
-    with both values.
+    """Settings in which a run and an experiment differ, length included: keys and both values.
 
-    Tokenizers are the same if their fingerprints are, wherever they lie.
+    Tokenizers are equal if their fingerprints are, wherever they lie.
     """
     then = run.experiment()
     changed = differences(computed_settings(then), computed_settings(experiment))

@@ -1,4 +1,4 @@
-"""The run folder: `runs/<name>/`, the record of one training, the same whatever the tracker."""
+"""The run folder `runs/<name>/`: the record of one training, independent of any tracker."""
 
 import errno
 import json
@@ -30,7 +30,11 @@ from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.storage import check_writable, new_folder, sweep, write_json, write_whole
 from vqvae_lightning.training.record import RECORD, RECORD_LOCK, RUN_LOCK, read_record
 
-TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # a rename onto what is somebody's
+TAKEN = (
+    errno.EEXIST,
+    errno.ENOTEMPTY,
+    errno.ENOTDIR,
+)  # errors of a rename onto an existing file or folder
 LARGEST_METRICS = 2**28  # bytes of a metrics.jsonl: a million steps, each of them logged
 
 
@@ -60,7 +64,7 @@ class Run:
 
     @classmethod
     def create(cls, experiment: Experiment, **more: Any) -> "Run":
-        """A new folder for an experiment, whole or not there; `more` goes into its run.json.
+        """A new folder for an experiment, created atomically; `more` goes into its run.json.
 
         Raises ConfigError for a bad name, one that is taken, or a closed place.
         """
@@ -106,9 +110,7 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> "Run":
-        """An existing folder. Raises ConfigError if it is none, or one that no training has
-        made.
-        """
+        """An existing run folder. Raises ConfigError for any other folder."""
         run = cls(Path(path))
         assert run.info
         return run
@@ -135,16 +137,14 @@ class Run:
 
     @contextmanager
     def change(self) -> Iterator[dict[str, Any]]:
-        """run.json as a mapping to be changed: written whole at the end, and by nobody else
-        meanwhile.
-        """
+        """run.json as a mapping to be changed, under a lock; written atomically at the end."""
         with FileLock(self.path / RECORD_LOCK, poll_interval=0.01):
             values = deepcopy(self.info)
             yield values
             write_json(self.path / RECORD, values)
 
     def write(self, **values: Any) -> None:
-        """Puts values into run.json, whole or not at all; None takes one out."""
+        """Puts values into run.json, atomically; None removes one."""
         with self.change() as known:
             known |= values
             for key in [key for key, value in known.items() if value is None]:
@@ -169,8 +169,8 @@ class Run:
     def rewind(self, step: int) -> None:
         """Makes the folder what it was after `step` optimizer steps, but for its checkpoints.
 
-        What was logged later will be logged again. Unfinished files and lines are those of a
-        process that was killed.
+        Later lines are removed, for they will be logged again; so are unfinished files and lines of
+        a killed process.
         """
         for folder in (self.path, self.images, self.best.parent, self.path / "codes"):
             sweep(folder)
@@ -198,7 +198,7 @@ class Run:
             ) from error
 
     def record_steps(self, steps: int) -> None:
-        """Puts the number of steps that the run now has into its config.yaml."""
+        """Puts the run's new number of steps into its config.yaml."""
         known = self.experiment()
         if known.trainer.steps != steps:
             changed = replace(known, trainer=replace(known.trainer, steps=steps))
@@ -207,7 +207,7 @@ class Run:
     def metrics(self) -> list[dict[str, float]]:
         """Every logged line, in order.
 
-        What is no line of a logger is left out: a kill cuts the last one off.
+        A line that is no JSON object with a step is left out: a kill cuts the last one off.
         """
         rows = []
         if self.metrics_path.is_file():
@@ -227,13 +227,13 @@ class Run:
         return rows
 
     def pictures(self) -> list[Path]:
-        """The PNG files in images/: no links, and nothing that only bears the name of a file."""
+        """The PNG files in images/: regular files only, no links."""
         found = sorted(self.images.glob("*.png"))
         return [path for path in found if path.is_file() and not path.is_symlink()]
 
 
 def _about(experiment: Experiment, created: datetime) -> dict[str, Any]:
-    """What run.json says of a run that has just been made."""
+    """The first entries of a new run's run.json."""
     return {
         "kind": experiment.kind,
         "dataset": experiment.data.name,

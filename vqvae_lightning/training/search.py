@@ -1,6 +1,4 @@
-"""Searches among run folders: a folder that cannot be read is named and left out, and the search
-goes on.
-"""
+"""Searches among run folders. A folder that cannot be read is named and left out."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -16,9 +14,9 @@ Read = TypeVar("Read")
 
 
 def read_each(runs: Iterable[Run], read: Callable[[Run], Read]) -> list[tuple[Run, Read]]:
-    """The candidates of a search, each with what `read` makes of it.
+    """The candidates of a search, each with the result of `read`.
 
-    One that raises ConfigError is named and left out: nobody has asked for it.
+    A candidate that raises ConfigError is named and left out: the user did not ask for it.
     """
     found = []
     for run in runs:

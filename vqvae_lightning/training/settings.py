@@ -1,13 +1,11 @@
-"""What an experiment computes, whatever it is called and wherever it runs, and in what two
-experiments differ.
-"""
+"""The settings that decide what is computed, and the differences between two experiments."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from vqvae_lightning.config import Experiment, plain
 
-# Settings that say where and for how long a run is computed, not what.
+# Settings of the place and the length of a run, which do not change what is computed.
 PLACE = (
     "resume",
     "name",
@@ -26,7 +24,7 @@ PLACE = (
 
 
 def computed_settings(experiment: Experiment) -> dict[str, Any]:
-    """What an experiment computes: dotted keys with their values."""
+    """The settings that decide what is computed: dotted keys with their values."""
     return {key: value for key, value in _flat(plain(experiment), "") if not key.startswith(PLACE)}
 
 
@@ -41,8 +39,9 @@ def _flat(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 def differences(
     a: dict[str, Any], b: dict[str, Any], prefix: str = ""
 ) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys whose values differ between two nested mappings, with both values (None where
-    there is none).
+    """Dotted keys whose values differ between two nested mappings, with both values.
+
+    A missing value is None.
     """
     found: dict[str, tuple[Any, Any]] = {}
     for key in {**a, **b}:

@@ -1,4 +1,4 @@
-"""A signal in a training: every rank stops at the same step, with a checkpoint to go on from."""
+"""Signals in training: all ranks stop at the same step, with a checkpoint to resume from."""
 
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ class StopOnSignal(Checkpoint):
     signal ──► noted (interrupts.py) ──► end of a step: the ranks agree ──► checkpoint ──► Stopped
     ```
 
-    A validation that is due is finished first: a run that is resumed must not miss it. With several
-    ranks the signal is all-reduced every `ask_every` steps, with one it is looked at in every step.
+    A validation that is due is finished first, so that a resumed run does not miss it. With several
+    ranks the signal is all-reduced every `ask_every` steps; a single rank looks at every step.
     If another rank does not answer, the process ends after `interrupts.PATIENCE` seconds without a
     batch. As a `Checkpoint` it is called after the callbacks whose state it saves.
     """
@@ -63,7 +63,7 @@ class StopOnSignal(Checkpoint):
             dist.all_reduce(number, op=dist.ReduceOp.MAX)
         self.agreed = int(number)
 
-    # Only here, for Lightning logs a step's metrics after the hooks at its end.
+    # Only here, because Lightning logs a step's metrics after the hooks at its end.
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any
     ) -> None:
@@ -90,7 +90,7 @@ class StopOnSignal(Checkpoint):
 
 
 def end_ranks(trainer: pl.Trainer) -> None:
-    """Kills the ranks that this process started; they write nothing, and may wait for it."""
+    """Kills the ranks that this process started; they write nothing and may wait for this one."""
     processes = getattr(trainer.strategy.launcher, "procs", [])
     ranks = processes.copy()
     # Lightning watches this list, and kills this process too when it sees a rank killed.

@@ -28,7 +28,7 @@ from vqvae_lightning.training.trainer import build_trainer, quieten
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a training left behind."""
+    """The result of a training."""
 
     run: Run
     test: dict[str, float]  # test/… metrics of the best checkpoint
@@ -94,28 +94,26 @@ def _go_on(experiment: Experiment, devices: int, run: Run) -> TrainResult:
 def _prepared(
     experiment: Experiment, run: Run | None = None
 ) -> tuple[DataModule, pl.LightningModule]:
-    """The data of an experiment, at hand, and its module, ready to be trained."""
+    """The data of an experiment, fetched, and its module, ready to be trained."""
     data, module = build(experiment, run)
     if experiment.trainer.precision == "64-true":
-        # Lightning does it after it has loaded a checkpoint, whose last bits would be lost.
+        # Lightning converts after it has loaded a checkpoint, whose last bits would be lost.
         module.double()
     if experiment.trainer.compile:
         net: Any = module.net
         net.compile_layers()
-    # Before any process group exists, so that a failure is one error and no rank waits.
+    # Before any process group exists: a failure is then one error, and no rank waits for another.
     data.prepare_data()
     return data, module
 
 
 def parameter_count(module: pl.LightningModule) -> int:
-    """How many numbers are trained."""
+    """The number of trained numbers."""
     return sum(p.numel() for p in module.parameters())
 
 
 def check_new(experiment: Experiment) -> None:
-    """Raises ConfigError for a new run that can have no folder, or whose tokenizer may still become
-    another one.
-    """
+    """Raises ConfigError if a new run cannot have its folder, or its tokenizer is not finished."""
     if is_first_process():
         Run.check_new(experiment)
     if experiment.kind == "prior":
@@ -135,8 +133,9 @@ def fit_and_test(
     run: Run | None,
     checkpoint: Path | None,
 ) -> TrainResult:
-    """Trains from `checkpoint` on, if there is one, and tests the best one; `run` is known to the
-    first process.
+    """Trains from `checkpoint` on, if there is one, and tests the best checkpoint.
+
+    Only the first process has a `run`.
     """
     trainer: pl.Trainer | None = None
     try:
@@ -160,10 +159,10 @@ def fit_and_test(
 
 
 def _end(error: BaseException, trainer: pl.Trainer | None, run: Run | None) -> None:
-    """Records how a training ended that did not finish, and ends its tracker and its ranks."""
+    """Records why a training did not finish, and ends its tracker and its ranks."""
     stopped = isinstance(error, interrupts.Stopped)
     if run:
-        # A full disk must not hide the first error, nor keep what follows from being ended.
+        # A full disk must not hide the first error, nor keep the tracker and the ranks alive.
         with suppress(OSError):
             run.write(status="interrupted" if stopped else "failed")
         if run.last.is_file():
@@ -182,7 +181,7 @@ def _end(error: BaseException, trainer: pl.Trainer | None, run: Run | None) -> N
 
 def _finish(run: Run, trainer: pl.Trainer, test: dict[str, float], codes: Path | None) -> None:
     """Records a finished training."""
-    # What is of a resumed run's older checkpoint.
+    # These entries belong to a resumed run's older checkpoint.
     older = dict.fromkeys(("evaluated", "generation", "kl_per_dim", "process"))
     finished = datetime.now(UTC).isoformat(timespec="seconds")
     run.write(status="finished", finished=finished, test=test, **older, **tokenizer_record(run))
@@ -192,5 +191,5 @@ def _finish(run: Run, trainer: pl.Trainer, test: dict[str, float], codes: Path |
 
 
 def lineage(module: pl.LightningModule) -> dict[str, Any]:
-    """What run.json keeps of the run this one builds on."""
+    """The entry of run.json about the run that this one builds on."""
     return {"tokenizer": module.description} if isinstance(module, CodePrior) else {}

@@ -30,10 +30,9 @@ from vqvae_lightning.verified import read_checkpoint, write_checkpoint
 
 
 class VerifiedCheckpointIO(CheckpointIO):
-    """Lightning's checkpoints through `verified`: whole or not there, verified at reading, plain
-    types only.
+    """Lightning's checkpoints: written atomically, verified when read, of plain types only.
 
-    Each names the `run` that it is of, and the settings that it was trained with.
+    Each names its `run` and the settings that it was trained with.
     """
 
     def __init__(self, run: str, settings: dict[str, Any]) -> None:
@@ -50,13 +49,11 @@ class VerifiedCheckpointIO(CheckpointIO):
         return read_checkpoint(Path(path))
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Nothing: a checkpoint takes the place of the older one of its name."""
+        """Does nothing: a checkpoint replaces the older one of its name."""
 
 
 def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.Trainer:
-    """The Trainer of a run; on other ranks than the first there is no run folder, and nothing is
-    logged.
-    """
+    """The Trainer of a run. Ranks other than the first have no run folder and log nothing."""
     settings = experiment.trainer
     folder = run.path if run else Path()
     every = min(settings.validate_every, settings.steps)
@@ -112,7 +109,7 @@ def start_tracking(experiment: Experiment, run: Run) -> list[Logger]:
 
 
 def quieten() -> None:
-    """Drops messages of the libraries that are advice to their own developers, or advertising."""
+    """Silences warnings of the libraries that do not concern a user of this one."""
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
