@@ -68,9 +68,9 @@ class Dataset:
         train = formats.file_sizes(self.split("train"), self.train_size, self.classes)
         return train | formats.file_sizes(self.split("test"), self.test_size, self.classes)
 
-    def at(self, root: Path) -> PublishedFiles:
+    def at(self, root: Path | str) -> PublishedFiles:
         """Its files in root/name."""
-        return PublishedFiles(self.files, self.sizes, root / self.name)
+        return PublishedFiles(self.files, self.sizes, Path(root) / self.name)
 
 
 @dataclass(frozen=True)
