@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.quantizers.quantizer import histogram
-from vqvae_lightning.training.callbacks import grid_image
+from vqvae_lightning.pictures import grid_image
 from vqvae_lightning.training.metrics import code_entropy
 
 COLUMNS, SHOWN = 32, 512  # codes in a row, and at most

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 
 from vqvae_lightning.config import DataConfig, EvaluateOptions, Experiment, plain
 from vqvae_lightning.data.sources import holds
+from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.codebook import codes_picture, usage_picture
 from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network, fidelity
 from vqvae_lightning.evaluation.information import (
@@ -23,10 +24,9 @@ from vqvae_lightning.evaluation.representation import (
     representation,
 )
 from vqvae_lightning.evaluation.samplers import seconds_per_image
-from vqvae_lightning.models.distributed import own_device
+from vqvae_lightning.pictures import write_picture
 from vqvae_lightning.storage import check_writable, file_hash
 from vqvae_lightning.training.build import build
-from vqvae_lightning.training.callbacks import write_picture
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.runs import Run

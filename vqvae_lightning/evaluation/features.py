@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqvae_lightning.config import ConfigError
-from vqvae_lightning.models.distributed import own_device
+from vqvae_lightning.device import own_device
 from vqvae_lightning.storage import is_writable
 from vqvae_lightning.verified import CheckpointError, StoredError, read_arrays, write_arrays
 

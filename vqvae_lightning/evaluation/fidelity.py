@@ -25,6 +25,7 @@ from vqvae_lightning.config import (
 )
 from vqvae_lightning.data.images import ImageDataModule, to_uint8
 from vqvae_lightning.data.sources import DATASETS, load, prepare
+from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
 from vqvae_lightning.evaluation.features import FeatureNetwork, Inception, extract
 from vqvae_lightning.evaluation.samplers import (
@@ -34,7 +35,6 @@ from vqvae_lightning.evaluation.samplers import (
     sampler_names,
     sampling,
 )
-from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.training.runs import Run
 
 RECONSTRUCTION = (  # the test images after a round trip: what a perfect sampler would reach

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vqvae_lightning.data.images import ImageDataModule
-from vqvae_lightning.models.distributed import own_device
+from vqvae_lightning.device import own_device
 from vqvae_lightning.models.quantizers.quantizer import histogram
 
 

@@ -13,9 +13,9 @@ from vqvae_lightning.config import ConfigError
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.device import own_device
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Noise, fresh_noise
-from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.runs import Run
 

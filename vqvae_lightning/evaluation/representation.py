@@ -13,8 +13,8 @@ import torch
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import EvalLoader, derive_seed
+from vqvae_lightning.device import own_device
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.training.runs import Run
 
 NEIGHBOURS = 10

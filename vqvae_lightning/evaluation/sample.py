@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from vqvae_lightning.config import ConfigError, SampleOptions, plain
+from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.evaluate import settings_of
 from vqvae_lightning.evaluation.grids import GRIDS, check_grid
 from vqvae_lightning.evaluation.samplers import TrainLatents, changed_sampling, draw, sampler_names
-from vqvae_lightning.models.distributed import own_device
+from vqvae_lightning.pictures import grid_image, write_picture
 from vqvae_lightning.storage import check_writable
-from vqvae_lightning.training.callbacks import grid_image, write_picture
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 

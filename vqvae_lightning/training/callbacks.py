@@ -1,13 +1,10 @@
 """Pictures and progress: the module says what to show, the callbacks say when and where."""
 
-import io
-import math
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import rich.progress
 import torch
@@ -16,31 +13,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
-from vqvae_lightning.data.images import to_uint8
-from vqvae_lightning.storage import write_whole
-
-
-def grid_image(images: Tensor, columns: int) -> Image.Image:
-    """Images (N, C, H, W) in [-1, 1] as one picture of uint8 pixels, `columns` in a row, enlarged
-    to be seen.
-    """
-    n, channels, height, width = images.shape
-    rows, gap = math.ceil(n / columns), 2
-    canvas = np.full(
-        (rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 127, dtype=np.uint8
-    )
-    for i, image in enumerate(to_uint8(images).cpu().numpy()):
-        top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
-        canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)  # H,W,C
-    picture = Image.fromarray(canvas.squeeze(-1) if channels == 1 else canvas)
-    return picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
-
-
-def write_picture(path: Path, picture: Image.Image) -> None:
-    """The picture as a PNG file, whole or not at all."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "png")
-    write_whole(path, buffer.getvalue())
+from vqvae_lightning.pictures import grid_image, write_picture
 
 
 class Pictures(Callback):
