@@ -4,7 +4,7 @@ device.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -52,10 +52,12 @@ class ImageDataModule(pl.LightningDataModule):
         return DATASETS[self.config.name]
 
     def prepare_data(self) -> None:
-        """Fetches what is missing.
+        """Fetches what is missing, unless the images are in memory already.
 
         Safe in every process at once; raises DataError if it cannot be had.
         """
+        if self.splits:
+            return
         prepare(self.config.name, Path(self.config.root), self.config.download)
 
     def setup(self, stage: str | None = None) -> None:
@@ -66,6 +68,7 @@ class ImageDataModule(pl.LightningDataModule):
         held_out = stratified_split(
             labels, self.config.validation_size, derive_seed(self.seed, "validation")
         )
+        self._held_out = torch.from_numpy(held_out)
         train, test = ~held_out, load(self.config.name, root, "test")
         for name, (x, y) in {
             "train": (images[train], labels[train]),
@@ -79,6 +82,20 @@ class ImageDataModule(pl.LightningDataModule):
                     torch.uint8
                 )
             self.splits[name] = (pixels, targets)
+
+    def published(self, split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) uint8 and labels (N,) of a split as it was published, in its order.
+
+        The published train split holds the images that validation takes from it.
+        """
+        if split == "test":
+            return self.splits["test"]
+        parts = []
+        for train, val in zip(self.splits["train"], self.splits["val"], strict=True):
+            whole = train.new_empty(len(self._held_out), *train.shape[1:])
+            whole[~self._held_out], whole[self._held_out] = train, val
+            parts.append(whole)
+        return parts[0], parts[1]
 
     def train_dataloader(self) -> TrainLoader:
         return self.train_loader(*self.splits["train"], *self._rank_and_world())

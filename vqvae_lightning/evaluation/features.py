@@ -10,7 +10,7 @@ import io
 import logging
 import time
 from abc import ABC, abstractmethod
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -81,10 +81,15 @@ class Inception(FeatureNetwork):
                 f"Inception weights: {inception_file()} has SHA-256 {self.weights}, wanted"
                 f" {INCEPTION_SHA256}"
             )
-        network = torch.jit.load(io.BytesIO(data), map_location="cpu").eval()
-        self.network = network.to(
-            memory_format=torch.channels_last
-        )  # 1.7 times the speed of NCHW on a CPU
+        self._data = data
+
+    @cached_property
+    def network(self) -> torch.jit.ScriptModule:
+        """The network itself, opened at first use, so that a check costs a hash and no more."""
+        network = torch.jit.load(io.BytesIO(self._data), map_location="cpu").eval()
+        del self._data
+        # 1.7 times the speed of NCHW on a CPU
+        return network.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:

@@ -2,11 +2,11 @@
 recall of features.
 
 Each figure is kept with its protocol: network and weights, preprocessing, sampler, number of
-samples, reference split. Two figures compare only where all of that is the same.
+samples, reference split. Two figures are comparable only where all of that is the same.
 """
 
 import warnings
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,21 @@ from vqvae_lightning.config import (
 )
 from vqvae_lightning.data.images import ImageDataModule, to_uint8
 from vqvae_lightning.data.sources import DATASETS, load, prepare
-from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
+from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.features import FeatureNetwork, Inception, extract
 from vqvae_lightning.evaluation.samplers import (
-    TrainLatents,
     changed_sampling,
     draw,
     sampler_names,
     sampling,
 )
-from vqvae_lightning.training.runs import Run
+from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.training.kinds import KINDS
 
-RECONSTRUCTION = (  # the test images after a round trip: what a perfect sampler would reach
-    "reconstruction"
-)
+# The test images after a round trip: what a perfect sampler would reach.
+RECONSTRUCTION = "reconstruction"
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
 NEIGHBOURS = 3  # of the manifolds of precision and recall
 ROWS = 1000  # of a distance matrix at once
@@ -126,8 +126,8 @@ def check_fidelity(experiment: Experiment, options: EvaluateOptions) -> list[str
         return []
     if samples < 2:
         raise ConfigError(f"fid_samples: got {samples}, wanted 0, or at least 2 for a covariance")
-    data = experiment.data
-    if experiment.kind == "prior" and options.guidance != 1 and not experiment.model.label_dropout:
+    data, is_prior = experiment.data, KINDS[experiment.kind].stage == 2
+    if is_prior and options.guidance != 1 and not experiment.model.label_dropout:
         raise ConfigError(
             f"guidance: got {options.guidance}, but the prior is one with model.label_dropout=0"
         )
@@ -136,9 +136,8 @@ def check_fidelity(experiment: Experiment, options: EvaluateOptions) -> list[str
             f"fid_samples: the run is one with data.binarize={data.binarize}, and real images are"
             " grey; wanted one on grey images"
         )
-    also = (
-        () if experiment.kind == "prior" else (RECONSTRUCTION,)
-    )  # a prior's reconstructions are its tokenizer's
+    # A prior's reconstructions are its tokenizer's.
+    also = () if is_prior else (RECONSTRUCTION,)
     names = sampler_names(experiment, options.sampler or "all", also)
     available = DATASETS[data.name].test_size
     if RECONSTRUCTION in names and samples > available:
@@ -158,32 +157,30 @@ def feature_network(options: EvaluateOptions, dataset: str, root: Path) -> Featu
 
 
 def fidelity(
-    run: Run,
-    module: Any,
-    checkpoint: str,
-    data: ImageDataModule,
-    network: FeatureNetwork,
-    names: list[str],
-    options: EvaluateOptions,
+    subject: Subject, network: FeatureNetwork, names: list[str], options: EvaluateOptions
 ) -> list[dict[str, Any]]:
-    """Measures the named samplers of a run and keeps each figure in run.json (`generation`) as soon
-    as it is known.
-
-    `checkpoint` is the SHA-256 of the file that `module` was read from.
+    """Measures samplers of a run and keeps each figure in its run.json as soon as it is known.
 
     A figure that is there already, of the same checkpoint by the same protocol, is not measured
-    again. A class-conditional prior draws the labels of the reference in their shares, and by a
-    classifier's features it also gets `class_accuracy`: the share of its samples that the
-    classifier takes for what they were drawn as; not so with guidance=0, which measures p(codes).
-    The features of the reference are kept in `options.root`, by default in `data`, wherever the
-    images are: the run may name any folder. Figures of an older checkpoint are not kept.
+    again, and figures of an older checkpoint are not kept. The features of the reference are cached
+    in `options.root`, by default in `data`, wherever the images are: the run may name any folder.
+
+    A class-conditional prior draws the labels of the reference in their shares. With a classifier's
+    features it also gets `class_accuracy`: the share of its samples that the classifier takes for
+    what they were drawn as. Not so with guidance=0, which measures p(codes).
+
+    Args:
+        subject: the run.
+        network: whose features are compared.
+        names: the samplers, as `check_fidelity` gives them.
+        options: the number of samples, their seed, and the reference.
+
+    Returns:
+        The figures of the named samplers, each with its protocol.
     """
-    name, cache = data.config.name, Path(options.root or DataConfig().root) / "features"
-    images, labels = map(
-        torch.from_numpy, load(name, Path(data.config.root), options.fid_reference)
-    )
-    module.to(own_device())
-    train = TrainLatents(module.net, replace(run.experiment(), data=data.config))
+    run, name = subject.run, subject.experiment.data.name
+    cache = Path(options.root or DataConfig().root) / "features"
+    images, labels = subject.images.published(options.fid_reference)
     real: Tensor | None = None  # features of the reference, once they are needed
     figures = []
     for sampler in names:
@@ -194,31 +191,47 @@ def fidelity(
             "reference": options.fid_reference,
             "reference_images": len(images),
             "seed": options.seed,
-            "checkpoint_sha256": checkpoint,
-            **(sampling(options) if module.kind == "prior" else {}),
+            "checkpoint_sha256": subject.checkpoint,
+            **(sampling(options) if subject.kind.stage == 2 else {}),
         }
-        known = [f for f in figures_of(run.info, checkpoint) if protocol.items() <= f.items()]
-        if not known:
-            settings = SampleOptions(n=options.fid_samples, seed=options.seed, **sampling(options))
+        found = _known(run.info, protocol)
+        if not found:
             drawn_labels = labels[torch.arange(options.fid_samples) % len(labels)].long()
-            if sampler == RECONSTRUCTION:
-                samples = reconstructions(module, data, options.fid_samples)
-            else:
-                samples = to_uint8(draw(module, train, sampler, settings, drawn_labels)).cpu()
+            samples = drawn(subject, sampler, options, drawn_labels)
             if real is None:
                 real = extract(network, images, cache, f"{name} {options.fid_reference}")
-            found = extract(network, samples, None, f"{run.name} {sampler}")
-            figure = {**protocol, **distances(real, found, kernel=isinstance(network, Inception))}
-            labelled = (
-                module.kind == "prior" and module.config.class_conditional and options.guidance
-            )
-            if isinstance(network, ClassifierFeatures) and labelled:
-                figure["class_accuracy"] = network.accuracy(found, drawn_labels)
+            features = extract(network, samples, None, f"{run.name} {sampler}")
+            kernel = isinstance(network, Inception)
+            figure = {**protocol, **distances(real, features, kernel)}
+            if isinstance(network, ClassifierFeatures) and _shows_labels(subject, options):
+                figure["class_accuracy"] = network.accuracy(features, drawn_labels)
             with run.change() as record:
-                record["generation"] = [*figures_of(record, checkpoint), figure]
-            known = [figure]
-        figures += known
+                record["generation"] = [*figures_of(record, subject.checkpoint), figure]
+            found = [figure]
+        figures += found
     return figures
+
+
+def drawn(subject: Subject, sampler: str, options: EvaluateOptions, labels: Tensor) -> Tensor:
+    """The images of one figure, uint8 (fid_samples, C, H, W)."""
+    if sampler == RECONSTRUCTION:
+        return reconstructions(subject.net, subject.images, options.fid_samples)
+    settings = SampleOptions(n=options.fid_samples, seed=options.seed, **sampling(options))
+    return to_uint8(draw(subject, sampler, settings, labels)).cpu()
+
+
+def _shows_labels(subject: Subject, options: EvaluateOptions) -> bool:
+    """Whether each sample was drawn as an image of a class."""
+    return (
+        subject.kind.stage == 2
+        and subject.prior.config.class_conditional
+        and bool(options.guidance)
+    )
+
+
+def _known(record: dict[str, Any], protocol: dict[str, Any]) -> list[dict[str, Any]]:
+    figures = figures_of(record, protocol["checkpoint_sha256"])
+    return [figure for figure in figures if protocol.items() <= figure.items()]
 
 
 def figures_of(record: dict[str, Any], checkpoint: str) -> list[dict[str, Any]]:
@@ -227,16 +240,42 @@ def figures_of(record: dict[str, Any], checkpoint: str) -> list[dict[str, Any]]:
     return [figure for figure in figures if figure["checkpoint_sha256"] == checkpoint]
 
 
-def reconstructions(module: Any, data: ImageDataModule, count: int) -> Tensor:
+def reconstructions(net: Autoencoder, images: ImageDataModule, count: int) -> Tensor:
     """The first `count` test images after a round trip, uint8 (count, C, H, W)."""
-    device, parts, rows = module.device, [], 0
+    device, parts, rows = next(net.parameters()).device, [], 0
     with torch.inference_mode():
-        for batch in data.batches("test", device):
-            parts.append(to_uint8(module.net.decode(module.net.encode(batch.x).mean)).cpu())
+        for batch in images.batches("test", device):
+            parts.append(to_uint8(net.decode(net.encode(batch.x).mean)).cpu())
             rows += len(parts[-1])
             if rows >= count:
                 break
     return torch.cat(parts)[:count]
+
+
+class Generation(Evaluator):
+    """`generation` in run.json: how near the samples of each sampler are to real images."""
+
+    def asked(self, options: EvaluateOptions) -> bool | None:
+        return bool(options.fid_samples or options.sampler or changed_sampling(plain(options)))
+
+    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
+        try:
+            check_fidelity(subject.experiment, options)
+            self._network(subject, options)
+        except ConfigError as error:
+            return str(error)
+        return None
+
+    def measure(
+        self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        names = check_fidelity(subject.experiment, options)
+        fidelity(subject, self._network(subject, options), names, options)
+        return {}
+
+    def _network(self, subject: Subject, options: EvaluateOptions) -> FeatureNetwork:
+        data = subject.experiment.data
+        return feature_network(options, data.name, Path(data.root))
 
 
 def calibrate(root: Path, download: bool) -> dict[str, Any]:
