@@ -14,11 +14,11 @@ import untrained
 from vqvae_lightning import cli
 from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data import sources
+from vqvae_lightning.data.images import data_of
 from vqvae_lightning.data.sources import DataError
 from vqvae_lightning.evaluation import evaluate as module_under_test
 from vqvae_lightning.evaluation import fidelity
 from vqvae_lightning.evaluation.features import FeatureNetwork
-from vqvae_lightning.evaluation.subject import data_of
 from vqvae_lightning.training.runs import Run
 
 KINDS = ("vae", "vqvae", "prior")
@@ -164,7 +164,7 @@ def test_a_run_that_cannot_be_written_is_refused_before_anything_is_done(
     monkeypatch.setattr(
         os, "access", lambda path, mode: not Path(path).is_relative_to(closed) and real(path, mode)
     )
-    monkeypatch.setattr(module_under_test, "Subject", lambda *_: pytest.fail("it was opened"))
+    monkeypatch.setattr(module_under_test, "chosen", lambda *_: pytest.fail("it goes on"))
     with pytest.raises(SystemExit) as stop:
         cli.main(["evaluate", str(closed), f"split={split}", "iwae_samples=0"])
     assert stop.value.code == 2

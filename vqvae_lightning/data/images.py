@@ -3,6 +3,7 @@ device.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data.loader import Batch, EvalLoader, TrainLoader, derive_seed, eval_seed
-from vqvae_lightning.data.sources import DATASETS, Dataset, load, prepare
+from vqvae_lightning.data.sources import DATASETS, Dataset, holds, load, prepare
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -168,6 +169,17 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _rank_and_world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def data_of(recorded: DataConfig, root: str | None) -> DataConfig:
+    """Where the images of a run are: in `root`, or else where the run says, or else in `data`.
+
+    A run may be somebody else's, so the folder that it names is only read, and only if all files
+    are there. `root` and `data` are fetched into.
+    """
+    if root is None and holds(recorded.name, Path(recorded.root)):
+        return replace(recorded, download=False)
+    return replace(recorded, root=root or DataConfig().root)
 
 
 def to_float(x: Tensor) -> Tensor:

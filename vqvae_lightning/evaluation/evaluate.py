@@ -28,9 +28,9 @@ def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
         CheckpointError: the checkpoint, or a feature network, is damaged.
         DataError: the images cannot be had.
     """
-    for file in (run.path / RECORD, run.images / "codes.png"):
-        check_writable(file, "run")
     subject = Subject(run, options.root)
+    for file in (subject.run.path / RECORD, subject.run.images / "codes.png"):
+        check_writable(file, "run")
     evaluators = list(chosen(subject, options))
     quieten()
     # No part of an evaluation that is here needs it; one of the user's own may.
@@ -40,9 +40,9 @@ def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
         found = evaluator.measure(subject, options, known)
         known |= found
         if options.split == "test" and found:
-            with run.change() as record:
+            with subject.run.change() as record:
                 record["test"] = {**record.get("test", {}), **named(found, options.split)}
-    run.write(evaluated=plain(options))
+    subject.run.write(evaluated=plain(options))
     return named(known, options.split)
 
 

@@ -12,17 +12,15 @@ that it needs. Each part is opened when it is first asked for, and then kept.
 
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from vqvae_lightning.config import DataConfig, Experiment, PriorConfig
+from vqvae_lightning.config import PriorConfig
 from vqvae_lightning.data.codes import CodeDataModule
-from vqvae_lightning.data.images import ImageDataModule
-from vqvae_lightning.data.sources import holds
+from vqvae_lightning.data.images import ImageDataModule, data_of
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.densities import TrainLatents
 from vqvae_lightning.models.autoencoder import Autoencoder
@@ -64,7 +62,8 @@ class Subject:
     def __init__(self, run: Run, root: str | None = None) -> None:
         self.run = run
         self.kind = KINDS[run.info["kind"]]
-        self.experiment = settings_of(run, root)
+        recorded = run.experiment()
+        self.experiment = replace(recorded, data=data_of(recorded.data, root))
 
     @cached_property
     def _loaded(self) -> tuple[pl.LightningModule, str]:
@@ -123,20 +122,3 @@ class Subject:
     def train_latents(self) -> TrainLatents:
         """Latents of training images, of a run of stage 1; encoded when first looked at."""
         return TrainLatents(self.net, self.images)
-
-
-def settings_of(run: Run, root: str | None) -> Experiment:
-    """The settings of a run, with the folder that holds its images now."""
-    experiment = run.experiment()
-    return replace(experiment, data=data_of(experiment.data, root))
-
-
-def data_of(recorded: DataConfig, root: str | None) -> DataConfig:
-    """Where the images of a run are: in `root`, or else where the run says, or else in `data`.
-
-    A run may be somebody else's, so the folder that it names is only read, and only if all files
-    are there. `root` and `data` are fetched into.
-    """
-    if root is None and holds(recorded.name, Path(recorded.root)):
-        return replace(recorded, download=False)
-    return replace(recorded, root=root or DataConfig().root)
