@@ -17,15 +17,15 @@ from vqvae_lightning import cli
 from vqvae_lightning.config import ConfigError, EvaluateOptions, SampleOptions
 from vqvae_lightning.data import sources
 from vqvae_lightning.data.images import to_float, to_uint8
+from vqvae_lightning.evaluation import distances as distances_module
 from vqvae_lightning.evaluation import fidelity as module_under_test
 from vqvae_lightning.evaluation.classifier import Classifier, ClassifierFeatures, classifier_path
+from vqvae_lightning.evaluation.distances import covered, distances
 from vqvae_lightning.evaluation.features import FeatureNetwork
 from vqvae_lightning.evaluation.fidelity import (
     RECONSTRUCTION,
     calibrate,
     check_fidelity,
-    covered,
-    distances,
     feature_network,
     fidelity,
 )
@@ -103,13 +103,13 @@ class TestDistances:
         assert found["kid_std"] == pytest.approx(0, abs=1e-8)
 
     def test_kernel_distance_of_two_halves_is_nothing_beside_a_shift(self, monkeypatch):
-        monkeypatch.setattr(module_under_test, "KID_SUBSET_SIZE", 100)
+        monkeypatch.setattr(distances_module, "KID_SUBSET_SIZE", 100)
         x = normal(800)
         same, other = (distances(x[:400], x[400:] + shift, kernel=True)["kid"] for shift in (0, 1))
         assert abs(same) < 0.05 * other
 
     def test_kernel_distance_has_a_seed_of_its_own(self, monkeypatch):
-        monkeypatch.setattr(module_under_test, "KID_SUBSET_SIZE", 10)
+        monkeypatch.setattr(distances_module, "KID_SUBSET_SIZE", 10)
         found = []
         for seed in (1, 2):
             torch.manual_seed(seed)
@@ -123,7 +123,7 @@ class TestDistances:
 class TestCovered:
     @pytest.mark.parametrize(("points", "manifold"), [(30, 40), (40, 30), (5, 3), (5, 2)])
     def test_is_the_share_within_a_ball_by_brute_force(self, points, manifold, monkeypatch):
-        monkeypatch.setattr(module_under_test, "ROWS", 7)
+        monkeypatch.setattr(distances_module, "ROWS", 7)
         x, others = normal(points, 3, 1).double(), 0.8 * normal(manifold, 3, 2).double() + 0.3
         inside = 0
         for point in x:

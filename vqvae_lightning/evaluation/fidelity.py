@@ -1,19 +1,15 @@
-"""How near generated images are to real ones: Fréchet distance, kernel distance, precision and
-recall of features.
+"""How near the samples of a run are to real images, one figure for each of its samplers.
 
 Each figure is kept with its protocol: network and weights, preprocessing, sampler, number of
 samples, reference split. Two figures are comparable only where all of that is the same.
 """
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
+from torch import Tensor
 
 from vqvae_lightning.config import (
     ConfigError,
@@ -26,6 +22,7 @@ from vqvae_lightning.config import (
 from vqvae_lightning.data.images import ImageDataModule, to_uint8
 from vqvae_lightning.data.sources import DATASETS, load, prepare
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
+from vqvae_lightning.evaluation.distances import distances
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.features import FeatureNetwork, Inception, extract
 from vqvae_lightning.evaluation.samplers import (
@@ -40,80 +37,13 @@ from vqvae_lightning.training.kinds import KINDS
 
 # The test images after a round trip: what a perfect sampler would reach.
 RECONSTRUCTION = "reconstruction"
-KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
-NEIGHBOURS = 3  # of the manifolds of precision and recall
-ROWS = 1000  # of a distance matrix at once
 CALIBRATED, TOLERANCE = 3.15, 0.02  # FID of CIFAR-10 train against test
-
-
-class _Features(nn.Identity):
-    """Lets torchmetrics take features in the place of images."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.num_features = size
-
-
-def distances(reference: Tensor, samples: Tensor, kernel: bool) -> dict[str, float]:
-    """Distances of samples (M, F) from a reference (N, F), both features, at least 2 rows each.
-
-    - `frechet`: Fréchet distance of two Gaussians with their means and covariances (Heusel et al.
-      2017, arXiv 1706.08500); biased upwards the more, the fewer the samples;
-    - `precision`, `recall`: share of the samples within the manifold of the reference, and the
-      reverse (Kynkäänniemi et al. 2019, arXiv 1904.06991), with 3 neighbours;
-    - `kid`, `kid_std`, with `kernel`: squared MMD with the kernel (a·b/F + 1)³, mean and deviation
-      over 100 subsets of 1,000 (or of as many as there are), drawn by a seed of their own
-      (Bińkowski et al. 2018, arXiv 1801.01401). The kernel is made for the scale of Inception's
-      features.
-    """
-    features = _Features(reference.shape[1])
-    fid = _updated(FrechetInceptionDistance(features), reference, samples)
-    found = {
-        "frechet": fid.compute().item(),
-        "precision": covered(samples, reference),
-        "recall": covered(reference, samples),
-    }
-    if kernel:
-        rows = min(KID_SUBSET_SIZE, len(reference), len(samples))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*save all extracted features.*")
-            kid = KernelInceptionDistance(features, subsets=KID_SUBSETS, subset_size=rows)
-        _updated(kid, reference, samples)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            mean, deviation = kid.compute()
-        found |= {"kid": mean.item(), "kid_std": deviation.item()}
-    return found
-
-
-def _updated(metric: Any, reference: Tensor, samples: Tensor) -> Any:
-    metric.update(reference.double(), real=True)
-    metric.update(samples.double(), real=False)
-    return metric
-
-
-def covered(points: Tensor, manifold: Tensor) -> float:
-    """Share of the points (M, F) that lie within the manifold of others (N, F), N at least 2.
-
-    The manifold is the union of balls around the others, each as large as to hold its NEIGHBOURS
-    nearest of them.
-    """
-    points, manifold = points.double(), manifold.double()
-    neighbours = min(NEIGHBOURS, len(manifold) - 1)
-    radii = torch.cat(
-        [
-            torch.cdist(rows, manifold).kthvalue(neighbours + 1).values
-            for rows in manifold.split(ROWS)
-        ]  # + itself
-    )
-    inside = [(torch.cdist(rows, manifold) <= radii).any(1) for rows in points.split(ROWS)]
-    return torch.cat(inside).double().mean().item()
 
 
 def check_fidelity(experiment: Experiment, options: EvaluateOptions) -> list[str]:
     """The samplers to measure, none with fid_samples=0.
 
-    Raises ConfigError for what cannot be measured so.
+    Raises ConfigError for settings by which such a run cannot be measured.
     """
     samples = options.fid_samples
     if not samples:
@@ -282,9 +212,9 @@ def calibrate(root: Path, download: bool) -> dict[str, Any]:
     """The Fréchet distance of CIFAR-10's train from its test images by Inception, with its
     protocol.
 
-    The literature's is 3.15 (official TensorFlow: 3.1508). One that is further off than 0.02 says
-    that no FID made here compares with the literature's: raises ValueError then. Features are
-    cached in parts, so a stopped one goes on.
+    The literature has 3.15 (official TensorFlow: 3.1508). Raises ValueError for one that is further
+    off than 0.02: no FID made here is then comparable with the literature's. Features are cached in
+    parts, so that a stopped calibration resumes.
     """
     network, found = Inception(), {}
     prepare("cifar10", root, download)

@@ -1,6 +1,4 @@
-"""What a run says about log p(x), in nats and bits: bounds over a whole split, and where a VAE
-spends its rate.
-"""
+"""Bounds on log p(x) over a whole split, in nats and bits, and where a VAE spends its rate."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -25,15 +23,21 @@ IMAGES_PER_PASS = 5000  # decoded at once, images times draws: about 1 GB for 3 
 def iwae_bound(
     net: Autoencoder, batches: Iterable[Batch], samples: int, chunk: int | None = None
 ) -> float:
-    """The importance-weighted bound on log p(x) of `samples` draws, in nats per image, a mean over
-    all images.
+    """The importance-weighted bound on log p(x), in nats per image, a mean over all images.
 
     Burda et al. 2016 (arXiv 1509.00519), eq. 8: the mean over images of log 1/S sum_s p(x, z_s) /
-    q(z_s|x). It is never above the mean of log p(x) in expectation, and rises with S. `batches`
-    hold images (N, C, H, W) in [-1, 1]; the draws of an image are a function of the batches' seed
-    and of its row. `net` is in evaluation mode. At most `chunk` draws are decoded at once (default:
-    what IMAGES_PER_PASS allows), which changes nothing but memory. Raises ValueError for an AE,
-    which has no p(z).
+    q(z_s|x). It is never above the mean of log p(x) in expectation, and rises with S. The draws of
+    an image are a function of the batches' seed and of its row.
+
+    Args:
+        net: an autoencoder in evaluation mode.
+        batches: images (N, C, H, W) in [-1, 1].
+        samples: S, draws of z per image.
+        chunk: draws decoded at once, by default what IMAGES_PER_PASS allows; it changes nothing but
+            memory.
+
+    Raises:
+        ValueError: the autoencoder has no p(z), as an AE.
     """
     total, images = 0.0, 0
     for batch in batches:
@@ -51,8 +55,9 @@ def iwae_bound(
 def log_mean_weight(
     net: Autoencoder, x: Tensor, samples: int, chunk: int, noise: Noise = fresh_noise
 ) -> Tensor:
-    """log of the mean weight of `samples` draws for each image of x (N, C, H, W), float64 (N,),
-    `chunk` at a time.
+    """log of the mean weight of `samples` draws for each image of x (N, C, H, W), float64 (N,).
+
+    `chunk` of them are made at a time.
     """
     total = torch.full((x.shape[0],), -math.inf, dtype=torch.float64, device=x.device)
     for start in range(0, samples, chunk):
@@ -63,8 +68,7 @@ def log_mean_weight(
 
 @torch.inference_mode()
 def kl_per_dim(net: Autoencoder, batches: Iterable[Batch]) -> list[float] | None:
-    """KL(q(z|x) || p(z)) of each latent dimension in nats, a mean over all images, in the order D,
-    h, w flattened.
+    """KL(q(z|x) || p(z)) of each latent dimension (D·h·w) in nats, a mean over all images.
 
     None where the rate is no sum over latent dimensions (AE, VQ-VAE).
     """

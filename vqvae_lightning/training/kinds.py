@@ -36,7 +36,7 @@ class Kind:
 
     @property
     def is_tokenizer(self) -> bool:
-        """Whether a run of stage 2 can be trained on its codes."""
+        """Whether it makes codes of images, which a run of stage 2 can learn."""
         return self.stage == 1 and self.has_codes
 
 
