@@ -26,7 +26,7 @@ from vqvae_lightning.config import (
 )
 from vqvae_lightning.config.schema import MODEL_CONFIGS, VAEConfig
 from vqvae_lightning.data.sources import DATASETS
-from vqvae_lightning.training.autoencoders import AUTOENCODERS
+from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.prior import CodePrior
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -70,7 +70,7 @@ def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file, tmp_path
             torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, dtype=torch.long)
         ).shape == (1, 4)
     else:
-        module = AUTOENCODERS[experiment.kind](
+        module = KINDS[experiment.kind].module(
             experiment.model, dataset.shape, experiment.optimizer
         )
         assert module.net.eval()(torch.zeros(1, *dataset.shape)).reconstruction.shape == (

@@ -14,8 +14,8 @@ from torch import Tensor
 from experiments.benchmarks.timing import Row, spread
 from vqvae_lightning.config import NetworkConfig, OptimizerConfig, PriorConfig, VQVAEConfig
 from vqvae_lightning.data.images import to_float
+from vqvae_lightning.device import own_device
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.models.quantizers import EMAVectorQuantizer
 from vqvae_lightning.models.quantizers.nearest import nearest_code
 from vqvae_lightning.models.transformer import CodeTransformer

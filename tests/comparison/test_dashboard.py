@@ -14,8 +14,8 @@ from vqvae_lightning.comparison import dashboard
 from vqvae_lightning.comparison.dashboard import CURVES, save_dashboard, workspace
 from vqvae_lightning.config import MODEL_CONFIGS, ConfigError, DashboardOptions, LikelihoodConfig
 from vqvae_lightning.data.loader import Batch
-from vqvae_lightning.training.autoencoders import AUTOENCODERS
 from vqvae_lightning.training.callbacks import Throughput
+from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.tracking import BEST
 
@@ -42,8 +42,9 @@ def test_a_model_logs_every_key_that_it_shows():
     logged: set[str] = set()
     labels, tokenizer = torch.zeros(2, dtype=torch.long), {"codebook_size": 4, "grid": [2, 2]}
     modules = [
-        kind(MODEL_CONFIGS[name](likelihood=LikelihoodConfig("discretized_logistic")), (1, 28, 28))
-        for name, kind in AUTOENCODERS.items()
+        kind.module(kind.config(likelihood=LikelihoodConfig("discretized_logistic")), (1, 28, 28))
+        for kind in KINDS.values()
+        if kind.stage == 1
     ]
     for module in [*modules, CodePrior(MODEL_CONFIGS["prior"](), tokenizer, 10)]:
         module.log_dict = logged.update

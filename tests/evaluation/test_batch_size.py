@@ -6,8 +6,8 @@ import torch
 from untrained import SMALL_KIND, make_run, workplace
 
 from vqvae_lightning.config import last_words, load_experiment
-from vqvae_lightning.evaluation.likelihood import likelihood_metrics
-from vqvae_lightning.evaluation.samplers import TrainLatents
+from vqvae_lightning.evaluation.densities import TrainLatents
+from vqvae_lightning.evaluation.likelihood import iwae_metrics, two_stage_metrics
 from vqvae_lightning.training.build import build
 from vqvae_lightning.training.trainer import quieten
 
@@ -47,16 +47,19 @@ def opened(root, name, size):
     experiment = load_experiment(None, last_words(settings))
     data, module = build(experiment)
     data.prepare_data()
-    return experiment, data, module
+    return data, module
 
 
 def figures(root, name, size):
-    _, data, module = opened(root, name, size)
+    data, module = opened(root, name, size)
     trainer = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
                          enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     (measured,) = trainer.test(module, datamodule=data, verbose=False)
-    samples = 0 if name in ("ae", "prior") else 3
-    return {**measured, **likelihood_metrics(module, data, "test", dict(measured), samples)}
+    if name == "prior":
+        found = two_stage_metrics(data.tokenizer, data.images, "test", measured["test/rate"])
+    else:
+        found = iwae_metrics(module.eval().net, data, "test", 3) if name != "ae" else {}
+    return {**measured, **found}
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -70,13 +73,13 @@ def test_every_figure_is_the_same_for_every_batch_size(root, name):
 def test_the_latents_that_a_sampler_is_fitted_to_are_the_same_for_every_batch_size(root):
     latents = []
     for size in (500, 7):
-        experiment, _, module = opened(root, "vae of binary images", size)
-        latents.append(TrainLatents(module.eval().net, experiment).encoded[0])
+        data, module = opened(root, "vae of binary images", size)
+        latents.append(TrainLatents(module.eval().net, data).encoded[0])
     torch.testing.assert_close(latents[1], latents[0], rtol=0, atol=1e-5)
 
 
 def test_a_picture_of_an_image_is_the_same_beside_any_others(root):
-    module = opened(root, "vae", 30)[2].eval()
+    module = opened(root, "vae", 30)[1].eval()
     x = torch.rand(32, 1, 28, 28) * 2 - 1
     torch.manual_seed(0)
     many, few = (module.pictures(x[:n])["reconstructions"][0] for n in (32, 16))

@@ -14,9 +14,10 @@ import untrained
 from vqvae_lightning import cli
 from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data import sources
+from vqvae_lightning.data.images import data_of
 from vqvae_lightning.data.sources import DataError
 from vqvae_lightning.evaluation import evaluate as module_under_test
-from vqvae_lightning.evaluation.evaluate import data_of
+from vqvae_lightning.evaluation import fidelity
 from vqvae_lightning.evaluation.features import FeatureNetwork
 from vqvae_lightning.training.runs import Run
 
@@ -133,7 +134,7 @@ def test_data_that_a_run_names_and_that_differ_are_refused(tried, made, here, tm
 
 
 def test_features_are_kept_in_the_users_own_folder(made, here, run, monkeypatch):
-    monkeypatch.setattr(module_under_test, "feature_network", lambda *_: Corners())
+    monkeypatch.setattr(fidelity, "feature_network", lambda *_: Corners())
     run, before = run(made / "data"), tree(made / "data")
     cli.main(["evaluate", str(run.path), "fid_samples=5"])
     assert tree(made / "data") == before
@@ -163,7 +164,7 @@ def test_a_run_that_cannot_be_written_is_refused_before_anything_is_done(
     monkeypatch.setattr(
         os, "access", lambda path, mode: not Path(path).is_relative_to(closed) and real(path, mode)
     )
-    monkeypatch.setattr(module_under_test, "build", lambda *_: pytest.fail("data were asked for"))
+    monkeypatch.setattr(module_under_test, "chosen", lambda *_: pytest.fail("it goes on"))
     with pytest.raises(SystemExit) as stop:
         cli.main(["evaluate", str(closed), f"split={split}", "iwae_samples=0"])
     assert stop.value.code == 2

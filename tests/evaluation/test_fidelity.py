@@ -16,26 +16,30 @@ from scipy.linalg import sqrtm
 from vqvae_lightning import cli
 from vqvae_lightning.config import ConfigError, EvaluateOptions, SampleOptions
 from vqvae_lightning.data import sources
-from vqvae_lightning.data.images import ImageDataModule, to_float, to_uint8
+from vqvae_lightning.data.images import to_float, to_uint8
+from vqvae_lightning.evaluation import distances as distances_module
 from vqvae_lightning.evaluation import fidelity as module_under_test
 from vqvae_lightning.evaluation.classifier import Classifier, ClassifierFeatures, classifier_path
+from vqvae_lightning.evaluation.distances import covered, distances
 from vqvae_lightning.evaluation.features import FeatureNetwork
 from vqvae_lightning.evaluation.fidelity import (
     RECONSTRUCTION,
     calibrate,
     check_fidelity,
-    covered,
-    distances,
     feature_network,
     fidelity,
 )
-from vqvae_lightning.evaluation.samplers import SAMPLERS, TrainLatents, draw
-from vqvae_lightning.storage import file_hash
+from vqvae_lightning.evaluation.samplers import draw
+from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.verified import write_checkpoint
 
-KINDS = ("ae", "vqvae", "prior")
+SAMPLERS = {
+    "ae": ["normal", "gaussian", "mixture"],
+    "vqvae": ["uniform", "unigram"],
+    "prior": ["prior"],
+}
 
 
 class Quarters(FeatureNetwork):
@@ -99,13 +103,13 @@ class TestDistances:
         assert found["kid_std"] == pytest.approx(0, abs=1e-8)
 
     def test_kernel_distance_of_two_halves_is_nothing_beside_a_shift(self, monkeypatch):
-        monkeypatch.setattr(module_under_test, "KID_SUBSET_SIZE", 100)
+        monkeypatch.setattr(distances_module, "KID_SUBSET_SIZE", 100)
         x = normal(800)
         same, other = (distances(x[:400], x[400:] + shift, kernel=True)["kid"] for shift in (0, 1))
         assert abs(same) < 0.05 * other
 
     def test_kernel_distance_has_a_seed_of_its_own(self, monkeypatch):
-        monkeypatch.setattr(module_under_test, "KID_SUBSET_SIZE", 10)
+        monkeypatch.setattr(distances_module, "KID_SUBSET_SIZE", 10)
         found = []
         for seed in (1, 2):
             torch.manual_seed(seed)
@@ -119,7 +123,7 @@ class TestDistances:
 class TestCovered:
     @pytest.mark.parametrize(("points", "manifold"), [(30, 40), (40, 30), (5, 3), (5, 2)])
     def test_is_the_share_within_a_ball_by_brute_force(self, points, manifold, monkeypatch):
-        monkeypatch.setattr(module_under_test, "ROWS", 7)
+        monkeypatch.setattr(distances_module, "ROWS", 7)
         x, others = normal(points, 3, 1).double(), 0.8 * normal(manifold, 3, 2).double() + 0.3
         inside = 0
         for point in x:
@@ -150,7 +154,7 @@ def made(tmp_path_factory):
     """Generated data in place of MNIST, and a finished, untrained run of every kind."""
     root = tmp_path_factory.mktemp("fidelity")
     with untrained.workplace(root):
-        for kind in KINDS:
+        for kind in SAMPLERS:
             make_run(root, kind)
         yield root
 
@@ -178,25 +182,10 @@ def test_images(made):
     return torch.from_numpy(sources.load("mnist", made / "data", "test")[0])
 
 
-def opened_data(run: Run) -> ImageDataModule:
-    experiment = run.experiment()
-    data = ImageDataModule(experiment.data, experiment.seed)
-    data.setup()
-    return data
-
-
 def measure(run, *names, network=None, **options):
     """The figures of the named samplers, 20 samples each unless told otherwise."""
     options = EvaluateOptions(**{"fid_samples": 20, "root": run.experiment().data.root, **options})
-    return fidelity(
-        run,
-        load_run(run),
-        file_hash(run.best),
-        opened_data(run),
-        network or Quarters(),
-        list(names),
-        options,
-    )
+    return fidelity(Subject(run), network or Quarters(), list(names), options)
 
 
 def figures(run):
@@ -243,10 +232,7 @@ class TestFigures:
     def test_are_distances_of_what_the_sampler_draws(self, run, made, test_images, kind, sampler):
         run, network = run(kind), Quarters()
         (figure,) = measure(run, sampler, seed=1, fid_samples=30)
-        module = load_run(run)
-        samples = draw(
-            module, TrainLatents(module.net, run.experiment()), sampler, SampleOptions(n=30, seed=1)
-        )
+        samples = draw(Subject(run), sampler, SampleOptions(n=30, seed=1))
         expected = distances(network(test_images), network(to_uint8(samples)), kernel=False)
         assert {key: figure[key] for key in expected} == pytest.approx(expected)
 
@@ -321,16 +307,15 @@ class TestFigures:
 
 class TestPrior:
     def test_draws_the_labels_of_the_reference(self, run, made, monkeypatch):
-        run = run("prior")
-        module, seen = load_run(run), []
-        generate = module.net.generate
+        subject, seen = Subject(run("prior")), []
+        generate = subject.prior.net.generate
         monkeypatch.setattr(
-            module.net,
+            subject.prior.net,
             "generate",
             lambda n, labels, **k: seen.append(labels) or generate(n, labels),
         )
         options = EvaluateOptions(fid_samples=70, root=str(made / "data"))  # of 64 test images
-        fidelity(run, module, "", opened_data(run), Quarters(), ["prior"], options)
+        fidelity(subject, Quarters(), ["prior"], options)
         labels = torch.from_numpy(sources.load("mnist", made / "data", "test")[1])
         assert torch.equal(torch.cat(seen), torch.cat([labels, labels[:6]]))
 
@@ -344,7 +329,7 @@ class TestPrior:
         network, prior = ClassifierFeatures("mnist", root), run("prior")
         (figure,) = measure(prior, "prior", network=network, fid_samples=50)
         labels = torch.from_numpy(sources.load("mnist", root, "test")[1])[:50]
-        samples = draw(load_run(prior), None, "prior", SampleOptions(n=50), labels)
+        samples = draw(Subject(prior), "prior", SampleOptions(n=50), labels)
         with torch.no_grad():
             expected = (network.module(samples).argmax(1) == labels).double().mean().item()
         assert figure["class_accuracy"] == pytest.approx(expected)
@@ -359,7 +344,7 @@ class TestPrior:
         labels = torch.from_numpy(sources.load("mnist", made / "data", "test")[1])[:30]
         for settings in ({}, {"temperature": 3.0}, {"top_k": 2}):
             (figure,) = measure(run, "prior", network=network, fid_samples=30, **settings)
-            samples = draw(load_run(run), None, "prior", SampleOptions(n=30, **settings), labels)
+            samples = draw(Subject(run), "prior", SampleOptions(n=30, **settings), labels)
             expected = distances(network(test_images), network(to_uint8(samples)), kernel=False)
             assert {key: figure[key] for key in expected} == pytest.approx(expected)
             assert figure.items() >= settings.items()
@@ -381,7 +366,7 @@ class TestPrior:
 
 
 class TestNames:
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", SAMPLERS)
     def test_are_the_samplers_and_what_a_perfect_one_would_reach(self, run, kind):
         also = [] if kind == "prior" else [RECONSTRUCTION]
         run = run(kind)
@@ -469,7 +454,11 @@ def test_evaluate_measures_every_sampler_and_prints_them(run, tmp_path, monkeypa
         "kid" in figure for figure in figures(run)
     )  # in Inception's features it has a meaning
     printed = " ".join(capsys.readouterr().out.split())
-    for text in (*SAMPLERS["ae"], RECONSTRUCTION, "20 samples against the 64 test images"):
+    for text in (
+        *SAMPLERS["ae"],
+        RECONSTRUCTION,
+        "20 samples against the 64 test images",
+    ):
         assert text in printed
 
 

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import fake_data
 import pytest
@@ -254,8 +253,8 @@ def test_a_tokenizer_and_its_prior_count_the_same_codes(runs):
     codes.prepare_data()
     codes.setup()
     for split, n in {"train": 280, "test": 64}.items():
-        counts = code_counts(load_run(runs["vqvae"]), images, split)
-        assert torch.equal(counts, code_counts(SimpleNamespace(kind="prior"), codes, split))
+        counts = code_counts(load_run(runs["vqvae"]).net, images, split)
+        assert torch.equal(counts, codes.code_counts(split))
         assert counts.sum() == 49 * n
 
 

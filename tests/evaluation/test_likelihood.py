@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from vqvae_lightning.config import (
-    ConfigError,
+    EvaluateOptions,
     LikelihoodConfig,
     NetworkConfig,
     VAEConfig,
@@ -19,8 +19,8 @@ from vqvae_lightning.config import (
 )
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.evaluation.likelihood import (
+    ImportanceWeightedBound,
     bits_per_dim,
-    check_samples,
     iwae_bound,
     kl_per_dim,
     log_mean_weight,
@@ -28,6 +28,7 @@ from vqvae_lightning.evaluation.likelihood import (
 )
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.tokenizer import Tokenizer
+from vqvae_lightning.training.kinds import KINDS
 
 NETWORK = NetworkConfig(hidden=4, residual_hidden=2, residual_blocks=1, downsamples=1)
 
@@ -230,7 +231,19 @@ def test_bits_by_hand():
     ("kind", "line"), [("ae", "an AE has no p"), ("prior", "wanted a run of kind vae or vqvae")]
 )
 def test_kinds_without_a_bound_are_refused(kind, line):
-    run = SimpleNamespace(info={"kind": kind}, path="runs/x")
-    check_samples(run, 0)
-    with pytest.raises(ConfigError, match=line):
-        check_samples(run, 5)
+    bound, subject = ImportanceWeightedBound(), of_kind(kind)
+    assert not bound.asked(EvaluateOptions())
+    options = EvaluateOptions(iwae_samples=5)
+    assert bound.asked(options)
+    assert line in bound.refuses(subject, options)
+
+
+@pytest.mark.parametrize("kind", ["vae", "vqvae"])
+def test_kinds_with_a_bound_are_not_refused(kind):
+    options = EvaluateOptions(iwae_samples=5)
+    assert ImportanceWeightedBound().refuses(of_kind(kind), options) is None
+
+
+def of_kind(kind):
+    """What is known of a run before it is loaded."""
+    return SimpleNamespace(kind=KINDS[kind], run=SimpleNamespace(path="runs/x"))

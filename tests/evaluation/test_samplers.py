@@ -15,19 +15,21 @@ from PIL import Image
 
 from vqvae_lightning import cli
 from vqvae_lightning.config import ConfigError, SampleOptions
-from vqvae_lightning.evaluation import grids, samplers
-from vqvae_lightning.evaluation.samplers import (
-    SAMPLERS,
-    TrainLatents,
-    draw,
-    fit_gaussian,
-    fit_mixture,
-)
+from vqvae_lightning.evaluation import densities, samplers, show
+from vqvae_lightning.evaluation.densities import TrainLatents, fit_gaussian, fit_mixture
+from vqvae_lightning.evaluation.samplers import draw, samplers_of
+from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.training.build import build
-from vqvae_lightning.training.loading import load_run
+from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.runs import Run
 
-ALL = [(kind, name) for kind, known in SAMPLERS.items() for name in known]
+NAMES = {
+    "ae": ["normal", "gaussian", "mixture"],
+    "vae": ["normal", "mixture"],
+    "vqvae": ["uniform", "unigram"],
+    "prior": ["prior"],
+}
+ALL = [(kind, name) for kind, known in NAMES.items() for name in known]
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +58,18 @@ def spread_codes(module, root: Path) -> None:
         net.bottleneck.replace(torch.ones(16, dtype=torch.bool), rows[order[:16]])
 
 
-def opened(run: Run):
-    module = load_run(run)
-    return module, TrainLatents(module.net, run.experiment())
-
-
 def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path))
 
 
 class TestSamplers:
+    @pytest.mark.parametrize("kind", NAMES)
+    def test_a_kind_offers_its_samplers_the_default_first(self, kind):
+        assert samplers_of(KINDS[kind]) == NAMES[kind]
+
     @pytest.mark.parametrize(("kind", "name"), ALL)
     def test_gives_images(self, runs, kind, name):
-        module, train = opened(runs[kind])
-        images = draw(module, train, name, SampleOptions(n=7))
+        images = draw(Subject(runs[kind]), name, SampleOptions(n=7))
         assert images.shape == (7, 1, 28, 28)
         assert images.dtype == torch.float32
         assert -1 <= images.min() < images.max() <= 1
@@ -77,7 +77,7 @@ class TestSamplers:
     @pytest.mark.parametrize(("kind", "name"), ALL)
     def test_a_seed_gives_one_result_whatever_was_drawn_before(self, runs, kind, name):
         same, again, other = (
-            draw(*opened(runs[kind]), name, SampleOptions(n=5, seed=seed, temperature=5.0))
+            draw(Subject(runs[kind]), name, SampleOptions(n=5, seed=seed, temperature=5.0))
             for seed in (1, 1, 2)
         )
         assert torch.equal(same, again)
@@ -87,22 +87,24 @@ class TestSamplers:
         ("kind", "name"), [(k, n) for k, n in ALL if n in ("normal", "uniform", "prior")]
     )
     def test_those_that_are_not_fitted_read_no_images(self, runs, kind, name):
-        module, _ = opened(runs[kind])
-        draw(module, None, name, SampleOptions(n=2))
+        subject = Subject(runs[kind])
+        draw(subject, name, SampleOptions(n=2))
+        assert not {"images", "codes", "train_latents"} & vars(subject).keys()
 
     def test_the_default_is_what_the_module_draws_by_itself(self, runs):
         for kind in ("ae", "vae", "vqvae"):
-            module, train = opened(runs[kind])
+            subject = Subject(runs[kind])
             (name,) = samplers.sampler_names(runs[kind].experiment(), None)
+            net = subject.net
             torch.manual_seed(3)
-            expected = module.net.sample(6)
-            assert torch.equal(draw(module, train, name, SampleOptions(n=6, seed=3)), expected)
+            expected = net.sample(6)
+            assert torch.equal(draw(subject, name, SampleOptions(n=6, seed=3)), expected)
 
     def test_parts_are_one_whole(self, runs, monkeypatch):
-        module, train = opened(runs["ae"])
-        whole = draw(module, train, "gaussian", SampleOptions(n=7))
+        subject = Subject(runs["ae"])
+        whole = draw(subject, "gaussian", SampleOptions(n=7))
         monkeypatch.setattr(samplers, "BATCH", 3)
-        parts = draw(module, train, "gaussian", SampleOptions(n=7))
+        parts = draw(subject, "gaussian", SampleOptions(n=7))
         torch.testing.assert_close(whole, parts, rtol=0, atol=1e-5)
 
     def test_a_row_per_class_or_the_class_that_is_named(self):
@@ -113,30 +115,31 @@ class TestSamplers:
 
 class TestTrainLatents:
     def test_are_those_of_the_first_training_images_unaugmented(self, runs, monkeypatch):
-        monkeypatch.setattr(samplers, "TRAIN_IMAGES", 50)  # within a batch: 30 and 20
-        module, train = opened(runs["ae"])
+        monkeypatch.setattr(densities, "TRAIN_IMAGES", 50)  # within a batch: 30 and 20
+        subject = Subject(runs["ae"])
         data, _ = build(runs["ae"].experiment())
         data.setup()
         with torch.no_grad():
-            expected = module.net.encode(data.references("train", 50)).z
-        torch.testing.assert_close(train.encoded[0], expected)
+            expected = subject.net.encode(data.references("train", 50)).z
+        torch.testing.assert_close(subject.train_latents.encoded[0], expected)
 
     def test_all_of_them_where_there_are_fewer(self, runs):
-        module, train = opened(runs["vqvae"])
-        assert train.codes.shape == (280, *module.net.grid)
-        assert len(train.codes.unique()) > 4
+        subject = Subject(runs["vqvae"])
+        codes = subject.train_latents.codes
+        assert codes.shape == (280, *subject.net.grid)
+        assert len(codes.unique()) > 4
 
     def test_of_a_vae_are_samples_and_leave_the_random_state(self, runs):
-        module, train = opened(runs["vae"])
+        subject = Subject(runs["vae"])
         torch.manual_seed(0)
         before = torch.random.get_rng_state()
-        z = train.encoded[0]
+        z = subject.train_latents.encoded[0]  # which loads the module and the images, too
         assert torch.equal(torch.random.get_rng_state(), before)
-        assert torch.equal(TrainLatents(module.net, runs["vae"].experiment()).encoded[0], z)
+        assert torch.equal(TrainLatents(subject.net, subject.images).encoded[0], z)
         data, _ = build(runs["vae"].experiment())
         data.setup()
         with torch.no_grad():
-            mean = module.net.encode(data.references("train", 280)).mean
+            mean = subject.net.encode(data.references("train", 280)).mean
         spread = (z - mean).std()  # an untrained encoder says σ ≈ 1
         assert 0.5 < spread < 2
 
@@ -160,8 +163,8 @@ class TestTrainLatents:
 
     @pytest.mark.parametrize("kind", ["ae", "vae", "vqvae"])
     def test_the_size_of_a_latent_is_that_of_the_module(self, runs, kind):
-        module, _ = opened(runs[kind])
-        size = math.prod((module.net.bottleneck.out_channels, *module.net.grid))
+        net = Subject(runs[kind]).net
+        size = math.prod((net.bottleneck.out_channels, *net.grid))
         assert samplers.latent_size(runs[kind].experiment()) == (0 if kind == "vqvae" else size)
 
     def test_a_small_grid_is_one_row(self, runs, tmp_path):
@@ -174,12 +177,12 @@ class TestTrainLatents:
             "model.latent_dim=2",
             f"runs={tmp_path}",
         )
-        module, train = opened(run)
+        subject = Subject(run)
+        net, train = subject.net, subject.train_latents
         assert train.rows.shape == (280, 2 * 7 * 7)
-        rows = train.rows[:3]
-        expected = samplers.decode(module.net, train.encoded[0][:3])
-        torch.testing.assert_close(samplers.decode_rows(module.net, rows), expected)
-        assert draw(module, train, "gaussian", SampleOptions(n=2)).shape == (2, 1, 28, 28)
+        expected = samplers.decode(net, train.encoded[0][:3])
+        torch.testing.assert_close(samplers.decode_rows(net, train.rows[:3]), expected)
+        assert draw(subject, "gaussian", SampleOptions(n=2)).shape == (2, 1, 28, 28)
 
 
 class TestFits:
@@ -230,13 +233,11 @@ class TestFits:
         assert torch.equal(one.means, fit_mixture(rows, 3).means)
 
     def test_unigram_codes_have_the_train_histogram_in_every_place(self, runs, monkeypatch):
-        module, train = opened(runs["vqvae"])
-        seen = []
-        lookup = module.net.bottleneck.lookup
-        monkeypatch.setattr(
-            module.net.bottleneck, "lookup", lambda codes: seen.append(codes) or lookup(codes)
-        )
-        draw(module, train, "unigram", SampleOptions(n=400))
+        subject = Subject(runs["vqvae"])
+        seen, bottleneck, train = [], subject.net.bottleneck, subject.train_latents
+        lookup = bottleneck.lookup
+        monkeypatch.setattr(bottleneck, "lookup", lambda codes: seen.append(codes) or lookup(codes))
+        draw(subject, "unigram", SampleOptions(n=400))
         (codes,) = seen
         assert codes.shape == (400, 7, 7)
         expected = torch.bincount(train.codes.flatten(), minlength=16).double()
@@ -262,53 +263,49 @@ def chi_square_p(observed, expected):
 class TestInterpolation:
     @pytest.mark.parametrize("kind", ["ae", "vae"])
     def test_ends_are_reconstructions_between_originals(self, runs, kind):
-        module, _ = opened(runs[kind])
-        images, columns = grids.interpolation(
-            module, runs[kind].experiment(), SampleOptions(n=30, columns=10)
-        )
+        subject = Subject(runs[kind])
+        net = subject.net
+        images, columns = show.interpolation(subject, SampleOptions(n=30, columns=10))
         assert images.shape == (3 * columns, 1, 28, 28)
         rows = images.unflatten(0, (3, columns))
         with torch.no_grad():
             for original, end in ((rows[:, 0], rows[:, 1]), (rows[:, -1], rows[:, -2])):
-                reconstruction = module.net.decode(module.net.encode(original).mean)
+                reconstruction = net.decode(net.encode(original).mean)
                 torch.testing.assert_close(end, reconstruction, rtol=0, atol=1e-5)
 
     def test_the_latents_lie_on_a_line_in_equal_steps(self, runs, monkeypatch):
-        module, _ = opened(runs["ae"])
-        monkeypatch.setattr(module.net, "decode", lambda z: z)
+        net = Subject(runs["ae"]).net
+        monkeypatch.setattr(net, "decode", lambda z: z)
         left, right = torch.rand(2, 3, 1, 28, 28) * 2 - 1
-        z = grids.interpolate(module.net, left, right, 5)[..., 0, 0]  # 3,5,D
+        z = show.interpolate(net, left, right, 5)[..., 0, 0]  # 3,5,D
         steps = z.diff(dim=1)
         torch.testing.assert_close(steps, steps[:, :1].expand_as(steps), rtol=1e-4, atol=1e-5)
 
     def test_pairs_are_of_two_classes_and_change_with_the_seed(self, runs):
-        experiment = runs["ae"].experiment()
-        images, labels = grids.examples(experiment, torch.tensor([0, 1, 1, 11]), 0)
+        data, classes = Subject(runs["ae"]).images, torch.tensor([0, 1, 1, 11])
+        images, labels = show.examples(data, classes, 0)
         assert labels.tolist() == [0, 1, 1, 1]
         assert len(images.flatten(1).unique(dim=0)) == 4
-        assert torch.equal(images, grids.examples(experiment, torch.tensor([0, 1, 1, 11]), 0)[0])
-        assert not torch.equal(
-            images, grids.examples(experiment, torch.tensor([0, 1, 1, 11]), 1)[0]
-        )
+        assert torch.equal(images, show.examples(data, classes, 0)[0])
+        assert not torch.equal(images, show.examples(data, classes, 1)[0])
 
     def test_repeats_images_of_a_class_that_has_too_few(self, runs):
-        images, labels = grids.examples(
-            runs["ae"].experiment(), torch.zeros(20, dtype=torch.int64), 0
-        )
+        data = Subject(runs["ae"]).images
+        images, labels = show.examples(data, torch.zeros(20, dtype=torch.int64), 0)
         assert set(labels.tolist()) == {0}
         assert len(images.flatten(1).unique(dim=0)) == 7  # of 64 generated test images
 
 
 class TestCompletion:
     def complete(self, runs, **settings):
-        module, _ = opened(runs["prior"])
-        seen = {}
-        decode = module.tokenizer.decode
-        module.tokenizer.decode = lambda codes: seen.update(codes=codes) or decode(codes)
+        subject, seen = Subject(runs["prior"]), {}
+        tokenizer = subject.prior.tokenizer
+        decode = tokenizer.decode
+        tokenizer.decode = lambda codes: seen.update(codes=codes) or decode(codes)
         options = SampleOptions(n=20, columns=10, **settings)
-        images, columns = grids.completion(module, runs["prior"].experiment(), options)
+        images, columns = show.completion(subject, options)
         return (
-            module,
+            subject.prior,
             images.unflatten(0, (2, columns)),
             seen["codes"].unflatten(0, (2, columns - 2)),
         )
@@ -316,7 +313,7 @@ class TestCompletion:
     def test_the_upper_codes_are_those_of_the_masked_image(self, runs):
         module, rows, codes = self.complete(runs)
         kept = module.tokenizer.encode(rows[:, 1])[:, : 3 * 7]
-        assert torch.equal(codes[:, :, : 3 * 7], kept[:, None].expand(-1, grids.COMPLETIONS, -1))
+        assert torch.equal(codes[:, :, : 3 * 7], kept[:, None].expand(-1, show.COMPLETIONS, -1))
         assert len(codes[0].unique(dim=0)) > 1  # the rest is drawn
         assert len(kept.unique(dim=0)) == 2  # and each row has its own image
 
@@ -333,22 +330,22 @@ class TestCompletion:
         assert not torch.equal(
             whole, codes[:, 0, : 3 * 7]
         )  # unmasked, the upper codes do see below the cut
-        examples = grids.examples
+        examples = show.examples
 
         def other_below(*arguments):
             x, labels = examples(*arguments)
             x[:, :, 14:] = torch.rand_like(x[:, :, 14:]) * 2 - 1
             return x, labels
 
-        monkeypatch.setattr(grids, "examples", other_below)
+        monkeypatch.setattr(show, "examples", other_below)
         _, _, changed = self.complete(runs)
         assert torch.equal(codes, changed)
 
     def test_the_label_chooses_the_images(self, runs, monkeypatch):
         labels = []
-        examples = grids.examples
+        examples = show.examples
         monkeypatch.setattr(
-            grids, "examples", lambda *a: labels.append(a[1].tolist()) or examples(*a)
+            show, "examples", lambda *a: labels.append(a[1].tolist()) or examples(*a)
         )
         self.complete(runs)
         self.complete(runs, label=7)
@@ -356,7 +353,7 @@ class TestCompletion:
 
     def test_background_of_colours_is_the_mean_of_the_upper_half(self):
         x = torch.rand(2, 3, 5, 4)
-        masked = grids.mask_lower_half(x)
+        masked = show.mask_lower_half(x)
         assert torch.equal(masked[:, :, :2], x[:, :, :2])
         torch.testing.assert_close(
             masked[:, :, 2:], x[:, :, :2].mean((2, 3), keepdim=True).expand(2, 3, 3, 4)
@@ -364,9 +361,9 @@ class TestCompletion:
 
 
 class TestCommand:
-    @pytest.mark.parametrize("kind", SAMPLERS)
+    @pytest.mark.parametrize("kind", NAMES)
     def test_all_writes_a_grid_for_each_as_if_it_were_named(self, runs, kind, capsys):
-        run, names = runs[kind], list(SAMPLERS[kind])
+        run, names = runs[kind], NAMES[kind]
         cli.sample([str(run.path), "sampler=all", "n=4"])
         assert [line.split("/")[-1] for line in capsys.readouterr().out.splitlines()] == [
             f"samples-{name}.png" for name in names

@@ -1,17 +1,21 @@
-"""The verbs of one run, and of what it needs: each prints what a user wants to know and returns its
-result.
-"""
+"""The commands of one run: each prints what a user wants to know, and returns its result."""
 
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vqvae_lightning.training.launch import is_first_process
 
+if TYPE_CHECKING:  # imported by each command for itself, so that every one starts quickly
+    from vqvae_lightning.config import Experiment
+    from vqvae_lightning.doctor import Finding
+    from vqvae_lightning.training.runs import Run
+    from vqvae_lightning.training.train import TrainResult
 
-def train(words: Sequence[str]) -> Any:
+
+def train(words: Sequence[str]) -> "TrainResult":
     """`vqvae train FILE key=value …`; returns the TrainResult."""
     experiment = _experiment(words)
     from vqvae_lightning.training.train import train as run_training
@@ -63,7 +67,7 @@ def data(words: Sequence[str]) -> Path:
     return folder
 
 
-def doctor(words: Sequence[str]) -> Any:
+def doctor(words: Sequence[str]) -> "list[Finding]":
     """`vqvae doctor`; returns its findings, and ends with exit code 1 if one is wrong."""
     from vqvae_lightning.config import DoctorOptions, options
     from vqvae_lightning.doctor import examine
@@ -182,7 +186,7 @@ def print_metrics(metrics: dict[str, float]) -> None:
     print("\n" + "\n".join(f"{name:30s} {value:.4g}" for name, value in sorted(metrics.items())))
 
 
-def wandb_hint(run: Any) -> str:
+def wandb_hint(run: "Run") -> str:
     """Where a run is in W&B, or the one command that brings it there."""
     if run.info.get("wandb_url"):
         return run.info["wandb_url"]
@@ -198,7 +202,7 @@ def sync_command(folders: Sequence[Path]) -> str:
     return command_line(wandb, "sync", *map(os.path.relpath, folders))
 
 
-def _experiment(words: Sequence[str]) -> Any:
+def _experiment(words: Sequence[str]) -> "Experiment":
     """The experiment of `train` and `config`: a file, or a run to resume, with settings on top."""
     from vqvae_lightning.config import ConfigError, canonical, load_experiment, own_command
     from vqvae_lightning.training.runs import Run
@@ -220,7 +224,7 @@ def _experiment(words: Sequence[str]) -> Any:
     return load_experiment(run.path / "config.yaml", settings)
 
 
-def _run(folders: list[str], root: str, dataset: str | None) -> Any:
+def _run(folders: list[str], root: str, dataset: str | None) -> "Run":
     """The run that is named, or the newest finished one."""
     from vqvae_lightning.config import ConfigError
     from vqvae_lightning.training.runs import Run

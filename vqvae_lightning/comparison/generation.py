@@ -7,12 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vqvae_lightning.comparison.columns import GENERATION, Column, present
-from vqvae_lightning.evaluation.fidelity import (
-    KID_SUBSET_SIZE,
-    KID_SUBSETS,
-    NEIGHBOURS,
-    RECONSTRUCTION,
-)
+from vqvae_lightning.evaluation.distances import KID_SUBSET_SIZE, KID_SUBSETS, NEIGHBOURS
+from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
 from vqvae_lightning.evaluation.samplers import changed_sampling
 
 PROTOCOL = (

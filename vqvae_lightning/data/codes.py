@@ -15,7 +15,7 @@ from torch import Tensor
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import EvalLoader, TrainLoader
 from vqvae_lightning.data.sources import Dataset
-from vqvae_lightning.models.distributed import own_device
+from vqvae_lightning.device import own_device
 from vqvae_lightning.models.quantizers.quantizer import histogram
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.storage import check_writable

@@ -3,8 +3,9 @@ device.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data.loader import Batch, EvalLoader, TrainLoader, derive_seed, eval_seed
-from vqvae_lightning.data.sources import DATASETS, Dataset, load, prepare
+from vqvae_lightning.data.sources import DATASETS, Dataset, holds, load, prepare
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -52,10 +53,12 @@ class ImageDataModule(pl.LightningDataModule):
         return DATASETS[self.config.name]
 
     def prepare_data(self) -> None:
-        """Fetches what is missing.
+        """Fetches what is missing, unless the images are in memory already.
 
         Safe in every process at once; raises DataError if it cannot be had.
         """
+        if self.splits:
+            return
         prepare(self.config.name, Path(self.config.root), self.config.download)
 
     def setup(self, stage: str | None = None) -> None:
@@ -66,6 +69,7 @@ class ImageDataModule(pl.LightningDataModule):
         held_out = stratified_split(
             labels, self.config.validation_size, derive_seed(self.seed, "validation")
         )
+        self._held_out = torch.from_numpy(held_out)
         train, test = ~held_out, load(self.config.name, root, "test")
         for name, (x, y) in {
             "train": (images[train], labels[train]),
@@ -79,6 +83,20 @@ class ImageDataModule(pl.LightningDataModule):
                     torch.uint8
                 )
             self.splits[name] = (pixels, targets)
+
+    def published(self, split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+        """Images (N, C, H, W) uint8 and labels (N,) of a split as it was published, in its order.
+
+        The published train split holds the images that validation takes from it.
+        """
+        if split == "test":
+            return self.splits["test"]
+        parts = []
+        for train, val in zip(self.splits["train"], self.splits["val"], strict=True):
+            whole = train.new_empty(len(self._held_out), *train.shape[1:])
+            whole[~self._held_out], whole[self._held_out] = train, val
+            parts.append(whole)
+        return parts[0], parts[1]
 
     def train_dataloader(self) -> TrainLoader:
         return self.train_loader(*self.splits["train"], *self._rank_and_world())
@@ -151,6 +169,17 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _rank_and_world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def data_of(recorded: DataConfig, root: str | None) -> DataConfig:
+    """Where the images of a run are: in `root`, or else where the run says, or else in `data`.
+
+    A run may be somebody else's, so the folder that it names is only read, and only if all files
+    are there. `root` and `data` are fetched into.
+    """
+    if root is None and holds(recorded.name, Path(recorded.root)):
+        return replace(recorded, download=False)
+    return replace(recorded, root=root or DataConfig().root)
 
 
 def to_float(x: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""A small classifier of one dataset: an eye for images that Inception was never shown, such as
+"""A small classifier of one dataset: a feature extractor for images unlike Inception's, such as
 digits.
 
 Its features give a Fréchet distance, precision and recall that mean something on MNIST, and its
-labels say whether a class-conditional sample shows its class. It sees real images only, and no
-model is trained with it.
+labels say whether a class-conditional sample shows its class. It is trained on real images only,
+and no model is trained with it.
 
 ```
 x N,C,H,W ──► 2 × (conv, conv, halve) ──► linear ──► features N,128 ──► linear ──► logits N,classes
@@ -98,9 +98,7 @@ class Classifier(pl.LightningModule):
 
 
 def shifted(x: Tensor) -> Tensor:
-    """Images (N, C, H, W), each moved by a whole number of pixels up to SHIFT; what comes in
-    repeats the border.
-    """
+    """Images (N, C, H, W), each moved by up to SHIFT whole pixels; the border is repeated."""
     n, _, height, width = x.shape
     down, right = torch.randint(-SHIFT, SHIFT + 1, (2, n, 1), device=x.device)  # n,1 each
     rows = (torch.arange(height, device=x.device) + down).clamp(0, height - 1)  # n,H
@@ -115,12 +113,14 @@ def classifier_path(dataset: str, root: Path) -> Path:
 
 
 def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
-    """Trains the classifier of a dataset and writes it whole; returns its path, test accuracy and
-    SHA-256.
+    """Trains the classifier of a dataset and replaces its file by an atomic write.
 
-    The test images take no part in any choice. Another classifier has another hash, and figures
-    made with it do not compare: one that exists is replaced. Raises DataError if the images cannot
-    be had, and ValueError, before anything is computed, if no file can be written there.
+    Returns its path, test accuracy and SHA-256. The test images take no part in any choice. Another
+    classifier has another hash, and figures made with the two are not comparable.
+
+    Raises:
+        DataError: the images cannot be had.
+        ValueError: no file can be written there; raised before anything is computed.
     """
     root, dataset = Path(options.root), DATASETS[options.dataset]
     path = classifier_path(options.dataset, root)
@@ -156,11 +156,10 @@ def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
 
 
 class ClassifierFeatures(FeatureNetwork):
-    """Features before the last layer of a dataset's own classifier, F = 128. Figures are on its own
-    scale.
+    """Features before the last layer of a dataset's own classifier, F = 128.
 
-    Raises ConfigError if it has not been trained, CheckpointError if its file is damaged or is
-    another's.
+    Distances are on a scale of their own. Raises ConfigError if it has not been trained, and
+    CheckpointError if its file is damaged or is another's.
     """
 
     size = FEATURES

@@ -1,6 +1,4 @@
-"""Pictures of a codebook: what every code looks like and what it stands for, and how often each is
-used.
-"""
+"""Pictures of a codebook: what every code looks like and stands for, and how often it is used."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +10,7 @@ from torch import Tensor
 
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.quantizers.quantizer import histogram
-from vqvae_lightning.training.callbacks import grid_image
+from vqvae_lightning.pictures import grid_image
 from vqvae_lightning.training.metrics import code_entropy
 
 COLUMNS, SHOWN = 32, 512  # codes in a row, and at most
@@ -25,14 +23,17 @@ INK, PALE, BAR, LINE = "#333333", "#dddddd", "#4269d0", "#c0392b"
 def codes_picture(
     net: Autoencoder, counts: Tensor, encoded: Iterable[tuple[Tensor, Tensor]]
 ) -> Image.Image:
-    """The codes from the most used on, two patches each, of 3 × 3 cells: above, the code; below,
-    what it stands for.
+    """The most used codes, two patches of 3 × 3 grid cells each: above the code, below its meaning.
 
-    Above: the middle of the image that the decoder makes of a latent filled with this code alone.
-    Below: the mean of all image patches in whose middle the encoder put this code; grey where it
-    never did. `counts` (K,) or (M, K) sort them, `encoded` brings images (N, C, H, W) in [-1, 1]
-    with their codes (N, h, w) or (N, h, w, M). With M codes per place, the other M − 1 are those
-    most used in their maps. At most 512 codes are shown.
+    Above: the middle of the decoded image of a latent filled with this code alone. Below: the mean
+    of all image patches in whose middle the encoder put this code; grey if it never did. At most
+    512 codes are shown. With M codes per grid cell, the other M − 1 are the most used of their
+    codebooks.
+
+    Args:
+        net: a tokenizer's autoencoder.
+        counts: how often each code is used, (K,) or (M, K).
+        encoded: images (N, C, H, W) in [-1, 1] with their codes (N, h, w) or (N, h, w, M).
     """
     device = next(net.parameters()).device
     maps = net.bottleneck.maps
@@ -68,11 +69,15 @@ def codes_picture(
 def mean_patches(
     encoded: Iterable[tuple[Tensor, Tensor]], k: int, cell: tuple[int, int], around: int
 ) -> Tensor:
-    """Mean patch (K, C, around · cell) of the images around the places of each of k codes; 0 for a
-    code without any.
+    """Mean patch (k, C, around · cell) of the images around the positions of each of k codes.
 
-    With M codes per place, code i of map m is number m·(k/M) + i of the k. `cell` is the height and
-    width in pixels of a place of the latent grid. Beyond its edge an image repeats its last pixels.
+    It is 0 for a code that is never used. Beyond its edge an image repeats its last pixels.
+
+    Args:
+        encoded: images (N, C, H, W) with their codes (N, h, w) or (N, h, w, M).
+        k: the number of codes. With M codes per grid cell, code i of codebook m is m·(k/M) + i.
+        cell: height and width of a grid cell in pixels.
+        around: cells that a patch spans in each direction.
     """
     size, edge = (
         (around * cell[0], around * cell[1]),
@@ -95,11 +100,10 @@ def mean_patches(
 
 
 def usage_picture(counts: Tensor, split: str) -> Image.Image:
-    """How often each code occurs in a split, as bars on a logarithmic scale, most used first;
-    counts (K,) or (M, K).
+    """How often each code occurs in a split, as bars on a logarithmic scale, most used first.
 
-    The perplexity is that of `CodebookUsage`: with M codes per place, exp of their mean entropy, at
-    most K.
+    `counts` are (K,) or (M, K). The perplexity is that of `CodebookUsage`: with M codes per grid
+    cell, exp of their mean entropy, at most K.
     """
     perplexity = code_entropy(counts).exp().item()
     counts = counts.flatten()

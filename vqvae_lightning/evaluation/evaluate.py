@@ -1,135 +1,67 @@
 """`evaluate(run)`: the metrics of a run's best checkpoint over a whole split."""
 
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import pytorch_lightning as pl
 
-from vqvae_lightning.config import DataConfig, EvaluateOptions, Experiment, plain
-from vqvae_lightning.data.sources import holds
-from vqvae_lightning.evaluation.codebook import codes_picture, usage_picture
-from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network, fidelity
-from vqvae_lightning.evaluation.information import (
-    code_counts,
-    code_information,
-    encoded,
-    prior_savings,
-)
-from vqvae_lightning.evaluation.likelihood import check_samples, latent_rates, likelihood_metrics
-from vqvae_lightning.evaluation.representation import (
-    check_images,
-    check_representation,
-    representation,
-)
-from vqvae_lightning.evaluation.samplers import seconds_per_image
-from vqvae_lightning.models.distributed import own_device
-from vqvae_lightning.storage import check_writable, file_hash
-from vqvae_lightning.training.build import build
-from vqvae_lightning.training.callbacks import write_picture
-from vqvae_lightning.training.loading import load_run
+from vqvae_lightning.config import ConfigError, EvaluateOptions, plain
+from vqvae_lightning.evaluation.evaluator import Evaluator
+from vqvae_lightning.evaluation.evaluators import EVALUATORS
+from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.storage import check_writable
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.trainer import quieten
 
 
 def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
-    """Metrics of the split, by name; those of the test split are kept in run.json, and so is a
-    VAE's `kl_per_dim`.
+    """Metrics of a split, by name; run.json keeps those of the test split.
 
-    With `fid_samples`, `generation` in run.json gets a figure of each sampler, with its protocol
-    (see `fidelity`). On one device, so that the figure does not depend on how samples are dealt to
-    several. Raises CheckpointError for a damaged checkpoint, DataError if the images cannot be had,
-    and ConfigError for `iwae_samples` of a run without p(x), `representation` of a run without
-    latents of images, or of more images than there are, and a sampler or a feature network that is
-    not there. Raises ValueError, before anything is computed, for a run folder that cannot be
-    written.
+    run.json also keeps `kl_per_dim` of a VAE, and with `fid_samples` a figure of each sampler in
+    `generation`, with its protocol (see `fidelity`). What an evaluator measured is kept as soon as
+    it is done.
+
+    Raises:
+        ConfigError: the settings ask for what such a run cannot have (see EVALUATORS).
+        ValueError: the run folder cannot be written. Like ConfigError, it comes before anything is
+            loaded or computed.
+        CheckpointError: the checkpoint, or a feature network, is damaged.
+        DataError: the images cannot be had.
     """
-    for file in (run.path / RECORD, run.images / "codes.png"):
+    subject = Subject(run, options.root)
+    for file in (subject.run.path / RECORD, subject.run.images / "codes.png"):
         check_writable(file, "run")
-    check_samples(run, options.iwae_samples)
-    if options.representation:
-        check_representation(run)
-    experiment = settings_of(run, options.root)
-    samplers = check_fidelity(experiment, options)
-    if samplers:
-        network = feature_network(options, experiment.data.name, Path(experiment.data.root))
+    evaluators = list(chosen(subject, options))
     quieten()
-    data: Any = build(experiment, run)[0]
-    checkpoint = file_hash(run.best)
-    module: Any = load_run(run)
-    data.prepare_data()
-    data.setup()
-    if options.representation:
-        check_images(data, options.representation_images)
-    trainer = pl.Trainer(
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    step = trainer.test if options.split == "test" else trainer.validate
-    (measured,) = step(module, datamodule=data, verbose=False)
-    metrics = {
-        **measured,
-        **likelihood_metrics(module, data, options.split, dict(measured), options.iwae_samples),
-    }
-    metrics |= code_metrics(run, module, data, options.split, metrics)
-    if module.kind == "prior":
-        metrics[f"{options.split}/seconds_per_image"] = seconds_per_image(module.to(own_device()))
-    if options.representation:
-        found = representation(module.net, data, options.split, options.representation_images)
-        metrics |= {f"{options.split}/{name}": value for name, value in found.items()}
-    if options.split == "test":
-        with run.change() as record:
-            record["test"] = {**record.get("test", {}), **metrics}
-        rates = latent_rates(module, data, "test")
-        if rates is not None:
-            run.write(kl_per_dim=rates)
-    if samplers:
-        images = data.images if module.kind == "prior" else data
-        fidelity(run, module, checkpoint, images, network, samplers, options)
-    run.write(evaluated=plain(options))
-    return metrics
+    # No part of an evaluation that is here needs it; one of the user's own may.
+    pl.seed_everything(subject.experiment.seed, verbose=False)
+    known: dict[str, float] = {}
+    for evaluator in evaluators:
+        found = evaluator.measure(subject, options, known)
+        known |= found
+        if options.split == "test" and found:
+            with subject.run.change() as record:
+                record["test"] = {**record.get("test", {}), **named(found, options.split)}
+    subject.run.write(evaluated=plain(options))
+    return named(known, options.split)
 
 
-def settings_of(run: Run, root: str | None) -> Experiment:
-    """The settings of a run, with its images where they are now."""
-    experiment = run.experiment()
-    return replace(experiment, data=data_of(experiment.data, root))
+def chosen(subject: Subject, options: EvaluateOptions) -> Iterator[Evaluator]:
+    """The evaluators that take part: those that the subject can have, unless the settings say no.
 
-
-def data_of(recorded: DataConfig, root: str | None) -> DataConfig:
-    """Where the images of a run are: in `root`; without one where the run says if all files are
-    there, or in `data`.
-
-    A run may be somebody else's, so that the folder it names is only read. `root` and `data` are
-    fetched into.
+    Raises ConfigError if the settings ask for one that it cannot have.
     """
-    if root is None and holds(recorded.name, Path(recorded.root)):
-        return replace(recorded, download=False)
-    return replace(recorded, root=root or DataConfig().root)
+    for evaluator in EVALUATORS:
+        asked = evaluator.asked(options)
+        if asked is False:
+            continue
+        refusal = evaluator.refuses(subject, options)
+        if refusal is None:
+            yield evaluator
+        elif asked:
+            raise ConfigError(refusal)
 
 
-def code_metrics(
-    run: Run, module: Any, data: Any, split: str, measured: dict[str, float]
-) -> dict[str, float]:
-    """Information measures of a tokenizer or a prior, by name; {} where there are no codes.
-
-    Of a tokenizer it also writes codes.png and usage.png, of the codes of `split`. `measured` holds
-    what the codes cost under a prior.
-    """
-    if module.kind != "prior" and module.net.bottleneck.codebook_size is None:
-        return {}
-    train, held_out = (code_counts(module, data, name) for name in ("train", split))
-    if module.kind == "prior":
-        found = prior_savings(train, held_out, measured[f"{split}/bits_per_code"])
-    else:
-        found = code_information(train, held_out, split)
-        write_picture(
-            run.images / "codes.png",
-            codes_picture(module.net, held_out, encoded(module, data, split)),
-        )
-        write_picture(run.images / "usage.png", usage_picture(held_out, split))
+def named(found: Mapping[str, float], split: str) -> dict[str, float]:
+    """Measured values by the names that they are kept under, such as `test/psnr`."""
     return {f"{split}/{name}": value for name, value in found.items()}

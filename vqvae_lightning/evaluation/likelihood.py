@@ -1,51 +1,43 @@
-"""What a run says about log p(x), in nats and bits: bounds over a whole split, and where a VAE
-spends its rate.
-"""
+"""Bounds on log p(x) over a whole split, in nats and bits, and where a VAE spends its rate."""
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
-from vqvae_lightning.config import ConfigError
-from vqvae_lightning.data.codes import CodeDataModule
+from vqvae_lightning.config import EvaluateOptions
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.device import own_device
+from vqvae_lightning.evaluation.evaluator import Evaluator
+from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Noise, fresh_noise
-from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.models.tokenizer import Tokenizer
-from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.kinds import kind_names
 
 IMAGES_PER_PASS = 5000  # decoded at once, images times draws: about 1 GB for 3 x 32 x 32
-
-
-def check_samples(run: Run, samples: int) -> None:
-    """Raises ConfigError if `iwae_samples` is asked of a run that has no bound to give."""
-    if samples and run.info["kind"] == "ae":
-        raise ConfigError(
-            f"iwae_samples: {run.path} is an ae; an AE has no p(z), so it has no likelihood"
-        )
-    if samples and run.info["kind"] == "prior":
-        raise ConfigError(
-            f"iwae_samples: {run.path} is a prior of codes, wanted a run of kind vae or vqvae"
-        )
 
 
 def iwae_bound(
     net: Autoencoder, batches: Iterable[Batch], samples: int, chunk: int | None = None
 ) -> float:
-    """The importance-weighted bound on log p(x) of `samples` draws, in nats per image, a mean over
-    all images.
+    """The importance-weighted bound on log p(x), in nats per image, a mean over all images.
 
     Burda et al. 2016 (arXiv 1509.00519), eq. 8: the mean over images of log 1/S sum_s p(x, z_s) /
-    q(z_s|x). It is never above the mean of log p(x) in expectation, and rises with S. `batches`
-    hold images (N, C, H, W) in [-1, 1]; the draws of an image are a function of the batches' seed
-    and of its row. `net` is in evaluation mode. At most `chunk` draws are decoded at once (default:
-    what IMAGES_PER_PASS allows), which changes nothing but memory. Raises ValueError for an AE,
-    which has no p(z).
+    q(z_s|x). It is never above the mean of log p(x) in expectation, and rises with S. The draws of
+    an image are a function of the batches' seed and of its row.
+
+    Args:
+        net: an autoencoder in evaluation mode.
+        batches: images (N, C, H, W) in [-1, 1].
+        samples: S, draws of z per image.
+        chunk: draws decoded at once, by default what IMAGES_PER_PASS allows; it changes nothing but
+            memory.
+
+    Raises:
+        ValueError: the autoencoder has no p(z), as an AE.
     """
     total, images = 0.0, 0
     for batch in batches:
@@ -63,8 +55,9 @@ def iwae_bound(
 def log_mean_weight(
     net: Autoencoder, x: Tensor, samples: int, chunk: int, noise: Noise = fresh_noise
 ) -> Tensor:
-    """log of the mean weight of `samples` draws for each image of x (N, C, H, W), float64 (N,),
-    `chunk` at a time.
+    """log of the mean weight of `samples` draws for each image of x (N, C, H, W), float64 (N,).
+
+    `chunk` of them are made at a time.
     """
     total = torch.full((x.shape[0],), -math.inf, dtype=torch.float64, device=x.device)
     for start in range(0, samples, chunk):
@@ -75,8 +68,7 @@ def log_mean_weight(
 
 @torch.inference_mode()
 def kl_per_dim(net: Autoencoder, batches: Iterable[Batch]) -> list[float] | None:
-    """KL(q(z|x) || p(z)) of each latent dimension in nats, a mean over all images, in the order D,
-    h, w flattened.
+    """KL(q(z|x) || p(z)) of each latent dimension (D·h·w) in nats, a mean over all images.
 
     None where the rate is no sum over latent dimensions (AE, VQ-VAE).
     """
@@ -99,50 +91,92 @@ def mean_distortion(tokenizer: Tokenizer, batches: Iterable[Batch]) -> float:
     return total / images
 
 
-def likelihood_metrics(
-    module: Any,
-    data: ImageDataModule | CodeDataModule,
-    split: str,
-    measured: dict[str, float],
-    samples: int,
+def iwae_metrics(
+    net: Autoencoder, images: ImageDataModule, split: str, samples: int
 ) -> dict[str, float]:
-    """Metrics of a split beside those `measured` in the module's own pass over it, by name.
+    """`iwae_nats`, the bound on −log p(x) per image, `iwae_samples`, and `iwae_bits_per_dim`.
 
-    An autoencoder, with `samples` > 0: `iwae_nats` per image (the bound on −log p(x)),
-    `iwae_samples`, and for a discrete likelihood `iwae_bits_per_dim`. A VQ-VAE draws nothing, so
-    one sample is as good as any number.
+    The last is there for a discrete likelihood. A quantizer draws nothing, so that one sample is as
+    good as any number.
+    """
+    used = samples if net.bottleneck.random else 1
+    nats = -iwae_bound(net, images.batches(split, own_device()), used)
+    found = {"iwae_nats": nats, "iwae_samples": float(used)}
+    if net.likelihood.discrete:
+        found["iwae_bits_per_dim"] = bits_per_dim(nats, net.dims)
+    return found
 
-    A prior: `distortion` of its tokenizer on the same images, and for a discrete likelihood
-    `bits_per_dim` of the two stages: −log p(x|z) − log p(z), a bound on −log p(x), or on −log
-    p(x|label) if the prior knows the label.
+
+def two_stage_metrics(
+    tokenizer: Tokenizer, images: ImageDataModule, split: str, rate: float
+) -> dict[str, float]:
+    """`distortion` of a prior's tokenizer in nats, and `bits_per_dim` of the two stages.
+
+    The latter is there for a discrete likelihood: −log p(x|z) − log p(z), a bound on −log p(x), or
+    on −log p(x|label) if the prior knows the label. `rate` is the prior's, in nats per image.
     """
     device = own_device()
-    values: dict[str, float] = {}
-    if isinstance(data, CodeDataModule):
-        tokenizer = data.tokenizer.to(device)
-        values["distortion"] = mean_distortion(tokenizer, data.images.batches(split, device))
-        if tokenizer.discrete:
-            values["bits_per_dim"] = bits_per_dim(
-                values["distortion"] + measured[f"{split}/rate"], tokenizer.dims
+    distortion = mean_distortion(tokenizer.to(device), images.batches(split, device))
+    if not tokenizer.discrete:
+        return {"distortion": distortion}
+    return {
+        "distortion": distortion,
+        "bits_per_dim": bits_per_dim(distortion + rate, tokenizer.dims),
+    }
+
+
+class ImportanceWeightedBound(Evaluator):
+    """The bound of `iwae_samples` draws on log p(x), of a run of stage 1 that has a p(z)."""
+
+    def asked(self, options: EvaluateOptions) -> bool | None:
+        return options.iwae_samples > 0
+
+    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
+        kind, place = subject.kind, subject.run.path
+        if kind.stage == 2:
+            wanted = " or ".join(kind_names(lambda kind: kind.stage == 1 and kind.has_density))
+            return f"iwae_samples: {place} is a prior of codes, wanted a run of kind {wanted}"
+        if not kind.has_density:
+            return (
+                f"iwae_samples: {place} is an {kind.name}; an {kind.title} has no p(z), so it has"
+                " no likelihood"
             )
-    elif samples:
-        net: Autoencoder = module.to(device).eval().net
-        used = samples if net.bottleneck.random else 1
-        values["iwae_nats"] = -iwae_bound(net, data.batches(split, device), used)
-        values["iwae_samples"] = float(used)
-        if net.likelihood.discrete:
-            values["iwae_bits_per_dim"] = bits_per_dim(values["iwae_nats"], net.dims)
-    return {f"{split}/{name}": value for name, value in values.items()}
-
-
-def latent_rates(
-    module: Any, data: ImageDataModule | CodeDataModule, split: str
-) -> list[float] | None:
-    """`kl_per_dim` of a run's module over a split; None for all but a VAE."""
-    if isinstance(data, CodeDataModule):
         return None
-    device = own_device()
-    return kl_per_dim(module.to(device).eval().net, data.batches(split, device))
+
+    def measure(
+        self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        return iwae_metrics(subject.net, subject.images, options.split, options.iwae_samples)
+
+
+class TwoStageLikelihood(Evaluator):
+    """What a prior and its tokenizer say together of log p(x)."""
+
+    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
+        return None if subject.kind.stage == 2 else "it has no tokenizer"
+
+    def measure(
+        self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        tokenizer = subject.prior.tokenizer
+        return two_stage_metrics(tokenizer, subject.images, options.split, known["rate"])
+
+
+class RatePerLatentDimension(Evaluator):
+    """`kl_per_dim` in run.json: where a continuous latent spends its rate, on the test split."""
+
+    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
+        if subject.kind.stage == 2:
+            return "it has no latent of images"
+        return None if options.split == "test" else "run.json keeps that of the test split"
+
+    def measure(
+        self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        rates = kl_per_dim(subject.net, subject.images.batches(options.split, own_device()))
+        if rates is not None:
+            subject.run.write(kl_per_dim=rates)
+        return {}
 
 
 def bits_per_dim(nats: float, dims: int) -> float:

@@ -1,46 +1,31 @@
 """How well labels can be read from the latents of an autoencoder: a linear probe and nearest
 neighbours.
 
-One protocol for AE, VAE and VQ-VAE, so that their figures compare; none of them has seen a label.
+One protocol for all autoencoders, none of which has seen a label, so that figures are comparable.
 """
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from vqvae_lightning.config import ConfigError
+from vqvae_lightning.config import ConfigError, EvaluateOptions
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import EvalLoader, derive_seed
+from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.device import own_device
+from vqvae_lightning.evaluation.evaluator import Evaluator
+from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.distributed import own_device
-from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.kinds import kind_names
 
 NEIGHBOURS = 10
-INVERSE_PENALTY, ITERATIONS = (
-    0.1,
-    100,
-)  # of the probe: C of the L2 penalty, and L-BFGS steps at most
+# Of the probe: C of the L2 penalty, and L-BFGS steps at most.
+INVERSE_PENALTY, ITERATIONS = 0.1, 100
 
 Array = np.ndarray[Any, Any]
-
-
-def check_representation(run: Run) -> None:
-    """Raises ConfigError for a run without latents of images."""
-    if run.info["kind"] == "prior":
-        raise ConfigError(
-            f"representation: {run.path} is a prior; it sees codes, wanted an ae, vae or vqvae run"
-        )
-
-
-def check_images(data: ImageDataModule, images: int) -> None:
-    """Raises ConfigError if the train split holds fewer images than are asked for."""
-    found = len(data.splits["train"][0])
-    if images > found:
-        raise ConfigError(
-            f"representation_images: got {images}, but there are only {found} training images"
-        )
 
 
 def representation(
@@ -61,7 +46,8 @@ def representation(
     `representation_images`; the default, 10,000, is the protocol. Raises ConfigError for more
     images than there are.
     """
-    check_images(data, images)
+    if refusal := too_few(len(data.splits["train"][0]), images):
+        raise ConfigError(refusal)
     generator = torch.Generator().manual_seed(derive_seed("representation"))
     rows = torch.randperm(len(data.splits["train"][0]), generator=generator)[:images]
     x, labels = data.splits["train"]
@@ -102,10 +88,41 @@ def accuracies(train_z: Array, train_labels: Array, z: Array, labels: Array) -> 
     )
     neighbours = KNeighborsClassifier(NEIGHBOURS, algorithm="brute")
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # the number of steps is part of the protocol
+        # The number of steps is part of the protocol.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return {
             "probe_accuracy": float(probe.fit(train_z, train_labels).score(z, labels)),
             "knn_accuracy": float(neighbours.fit(train_z, train_labels).score(z, labels)),
         }
+
+
+def too_few(available: int, images: int) -> str | None:
+    """The refusal of more train images than there are."""
+    if images <= available:
+        return None
+    return f"representation_images: got {images}, but there are only {available} training images"
+
+
+class Representation(Evaluator):
+    """Accuracies of the probe and of the nearest neighbours, of a run of stage 1."""
+
+    def asked(self, options: EvaluateOptions) -> bool | None:
+        return options.representation
+
+    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
+        if subject.kind.stage == 2:
+            *names, last = kind_names(lambda kind: kind.stage == 1)
+            return (
+                f"representation: {subject.run.path} is a prior; it sees codes, wanted an"
+                f" {', '.join(names)} or {last} run"
+            )
+        data = subject.experiment.data
+        available = DATASETS[data.name].train_size - data.validation_size
+        return too_few(available, options.representation_images)
+
+    def measure(
+        self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        return representation(
+            subject.net, subject.images, options.split, options.representation_images
+        )

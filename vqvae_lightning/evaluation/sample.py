@@ -1,40 +1,38 @@
-"""`sample(run)`: images drawn from a run, or the grids that show what it has learned, as PNG
-files.
-"""
+"""`sample(run)`: PNG files of images drawn from a run, or of what it makes of test images."""
 
 from pathlib import Path
-from typing import Any
+
+from PIL import Image
 
 from vqvae_lightning.config import ConfigError, SampleOptions, plain
-from vqvae_lightning.evaluation.evaluate import settings_of
-from vqvae_lightning.evaluation.grids import GRIDS, check_grid
-from vqvae_lightning.evaluation.samplers import TrainLatents, changed_sampling, draw, sampler_names
-from vqvae_lightning.models.distributed import own_device
+from vqvae_lightning.evaluation.samplers import changed_sampling, draw, sampler_names
+from vqvae_lightning.evaluation.show import SHOWS, check_show
+from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.pictures import grid_image, write_picture
 from vqvae_lightning.storage import check_writable
-from vqvae_lightning.training.callbacks import grid_image, write_picture
-from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 
 
 def sample(run: Run, options: SampleOptions) -> list[Path]:
-    """Draws what `options` asks for and writes a picture each; returns their paths.
+    """Draws what `options` asks for, writes a picture of each, and returns their paths.
 
-    `samples-seed0.png` is the default sampler's, `samples-<sampler>.png` that of one which is
-    named, and `interpolation.png` and `completion.png` are grids on test images. Another seed than
-    0, and a label, a temperature … that are not the usual ones end the name, so that what a
-    comparison shows by these names is what it says. Raises ConfigError, before anything is loaded,
+    `samples-seed0.png` is the default sampler's, `samples-<sampler>.png` that of a named one, and
+    `interpolation.png` and `completion.png` are grids of test images. The name ends with the seed,
+    label, temperature … that are not the usual ones, so that a comparison finds by its name the
+    picture that it shows. Raises ConfigError, before anything is loaded,
     for a sampler or a grid that this kind of run does not have, and for a label or top_k that the
     model does not have.
     """
-    kind, experiment = run.info["kind"], settings_of(run, options.root)
-    names = sampler_names(experiment, options.sampler)
+    subject = Subject(run, options.root)
+    kind = subject.kind
+    names = sampler_names(subject.experiment, options.sampler)
     if options.show != "samples":
-        check_grid(kind, options.show)
+        check_show(kind, options.show)
         if options.sampler:
             raise ConfigError(f"sampler: got '{options.sampler}', but show={options.show} has none")
-    if options.label is not None and kind != "prior":
+    if options.label is not None and kind.stage == 1:
         raise ConfigError(
-            f"label: got {options.label}, but a {kind} has no classes; sample a prior run"
+            f"label: got {options.label}, but a {kind.name} has no classes; sample a prior run"
         )
     if options.out and len(names) > 1:
         raise ConfigError(
@@ -42,26 +40,23 @@ def sample(run: Run, options: SampleOptions) -> list[Path]:
         )
     check_writable(Path(options.out) if options.out else run.images / "samples.png", "out")
 
-    module: Any = load_run(run)
-    module.to(own_device())
     if options.show != "samples":
-        images, columns = GRIDS[options.show][1](module, experiment, options)
-        path = (
-            Path(options.out)
-            if options.out
-            else run.images / f"{options.show}{_unusual(options)}.png"
-        )
-        write_picture(path, grid_image(images, columns))
-        return [path]
-    train, paths = TrainLatents(module.net, experiment), []
+        images, columns = SHOWS[options.show].draw(subject, options)
+        return [_write(run, options.show, grid_image(images, columns), options)]
+    paths = []
     for name in names:
-        file = (
-            f"samples-{name}" if options.sampler else "samples" if options.seed else "samples-seed0"
-        )
-        path = Path(options.out) if options.out else run.images / f"{file}{_unusual(options)}.png"
-        write_picture(path, grid_image(draw(module, train, name, options), options.columns))
-        paths.append(path)
+        stem = "samples" if options.seed else "samples-seed0"
+        stem = f"samples-{name}" if options.sampler else stem
+        picture = grid_image(draw(subject, name, options), options.columns)
+        paths.append(_write(run, stem, picture, options))
     return paths
+
+
+def _write(run: Run, stem: str, picture: Image.Image, options: SampleOptions) -> Path:
+    """Writes a picture to `out`, or else among the run's under its stem; returns its path."""
+    path = Path(options.out) if options.out else run.images / f"{stem}{_unusual(options)}.png"
+    write_picture(path, picture)
+    return path
 
 
 def _unusual(options: SampleOptions) -> str:

@@ -4,14 +4,8 @@ Whether there is a group is asked at every call, never in a constructor: modules
 the group exists.
 """
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
-
-
-def own_device() -> torch.device:
-    """Where work outside a Trainer is done: a GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def rank_and_world() -> tuple[int, int]:

@@ -221,8 +221,3 @@ def warmed_up(beta: float, step: int, warmup_steps: int) -> float:
     and after.
     """
     return beta * min(1.0, step / warmup_steps) if warmup_steps else beta
-
-
-AUTOENCODERS: dict[str, type[AutoencoderModule]] = {
-    module.kind: module for module in (AE, VAE, VQVAE)
-}

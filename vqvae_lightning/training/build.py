@@ -6,7 +6,7 @@ import torch
 from vqvae_lightning.config import Experiment
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
-from vqvae_lightning.training.autoencoders import AUTOENCODERS
+from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.loading import (
     check_tokenizer,
     codes_folder,
@@ -30,9 +30,9 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
     pl.seed_everything(experiment.seed, verbose=False)
     images = ImageDataModule(experiment.data, experiment.seed, experiment.trainer.accumulate)
     shape, classes = images.dataset.shape, images.dataset.classes
-    if experiment.kind in AUTOENCODERS:
-        module = AUTOENCODERS[experiment.kind](experiment.model, shape, experiment.optimizer)
-        return images, module
+    kind = KINDS[experiment.kind]
+    if kind.stage == 1:
+        return images, kind.module(experiment.model, shape, experiment.optimizer)
     if run:
         tokenizer, codes, description = (
             kept_tokenizer(run),
@@ -57,8 +57,8 @@ def check(experiment: Experiment) -> None:
     """
     images = ImageDataModule(experiment.data, experiment.seed, experiment.trainer.accumulate)
     with torch.device("meta"):
-        if experiment.kind in AUTOENCODERS:
-            AUTOENCODERS[experiment.kind](
+        if KINDS[experiment.kind].stage == 1:
+            KINDS[experiment.kind].module(
                 experiment.model, images.dataset.shape, experiment.optimizer
             )
         else:

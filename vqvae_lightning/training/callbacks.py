@@ -1,13 +1,10 @@
 """Pictures and progress: the module says what to show, the callbacks say when and where."""
 
-import io
-import math
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
-import numpy as np
 import pytorch_lightning as pl
 import rich.progress
 import torch
@@ -16,39 +13,15 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
-from vqvae_lightning.data.images import to_uint8
-from vqvae_lightning.storage import write_whole
-
-
-def grid_image(images: Tensor, columns: int) -> Image.Image:
-    """Images (N, C, H, W) in [-1, 1] as one picture of uint8 pixels, `columns` in a row, enlarged
-    to be seen.
-    """
-    n, channels, height, width = images.shape
-    rows, gap = math.ceil(n / columns), 2
-    canvas = np.full(
-        (rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 127, dtype=np.uint8
-    )
-    for i, image in enumerate(to_uint8(images).cpu().numpy()):
-        top, left = gap + (i // columns) * (height + gap), gap + (i % columns) * (width + gap)
-        canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)  # H,W,C
-    picture = Image.fromarray(canvas.squeeze(-1) if channels == 1 else canvas)
-    return picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
-
-
-def write_picture(path: Path, picture: Image.Image) -> None:
-    """The picture as a PNG file, whole or not at all."""
-    buffer = io.BytesIO()
-    picture.save(buffer, "png")
-    write_whole(path, buffer.getvalue())
+from vqvae_lightning.pictures import grid_image, write_picture
 
 
 class Pictures(Callback):
-    """Writes the module's pictures to `folder` and to W&B: of validation images in training, of
-    test images at the end.
+    """Writes the module's pictures to `folder` and to W&B.
 
-    The images are the first of their split, so that they are the same for every model of a dataset.
-    At the end others are removed: they were drawn from an older checkpoint.
+    In training they show validation images, at the end test images: the first of their split, so
+    that they are the same for every model of a dataset. At the end all other pictures are removed,
+    which were drawn from an older checkpoint.
     """
 
     shown = 32
@@ -77,16 +50,21 @@ class Pictures(Callback):
                     logger.log_image(f"{split}/{name}", [picture], step=trainer.global_step)
 
 
-def render(module: Any, references: Tensor) -> dict[str, Image.Image]:
-    """The module's pictures, drawn in evaluation mode without disturbing the random state of
-    training.
-    """
+class HasPictures(Protocol):
+    """A module that says what to show."""
+
+    def pictures(self, x: Tensor) -> dict[str, tuple[Tensor, int]]:
+        """Named grids for the first references of a split: images, and how many stand in a row."""
+
+
+def render(module: pl.LightningModule, references: Tensor) -> dict[str, Image.Image]:
+    """The module's pictures, drawn in evaluation mode; training's random state stays as it is."""
     was_training = module.training
     module.eval()
     own = [module.device] if module.device.type == "cuda" else []
     with torch.random.fork_rng(devices=own), torch.no_grad():
         torch.manual_seed(0)
-        grids = module.pictures(references.to(module.device))
+        grids = cast(HasPictures, module).pictures(references.to(module.device))
     module.train(was_training)
     return {name: grid_image(images, columns) for name, (images, columns) in grids.items()}
 
@@ -101,7 +79,7 @@ class BestCheckpoint(ModelCheckpoint):
         self.path = str(folder / "best.ckpt")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the lowest loss alone: where files are is not for a checkpoint to say.
+        """Takes over the lowest loss and no path.
 
         A run folder may have been moved, and a checkpoint of somebody else may name any file.
         """
@@ -113,11 +91,10 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves `path` after every validation: not before, for a run that goes on from it must have
-    counted that one.
+    """Saves `path` after every validation, which a run that resumes from it must have counted.
 
-    As a `Checkpoint`, Lightning calls it after all others, in the order given. Its own `save_last`
-    beside a monitor keeps the last *best* checkpoint instead.
+    Lightning calls a `Checkpoint` after all other callbacks, in the order given. Lightning's own
+    `save_last` beside a monitor keeps the last *best* checkpoint instead.
     """
 
     def __init__(self, path: Path) -> None:

@@ -4,6 +4,7 @@ What a run can be asked is what its record and its module offer, never what its 
 new kind is a module and a record here.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +33,11 @@ class Kind:
     colours: tuple[str, str]  # of its rows and curves, on light and on dark paper
     required: tuple[str, ...]  # test metrics without which a run cannot stand in the ledger
     note: str  # how to read its row
+
+    @property
+    def is_tokenizer(self) -> bool:
+        """Whether it makes codes of images, which a run of stage 2 can learn."""
+        return self.stage == 1 and self.has_codes
 
 
 # In the order of the story they tell, stage 2 after stage 1.
@@ -99,3 +105,8 @@ KINDS: dict[str, Kind] = {
         ),
     )
 }
+
+
+def kind_names(offers: Callable[[Kind], bool]) -> list[str]:
+    """The names of the kinds that offer something, for a message that says what was wanted."""
+    return [kind.name for kind in KINDS.values() if offers(kind)]

@@ -22,16 +22,14 @@ from vqvae_lightning.config import (
     runs_argument,
 )
 from vqvae_lightning.models.tokenizer import Tokenizer
-from vqvae_lightning.training.autoencoders import AUTOENCODERS
 from vqvae_lightning.training.bounds import built_on_meta
+from vqvae_lightning.training.kinds import KINDS, kind_names
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.search import find_runs, read_each
 from vqvae_lightning.training.settings import computed_settings
 from vqvae_lightning.verified import CheckpointError, read_checkpoint, write_checkpoint
-
-MODULES: dict[str, Any] = {**AUTOENCODERS, CodePrior.kind: CodePrior}
 
 
 def load_module(path: Path) -> pl.LightningModule:
@@ -50,14 +48,15 @@ def module_of(checkpoint: dict[str, Any], path: Path) -> pl.LightningModule:
     given = checkpoint.get("hyper_parameters")
     settings = dict(given) if isinstance(given, dict) else {}
     kind = settings.pop("kind", None)
-    if not isinstance(kind, str) or kind not in MODULES:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise CheckpointError(
-            f"checkpoint: {path} holds kind={kind}, wanted one of {', '.join(MODULES)}"
+            f"checkpoint: {path} holds kind={kind}, wanted one of {', '.join(KINDS)}"
         )
+    build: Any = KINDS[kind].module
     try:
         held = checkpoint["state_dict"].values()
         size = sum(tensor.nbytes for tensor in held)
-        meta = built_on_meta(lambda: MODULES[kind](**settings), path, len(held), size)
+        meta = built_on_meta(lambda: build(**settings), path, len(held), size)
         wanted = {name: tuple(tensor.shape) for name, tensor in meta.state_dict().items()}
         found = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
         for name in {**wanted, **found}:
@@ -71,7 +70,7 @@ def module_of(checkpoint: dict[str, Any], path: Path) -> pl.LightningModule:
                 raise CheckpointError(
                     f"checkpoint: {path} holds weights that are not finite: {name}"
                 )
-        module = MODULES[kind](**settings)
+        module = build(**settings)
         module.load_state_dict(checkpoint["state_dict"], strict=True)
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         reason = one_line(error)
@@ -130,12 +129,13 @@ def tokenizer_of(checkpoint: dict[str, Any], path: Path) -> Tokenizer:
 
 
 def tokenizer_record(run: Run) -> dict[str, str]:
-    """What run.json of a finished VQ-VAE says of its best weights, so that its priors find them; {}
-    of other kinds.
+    """What run.json of a finished tokenizer says of its best weights, so that its priors find them.
+
+    Empty for other kinds.
     """
-    return (
-        {"fingerprint": load_tokenizer(run.best).fingerprint} if run.info["kind"] == "vqvae" else {}
-    )
+    if not KINDS[run.info["kind"]].is_tokenizer:
+        return {}
+    return {"fingerprint": load_tokenizer(run.best).fingerprint}
 
 
 def keep_tokenizer(prior: Run) -> None:
@@ -228,28 +228,32 @@ def codes_folder(prior: Run) -> Path:
 
 
 def find_tokenizer(runs: str, data: DataConfig) -> Run:
-    """The newest finished VQ-VAE run of the same images.
+    """The newest finished tokenizer run of the same images.
 
     Raises ConfigError naming the command to run first.
     """
-    candidates = read_each(find_runs(runs, "vqvae", data.name), lambda run: run.experiment().data)
+    finished = find_runs(runs, dataset=data.name)
+    tokenizers = [run for run in finished if KINDS[run.info["kind"]].is_tokenizer]
+    candidates = read_each(tokenizers, lambda run: run.experiment().data)
     found = [run for run, of_run in candidates if of_run.binarize == data.binarize]
     if not found:
         such = f" with data.binarize={data.binarize}" if data.binarize != "none" else ""
+        wanted = _tokenizer_names()
         first = make_command("train-vqvae", DATASET=data.name, ARGS=runs_argument(runs))
         raise ConfigError(
-            f"model.tokenizer: there is no finished vqvae run of {data.name}{such} in {runs}/; run"
-            f" `{first}` first"
+            f"model.tokenizer: there is no finished {wanted} run of {data.name}{such} in"
+            f" {runs}/; run `{first}` first"
         )
     return found[-1]
 
 
 def check_tokenizer(run: Run, data: DataConfig) -> None:
-    """Raises ConfigError unless the run is a VQ-VAE of the images that a prior is to be of."""
+    """Raises ConfigError unless `run` is a tokenizer trained on this dataset and binarization."""
     info = run.info
-    if info["kind"] != "vqvae":
+    if not KINDS[info["kind"]].is_tokenizer:
         raise ConfigError(
-            f"model.tokenizer: a prior needs a vqvae run, but {run.path} holds kind={info['kind']}"
+            f"model.tokenizer: a prior needs a {_tokenizer_names()} run, but {run.path} holds"
+            f" kind={info['kind']}"
         )
     if info["dataset"] != data.name:
         raise ConfigError(
@@ -261,6 +265,10 @@ def check_tokenizer(run: Run, data: DataConfig) -> None:
             f"model.tokenizer: {run.path} was trained with data.binarize={binarize}, the data is"
             f" {data.binarize}"
         )
+
+
+def _tokenizer_names() -> str:
+    return " or ".join(kind_names(lambda kind: kind.is_tokenizer))
 
 
 def describe_tokenizer(tokenizer: Tokenizer, run: Run) -> dict[str, Any]:
@@ -275,10 +283,11 @@ def describe_tokenizer(tokenizer: Tokenizer, run: Run) -> dict[str, Any]:
 
 
 def with_tokenizer(experiment: Experiment) -> Experiment:
-    """A new prior's experiment with its tokenizer named: the newest of its dataset, unless it names
-    one.
+    """The experiment of a new prior with its tokenizer named: by default the newest of its dataset.
+
+    Other experiments are returned as they are.
     """
-    if experiment.kind != "prior" or experiment.model.tokenizer:
+    if KINDS[experiment.kind].stage == 1 or experiment.model.tokenizer:
         return experiment
     found = str(find_tokenizer(experiment.runs, experiment.data).path)
     return replace(experiment, model=replace(experiment.model, tokenizer=found))

@@ -7,8 +7,9 @@ import stat
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from vqvae_lightning.config import MODEL_CONFIGS, ConfigError, one_line, visible
+from vqvae_lightning.config import ConfigError, one_line, visible
 from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.training.kinds import KINDS
 
 RECORD = "run.json"
 LARGEST = 2**24  # bytes of a run.json
@@ -143,13 +144,13 @@ def _check(values: Any) -> None:
     """Raises ConfigError, one line, for a record that no training writes."""
     check_shape(values, COMMON, RECORD)
     _check_texts(values)
-    for key, known in (("kind", MODEL_CONFIGS), ("dataset", DATASETS), ("status", STATUSES)):
+    for key, known in (("kind", KINDS), ("dataset", DATASETS), ("status", STATUSES)):
         if values[key] not in known:
             wanted = ", ".join(known)
             raise ConfigError(f"{RECORD}: {key} is {_shown(values[key])}, wanted one of {wanted}")
     if not values["command"]:
         raise ConfigError(f"{RECORD}: command is empty, wanted the words of a command line")
-    if values["kind"] == "prior":
+    if KINDS[values["kind"]].stage == 2:
         check_shape(values, {"tokenizer": TOKENIZER}, RECORD)
         size, grid = values["tokenizer"]["codebook_size"], values["tokenizer"]["grid"]
         if not (1 <= len(grid) <= 4 and size * math.prod(grid) >= 1):

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from vqvae_lightning import interrupts
 from vqvae_lightning.config import ConfigError, Experiment, own_command
 from vqvae_lightning.training.build import DataModule, build
+from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
 from vqvae_lightning.training.loading import (
     keep_tokenizer,
@@ -116,7 +117,7 @@ def check_new(experiment: Experiment) -> None:
     """Raises ConfigError if a new run cannot have its folder, or its tokenizer is not finished."""
     if is_first_process():
         Run.check_new(experiment)
-    if experiment.kind == "prior":
+    if KINDS[experiment.kind].stage == 2:
         tokenizer = Run.open(experiment.model.tokenizer)
         if tokenizer.info["status"] != "finished":
             status = tokenizer.info["status"]

@@ -20,7 +20,7 @@ from vqvae_lightning.comparison.report.pictures import (
     encode_pictures,
     sample_pictures,
 )
-from vqvae_lightning.evaluation.samplers import DESCRIPTIONS
+from vqvae_lightning.evaluation.samplers import SAMPLERS
 from vqvae_lightning.storage import write_whole
 
 HEALTH = (
@@ -68,7 +68,7 @@ def _page(comparison: Comparison) -> str:
             missing=MISSING,
             command=_command,
             finite=math.isfinite,
-            samplers=DESCRIPTIONS,
+            samplers={name: sampler.description for name, sampler in SAMPLERS.items()},
             health=[column for column in RESULTS if column.key in HEALTH],
         )
 

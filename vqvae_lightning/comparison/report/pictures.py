@@ -11,7 +11,8 @@ from PIL import Image
 
 from vqvae_lightning.comparison.compare import Row
 from vqvae_lightning.config import visible
-from vqvae_lightning.evaluation.samplers import SAMPLERS
+from vqvae_lightning.evaluation.samplers import samplers_of
+from vqvae_lightning.training.kinds import KINDS
 
 PICTURE_BYTES = (
     1_200_000  # of all pictures together; base64 makes 1.6 MB of them, in a page of at most 2 MB
@@ -28,7 +29,7 @@ def sample_pictures(row: Row) -> dict[str, str]:
     training left one.
     """
     stems = {path.stem for path in row.run.pictures()}
-    names = list(SAMPLERS[row.kind])
+    names = samplers_of(KINDS[row.kind])
     found = {name: f"samples-{name}" for name in names if f"samples-{name}" in stems}
     return found if names[0] in found or "samples" not in stems else {names[0]: "samples", **found}
 

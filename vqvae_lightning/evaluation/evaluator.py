@@ -1,0 +1,36 @@
+"""What every part of an evaluation offers: whether it applies to a subject, and its numbers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from vqvae_lightning.config import EvaluateOptions
+from vqvae_lightning.evaluation.subject import Subject
+
+
+class Evaluator(ABC):
+    """One part of an evaluation. It keeps nothing of its own between two subjects."""
+
+    def asked(self, options: EvaluateOptions) -> bool | None:
+        """Whether the settings ask for it: if they do, a refusal is an error.
+
+        None: no setting asks for it, and every run that can have it gets it.
+        """
+        return None
+
+    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
+        """Why this run, or these settings, cannot have it; None if they can.
+
+        Every evaluator is asked before anything is computed, and so reads `subject.kind`,
+        `subject.experiment` and `subject.run`, and opens nothing else of the subject.
+        """
+        return None
+
+    @abstractmethod
+    def measure(
+        self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        """What it measures on `options.split`, by name.
+
+        `known` holds what earlier evaluators measured. Results that are no single numbers are
+        written to the run here.
+        """

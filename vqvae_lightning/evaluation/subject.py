@@ -1,0 +1,124 @@
+"""The subject of an evaluation: a finished run, opened once for a command.
+
+```
+Run ──► kind, settings             known before anything is loaded
+    ├─► module                     the best checkpoint, on `own_device()`
+    └─► images, codes of a prior   read, verified and decoded
+```
+
+An evaluator, a sampler or a picture asks the subject's `kind` what it offers, and takes the part
+that it needs. Each part is opened when it is first asked for, and then kept.
+"""
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Protocol, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from vqvae_lightning.config import PriorConfig
+from vqvae_lightning.data.codes import CodeDataModule
+from vqvae_lightning.data.images import ImageDataModule, data_of
+from vqvae_lightning.device import own_device
+from vqvae_lightning.evaluation.densities import TrainLatents
+from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.tokenizer import Tokenizer
+from vqvae_lightning.storage import file_hash
+from vqvae_lightning.training.kinds import KINDS
+from vqvae_lightning.training.loading import codes_folder, load_run
+from vqvae_lightning.training.runs import Run
+
+
+class HasLatents(Protocol):
+    """A module of stage 1: from images to latents and back.
+
+    `net.bottleneck.codebook_size` says whether the latents have codes.
+    """
+
+    net: Autoencoder
+
+
+class Generates(Protocol):
+    """A module of stage 2: p(z) over the codes of a tokenizer, and images drawn from it."""
+
+    config: PriorConfig
+    tokenizer: Tokenizer
+    classes: int
+
+    def sample(self, labels: Tensor, **sampling: Any) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1], one for each label (N,)."""
+
+
+class Subject:
+    """A finished run, with its images in `root`.
+
+    Without `root` the images are where the run says, or in `data` (see `data_of`). Raises
+    ConfigError for settings that cannot be read. Reading `module` raises CheckpointError for a
+    damaged checkpoint, and reading `images` or `codes` raises DataError if they cannot be had.
+    """
+
+    def __init__(self, run: Run, root: str | None = None) -> None:
+        self.run = run
+        self.kind = KINDS[run.info["kind"]]
+        recorded = run.experiment()
+        self.experiment = replace(recorded, data=data_of(recorded.data, root))
+
+    @cached_property
+    def _loaded(self) -> tuple[pl.LightningModule, str]:
+        """Module and hash, read together: a training that goes on replaces the file.
+
+        What a sampler draws by its seed must not depend on when the module is loaded, whose weights
+        are first drawn at random.
+        """
+        with torch.random.fork_rng(devices=[]):
+            module = load_run(self.run)
+        return module.to(own_device()), file_hash(self.run.best)
+
+    @property
+    def module(self) -> pl.LightningModule:
+        """The best checkpoint's module, in evaluation mode; a prior has its tokenizer."""
+        return self._loaded[0]
+
+    @property
+    def checkpoint(self) -> str:
+        """SHA-256 of the file that `module` was read from."""
+        return self._loaded[1]
+
+    @cached_property
+    def images(self) -> ImageDataModule:
+        """The images that the run, or its tokenizer, was trained on."""
+        data = ImageDataModule(self.experiment.data, self.experiment.seed)
+        data.prepare_data()
+        data.setup()
+        return data
+
+    @cached_property
+    def codes(self) -> CodeDataModule:
+        """The codes that a run of stage 2 was trained on."""
+        data = CodeDataModule(self.images, self.prior.tokenizer, codes_folder(self.run))
+        data.prepare_data()
+        return data
+
+    @property
+    def data(self) -> ImageDataModule | CodeDataModule:
+        """What the module was trained on."""
+        return self.images if self.kind.stage == 1 else self.codes
+
+    @property
+    def net(self) -> Autoencoder:
+        """The autoencoder of a run of stage 1."""
+        assert self.kind.stage == 1, self.kind.name
+        return cast(HasLatents, self.module).net
+
+    @property
+    def prior(self) -> Generates:
+        """The module of a run of stage 2."""
+        assert self.kind.stage == 2, self.kind.name
+        return cast(Generates, self.module)
+
+    @cached_property
+    def train_latents(self) -> TrainLatents:
+        """Latents of training images, of a run of stage 1; encoded when first looked at."""
+        return TrainLatents(self.net, self.images)
