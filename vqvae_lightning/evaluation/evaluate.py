@@ -10,12 +10,7 @@ from vqvae_lightning.config import DataConfig, EvaluateOptions, Experiment, plai
 from vqvae_lightning.data.sources import holds
 from vqvae_lightning.evaluation.codebook import codes_picture, usage_picture
 from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network, fidelity
-from vqvae_lightning.evaluation.information import (
-    code_counts,
-    code_information,
-    encoded,
-    prior_savings,
-)
+from vqvae_lightning.evaluation.information import code_counts, encoded
 from vqvae_lightning.evaluation.likelihood import check_samples, latent_rates, likelihood_metrics
 from vqvae_lightning.evaluation.representation import (
     check_images,
@@ -23,6 +18,7 @@ from vqvae_lightning.evaluation.representation import (
     representation,
 )
 from vqvae_lightning.evaluation.samplers import seconds_per_image
+from vqvae_lightning.metrics.information import code_information, prior_savings
 from vqvae_lightning.models.distributed import own_device
 from vqvae_lightning.storage import check_writable, file_hash
 from vqvae_lightning.training.build import build

@@ -13,6 +13,7 @@ from vqvae_lightning.config import ConfigError
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.metrics.information import bits_per_dim
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Noise, fresh_noise
 from vqvae_lightning.models.distributed import own_device
@@ -143,8 +144,3 @@ def latent_rates(
         return None
     device = own_device()
     return kl_per_dim(module.to(device).eval().net, data.batches(split, device))
-
-
-def bits_per_dim(nats: float, dims: int) -> float:
-    """Nats per image as bits for each of its C·H·W values."""
-    return nats / (dims * math.log(2))
