@@ -6,11 +6,12 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from vqvae_lightning.comparison.columns import Column
-from vqvae_lightning.comparison.compare import KINDS, Comparison, Row
+from vqvae_lightning.comparison.compare import Comparison
 from vqvae_lightning.comparison.report.pictures import open_picture, sample_pictures
+from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.config import one_line
 from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
+from vqvae_lightning.metrics.measures import Measure
 from vqvae_lightning.training.tracking import choose_wandb_mode, start_wandb
 
 HEAD = ("dataset", "run", "kind", "seed")
@@ -100,11 +101,11 @@ def _samplers(comparison: Comparison) -> Any:
     return table
 
 
-def _about(row: Any) -> tuple[str, str, int]:
-    return row.name, KINDS[row.kind], row.info["seed"]
+def _about(row: Row) -> tuple[str, str, int]:
+    return row.name, row.kind.title, row.info["seed"]
 
 
-def _title(column: Column) -> str:
+def _title(column: Measure) -> str:
     return f"{column.title} ({column.unit})" if column.unit else column.title
 
 

@@ -11,24 +11,28 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from vqvae_lightning.comparison.columns import MISSING, RESULTS
-from vqvae_lightning.comparison.compare import KINDS, Comparison, Group, Row
-from vqvae_lightning.comparison.report.figures import Series, curves, ledger, logged, points
+from vqvae_lightning.comparison.columns import MISSING, text
+from vqvae_lightning.comparison.compare import Comparison, Group
+from vqvae_lightning.comparison.report.figures import (
+    MARKS,
+    Series,
+    curves,
+    ledger,
+    logged,
+    points,
+)
 from vqvae_lightning.comparison.report.pictures import (
     PICTURE_BYTES,
     Picture,
     encode_pictures,
     sample_pictures,
 )
+from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.evaluation.samplers import DESCRIPTIONS
+from vqvae_lightning.metrics.measures import MEASURES, Measure, in_table
 from vqvae_lightning.storage import write_whole
+from vqvae_lightning.training.kinds import KINDS
 
-HEALTH = (
-    "code_entropy_bits",
-    "unigram_bits_per_code",
-    "code_kl_train_test_bits",
-    "code_kl_test_train_bits",
-)
 PAGE_BYTES = 2_000_000
 # Of the page, kept for pictures before curves lose points.
 ROOM_FOR_PICTURES = 600_000
@@ -65,11 +69,14 @@ def _page(comparison: Comparison) -> str:
             rows=shown.rows,
             of=len(comparison.rows),
             kinds=KINDS,
+            marks=MARKS,
+            cell=text,
             missing=MISSING,
             command=_command,
             finite=math.isfinite,
             samplers=DESCRIPTIONS,
-            health=[column for column in RESULTS if column.key in HEALTH],
+            page=in_table("page"),
+            health=in_table("health"),
         )
 
     shown, points = comparison, CURVE_POINTS
@@ -109,57 +116,70 @@ def _thinned(group: Group) -> Group:
     )
 
 
-def _series(group: Group) -> list[tuple[str, str, Series]]:
-    """Title, unit and values of each figure of learning curves."""
-    stages = (
-        [row for row in group.rows if row.kind != "prior"],
-        [row for row in group.rows if row.kind == "prior"],
-    )
-    return [
-        ("Reconstruction", "PSNR, dB", logged(stages[0], "val/psnr")),
-        ("Prior", "bits per code", logged(stages[1], "val/bits_per_code")),
-    ]
+Curves = list[tuple[Measure, Series]]
+
+
+def _series(group: Group) -> Curves:
+    """What the runs have logged of each measure that has learning curves on the page."""
+    shown = {f"val/{measure.key}": measure for measure in MEASURES.values() if measure.curve}
+    return [(shown[name], series) for name, series in logged(group.rows, shown).items()]
 
 
 def _section(
     group: Group,
-    series: Sequence[tuple[str, str, Series]],
+    series: Curves,
     points_of_curve: int,
     pictures: dict[tuple[int, str], Picture],
 ) -> dict[str, Any]:
     """What the template shows of one dataset."""
-    by_likelihood: dict[
-        str, list[Row]
-    ] = {}  # nats of a density and of a probability have no common zero
-    for row in group.rows:
-        if row.likelihood or row.kind == "prior":
-            by_likelihood.setdefault(
-                row.likelihood["name"] if row.likelihood else MISSING, []
-            ).append(row)
-    numbers = {row.number for row in group.rows}
-    samples = [
-        (row, sampler, stem) for row in group.rows for sampler, stem in sample_pictures(row).items()
-    ]
-    wanted = len(samples) + sum(
-        path.stem == "reconstructions" for row in group.rows for path in row.run.pictures()
-    )
+    rows = group.rows
     return {
         "group": group,
         "summary": list(_summary(group)),
-        "ledgers": [(name, ledger(rows)) for name, rows in by_likelihood.items()],
-        "curves": [
-            (title, figure)
-            for title, unit, found in series
-            if (
-                figure := curves(
-                    [item for item in found if item[0].number in numbers], unit, points_of_curve
-                )
-            )
-        ],
-        "points": points(group.rows) if any(row.kind == "vqvae" for row in group.rows) else None,
+        **_ledgers(rows),
+        "curves": list(_curves(rows, series, points_of_curve)),
+        "points": points(rows) if any(row.kind.is_tokenizer for row in rows) else None,
+        **_pictures(rows, pictures),
+        "quantized": [row for row in rows if _has_codebook(row)],
+    }
+
+
+def _ledgers(rows: Sequence[Row]) -> dict[str, Any]:
+    """A ledger for each p(x|z): nats of a density and of a probability have no common zero."""
+    by_likelihood: dict[str, list[Row]] = {}
+    for row in rows:
+        name = row.likelihood["name"] if row.likelihood else MISSING
+        by_likelihood.setdefault(name, []).append(row)
+    return {
+        "ledgers": [(name, ledger(some)) for name, some in by_likelihood.items()],
+        # The kinds in whose colours a rate and what was saved of it are explained.
+        "rate_kind": next(kind for kind in KINDS.values() if kind.is_tokenizer),
+        "saving_kind": next((row.kind for row in rows if "uniform" in row.values), None),
+    }
+
+
+def _curves(rows: Sequence[Row], series: Curves, points_of_curve: int) -> Iterable[dict[str, Any]]:
+    """The figures of learning curves that have a line of these rows."""
+    numbers = {row.number for row in rows}
+    for measure, found in series:
+        of_rows = [(row, line) for row, line in found if row.number in numbers]
+        if figure := curves(of_rows, measure.curve, points_of_curve):
+            title = measure.panel.section if measure.panel else measure.title
+            yield {"title": title, "better": measure.better, "figure": figure}
+
+
+def _pictures(rows: Sequence[Row], pictures: dict[tuple[int, str], Picture]) -> dict[str, Any]:
+    """The pictures of rows that fit the page, and how many there are."""
+    samples = [
+        (row, sampler, stem) for row in rows for sampler, stem in sample_pictures(row).items()
+    ]
+    reconstructions = [
+        row for row in rows if any(path.stem == "reconstructions" for path in row.run.pictures())
+    ]
+    return {
         "reconstructions": [
             (row, pictures[row.number, "reconstructions"])
-            for row in group.rows
+            for row in reconstructions
             if (row.number, "reconstructions") in pictures
         ],
         "samples": [
@@ -167,9 +187,13 @@ def _section(
             for row, sampler, stem in samples
             if (row.number, stem) in pictures
         ],
-        "pictures": wanted,
-        "quantized": [row for row in group.rows if row.kind == "vqvae"],
+        "pictures": len(samples) + len(reconstructions),
     }
+
+
+def _has_codebook(row: Row) -> bool:
+    """Whether the use of a tokenizer's codebook was measured."""
+    return row.kind.is_tokenizer and {"codes_used", "perplexity"} <= set(row.values)
 
 
 def _summary(group: Group) -> Iterable[str]:
@@ -178,14 +202,13 @@ def _summary(group: Group) -> Iterable[str]:
     if known:
         best = max(known, key=lambda row: row.values["psnr"])
         yield (
-            f"{best.name} ({KINDS[best.kind]}) reconstructs test images best, at"
+            f"{best.name} ({best.kind.title}) reconstructs test images best, at"
             f" {best.values['psnr']:.2f} dB."
         )
-    priors = [
-        row for row in group.rows if row.kind == "prior" and math.isfinite(row.values["saved"])
-    ]
+    saved = {row.number: row.values.get("saved_vs_uniform_bits", math.nan) for row in group.rows}
+    savers = [row for row in group.rows if math.isfinite(saved[row.number])]
     # More sentences than three are no summary.
-    for row in sorted(priors, key=lambda row: -row.values["saved"])[:3]:
+    for row in sorted(savers, key=lambda row: -saved[row.number])[:3]:
         uniform, learned = row.values["uniform_bits"], row.values["rate_bits"]
         yield (
             f"{row.name} describes an image's codes in {learned:.0f} bits; taken as equally likely,"

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from vqvae_lightning.comparison.compare import Row
+from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.config import visible
 from vqvae_lightning.evaluation.samplers import SAMPLERS
 
@@ -28,9 +28,11 @@ def sample_pictures(row: Row) -> dict[str, str]:
     training left one.
     """
     stems = {path.stem for path in row.run.pictures()}
-    names = list(SAMPLERS[row.kind])
+    names = list(SAMPLERS.get(row.kind.name, ()))
     found = {name: f"samples-{name}" for name in names if f"samples-{name}" in stems}
-    return found if names[0] in found or "samples" not in stems else {names[0]: "samples", **found}
+    if names and names[0] not in found and "samples" in stems:
+        return {names[0]: "samples", **found}
+    return found
 
 
 @dataclass(frozen=True)
