@@ -1,6 +1,4 @@
-"""What was measured of samples, as tables: one for each protocol, for figures of two protocols do
-not compare.
-"""
+"""Measures of samples as tables, one for each protocol: figures of two protocols do not compare."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -51,9 +49,7 @@ class Sampled(Generic[R]):
 
     @property
     def label(self) -> str:
-        """The sampler, its settings if they are not the usual ones, and its seed unless that is
-        0.
-        """
+        """The sampler, with the settings and the seed that are not the usual ones."""
         seed = {"seed": self.seed} if self.seed else {}
         return sampler_label(self.sampler, self.settings | seed)
 
@@ -82,7 +78,7 @@ def generation_values(figure: Mapping[str, Any]) -> dict[str, float]:
 
 
 def generations(runs: Iterable[tuple[R, dict[str, Any]]]) -> list[Generation[R]]:
-    """The tables of runs, each given as what the caller knows it by and its run.json."""
+    """The tables of runs. Each run is given as what the caller knows it by, with its run.json."""
     by_protocol: dict[tuple[Any, ...], list[tuple[R, dict[str, Any]]]] = {}
     for run, info in runs:
         for figure in info.get("generation", []):

@@ -52,8 +52,8 @@ def train_once(root: Path, name: str, file: Path, settings: Sequence[str]) -> Ru
 
 
 def evaluate_once(run: Run, settings: Sequence[str]) -> None:
-    """Evaluates a finished run, and draws a grid by each of its samplers, unless that was done with
-    these settings.
+    """Evaluates a finished run with these settings and draws a grid by each of its samplers, unless
+    that was done.
 
     Settings that a kind of run has no use for are left out. Raises ConfigError, naming the run's
     log, if it fails.

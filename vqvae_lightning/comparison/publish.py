@@ -18,11 +18,16 @@ HEAD = ("dataset", "run", "kind", "seed")
 
 
 def publish(comparison: Comparison, project: str, folder: Path) -> Path | str | None:
-    """Logs the comparison, offline unless WANDB_MODE=online; returns where it is: a folder to sync,
-    or an address.
+    """Logs the comparison to W&B, offline unless WANDB_MODE=online.
 
-    None with WANDB_MODE=disabled, and, after one line, if W&B fails: the table and the page are
-    there already.
+    Args:
+        comparison: what is logged.
+        project: W&B's project.
+        folder: where W&B keeps its files.
+
+    Returns:
+        The folder to sync, or the address. None with WANDB_MODE=disabled, and, after one line, if
+        W&B fails: the table and the page are there already.
     """
     import wandb
 
@@ -88,7 +93,8 @@ def _samplers(comparison: Comparison) -> Any:
                 measured.add((row.number, found.sampler))
             values = [found.values.get(c.key) for c in columns]
             stem = {RECONSTRUCTION: "reconstructions", **sample_pictures(row)}.get(found.sampler)
-            picture = None if found.settings else _picture(row, stem)  # of the usual settings
+            # The picture was drawn with the usual settings.
+            picture = None if found.settings else _picture(row, stem)
             table.add_data(title, *_about(row), found.label, *values, generation.protocol, picture)
     for group in comparison.groups:
         for row in group.rows:
@@ -110,9 +116,7 @@ def _title(column: Measure) -> str:
 
 
 def _picture(row: Row, stem: str | None) -> Any:
-    """The picture as uint8 (W&B turns floats black), None if the run has none that can be
-    opened.
-    """
+    """The picture as uint8, for W&B turns floats black; None if there is none that opens."""
     import wandb
 
     path = next((path for path in row.run.pictures() if path.stem == stem), None)

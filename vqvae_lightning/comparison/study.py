@@ -1,6 +1,4 @@
-"""`study`: every kind of model on one dataset with several seeds, compared, and summed up as mean
-and spread.
-"""
+"""`study`: every kind of run on one dataset with several seeds, compared, with mean and spread."""
 
 import math
 import statistics
@@ -8,7 +6,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -60,12 +57,11 @@ class Spread:
 
 
 def study(options: StudyOptions, settings: Sequence[str]) -> list[Run]:
-    """Trains and evaluates what is not yet trained and evaluated; returns all runs of the study,
-    seed by seed.
+    """Trains and evaluates what is not done yet; returns all runs of the study, seed by seed.
 
-    `settings` are `key=value` for every run; those of EVALUATION are for every evaluation. Raises
-    ConfigError, before anything runs, if one does not fit a kind, and after a run that failed,
-    naming its log.
+    The kinds are those that have an experiment file for the dataset. `settings` are `key=value` for
+    every run; those of EVALUATION are for every evaluation. Raises ConfigError, before anything
+    runs, if one does not fit a kind, and after a run that failed, naming its log.
     """
     files = experiment_files(options)
     plan = [(seed, kind) for seed in range(options.seeds) for kind in files]
@@ -124,7 +120,7 @@ def _settings(
 
 
 # Row of a table of spreads → column → values or their spread.
-Cells = dict[tuple[str, ...], dict[str, Any]]
+Cells = dict[tuple[str, ...], dict[str, list[float]]]
 
 
 def spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spread]]:
@@ -139,7 +135,7 @@ def spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spread]]:
 def variant_spreads(
     variants: Mapping[str, Iterable[Run]], metrics: Sequence[str]
 ) -> dict[tuple[str, ...], dict[str, Spread]]:
-    """Mean and spread over the runs of each variant of some test metrics: (variant,) → metric →
+    """Mean and spread of some test metrics over the runs of a variant: (variant,) → metric →
     Spread.
     """
     values: Cells = {}
@@ -152,8 +148,8 @@ def variant_spreads(
 
 
 def sampler_spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spread]]:
-    """Mean and spread over seeds of what was measured of samples: (kind, sampler, protocol) →
-    figure → Spread.
+    """Mean and spread over seeds of the measures of samples: (kind, sampler, protocol) → measure →
+    Spread.
     """
     values: Cells = {}
     for run in runs:

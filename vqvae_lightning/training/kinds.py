@@ -41,9 +41,8 @@ class Kind:
     title: str  # in tables, pages and pictures
     config: type  # of the settings under `model`
     module: type[pl.LightningModule]
-    stage: Literal[
-        1, 2
-    ]  # 1: learns from images; 2: learns p(z) over the latents of a run of stage 1
+    # 1: it learns from images. 2: it learns p(z) over the latents of a run of stage 1.
+    stage: Literal[1, 2]
     has_density: bool  # whether there is a p(z) that its rate is charged against
     has_codes: bool  # whether it makes discrete codes, which a run of stage 2 can learn
     artifact: str  # type of its checkpoint among W&B's artifacts

@@ -69,7 +69,7 @@ class Curve:
     """One run in a figure."""
 
     row: Row
-    dots: list[tuple[float, float, str]]  # x, y, what a pointer that rests on it is told
+    dots: list[tuple[float, float, str]]  # x, y, tooltip
     dash: int  # tells runs of one kind apart
 
 
@@ -93,7 +93,7 @@ def _axes(xs: Sequence[float], ys: Sequence[float], padded: bool) -> tuple[Axis,
     )
 
 
-# A run with the finite values of a metric that it logged, as (step, value).
+# Runs with the finite values of a measure that each logged, as (step, value).
 Series = list[tuple[Row, list[tuple[float, float]]]]
 
 
@@ -113,7 +113,7 @@ def logged(rows: Sequence[Row], names: Iterable[str]) -> dict[str, Series]:
 
 
 def curves(series: Series, unit: str, points: int) -> Figure | None:
-    """A metric over steps, at most `points` of each run, or None if no run has logged it."""
+    """A measure over steps, at most `points` of each run; None if no run has logged it."""
     series = [(row, known[:: math.ceil(len(known) / points)]) for row, known in series]
     if not series:
         return None
@@ -134,8 +134,10 @@ def curves(series: Series, unit: str, points: int) -> Figure | None:
 
 
 def points(rows: Sequence[Row]) -> Figure | None:
-    """Bits per image and PSNR of every run that has both; a prior stands left of its tokenizer,
-    joined to it.
+    """Bits per image and PSNR of every run that has both.
+
+    A prior has its tokenizer's PSNR, and is joined to the bits that its codes cost if all were
+    equally likely.
     """
     placed = []
     for row in rows:
@@ -177,7 +179,7 @@ def _beside(drawn: Sequence[Curve]) -> list[tuple[float, float, str]]:
 
 
 def _apart(labels: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
-    """Labels at one place as one (`2, 5`), and those that would lie on each other moved down."""
+    """Labels moved down so that none overlap; those of one position are joined (`2, 5`)."""
     placed: list[tuple[float, float, str]] = []
     for x, y, text in sorted(labels, key=lambda label: label[1]):
         near = [label for label in placed if abs(x - label[0]) < 18]
