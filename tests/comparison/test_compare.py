@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from run_folders import check, figure, page, terminal, write_run
 
-from vqvae_lightning.comparison.compare import MISSING, Comparison, compare
+from vqvae_lightning.comparison.columns import MISSING
+from vqvae_lightning.comparison.compare import Comparison, compare
 from vqvae_lightning.comparison.report import write_report
 from vqvae_lightning.comparison.report.figures import Axis
 from vqvae_lightning.comparison.report.pictures import encode_pictures
@@ -69,7 +70,7 @@ def test_units(four: Comparison) -> None:
 
 def test_what_a_prior_saved(four: Comparison) -> None:
     prior = values(four, "prior-run")
-    assert prior["saved"] == pytest.approx(9 - 4)
+    assert prior["saved_vs_uniform_bits"] == pytest.approx(9 - 4)
     assert prior["uniform_bits"] - prior["rate_bits"] == pytest.approx(49 * (9 - 4))
     assert prior["uniform"] == pytest.approx(values(four, "tok")["rate"])
     assert prior["distortion"] == values(four, "tok")["distortion"]  # pixels are its tokenizer's
@@ -80,7 +81,7 @@ def test_a_prior_worse_than_uniform_is_shown_as_a_loss(tmp_path: Path) -> None:
     tokenizer = write_run(tmp_path, "vqvae", name="tok")
     prior = write_run(tmp_path, "prior", bits_per_code=10.0, rate=490 * math.log(2))
     comparison = compare([tokenizer, prior])
-    assert values(comparison, "prior-run")["saved"] == pytest.approx(-1)
+    assert values(comparison, "prior-run")["saved_vs_uniform_bits"] == pytest.approx(-1)
     assert "lost 49 of 441 bits/image" in page(comparison, tmp_path)
 
 
@@ -113,7 +114,7 @@ def test_samplers_stand_on_the_page_with_their_protocol(four: Comparison, tmp_pa
 
 
 def test_runs_are_ordered_from_ae_to_prior(four: Comparison) -> None:
-    assert [(row.number, row.kind) for row in four.rows] == [
+    assert [(row.number, row.kind.name) for row in four.rows] == [
         (1, "ae"),
         (2, "vae"),
         (3, "vqvae"),

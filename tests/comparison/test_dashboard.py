@@ -11,15 +11,15 @@ import torch
 import wandb_workspaces.workspaces as views
 
 from vqvae_lightning.comparison import dashboard
-from vqvae_lightning.comparison.dashboard import CURVES, save_dashboard, workspace
+from vqvae_lightning.comparison.dashboard import save_dashboard, workspace
 from vqvae_lightning.config import MODEL_CONFIGS, ConfigError, DashboardOptions, LikelihoodConfig
 from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.metrics.measures import MEASURES, best_values, dashboard_curves
 from vqvae_lightning.training.callbacks import Throughput
 from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.prior import CodePrior
-from vqvae_lightning.training.tracking import BEST
 
-KEYS = [key for keys in CURVES.values() for key in keys.values()]
+KEYS = [key for keys in dashboard_curves().values() for key in keys.values()]
 
 
 def test_it_holds_a_panel_for_every_key_and_groups_runs_by_model():
@@ -35,7 +35,7 @@ def test_it_holds_a_panel_for_every_key_and_groups_runs_by_model():
 
 
 def test_its_validation_keys_are_those_whose_best_value_the_summary_keeps():
-    assert {key for key in KEYS if key.startswith("val/")} == set(BEST)
+    assert {key for key in KEYS if key.startswith("val/")} == set(best_values())
 
 
 def test_a_model_logs_every_key_that_it_shows():
@@ -68,7 +68,8 @@ def test_a_model_logs_every_key_that_it_shows():
     speed = Throughput(2)
     speed.on_train_start(trainer, None)
     speed.on_train_batch_end(trainer, SimpleNamespace(log=lambda key, value: logged.add(key)))
-    assert {*KEYS, *BEST} <= logged
+    assert {*KEYS, *best_values()} <= logged
+    assert {key.partition("/")[2] for key in logged} <= set(MEASURES)
 
 
 def test_without_its_package_the_extra_is_named(monkeypatch):

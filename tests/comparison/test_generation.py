@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from vqvae_lightning.comparison.columns import GENERATION, MISSING, Column, present
+from vqvae_lightning.comparison.columns import MISSING, best, present, text
 from vqvae_lightning.comparison.generation import Sampled, generations
 from vqvae_lightning.comparison.table import print_generation
+from vqvae_lightning.metrics.measures import Measure, in_table
 
 A, B = SimpleNamespace(name="run-a"), SimpleNamespace(name="run-b")
 
@@ -107,8 +108,8 @@ class TestTables:
             "recall",
             "class_accuracy",
         ]
-        assert table.columns[-1].text(table.rows[0]) == "0.750"
-        assert table.columns[-1].text(table.rows[1]) == MISSING
+        assert text(table.columns[-1], table.rows[0]) == "0.750"
+        assert text(table.columns[-1], table.rows[1]) == MISSING
         assert table.best["class_accuracy"] == set()
 
 
@@ -179,7 +180,7 @@ class TestColumns:
         ]
 
     @pytest.mark.parametrize(
-        ("better", "values", "best"),
+        ("better", "values", "marked"),
         [
             ("lower", (3.0, 1.0, 2.0), {2}),
             ("higher", (3.0, 1.0, 2.0), {1}),
@@ -190,26 +191,32 @@ class TestColumns:
             ("lower", (1.001, 1.004, 1.006), {1, 2}),  # shown alike
         ],
     )
-    def test_the_best_is_one_of_several_numbers(self, better, values, best):
-        assert Column("v", "V", better=better, format=".2f").best(self.rows(*values)) == best
+    def test_the_best_is_one_of_several_numbers(self, better, values, marked):
+        column = Measure("v", "V", better=better, format=".2f")
+        assert best(column, self.rows(*values)) == marked
 
     def test_there_is_none_among_rows_that_do_not_compare(self):
-        column = Column("v", "V", better="lower", comparable=lambda row: row.sampler)
+        column = Measure("v", "V", better="lower", comparable=("sampler",))
         rows = [Sampled(1, A, "normal", {"v": 1.0}), Sampled(2, A, "mixture", {"v": 2.0})]
-        assert column.best(rows) == set()
-        assert column.best([*rows[:1], Sampled(2, A, "normal", {"v": 2.0})]) == {1}
-        assert column.best(
-            [*rows[:1], Sampled(2, A, "normal", {"v": 2.0}), Sampled(3, A, "mixture", {})]
-        ) == {1}
+        assert best(column, rows) == set()
+        alike = [*rows[:1], Sampled(2, A, "normal", {"v": 2.0})]
+        assert best(column, alike) == {1}
+        assert best(column, [*alike, Sampled(3, A, "mixture", {})]) == {1}
+
+    def test_there_is_none_of_a_measure_that_is_not_ranked(self):
+        assert best(Measure("v", "V", better="lower", ranked=False), self.rows(1.0, 2.0)) == set()
 
     def test_a_limit_stands_beside_its_number(self):
         row = Sampled(1, A, "normal", {"v": 7.0}, limits={"v": 1024})
-        assert Column("v", "V", format=".0f").text(row) == "7 / 1,024"
+        assert text(Measure("v", "V", format=".0f"), row) == "7 / 1,024"
 
     def test_present_are_those_with_a_value_in_their_order(self):
         rows = [Sampled(1, A, "normal", {"recall": 0.0}), Sampled(2, A, "normal", {"frechet": 1.0})]
-        assert [column.key for column in present(GENERATION, rows)] == ["frechet", "recall"]
-        assert present(GENERATION, []) == ()
+        assert [column.key for column in present(in_table("samplers"), rows)] == [
+            "frechet",
+            "recall",
+        ]
+        assert present(in_table("samplers"), []) == ()
 
 
 def test_another_seed_of_a_sampler_is_told_apart():

@@ -17,7 +17,7 @@ from rich.console import Console
 from run_folders import check, figure, terminal, write_run
 
 from vqvae_lightning.comparison import table
-from vqvae_lightning.comparison.compare import Comparison, _group, compare
+from vqvae_lightning.comparison.compare import Comparison, compare, group
 from vqvae_lightning.comparison.report import PAGE_BYTES, write_report
 
 OPENED: list[str] | None = None
@@ -95,9 +95,9 @@ def repeated(comparison: Comparison, times: int) -> Comparison:
                 "seed": i,
                 "optimizer": {**row.settings["optimizer"], "lr": 1e-5 * (i + 1)},
             }
-            info = {**row.info, "name": f"{row.kind}-with-a-long-name-{i}"}
+            info = {**row.info, "name": f"{row.kind.name}-with-a-long-name-{i}"}
             rows.append(replace(row, number=len(rows) + 1, info=info, settings=settings))
-    return Comparison((_group(comparison.groups[0].title, rows),))
+    return Comparison((group(comparison.groups[0].title, rows),))
 
 
 def test_a_page_of_300_runs_is_below_its_limit_and_has_them_all(
@@ -148,7 +148,7 @@ def test_tables_take_as_many_columns_as_fit(many: Comparison, width: int) -> Non
     rows = many.rows[::60]
     columns = many.groups[0].columns
     console = Console(file=io.StringIO(), width=width)
-    lines = [(row, (row.name, row.kind)) for row in rows]
+    lines = [(row, (row.name, row.kind.title)) for row in rows]
     shown: list[list[str]] = []
 
     def build(some):  # type: ignore[no-untyped-def]
@@ -178,7 +178,7 @@ def test_priors_without_a_tokenizer_search_for_it_together(
 
 
 def test_a_page_ends_though_a_text_is_too_long_for_it(tmp_path: Path) -> None:
-    (group,) = compare([write_run(tmp_path, "ae")]).groups
-    row = replace(group.rows[0], info={**group.rows[0].info, "name": "x" * PAGE_BYTES})
-    write_report(Comparison((_group("MNIST", [row]),)), tmp_path / "page.html")
+    (found,) = compare([write_run(tmp_path, "ae")]).groups
+    row = replace(found.rows[0], info={**found.rows[0].info, "name": "x" * PAGE_BYTES})
+    write_report(Comparison((group("MNIST", [row]),)), tmp_path / "page.html")
     assert (tmp_path / "page.html").is_file()

@@ -8,34 +8,11 @@ and a key.
 from typing import Any
 
 from vqvae_lightning.config import ConfigError, DashboardOptions, one_line
+from vqvae_lightning.metrics.measures import dashboard_curves
+from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.tracking import why_not_online
 
 X = "trainer/global_step"
-# Section → titles and keys of its learning curves; a model without a key is not in its panel.
-CURVES: dict[str, dict[str, str]] = {
-    "Reconstruction": {
-        "PSNR, dB": "val/psnr",
-        "SSIM": "val/ssim",
-        "MSE": "val/mse",
-        "Loss": "val/loss",
-    },
-    "Ledger: what is lost, and what the latent costs": {
-        "Distortion −log p(x|z), nats per image": "val/distortion",
-        "Rate, nats per image": "val/rate",
-        "−log p(x) ≤, bits per dimension": "val/bits_per_dim",
-    },
-    "VAE": {"Active units": "val/active_units"},
-    "Codebook": {
-        "Perplexity": "val/perplexity",
-        "Codes used": "val/codes_used",
-        "Steps since the most idle code was used": "train/oldest_code",
-    },
-    "Prior": {
-        "Bits per code": "val/bits_per_code",
-        "Of the histogram's entropy": "val/entropy_ratio",
-    },
-    "Speed": {"Images per second": "train/images_per_second", "Learning rate": "train/lr"},
-}
 
 
 def workspace(entity: str, project: str) -> Any:
@@ -49,6 +26,25 @@ def workspace(entity: str, project: str) -> Any:
             " or pip install 'vqvae_lightning[dashboard]'"
         ) from None
 
+    titles = [kind.title for kind in KINDS.values()]
+    return views.Workspace(
+        entity=entity,
+        project=project,
+        name=f"{', '.join(titles[:-1])} and {titles[-1]}",
+        sections=[
+            views.Section(name=name, panels=found, is_open=True)
+            for name, found in _sections(panels).items()
+        ],
+        settings=views.WorkspaceSettings(x_axis=X, max_runs=50),
+        runset_settings=views.RunsetSettings(
+            groupby=[views.Config("kind")],
+            pinned_columns=["config:dataset", "config:seed", "summary:test/psnr"],
+        ),
+    )
+
+
+def _sections(panels: Any) -> dict[str, list[Any]]:
+    """Sections → their panels, made of the classes of `wandb_workspaces.reports.v2`."""
     compared = [
         panels.WeavePanelSummaryTable(table_name="compare/results"),
         panels.WeavePanelSummaryTable(table_name="compare/samplers"),
@@ -65,29 +61,17 @@ def workspace(entity: str, project: str) -> Any:
         panels.MediaBrowser(title=name, media_keys=[f"test/{name}"])
         for name in ("reconstructions", "samples")
     ]
-    curves: dict[str, Any] = {
-        section: [panels.LinePlot(title=title, x=X, y=[key]) for title, key in keys.items()]
-        for section, keys in CURVES.items()
+    # A model that does not log a name is not in its panel.
+    curves = {
+        section: [panels.LinePlot(title=title, x=X, y=[name]) for title, name in names.items()]
+        for section, names in dashboard_curves().items()
     }
-    sections = {
+    return {
         "Comparison (`vqvae compare wandb=true`)": compared,
         "Test": test,
         "Pictures": pictures,
         **curves,
     }
-    return views.Workspace(
-        entity=entity,
-        project=project,
-        name="AE, VAE, VQ-VAE and prior",
-        sections=[
-            views.Section(name=name, panels=found, is_open=True) for name, found in sections.items()
-        ],
-        settings=views.WorkspaceSettings(x_axis=X, max_runs=50),
-        runset_settings=views.RunsetSettings(
-            groupby=[views.Config("kind")],
-            pinned_columns=["config:dataset", "config:seed", "summary:test/psnr"],
-        ),
-    )
 
 
 def save_dashboard(options: DashboardOptions) -> str | None:

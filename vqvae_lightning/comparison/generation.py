@@ -1,15 +1,14 @@
-"""What was measured of samples, as tables: one for each protocol, for figures of two protocols do
-not compare.
-"""
+"""Measures of samples as tables, one for each protocol: figures of two protocols do not compare."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from vqvae_lightning.comparison.columns import GENERATION, Column, present
+from vqvae_lightning.comparison.columns import best, present
 from vqvae_lightning.evaluation.distances import KID_SUBSET_SIZE, KID_SUBSETS, NEIGHBOURS
 from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
 from vqvae_lightning.evaluation.samplers import changed_sampling
+from vqvae_lightning.metrics.measures import Measure, in_table
 
 PROTOCOL = (
     "network",
@@ -21,40 +20,46 @@ PROTOCOL = (
 )
 
 
+class Named(Protocol):
+    """What the caller knows a run by."""
+
+    @property
+    def name(self) -> str: ...
+
+
+R = TypeVar("R", bound=Named, covariant=True)
+
+
 @dataclass(frozen=True)
-class Sampled:
+class Sampled(Generic[R]):
     """One sampler of one run."""
 
     number: int  # within its table
-    run: Any  # whatever the caller knows the run by
+    run: R
     sampler: str
     values: dict[str, float]
     seed: int = 0
     limits: dict[str, int] = field(default_factory=dict)
-    settings: dict[str, Any] = field(
-        default_factory=dict
-    )  # of the draws, where they are not the usual ones
+    # Of the draws, where they are not the usual ones.
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        """The sampler, its settings if they are not the usual ones, and its seed unless that is
-        0.
-        """
+        """The sampler, with the settings and the seed that are not the usual ones."""
         seed = {"seed": self.seed} if self.seed else {}
         return sampler_label(self.sampler, self.settings | seed)
 
 
 @dataclass(frozen=True)
-class Generation:
+class Generation(Generic[R]):
     """The figures of one protocol."""
 
     title: str
     protocol: str  # what a figure must be quoted with
-    rows: tuple[Sampled, ...]
-    columns: tuple[Column, ...]
-    best: dict[
-        str, set[int]
-    ]  # column → numbers of the samplers to mark; a reconstruction is no sample
+    rows: tuple[Sampled[R], ...]
+    columns: tuple[Measure, ...]
+    # Column → numbers of the samplers to mark. A reconstruction is no sample.
+    best: dict[str, set[int]]
 
 
 def sampler_label(sampler: str, settings: dict[str, Any]) -> str:
@@ -64,27 +69,27 @@ def sampler_label(sampler: str, settings: dict[str, Any]) -> str:
 
 def generation_values(figure: Mapping[str, Any]) -> dict[str, float]:
     """What a figure of run.json measured, by column, in the column's unit."""
-    values = {column.key: figure[column.key] for column in GENERATION if column.key in figure}
-    return values | ({"kid": 1000 * values["kid"]} if "kid" in values else {})
+    columns = [column for column in in_table("samplers") if column.key in figure]
+    return {column.key: column.shown(figure[column.key]) for column in columns}
 
 
-def generations(runs: Iterable[tuple[Any, dict[str, Any]]]) -> list[Generation]:
-    """The tables of runs, each given as what the caller knows it by and its run.json."""
-    by_protocol: dict[tuple[Any, ...], list[tuple[Any, dict[str, Any]]]] = {}
+def generations(runs: Iterable[tuple[R, dict[str, Any]]]) -> list[Generation[R]]:
+    """The tables of runs. Each run is given as what the caller knows it by, with its run.json."""
+    by_protocol: dict[tuple[Any, ...], list[tuple[R, dict[str, Any]]]] = {}
     for run, info in runs:
         for figure in info.get("generation", []):
             by_protocol.setdefault(tuple(figure[key] for key in PROTOCOL), []).append((run, figure))
     return [_table(figures) for figures in by_protocol.values()]
 
 
-def _table(figures: list[tuple[Any, dict[str, Any]]]) -> Generation:
+def _table(figures: list[tuple[R, dict[str, Any]]]) -> Generation[R]:
     rows = []
     for number, (run, figure) in enumerate(figures, start=1):
         settings, values = changed_sampling(figure), generation_values(figure)
         rows.append(
             Sampled(number, run, figure["sampler"], values, figure["seed"], settings=settings)
         )
-    columns = present(GENERATION, rows)
+    columns = present(in_table("samplers"), rows)
     subset = min(KID_SUBSET_SIZE, figures[0][1]["samples"], figures[0][1]["reference_images"])
     drawn = [row for row in rows if row.sampler != RECONSTRUCTION]
     protocol = figures[0][1]
@@ -102,5 +107,5 @@ def _table(figures: list[tuple[Any, dict[str, Any]]]) -> Generation:
         + (f"; KID: {KID_SUBSETS} subsets of {subset:,}" if inception else ""),
         tuple(rows),
         columns,
-        {column.key: column.best(drawn) for column in columns},
+        {column.key: best(column, drawn) for column in columns},
     )

@@ -22,6 +22,7 @@ from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network
 from vqvae_lightning.evaluation.samplers import sampler_names
 from vqvae_lightning.interrupts import Stopped, pass_on
 from vqvae_lightning.training.build import check
+from vqvae_lightning.training.kinds import KINDS, Kind
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.resume import computed_otherwise
 from vqvae_lightning.training.runs import Run
@@ -51,13 +52,13 @@ def train_once(root: Path, name: str, file: Path, settings: Sequence[str]) -> Ru
 
 
 def evaluate_once(run: Run, settings: Sequence[str]) -> None:
-    """Evaluates a finished run, and draws a grid by each of its samplers, unless that was done with
-    these settings.
+    """Evaluates a finished run with these settings and draws a grid by each of its samplers, unless
+    that was done.
 
     Settings that a kind of run has no use for are left out. Raises ConfigError, naming the run's
     log, if it fails.
     """
-    words = evaluation_words(run.info["kind"], settings)
+    words = evaluation_words(KINDS[run.info["kind"]], settings)
     if run.info.get("evaluated") != plain(options(EvaluateOptions, words)):
         _do(run, ["evaluate", short(run.path), *words])
     others = sampler_names(run.experiment(), "all")[1:]
@@ -65,13 +66,14 @@ def evaluate_once(run: Run, settings: Sequence[str]) -> None:
         _do(run, ["sample", short(run.path), "sampler=all"])
 
 
-def evaluation_words(kind: str, settings: Sequence[str]) -> list[str]:
+def evaluation_words(kind: Kind, settings: Sequence[str]) -> list[str]:
     """Those of an evaluation's settings that a kind of run has a use for."""
-    idle = {
-        "ae": {"iwae_samples"},
-        "prior": {"iwae_samples", "representation", "representation_images"},
-    }
-    return own_words(idle.get(kind, ()), settings)[1]
+    unused = []
+    if kind.stage == 2:  # it has no latents of images
+        unused += ["representation", "representation_images"]
+    if kind.stage == 2 or not kind.has_density:  # it draws no z to weight
+        unused += ["iwae_samples"]
+    return own_words(unused, settings)[1]
 
 
 def refuse_own(words: Sequence[str], where: str, *more: str) -> None:
@@ -89,7 +91,7 @@ def check_plan(file: Path, settings: Sequence[str], evaluation: Sequence[str]) -
     """
     experiment = load_experiment(file, list(settings))
     check(experiment)
-    asked = options(EvaluateOptions, evaluation_words(experiment.kind, evaluation))
+    asked = options(EvaluateOptions, evaluation_words(KINDS[experiment.kind], evaluation))
     if check_fidelity(experiment, asked):
         feature_network(asked, experiment.data.name, Path(asked.root or experiment.data.root))
 

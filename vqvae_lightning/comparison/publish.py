@@ -6,22 +6,28 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from vqvae_lightning.comparison.columns import Column
-from vqvae_lightning.comparison.compare import KINDS, Comparison, Row
+from vqvae_lightning.comparison.compare import Comparison
 from vqvae_lightning.comparison.report.pictures import open_picture, sample_pictures
+from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.config import one_line
 from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
+from vqvae_lightning.metrics.measures import Measure
 from vqvae_lightning.training.tracking import choose_wandb_mode, start_wandb
 
 HEAD = ("dataset", "run", "kind", "seed")
 
 
 def publish(comparison: Comparison, project: str, folder: Path) -> Path | str | None:
-    """Logs the comparison, offline unless WANDB_MODE=online; returns where it is: a folder to sync,
-    or an address.
+    """Logs the comparison to W&B, offline unless WANDB_MODE=online.
 
-    None with WANDB_MODE=disabled, and, after one line, if W&B fails: the table and the page are
-    there already.
+    Args:
+        comparison: what is logged.
+        project: W&B's project.
+        folder: where W&B keeps its files.
+
+    Returns:
+        The folder to sync, or the address. None with WANDB_MODE=disabled, and, after one line, if
+        W&B fails: the table and the page are there already.
     """
     import wandb
 
@@ -87,7 +93,8 @@ def _samplers(comparison: Comparison) -> Any:
                 measured.add((row.number, found.sampler))
             values = [found.values.get(c.key) for c in columns]
             stem = {RECONSTRUCTION: "reconstructions", **sample_pictures(row)}.get(found.sampler)
-            picture = None if found.settings else _picture(row, stem)  # of the usual settings
+            # The picture was drawn with the usual settings.
+            picture = None if found.settings else _picture(row, stem)
             table.add_data(title, *_about(row), found.label, *values, generation.protocol, picture)
     for group in comparison.groups:
         for row in group.rows:
@@ -100,18 +107,16 @@ def _samplers(comparison: Comparison) -> Any:
     return table
 
 
-def _about(row: Any) -> tuple[str, str, int]:
-    return row.name, KINDS[row.kind], row.info["seed"]
+def _about(row: Row) -> tuple[str, str, int]:
+    return row.name, row.kind.title, row.info["seed"]
 
 
-def _title(column: Column) -> str:
+def _title(column: Measure) -> str:
     return f"{column.title} ({column.unit})" if column.unit else column.title
 
 
 def _picture(row: Row, stem: str | None) -> Any:
-    """The picture as uint8 (W&B turns floats black), None if the run has none that can be
-    opened.
-    """
+    """The picture as uint8, for W&B turns floats black; None if there is none that opens."""
     import wandb
 
     path = next((path for path in row.run.pictures() if path.stem == stem), None)

@@ -1,13 +1,18 @@
-"""What a comparison needs of a run.json: every value is there and of its type, or the run is
-refused by name.
+"""run.json and config.yaml of the runs that are compared: every value is there and of its type, or
+the run is refused by name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from vqvae_lightning.comparison.columns import GENERATION
-from vqvae_lightning.config import ConfigError
+from vqvae_lightning.config import ConfigError, Experiment
+from vqvae_lightning.metrics.measures import in_table
+from vqvae_lightning.training.kinds import KINDS
+from vqvae_lightning.training.loading import neighbours, tokenizer_runs
 from vqvae_lightning.training.record import check_shape
+from vqvae_lightning.training.runs import Run
 
 # What a figure of samples is quoted with.
 FIGURE = {
@@ -20,13 +25,38 @@ FIGURE = {
     "reference_images": int,
     "seed": int,
 }
-# The test metrics without which a run of a kind cannot stand in the ledger.
-MEASURED = {
-    "ae": ("distortion",),
-    "vae": ("distortion", "rate"),
-    "vqvae": ("distortion", "rate", "psnr", "perplexity", "codes_used"),
-    "prior": ("rate", "bits_per_code"),
-}
+
+
+class Records:
+    """run.json and config.yaml of run folders, checked.
+
+    Each is read once, also where many priors share a tokenizer.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = {run.path: run for run in runs}
+        self.beside: dict[Path, list[Run]] = {}
+        self.known: dict[Path, tuple[dict[str, Any], Experiment]] = {}
+
+    def read(self, run: Run) -> tuple[dict[str, Any], Experiment]:
+        """Raises ConfigError for a run that cannot be compared."""
+        if run.path not in self.known:
+            check_record(run.info)
+            self.known[run.path] = run.info, run.experiment()
+        return self.known[run.path]
+
+    def tokenizer(self, prior: Run, experiment: Experiment) -> Run | None:
+        """The run that holds a prior's tokenizer now, if it can be compared."""
+        root = prior.path.parent
+        if root not in self.beside:
+            others = [run for run in neighbours(prior.path) if run.path not in self.runs]
+            self.beside[root] = [*self.runs.values(), *others]
+        for run in tokenizer_runs(prior, experiment.model.tokenizer, self.beside[root]):
+            # A folder in its place that cannot be compared is not its tokenizer.
+            with suppress(ConfigError):
+                self.read(run)
+                return run
+        return None
 
 
 def check_record(info: Mapping[str, Any]) -> None:
@@ -35,7 +65,7 @@ def check_record(info: Mapping[str, Any]) -> None:
     """
     if info["status"] != "finished":
         raise ConfigError(f"run.json has status={info['status']}, wanted finished")
-    test = {f"test/{name}": float for name in MEASURED[info["kind"]]}
+    test = {f"test/{name}": float for name in KINDS[info["kind"]].required}
     check_shape(info["test"], test, "run.json: test")
     check_figures(info)
 
@@ -46,5 +76,5 @@ def check_figures(info: Mapping[str, Any]) -> None:
     """
     check_shape(info.get("generation", []), [FIGURE], "run.json: generation")
     for figure in info.get("generation", []):
-        measured = {column.key: float for column in GENERATION if column.key in figure}
+        measured = {column.key: float for column in in_table("samplers") if column.key in figure}
         check_shape(figure, measured, "run.json: generation")

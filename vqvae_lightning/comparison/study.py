@@ -1,6 +1,4 @@
-"""`study`: every kind of model on one dataset with several seeds, compared, and summed up as mean
-and spread.
-"""
+"""`study`: every kind of run on one dataset with several seeds, compared, with mean and spread."""
 
 import math
 import statistics
@@ -8,19 +6,26 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vqvae_lightning.comparison.columns import GENERATION, MISSING
-from vqvae_lightning.comparison.compare import KINDS
+from vqvae_lightning.comparison.columns import MISSING
 from vqvae_lightning.comparison.generation import generation_values, sampler_label
 from vqvae_lightning.comparison.many import check_plan, evaluate_once, train_once
 from vqvae_lightning.comparison.table import frameless, print_columns
-from vqvae_lightning.config import EvaluateOptions, StudyOptions, last_words, own_words, visible
+from vqvae_lightning.config import (
+    ConfigError,
+    EvaluateOptions,
+    StudyOptions,
+    last_words,
+    own_words,
+    visible,
+)
 from vqvae_lightning.evaluation.samplers import changed_sampling
+from vqvae_lightning.metrics.measures import in_table
+from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.runs import Run
 
 # Of every evaluation; a sampler is not every kind's.
@@ -52,25 +57,24 @@ class Spread:
 
 
 def study(options: StudyOptions, settings: Sequence[str]) -> list[Run]:
-    """Trains and evaluates what is not yet trained and evaluated; returns all runs of the study,
-    seed by seed.
+    """Trains and evaluates what is not done yet; returns all runs of the study, seed by seed.
 
-    `settings` are `key=value` for every run; those of EVALUATION are for every evaluation. Raises
-    ConfigError, before anything runs, if one does not fit a kind, and after a run that failed,
-    naming its log.
+    The kinds are those that have an experiment file for the dataset. `settings` are `key=value` for
+    every run; those of EVALUATION are for every evaluation. Raises ConfigError, before anything
+    runs, if one does not fit a kind, and after a run that failed, naming its log.
     """
-    plan = [(seed, kind) for seed in range(options.seeds) for kind in KINDS]
+    files = experiment_files(options)
+    plan = [(seed, kind) for seed in range(options.seeds) for kind in files]
     root = Path(options.runs or f"runs/study-{options.dataset}")
     measured, settings = own_words(EVALUATION, settings)
     measured = last_words(["representation=true"], measured)
-    for kind in KINDS:
-        check_plan(_file(options, kind), _settings(root, kind, 0, settings), measured)
+    for kind, file in files.items():
+        check_plan(file, _settings(root, kind, 0, settings, files), measured)
     runs = []
     for number, (seed, kind) in enumerate(plan, start=1):
         started = time.monotonic()
-        run = train_once(
-            root, _name(kind, seed), _file(options, kind), _settings(root, kind, seed, settings)
-        )
+        own = _settings(root, kind, seed, settings, files)
+        run = train_once(root, _name(kind, seed), files[kind], own)
         evaluate_once(run, measured)
         runs.append(run)
         seconds = time.monotonic() - started
@@ -79,22 +83,44 @@ def study(options: StudyOptions, settings: Sequence[str]) -> list[Run]:
     return runs
 
 
+def experiment_files(options: StudyOptions) -> dict[str, Path]:
+    """The kinds that have an experiment file for the dataset, in order, with that file.
+
+    Raises ConfigError if there is none.
+    """
+    folder = Path(options.experiments) / options.dataset
+    found = {kind: file for kind in KINDS if (file := folder / f"{kind}.yaml").is_file()}
+    if not found:
+        names = ", ".join(f"{kind}.yaml" for kind in KINDS)
+        raise ConfigError(f"study: {folder} has no experiment file, wanted one of {names}")
+    return found
+
+
 def _name(kind: str, seed: int) -> str:
     return f"{kind}-s{seed}"
 
 
-def _file(options: StudyOptions, kind: str) -> Path:
-    return Path(options.experiments) / options.dataset / f"{kind}.yaml"
+def _settings(
+    root: Path, kind: str, seed: int, settings: Sequence[str], kinds: Iterable[str]
+) -> list[str]:
+    """Settings of one run; the study's own come last, so that none makes it another study's.
 
-
-def _settings(root: Path, kind: str, seed: int, settings: Sequence[str]) -> list[str]:
-    """Settings of one run; the study's own come last, so that none makes it another study's."""
-    tokenizer = [f"model.tokenizer={root / _name('vqvae', seed)}"] if kind == "prior" else []
-    return last_words(settings, [f"seed={seed}", f"tracking.group={root.name}", *tokenizer])
+    Args:
+        root: the study's folder.
+        kind: of the run.
+        seed: of the run.
+        settings: `key=value` for every run of the study.
+        kinds: those of the study. A run of stage 2 learns the codes of the first tokenizer.
+    """
+    own = [f"seed={seed}", f"tracking.group={root.name}"]
+    tokenizers = [name for name in kinds if KINDS[name].is_tokenizer]
+    if KINDS[kind].stage == 2 and tokenizers:
+        own.append(f"model.tokenizer={root / _name(tokenizers[0], seed)}")
+    return last_words(settings, own)
 
 
 # Row of a table of spreads → column → values or their spread.
-Cells = dict[tuple[str, ...], dict[str, Any]]
+Cells = dict[tuple[str, ...], dict[str, list[float]]]
 
 
 def spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spread]]:
@@ -109,7 +135,7 @@ def spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spread]]:
 def variant_spreads(
     variants: Mapping[str, Iterable[Run]], metrics: Sequence[str]
 ) -> dict[tuple[str, ...], dict[str, Spread]]:
-    """Mean and spread over the runs of each variant of some test metrics: (variant,) → metric →
+    """Mean and spread of some test metrics over the runs of a variant: (variant,) → metric →
     Spread.
     """
     values: Cells = {}
@@ -122,8 +148,8 @@ def variant_spreads(
 
 
 def sampler_spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spread]]:
-    """Mean and spread over seeds of what was measured of samples: (kind, sampler, protocol) →
-    figure → Spread.
+    """Mean and spread over seeds of the measures of samples: (kind, sampler, protocol) → measure →
+    Spread.
     """
     values: Cells = {}
     for run in runs:
@@ -138,11 +164,10 @@ def sampler_spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spre
                 protocol,
             )
             shown = generation_values(figure)
-            for column in GENERATION:
-                if column.key in shown:
-                    _cell(values, row, f"{column.title} {column.unit}".strip()).append(
-                        shown[column.key]
-                    )
+            for measure in in_table("samplers"):
+                if measure.key in shown:
+                    cell = _cell(values, row, f"{measure.title} {measure.unit}".strip())
+                    cell.append(shown[measure.key])
     return _summed_up(values)
 
 

@@ -1,17 +1,18 @@
 """A comparison as tables in the terminal."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from vqvae_lightning.comparison.columns import Column, Measured
-from vqvae_lightning.comparison.compare import KINDS, Comparison
-from vqvae_lightning.comparison.generation import Generation
+from vqvae_lightning.comparison.columns import Measured, text
+from vqvae_lightning.comparison.compare import Comparison
+from vqvae_lightning.comparison.generation import Generation, Named
 from vqvae_lightning.config import visible
+from vqvae_lightning.metrics.measures import Measure
 
 # A row with the two texts that stand before its numbers.
 Line = tuple[Measured, tuple[str, str]]
@@ -26,7 +27,7 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
     console = console or Console()
     for group in comparison.groups:
         console.print(Text(f"{group.title}, test set", style="bold"))
-        lines = [(row, (row.name, KINDS[row.kind])) for row in group.rows]
+        lines: list[Line] = [(row, (row.name, row.kind.title)) for row in group.rows]
         _print(console, ("run", "kind"), lines, group.columns, group.best)
         for note in group.notes:
             console.print(Text(note, style="dim"))
@@ -34,7 +35,7 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
         print_generation(group.generation, console)
 
 
-def print_generation(tables: Sequence[Generation], console: Console | None = None) -> None:
+def print_generation(tables: Sequence[Generation[Named]], console: Console | None = None) -> None:
     """Figures of samples, a table for each protocol, which is printed below it.
 
     Runs are named by their `name`.
@@ -42,7 +43,7 @@ def print_generation(tables: Sequence[Generation], console: Console | None = Non
     console = console or Console()
     for table in tables:
         console.print(Text(visible(table.title), style="bold"))
-        lines = [(row, (row.run.name, row.label)) for row in table.rows]
+        lines: list[Line] = [(row, (row.run.name, row.label)) for row in table.rows]
         _print(console, ("run", "sampler"), lines, table.columns, table.best)
         console.print(Text(visible(table.protocol), style="dim"))
         console.print()
@@ -51,8 +52,8 @@ def print_generation(tables: Sequence[Generation], console: Console | None = Non
 def _print(
     console: Console,
     heads: tuple[str, str],
-    lines: Sequence[Any],
-    columns: Sequence[Column],
+    lines: Sequence[Line],
+    columns: Sequence[Measure],
     best: dict[str, set[int]],
 ) -> None:
     print_columns(lambda some: _table(heads, lines, some, best), columns, console)
@@ -77,7 +78,7 @@ def print_columns(
 def _table(
     heads: tuple[str, str],
     lines: Sequence[Line],
-    columns: Sequence[Column],
+    columns: Sequence[Measure],
     best: dict[str, set[int]],
 ) -> Table:
     table = frameless()
@@ -89,10 +90,9 @@ def _table(
         cells = []
         for column in columns:
             marked = row.number in best[column.key]
-            cells.append(
-                Text(column.text(row) + ("*" if marked else " "), style="bold" if marked else "")
-            )
-        table.add_row(*(Text(visible(text)) for text in texts), *cells)
+            cell = text(column, row) + ("*" if marked else " ")
+            cells.append(Text(cell, style="bold" if marked else ""))
+        table.add_row(*(Text(visible(head)) for head in texts), *cells)
     return table
 
 

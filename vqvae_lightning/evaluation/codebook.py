@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from vqvae_lightning.metrics.codebook import code_entropy
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.quantizers.quantizer import histogram
 from vqvae_lightning.pictures import grid_image
-from vqvae_lightning.training.metrics import code_entropy
 
 COLUMNS, SHOWN = 32, 512  # codes in a row, and at most
 AROUND = 3  # cells of the latent grid that a patch spans, where the grid has as many

@@ -12,6 +12,7 @@ from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.metrics.information import bits_per_dim
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Noise, fresh_noise
 from vqvae_lightning.models.tokenizer import Tokenizer
@@ -177,8 +178,3 @@ class RatePerLatentDimension(Evaluator):
         if rates is not None:
             subject.run.write(kl_per_dim=rates)
         return {}
-
-
-def bits_per_dim(nats: float, dims: int) -> float:
-    """Nats per image as bits for each of its C·H·W values."""
-    return nats / (dims * math.log(2))

@@ -20,9 +20,11 @@ from vqvae_lightning.config import (
     plain,
 )
 from vqvae_lightning.data.loader import Batch, RowNoise, seed_torch
+from vqvae_lightning.metrics.codebook import CodebookUsage
+from vqvae_lightning.metrics.latents import ActiveUnits
+from vqvae_lightning.metrics.reconstruction import ReconstructionMetrics, batch_errors
 from vqvae_lightning.models.autoencoder import Autoencoder, ImageShape, Objective
 from vqvae_lightning.models.bottlenecks import Noise
-from vqvae_lightning.training.metrics import ActiveUnits, CodebookUsage, ReconstructionMetrics
 from vqvae_lightning.training.optimization import StepUnderWay, clip_step, configure_adamw, logs_now
 
 
@@ -91,13 +93,11 @@ class AutoencoderModule(pl.LightningModule):
         x = batch.x.to(self.dtype)  # float64 with trainer.precision=64-true
         objective = self.training_objective(x, batch.step_noise)
         if logs_now(self):
-            mse = (objective.reconstruction.detach() - x).square().mean() / 4  # of pixels in [0, 1]
             values = {
                 "loss": objective.loss.detach(),
                 "distortion": objective.distortion.detach().mean(),
                 "rate": objective.latent.rate.detach().mean(),
-                "mse": mse,
-                "psnr": -10 * mse.log10(),
+                **batch_errors(x, objective.reconstruction.detach()),
                 **objective.latent.terms,
             }
             self.log_dict({f"train/{name}": value for name, value in values.items()})

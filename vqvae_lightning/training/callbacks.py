@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
+from vqvae_lightning.metrics.measures import in_progress
 from vqvae_lightning.pictures import grid_image, write_picture
 
 
@@ -126,8 +127,6 @@ class Throughput(Callback):
 class Progress(Callback):
     """One line per validation; on a terminal, also a bar over the optimizer steps."""
 
-    shown = ("loss", "distortion", "rate", "psnr", "perplexity", "codes_used", "bits_per_code")
-
     def __init__(self) -> None:
         self.bar = rich.progress.Progress(
             rich.progress.TextColumn("step {task.completed}/{task.total}"),
@@ -154,7 +153,7 @@ class Progress(Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        values = {name: trainer.callback_metrics.get(f"val/{name}") for name in self.shown}
+        values = {name: trainer.callback_metrics.get(f"val/{name}") for name in in_progress()}
         words = "  ".join(
             f"{name} {float(value):.4g}" for name, value in values.items() if value is not None
         )

@@ -4,7 +4,7 @@ What a run can be asked is what its record and its module offer, never what its 
 new kind is a module and a record here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,24 @@ import pytorch_lightning as pl
 from vqvae_lightning.config import MODEL_CONFIGS
 from vqvae_lightning.training.autoencoders import AE, VAE, VQVAE
 from vqvae_lightning.training.prior import CodePrior
+
+STAGES = {1: "Autoencoders", 2: "Priors"}  # what the runs of a stage are called together
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence on how to read the rows of a kind."""
+
+    text: str
+    # A setting of the model and its usual value; the note is for runs that have another.
+    unless: tuple[str, object] | None = None
+
+    def is_for(self, model: Mapping[str, object]) -> bool:
+        """Whether a run with these settings of the model needs it."""
+        if self.unless is None:
+            return True
+        setting, usual = self.unless
+        return model.get(setting, usual) != usual
 
 
 @dataclass(frozen=True)
@@ -23,16 +41,16 @@ class Kind:
     title: str  # in tables, pages and pictures
     config: type  # of the settings under `model`
     module: type[pl.LightningModule]
-    stage: Literal[
-        1, 2
-    ]  # 1: learns from images; 2: learns p(z) over the latents of a run of stage 1
+    # 1: it learns from images. 2: it learns p(z) over the latents of a run of stage 1.
+    stage: Literal[1, 2]
     has_density: bool  # whether there is a p(z) that its rate is charged against
     has_codes: bool  # whether it makes discrete codes, which a run of stage 2 can learn
     artifact: str  # type of its checkpoint among W&B's artifacts
     mark: Literal["circle", "square", "diamond"]  # of its points in the page's figures
     colours: tuple[str, str]  # of its rows and curves, on light and on dark paper
     required: tuple[str, ...]  # test metrics without which a run cannot stand in the ledger
-    note: str  # how to read its row
+    notes: tuple[Note, ...]  # how to read its rows
+    samples: str  # what its usual samples are drawn from, and whether they can be good
 
     @property
     def is_tokenizer(self) -> bool:
@@ -56,7 +74,13 @@ KINDS: dict[str, Kind] = {
             mark="circle",
             colours=("#b84a00", "#f0924c"),
             required=("distortion",),
-            note="AE: no rate and no likelihood. An AE has no p(z), so nothing can be charged.",
+            notes=(
+                Note(
+                    "AE: no rate and no likelihood. An AE has no p(z), so nothing can be charged."
+                ),
+            ),
+            samples="normal: z ~ N(0, I). Nothing in its loss made its latents look like that: an"
+            " AE reconstructs, but it cannot generate.",
         ),
         Kind(
             "vae",
@@ -70,7 +94,15 @@ KINDS: dict[str, Kind] = {
             mark="circle",
             colours=("#0067a5", "#6bb4ec"),
             required=("distortion", "rate"),
-            note="",
+            notes=(
+                Note(
+                    "VAE: the sum is −ELBO, with the KL term unweighted whatever beta it was"
+                    " trained with.",
+                    unless=("beta", 1.0),
+                ),
+            ),
+            samples="normal: z ~ N(0, I). The KL term pulled q(z|x) towards N(0, I), so the decoder"
+            " has been trained on such z.",
         ),
         Kind(
             "vqvae",
@@ -84,8 +116,14 @@ KINDS: dict[str, Kind] = {
             mark="square",
             colours=("#007355", "#41c49c"),
             required=("distortion", "rate", "psnr", "perplexity", "codes_used"),
-            note="VQ-VAE: the rate is T log K, what T codes cost when all K are taken to be equally"
-            " likely.",
+            notes=(
+                Note(
+                    "VQ-VAE: the rate is T log K, what T codes cost when all K are taken to be"
+                    " equally likely."
+                ),
+            ),
+            samples="uniform: codes drawn uniformly. Every code is one that the decoder knows, but"
+            " not next to those: it cannot generate by itself.",
         ),
         Kind(
             "prior",
@@ -99,9 +137,19 @@ KINDS: dict[str, Kind] = {
             mark="diamond",
             colours=("#a13f83", "#e28fc6"),
             required=("rate", "bits_per_code"),
-            note="Prior: the distortion is its tokenizer's; the sum is that of the two stages"
-            " together. Saved: log2 K − the prior's bits per code. Histogram: what codes cost if"
-            " only counted, not ordered.",
+            notes=(
+                Note(
+                    "Prior: the distortion is its tokenizer's; the sum is that of the two stages"
+                    " together."
+                ),
+                Note(
+                    "Saved: log2 K − the prior's bits per code. Histogram: what codes cost if only"
+                    " counted, not ordered."
+                ),
+            ),
+            samples="codes drawn from the learned p(codes), decoded by its tokenizer. As far as it"
+            " has learned which codes go together, it can. (A row per class if it is"
+            " class-conditional.)",
         ),
     )
 }

@@ -13,9 +13,11 @@ from torchmetrics import MetricCollection
 
 from vqvae_lightning.config import OptimizerConfig, PriorConfig, model_config, plain
 from vqvae_lightning.data.loader import Batch, seed_torch
+from vqvae_lightning.metrics.codebook import CodebookUsage
+from vqvae_lightning.metrics.information import code_rate, entropy_ratio
+from vqvae_lightning.metrics.latents import Mean
 from vqvae_lightning.models.priors import build_prior
 from vqvae_lightning.models.tokenizer import Tokenizer
-from vqvae_lightning.training.metrics import CodebookUsage, Mean
 from vqvae_lightning.training.optimization import StepUnderWay, clip_step, configure_adamw, logs_now
 
 
@@ -96,7 +98,7 @@ class CodePrior(pl.LightningModule):
         self.under_way.remember(batch, loss)
         if logs_now(self):
             rate = nll.detach().sum(1).mean()
-            self.log_dict({f"train/{name}": value for name, value in self._units(rate).items()})
+            self.log_dict({f"train/{k}": v for k, v in code_rate(rate, self.net.length).items()})
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -122,20 +124,12 @@ class CodePrior(pl.LightningModule):
     def _log_split(self, split: str) -> None:
         metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
         values = metrics.compute()
-        values = {**values, **self._units(values["rate"])}
-        # What the prior's cross-entropy leaves of the entropy of the codes' histogram: 1 = no
-        # better than counting.
-        if values["code_entropy_bits"] > 0:  # a tokenizer may have collapsed to one code
-            values["entropy_ratio"] = values["bits_per_code"] / values["code_entropy_bits"]
+        values = {**values, **code_rate(values["rate"], self.net.length)}
+        values |= entropy_ratio(values["bits_per_code"], values["code_entropy_bits"])
         self.log_dict(
             {f"{split}/{name}": torch.as_tensor(value).float() for name, value in values.items()}
         )
         metrics.reset()
-
-    def _units(self, rate: Tensor) -> dict[str, Tensor]:
-        """Rate in nats per image (), in the units people read; loss is nats per code."""
-        per_code = rate / self.net.length
-        return {"loss": per_code, "rate": rate, "bits_per_code": per_code / math.log(2)}
 
     def _labels(self, batch: Batch) -> Tensor | None:
         return batch.labels if self.config.class_conditional else None

@@ -17,7 +17,9 @@ from pytorch_lightning.loggers.logger import DummyExperiment, rank_zero_experime
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from vqvae_lightning.config import Experiment, one_line, plain
+from vqvae_lightning.metrics.measures import best_values
 from vqvae_lightning.storage import file_hash
+from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.runs import Run
 
 # Seconds: for a server to answer at all, to start a run, and to take what is left of it at the end.
@@ -28,17 +30,6 @@ ANSWER_TIMEOUT, START_TIMEOUT, FINISH_TIMEOUT = 3, 20, 60
 # nothing.
 MODES = {mode: mode for mode in ("online", "offline", "disabled", "shared")}
 MODES |= {"run": "online", "dryrun": "offline"}
-
-# Keys of the W&B summary → which value is the best; the same for every model that logs them.
-BEST = {
-    **dict.fromkeys(
-        ("val/loss", "val/distortion", "val/rate", "val/bits_per_dim", "val/mse"), "min"
-    ),
-    **dict.fromkeys(("val/bits_per_code", "val/entropy_ratio"), "min"),
-    **dict.fromkeys(
-        ("val/psnr", "val/ssim", "val/active_units", "val/perplexity", "val/codes_used"), "max"
-    ),
-}
 
 
 class JsonLinesLogger(Logger):
@@ -101,10 +92,10 @@ class RunWandbLogger(WandbLogger):
         return self._experiment
 
     def _start(self, settings: Any) -> Any:
-        """A new W&B run, whose summary holds the best and the last value of BEST's keys."""
+        """A new W&B run, whose summary holds the best and the last value of each measure."""
         self._wandb_init["settings"], self._experiment = settings, None
         run = super().experiment
-        for key, best in BEST.items():
+        for key, best in best_values().items():
             run.define_metric(key, summary=f"{best},last", step_metric="trainer/global_step")
         return run
 
@@ -230,9 +221,8 @@ def log_artifacts(tracked: Any, run: Run, codes: Path | None) -> None:
                     flush=True,
                 )
             tracked.use_artifact(logged.wait())
-    kinds = {"vqvae": "tokenizer", "prior": "prior"}
     described = {"sha256": file_hash(run.best), "test": info["test"], "tokenizer": source}
-    model = wandb.Artifact(run.name, type=kinds.get(info["kind"], "model"), metadata=described)
+    model = wandb.Artifact(run.name, type=KINDS[info["kind"]].artifact, metadata=described)
     model.add_file(str(run.best))
     tracked.log_artifact(model, aliases=["best"])
 

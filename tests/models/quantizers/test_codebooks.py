@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vqvae_lightning.metrics.codebook import CodebookUsage
 from vqvae_lightning.models.quantizers import nearest
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, VectorQuantizer
 from vqvae_lightning.models.quantizers.nearest import kmeans, nearest_code
-from vqvae_lightning.training.metrics import CodebookUsage
 
 K, D = 6, 3
 

@@ -1,14 +1,20 @@
 """The figures of a report: geometry only; report.html draws it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vqvae_lightning.comparison.compare import Row
+from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.training.record import is_number
 
 # The figure's own units; the page scales them.
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 300, 56, 36, 14, 46
+# A kind's mark → its outline around (0, 0).
+MARKS = {
+    "circle": "M-5.5 0a5.5 5.5 0 1 0 11 0a5.5 5.5 0 1 0-11 0z",
+    "square": "M-5-5h10v10h-10z",
+    "diamond": "M0-7l7 7l-7 7l-7-7z",
+}
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,8 @@ class Axis:
     ) -> "Axis":
         """An axis that holds finite values, with 4 to 8 ticks at round numbers."""
         low, high = min([*values, 0.0] if zero else values), max([*values, 0.0] if zero else values)
-        if high - low <= 1e-9 * max(
-            abs(low), abs(high), 1e-30
-        ):  # floating point has no round numbers in between
+        # Floating point has no round numbers in between.
+        if high - low <= 1e-9 * max(abs(low), abs(high), 1e-30):
             half = max(0.5, 1e-6 * abs(low))
             low, high = low - half, high + half
         rough = (high - low) / 5
@@ -64,7 +69,7 @@ class Curve:
     """One run in a figure."""
 
     row: Row
-    dots: list[tuple[float, float, str]]  # x, y, what a pointer that rests on it is told
+    dots: list[tuple[float, float, str]]  # x, y, tooltip
     dash: int  # tells runs of one kind apart
 
 
@@ -88,24 +93,27 @@ def _axes(xs: Sequence[float], ys: Sequence[float], padded: bool) -> tuple[Axis,
     )
 
 
-# A run with the finite values of a metric that it logged, as (step, value).
+# Runs with the finite values of a measure that each logged, as (step, value).
 Series = list[tuple[Row, list[tuple[float, float]]]]
 
 
-def logged(rows: Sequence[Row], metric: str) -> Series:
-    """What each run has logged of a metric; runs without it are left out, and values that are no
-    finite numbers.
+def logged(rows: Sequence[Row], names: Iterable[str]) -> dict[str, Series]:
+    """What each run has logged under these names; each run's file is read once.
+
+    Runs without a name are left out of its series, and values that are no finite numbers.
     """
-    series = []
+    found: dict[str, Series] = {name: [] for name in names}
     for row in rows:
-        lines = [(line.get("step"), line.get(metric)) for line in row.run.metrics()]
-        if known := [(x, y) for x, y in lines if is_number(x) and is_number(y)]:
-            series.append((row, known))
-    return series
+        lines = row.run.metrics()
+        for name, series in found.items():
+            points = [(line.get("step"), line.get(name)) for line in lines]
+            if known := [(x, y) for x, y in points if is_number(x) and is_number(y)]:
+                series.append((row, known))
+    return found
 
 
 def curves(series: Series, unit: str, points: int) -> Figure | None:
-    """A metric over steps, at most `points` of each run, or None if no run has logged it."""
+    """A measure over steps, at most `points` of each run; None if no run has logged it."""
     series = [(row, known[:: math.ceil(len(known) / points)]) for row, known in series]
     if not series:
         return None
@@ -115,19 +123,21 @@ def curves(series: Series, unit: str, points: int) -> Figure | None:
     of_kind: dict[str, int] = {}
     drawn, ends = [], []
     for row, line in series:
-        of_kind[row.kind] = of_kind.get(row.kind, -1) + 1
+        same = of_kind[row.kind.name] = of_kind.get(row.kind.name, -1) + 1
         dots = [
             (x.at(step), y.at(value), f"{row.name}: {value:.4g} at step {step:,}")
             for step, value in line
         ]
-        drawn.append(Curve(row, dots, of_kind[row.kind] % 5))
+        drawn.append(Curve(row, dots, same % 5))
         ends.append((dots[-1][0] + 7, dots[-1][1] + 4, str(row.number)))
     return Figure(x, y, "step", unit, drawn, _apart(ends))
 
 
 def points(rows: Sequence[Row]) -> Figure | None:
-    """Bits per image and PSNR of every run that has both; a prior stands left of its tokenizer,
-    joined to it.
+    """Bits per image and PSNR of every run that has both.
+
+    A prior has its tokenizer's PSNR, and is joined to the bits that its codes cost if all were
+    equally likely.
     """
     placed = []
     for row in rows:
@@ -136,8 +146,8 @@ def points(rows: Sequence[Row]) -> Figure | None:
             row.values.get("psnr", row.values.get("tokenizer_psnr")),
         )
         if psnr is not None and math.isfinite(bits + psnr):
-            uniform = [(row.values["uniform_bits"], psnr)] if row.kind == "prior" else []
-            placed.append((row, [(bits, psnr), *uniform]))
+            uniform = row.values.get("uniform_bits")
+            placed.append((row, [(bits, psnr), *([] if uniform is None else [(uniform, psnr)])]))
     if not placed:
         return None
     x, y = _axes(
@@ -169,7 +179,7 @@ def _beside(drawn: Sequence[Curve]) -> list[tuple[float, float, str]]:
 
 
 def _apart(labels: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
-    """Labels at one place as one (`2, 5`), and those that would lie on each other moved down."""
+    """Labels moved down so that none overlap; those of one position are joined (`2, 5`)."""
     placed: list[tuple[float, float, str]] = []
     for x, y, text in sorted(labels, key=lambda label: label[1]):
         near = [label for label in placed if abs(x - label[0]) < 18]
@@ -194,14 +204,13 @@ def ledger(rows: Sequence[Row]) -> tuple[list[Bar], list[tuple[float, str]]]:
     ends, entries = [0.0], []
     for row in rows:
         distortion, rate = row.values.get("distortion", 0.0), row.values.get("rate", 0.0)
-        if not math.isfinite(distortion + rate):
+        if not {"distortion", "rate"} & set(row.values) or not math.isfinite(distortion + rate):
             continue
-        base = max(
-            distortion, 0.0
-        )  # of a density, −log p may be negative: it is then drawn left of zero
+        # −log p of a density may be negative. It is then drawn left of zero.
+        base = max(distortion, 0.0)
         parts = [("distortion", min(distortion, 0.0), abs(distortion)), ("rate", base, rate)]
         saved = None
-        if row.kind == "prior":
+        if "uniform" in row.values:
             saved = row.values["uniform"] - rate
             parts.append(("saved", base + rate, max(saved, 0.0)))
         entries.append((row, parts, saved))

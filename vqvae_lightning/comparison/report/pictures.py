@@ -9,29 +9,30 @@ from typing import Any
 
 from PIL import Image
 
-from vqvae_lightning.comparison.compare import Row
+from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.config import visible
 from vqvae_lightning.evaluation.samplers import samplers_of
-from vqvae_lightning.training.kinds import KINDS
 
-PICTURE_BYTES = (
-    1_200_000  # of all pictures together; base64 makes 1.6 MB of them, in a page of at most 2 MB
-)
-# What a picture may claim before it is decoded: more than the grid of 10,000 images that `sample`
-# draws at most.
+# Of all pictures together. base64 makes 1.6 MB of them, in a page of at most 2 MB.
+PICTURE_BYTES = 1_200_000
+# The most that a picture may claim before it is decoded. The largest grid of `sample`, of 10,000
+# images, claims less.
 LARGEST_FILE, LARGEST_PIXELS = 100_000_000, 50_000_000
 LARGEST_SIDE = 2 * 16_383  # WebP's, of a picture that is halved
 MARKUP = 600  # bytes of the page around a picture
 
 
 def sample_pictures(row: Row) -> dict[str, str]:
-    """Samplers of a run → the stem of the picture of each, where `vqvae sample sampler=all` or
-    training left one.
+    """Samplers of a run → the stem of its picture, for those that have one.
+
+    Training leaves `samples`, by the default sampler; `vqvae sample sampler=all` one of each.
     """
     stems = {path.stem for path in row.run.pictures()}
-    names = samplers_of(KINDS[row.kind])
+    names = samplers_of(row.kind)
     found = {name: f"samples-{name}" for name in names if f"samples-{name}" in stems}
-    return found if names[0] in found or "samples" not in stems else {names[0]: "samples", **found}
+    if names and names[0] not in found and "samples" in stems:
+        return {names[0]: "samples", **found}
+    return found
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,10 @@ class Picture:
 
 
 def open_picture(path: Path) -> Image.Image | None:
-    """A decoded PNG file; None, after one line, if it is none, is not all there, is animated or
-    claims too much.
+    """A decoded PNG file; None, after one line, if it cannot be decoded, is animated or too large.
 
-    Its claims are looked at before it is decoded: 50,000 x 50,000 pixels fit a small file and 7 GB
-    of memory.
+    Its size is checked before it is decoded: 50,000 x 50,000 pixels take a small file and 7 GB of
+    memory.
     """
     try:
         if path.stat().st_size > LARGEST_FILE:
@@ -74,11 +74,10 @@ def open_picture(path: Path) -> Image.Image | None:
 def encode_pictures(
     rows: Sequence[Row], limit: int = PICTURE_BYTES
 ) -> dict[tuple[int, str], Picture]:
-    """Pictures by run number and name: as they are if all fit in `limit` bytes, else as small as it
-    takes.
+    """Pictures by run number and name: unchanged if all fit in `limit` bytes, else compressed.
 
-    Where even small ones do not fit, every run has its reconstructions before one has a sampler's
-    picture, and so on; what then finds no room is left out. At every quality, no more pictures are
+    If even the most compressed do not fit, every run gets its reconstructions before any gets a
+    sampler's picture, and so on; the rest is left out. At every quality, no more pictures are
     opened than fit.
     """
     files = dict(_in_order(rows))
@@ -96,9 +95,7 @@ def encode_pictures(
 
 
 def _in_order(rows: Sequence[Row]) -> Iterable[tuple[tuple[int, str], Path]]:
-    """Files of the pictures that the page shows: the first of every run, then the second, and so
-    on.
-    """
+    """Files of the pictures that the page shows: the first of every run, then the second, …"""
     shown = []
     for row in rows:
         files = {path.stem: path for path in row.run.pictures()}
@@ -123,7 +120,7 @@ def _fitting(
         if image is None:
             del files[key]
             continue
-        # Grids are written enlarged twice, each pixel as four: this takes back only that.
+        # Grids are written at twice their size, so halving them loses nothing.
         half = (max(1, image.width // 2), max(1, image.height // 2))
         buffer = io.BytesIO()
         image.resize(half, Image.Resampling.NEAREST).save(buffer, "webp", **settings)

@@ -1,0 +1,32 @@
+"""How to read a table: sentences about the runs in it, and only these."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from vqvae_lightning.comparison.rows import Row
+from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.training.kinds import KINDS
+
+
+def notes(rows: Sequence[Row]) -> Iterable[str]:
+    """What a reader must know to read the numbers of these rows."""
+    for kind in KINDS.values():
+        models = [row.settings["model"] for row in rows if row.kind.name == kind.name]
+        yield from (note.text for note in kind.notes if any(map(note.is_for, models)))
+    if any(row.conditional for row in rows):
+        classes = DATASETS[rows[0].info["dataset"]].classes
+        yield (
+            "Class-conditional prior: the rate is of the codes given the label. Without labels at"
+            f" most {math.log2(classes):.1f} bits per image come on top, so its sum is not ranked"
+            " against the others."
+        )
+    if len({str(row.likelihood) for row in rows if row.likelihood}) > 1:
+        yield (
+            "The runs differ in p(x|z): their distortions are on different scales, and are not"
+            " ranked."
+        )
+    if any(row.kind.stage == 2 and "distortion" not in row.values for row in rows):
+        yield (
+            "A prior without distortion: the run of its tokenizer is gone, or was trained again"
+            " since."
+        )

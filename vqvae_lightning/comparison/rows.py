@@ -1,0 +1,124 @@
+"""A run as a row: what it measured, in the units that are shown, and what follows from it."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from vqvae_lightning.comparison.records import Records
+from vqvae_lightning.config import Experiment, plain
+from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.evaluation.samplers import latent_size
+from vqvae_lightning.metrics.information import bits, bits_per_dim, saved_vs_uniform
+from vqvae_lightning.metrics.measures import MEASURES
+from vqvae_lightning.training.kinds import KINDS, Kind
+from vqvae_lightning.training.runs import Run
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run. `values` holds only what exists: an absent number is not zero."""
+
+    number: int  # from 1: how figures refer to the run
+    run: Run
+    kind: Kind
+    info: dict[str, Any]  # run.json
+    settings: dict[str, Any]  # config.yaml
+    tokenizer: Run | None  # of a prior, if its folder is at hand
+    likelihood: dict[str, Any] | None  # p(x|z); a prior has its tokenizer's
+    values: dict[str, float]
+    limits: dict[str, int]  # measure → the largest value it can take
+
+    @property
+    def name(self) -> str:
+        return str(self.info["name"])
+
+    # The other attributes that a measure's `comparable` may name, beside `likelihood`.
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the rate is of codes *given the label*, which is not a bound on −log p(x)."""
+        return bool(self.settings["model"].get("class_conditional", False))
+
+    @property
+    def codes(self) -> str | None:
+        """The fingerprint of the tokenizer whose codes a prior learned."""
+        tokenizer: dict[str, str] = self.info.get("tokenizer", {})
+        return tokenizer.get("fingerprint")
+
+    @property
+    def draws(self) -> float | None:
+        """Samples of z for each image in the importance-weighted bound."""
+        return self.values.get("iwae_samples")
+
+    @property
+    def train_images(self) -> float | None:
+        """Train images that the classifiers of latents were fitted to."""
+        return self.values.get("representation_images")
+
+
+def read_row(run: Run, records: Records) -> Row:
+    """The row of a run; its number is yet to be given. Raises ConfigError if it cannot be
+    compared.
+    """
+    info, experiment = records.read(run)
+    kind, model = KINDS[info["kind"]], experiment.model
+    dims = math.prod(DATASETS[info["dataset"]].shape)
+    measured = {key.removeprefix("test/"): float(value) for key, value in info["test"].items()}
+    measured["parameters"] = info["parameters"]
+    if not kind.has_density:
+        # Logged as 0 by convention. Nothing is charged, which is not a rate of zero.
+        measured.pop("rate", None)
+    tokenizer = None
+    if kind.stage == 2 and kind.has_codes:
+        measured |= _against_uniform(info["tokenizer"], measured)
+        tokenizer = records.tokenizer(run, experiment)
+    if tokenizer:
+        of_tokenizer, its_experiment = records.read(tokenizer)
+        model = its_experiment.model
+        measured |= _both_stages(measured["rate"], of_tokenizer["test"], dims)
+    likelihood = plain(model.likelihood) if hasattr(model, "likelihood") else None
+    values, limits = _shown(measured, dims), _limits(kind, info, experiment)
+    return Row(0, run, kind, info, plain(experiment), tokenizer, likelihood, values, limits)
+
+
+def _against_uniform(tokenizer: dict[str, Any], measured: dict[str, float]) -> dict[str, float]:
+    """The rate of a prior's codes if all were equally likely, and what it saves of that."""
+    size = tokenizer["codebook_size"]
+    uniform = math.prod(tokenizer["grid"]) * math.log2(size)
+    found = {"uniform_bits": uniform, "uniform": uniform * math.log(2)}
+    if "bits_per_code" in measured:
+        found["saved_vs_uniform_bits"] = saved_vs_uniform(measured["bits_per_code"], size)
+    return found
+
+
+def _both_stages(rate: float, of_tokenizer: dict[str, float], dims: int) -> dict[str, float]:
+    """What a prior of this rate has from its tokenizer's test metrics: pixels from the tokenizer,
+    codes from the prior.
+    """
+    found = {"distortion": of_tokenizer["test/distortion"]}
+    if "test/psnr" in of_tokenizer:
+        found["tokenizer_psnr"] = of_tokenizer["test/psnr"]
+    if "test/bits_per_dim" in of_tokenizer:
+        found["bits_per_dim"] = bits_per_dim(found["distortion"] + rate, dims)
+    return found
+
+
+def _shown(measured: dict[str, float], dims: int) -> dict[str, float]:
+    """Measured values in the units that are shown, and the sums of the ledger."""
+    values = {
+        key: MEASURES[key].shown(value, dims) if key in MEASURES else value
+        for key, value in measured.items()
+    }
+    if "rate" in measured:
+        values["rate_bits"] = bits(measured["rate"])
+    if {"distortion", "rate"} <= set(values):
+        values["total"] = values["distortion"] + values["rate"]
+    return values
+
+
+def _limits(kind: Kind, info: dict[str, Any], experiment: Experiment) -> dict[str, int]:
+    """The largest values of measures that have one: the size of the latent, and of the codebook."""
+    has_codebook = info["tokenizer"] if kind.stage == 2 else plain(experiment.model)
+    size = has_codebook["codebook_size"] if kind.has_codes else 0
+    found = {"active_units": latent_size(experiment), "codes_used": size}
+    return {key: limit for key, limit in found.items() if limit}
