@@ -296,7 +296,7 @@ class TestFigures:
     def test_by_another_network_stand_beside_the_first(self, run):
         run, network = run("ae"), Quarters()
         network.weights = "1" * 64
-        found = measure(run, "normal") + measure(run, "normal", network=network)
+        found = measure(run, "normal") + measure(run, "normal", trunk=network)
         assert figures(run) == found
 
     def test_of_another_checkpoint_replace_all(self, run):
@@ -342,23 +342,23 @@ class TestPrior:
             path, {"shape": list(shape), "state_dict": Classifier(*shape).state_dict()}
         )
         network, prior = ClassifierFeatures("mnist", root), run("prior")
-        (figure,) = measure(prior, "prior", network=network, fid_samples=50)
+        (figure,) = measure(prior, "prior", trunk=network, fid_samples=50)
         labels = torch.from_numpy(sources.load("mnist", root, "test")[1])[:50]
         samples = draw(load_run(prior), None, "prior", SampleOptions(n=50), labels)
         with torch.no_grad():
             expected = (network.module(samples).argmax(1) == labels).double().mean().item()
         assert figure["class_accuracy"] == pytest.approx(expected)
-        assert "class_accuracy" not in measure(run("ae"), "normal", network=network)[0]
+        assert "class_accuracy" not in measure(run("ae"), "normal", trunk=network)[0]
         unconditional = make_run(
             made, "prior", "model.class_conditional=false", f"runs={tmp_path}", "name=other"
         )
-        assert "class_accuracy" not in measure(unconditional, "prior", network=network)[0]
+        assert "class_accuracy" not in measure(unconditional, "prior", trunk=network)[0]
 
     def test_is_measured_as_it_is_asked_to_draw(self, run, made, test_images):
         run, network = run("prior"), Quarters()
         labels = torch.from_numpy(sources.load("mnist", made / "data", "test")[1])[:30]
         for settings in ({}, {"temperature": 3.0}, {"top_k": 2}):
-            (figure,) = measure(run, "prior", network=network, fid_samples=30, **settings)
+            (figure,) = measure(run, "prior", trunk=network, fid_samples=30, **settings)
             samples = draw(load_run(run), None, "prior", SampleOptions(n=30, **settings), labels)
             expected = distances(network(test_images), network(to_uint8(samples)), kernel=False)
             assert {key: figure[key] for key in expected} == pytest.approx(expected)

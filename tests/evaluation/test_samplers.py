@@ -53,7 +53,7 @@ def spread_codes(module, root: Path) -> None:
     with torch.no_grad():
         rows = net.encoder(x).movedim(1, -1).flatten(0, 2)
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
-        net.bottleneck.replace(torch.ones(16, dtype=torch.bool), rows[order[:16]])
+        net.bottleneck.reset_codes(torch.ones(16, dtype=torch.bool), rows[order[:16]])
 
 
 def opened(run: Run):
@@ -232,9 +232,11 @@ class TestFits:
     def test_unigram_codes_have_the_train_histogram_in_every_place(self, runs, monkeypatch):
         module, train = opened(runs["vqvae"])
         seen = []
-        lookup = module.net.bottleneck.lookup
+        lookup = module.net.bottleneck.codes_to_latents
         monkeypatch.setattr(
-            module.net.bottleneck, "lookup", lambda codes: seen.append(codes) or lookup(codes)
+            module.net.bottleneck,
+            "codes_to_latents",
+            lambda codes: seen.append(codes) or lookup(codes),
         )
         draw(module, train, "unigram", SampleOptions(n=400))
         (codes,) = seen

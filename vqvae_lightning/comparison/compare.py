@@ -12,7 +12,7 @@ from typing import Any
 from vqvae_lightning.comparison.columns import MISSING, RESULTS, Column, present
 from vqvae_lightning.comparison.generation import Generation, generations
 from vqvae_lightning.comparison.records import check_record
-from vqvae_lightning.config import AutoencoderConfig, ConfigError, Experiment, one_line, plain
+from vqvae_lightning.config import ConfigError, Experiment, one_line, plain
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.samplers import latent_size
 from vqvae_lightning.training.loading import neighbours, tokenizer_runs
@@ -190,7 +190,7 @@ def _row(run: Run, records: _Records) -> Row:
     elif info["kind"] == "vae":
         limits["active_units"] = latent_size(experiment)
     elif info["kind"] == "vqvae":
-        limits["codes_used"] = model.codebook_size
+        limits["codes_used"] = model.quantizer.codebook_size
     else:
         limits["codes_used"] = info["tokenizer"]["codebook_size"]
         values |= _uniform(info["tokenizer"], values["bits_per_code"])
@@ -209,7 +209,7 @@ def _row(run: Run, records: _Records) -> Row:
         values[key] /= dims
     if {"distortion", "rate"} <= set(values):
         values["total"] = values["distortion"] + values["rate"]
-    likelihood = plain(model.likelihood) if isinstance(model, AutoencoderConfig) else None
+    likelihood = plain(model).get("likelihood")
     return Row(0, run, info, plain(experiment), tokenizer, likelihood, values, limits)
 
 

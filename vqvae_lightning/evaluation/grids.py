@@ -2,7 +2,6 @@
 of a half one.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -60,23 +59,23 @@ def completion(module: Any, experiment: Experiment, options: SampleOptions) -> G
     n/columns rows.
 
     The codes of the upper rows of the grid, h // 2 of them, are kept; the prior draws the rest
-    given them and the image's label. A code's receptive field reaches below its own place, so the
+    given them and the image's label. A code's receptive field reaches below its own cell, so the
     codes of the whole image would tell the prior what is missing. They are therefore those of the
     masked image: nothing of the lower half is seen. What it costs: the codes near the cut say that
     the drawing ends there. Raises ConfigError for a grid of one row.
     """
-    height, *row = module.tokenizer.grid  # a row of the grid holds w codes, or w·M
+    height, width = module.tokenizer.layout.grid
     if height < 2:
         raise ConfigError(
             "show: completion keeps the upper half of the codes, but their grid is"
-            f" {height}x{row[0]}"
+            f" {height}x{width}"
         )
     classes = labels_of(options, module.classes)[:: options.columns]
     images, labels = examples(experiment, classes, options.seed)
     images, labels = images.to(module.device), labels.to(module.device)
     masked = mask_lower_half(images)
     tokenizer = module.tokenizer.to(module.device)
-    kept = tokenizer.encode(masked)[:, : height // 2 * math.prod(row)]  # rows,t
+    kept = tokenizer.layout.upper_half(tokenizer.encode(masked))  # rows,t
     prefix, repeated = kept.repeat_interleave(COMPLETIONS, 0), labels.repeat_interleave(COMPLETIONS)
     torch.manual_seed(options.seed)
     completed = module.sample(repeated, prefix=prefix, **sampling(options)).unflatten(

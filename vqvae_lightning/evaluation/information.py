@@ -14,7 +14,6 @@ from torch import Tensor
 
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.models.distributed import own_device
-from vqvae_lightning.models.quantizers.quantizer import histogram
 
 
 def smoothed(counts: Tensor) -> Tensor:
@@ -91,10 +90,10 @@ def code_counts(module: Any, data: Any, split: str) -> Tensor:
     """
     if module.kind == "prior":
         return data.code_counts(split)
-    maps, codebook_size = module.net.bottleneck.maps, module.net.bottleneck.codebook_size
-    counts = torch.zeros(maps, codebook_size, dtype=torch.int64)
+    layout = module.net.layout
+    counts = torch.zeros(layout.num_codebooks, layout.codebook_size, dtype=torch.int64)
     for _, codes in encoded(module, data, split):
-        counts += histogram(codes, codebook_size, maps)
+        counts += layout.histogram(codes)
     return counts
 
 

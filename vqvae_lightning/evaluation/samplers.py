@@ -23,20 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqvae_lightning.config import (
-    AEConfig,
-    ConfigError,
-    Drawing,
-    Experiment,
-    SampleOptions,
-    VAEConfig,
-)
+from vqvae_lightning.config import ConfigError, Drawing, Experiment, SampleOptions
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Latent
-from vqvae_lightning.models.networks import feature_grid
-from vqvae_lightning.models.quantizers.quantizer import histogram
+from vqvae_lightning.models.build import AEConfig, VAEConfig, build_trunk
 
 TRAIN_IMAGES = 10_000  # of the training split, its first: enough for a fit, seconds on a CPU
 LARGEST_LATENT = 512  # D·h·w: a full covariance has D·h·w squared entries
@@ -169,13 +161,12 @@ def unigram(module: Any, train: TrainLatents, options: SampleOptions, labels: Te
     no place is.
     """
     net: Autoencoder = module.net
-    maps = net.bottleneck.maps
-    counts = histogram(train.codes, int(net.bottleneck.codebook_size or 0), maps)  # M,K
-    codes = torch.multinomial(
-        counts.double(), options.n * train.codes[0].numel() // maps, replacement=True
-    )
-    codes = codes.T.reshape(options.n, *train.codes.shape[1:])  # n,h,w or n,h,w,M
-    return decode(net, net.bottleneck.lookup(codes.to(module.device)))
+    layout = net.layout
+    assert layout is not None  # the table offers this sampler only where there are codes
+    counts = layout.histogram(train.codes).double()  # M,K
+    drawn = torch.multinomial(counts, options.n * layout.cells, replacement=True)  # M,n·h·w
+    codes = layout.from_cells(drawn.T)  # n,h,w or n,h,w,M
+    return decode(net, net.bottleneck.codes_to_latents(codes.to(module.device)))
 
 
 def prior(module: Any, train: TrainLatents, options: SampleOptions, labels: Tensor) -> Tensor:
@@ -246,11 +237,7 @@ def latent_size(experiment: Experiment) -> int:
     model = experiment.model
     if not isinstance(model, AEConfig | VAEConfig):
         return 0
-    grid = (
-        (1, 1)
-        if model.latent == "vector"
-        else feature_grid(DATASETS[experiment.data.name].shape, model.network)
-    )
+    grid = build_trunk(model, DATASETS[experiment.data.name].shape).grid
     return model.latent_dim * math.prod(grid)
 
 

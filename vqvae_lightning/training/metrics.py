@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 
 from vqvae_lightning.models.autoencoder import Objective
-from vqvae_lightning.models.quantizers.quantizer import histogram
+from vqvae_lightning.models.layout import histogram
 
 SSIM_IMAGES = 32
 
@@ -112,23 +112,22 @@ def gaussian_windows(side: int, size: int = 11, sigma: float = 1.5) -> Tensor:
 class CodebookUsage(Metric):
     """Entropy, perplexity and number of codes used, from counts summed over a whole split.
 
-    Of M codes per place each has a histogram of its own: entropy and codes used are means over the
-    M, and perplexity is exp of that entropy, at most K.
+    Each of M codebooks has a histogram of its own: entropy and codes used are means over the M, and
+    perplexity is exp of that entropy, at most K.
     """
 
     full_state_update = False
     counts: Tensor
 
-    def __init__(self, codebook_size: int, maps: int = 1) -> None:
+    def __init__(self, codebook_size: int, num_codebooks: int = 1) -> None:
         super().__init__()
-        self.add_state(
-            "counts", torch.zeros(maps, codebook_size, dtype=torch.int64), dist_reduce_fx="sum"
-        )
+        counts = torch.zeros(num_codebooks, codebook_size, dtype=torch.int64)
+        self.add_state("counts", counts, dist_reduce_fx="sum")
 
     def update(self, codes: Tensor) -> None:
         """Adds codes (…, M), or of any shape with M = 1, or sequences of them (N, T)."""
-        maps, codebook_size = self.counts.shape
-        self.counts += histogram(codes, codebook_size, maps)
+        num_codebooks, codebook_size = self.counts.shape
+        self.counts += histogram(codes, codebook_size, num_codebooks)
 
     def compute(self) -> dict[str, Tensor]:
         entropy = code_entropy(self.counts)

@@ -7,8 +7,9 @@ import stat
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from vqvae_lightning.config import MODEL_CONFIGS, ConfigError, one_line, visible
+from vqvae_lightning.config import ConfigError, one_line, visible
 from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.models.build import MODEL_CONFIGS
 
 RECORD = "run.json"
 LARGEST = 2**24  # bytes of a run.json
