@@ -79,6 +79,8 @@ def make_run(root: Path, kind: str, change: Callable[[Any, Path], None], *more: 
     ]
     if kind == "prior":
         settings.append(f"model.tokenizer={root / 'runs' / 'vqvae'}")
+    if "model.quantizer.name=fsq" in more:  # the size of its codebook follows from its levels
+        settings.remove("model.quantizer.codebook_size=16")
     file = Path(__file__).parents[1] / "experiments" / "mnist" / f"{kind}.yaml"
     experiment = load_experiment(file, last_words(settings, more))
     module: Any = build(experiment)[1]

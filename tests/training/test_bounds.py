@@ -34,9 +34,10 @@ def made(tmp_path_factory):
 LIES = {
     "codes without a codebook": (
         "fsq",
-        ("config", "quantizer"),
-        {"levels": [1000, 1000]},
+        ("config",),
+        {"groups": 100, "quantizer": {"name": "fsq", "levels": [1000, 1000]}},
     ),
+    "levels of a large codebook": ("fsq", ("config", "quantizer", "levels"), [20_000, 1000]),
     "layers without end": ("prior", ("config", "network", "layers"), 10**9),
     "blocks without end": ("ae", ("config", "trunk", "residual_blocks"), 10**9),
     "levels without end": ("vqvae", ("config", "quantizer", "residual_levels"), 10**9),
