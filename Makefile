@@ -31,7 +31,7 @@ FULL = $(TRAIN) name=cifar10_$(1) resume=auto $(if $(2),model.tokenizer=runs/cif
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | awk -F@ '{printf "%-20s %s\n", $$1, $$2}'
 	@echo
-	@echo '  DATASET=mnist|fashion_mnist|cifar10  DEVICES=2  SEED=1  RUN=runs/NAME  FILE=experiments/mnist/vqvae_full.yaml  ARGS="model.codebook_size=1024"'
+	@echo '  DATASET=mnist|fashion_mnist|cifar10  DEVICES=2  SEED=1  RUN=runs/NAME  FILE=experiments/mnist/vqvae_full.yaml  ARGS="model.quantizer.codebook_size=1024"'
 
 # torch comes first and pinned: without a pin an installer takes the newest CUDA build.
 $(VENV)/.run: pyproject.toml .ci/constraints.txt

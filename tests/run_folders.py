@@ -18,7 +18,7 @@ from untrained import TOKENIZER, record
 from vqvae_lightning.comparison.compare import Comparison
 from vqvae_lightning.comparison.report import write_report
 from vqvae_lightning.comparison.table import print_table
-from vqvae_lightning.config import describe, load_experiment
+from vqvae_lightning.experiment import describe, load_experiment
 from vqvae_lightning.training.runs import Run
 
 PIXELS = {"mnist": 784, "cifar10": 3072}

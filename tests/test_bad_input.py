@@ -31,12 +31,17 @@ FILES = {
 V = "train vqvae.yaml "
 CASES = {
     # settings
-    V + "model.codbook_size=512": (
-        "unknown key model.codbook_size; did you mean model.codebook_size?"
+    V + "model.quantizer.codbook_size=512": (
+        "unknown key model.quantizer.codbook_size; did you mean model.quantizer.codebook_size?"
+    ),
+    V + "model.codebook_size=512": (
+        "unknown key model.codebook_size; it exists as model.quantizer.codebook_size"
     ),
     V + "batch_size=3": "unknown key batch_size; it exists as data.batch_size",
     V + "model.beta=2": "unknown key model.beta; it belongs to kind=vae, this is kind=vqvae",
-    "train vae.yaml model.codebook_size=3": "it belongs to kind=vqvae, this is kind=vae",
+    "train vae.yaml model.quantizer.codebook_size=3": (
+        "unknown key model.quantizer; it belongs to kind=vqvae, this is kind=vae"
+    ),
     V + "data.batch_size=12.5": "data.batch_size: got '12.5', wanted a whole number",
     V + "data.batch_size=true": "data.batch_size: got 'true', wanted a whole number",
     V + "optimizer.lr=fast": "optimizer.lr: got 'fast', wanted a number",
@@ -45,29 +50,35 @@ CASES = {
     V + "optimizer.lr=0": "optimizer.lr: got 0.0, wanted above 0",
     V + "data.batch_size=-1": "data.batch_size: got -1, wanted at least 1",
     V + "data.eval_batch_size=0": "data.eval_batch_size: got 0, wanted at least 1",
-    V + "model.codebook_size=0": "model.codebook_size: got 0, wanted at least 1",
-    V + "model.codebook_size=1000000000000": (
-        "model.codebook_size: got 1000000000000, wanted at most 1048576"
+    V
+    + "model.quantizer.codebook_size=0": "model.quantizer.codebook_size: got 0, wanted at least 1",
+    V + "model.quantizer.codebook_size=1000000000000": (
+        "model.quantizer.codebook_size: got 1000000000000, wanted at most 1048576"
     ),
-    V + "model.codebook=vq": (
-        "model.codebook: got 'vq', wanted one of ema, gradient, cosine, simvq, fsq, lfq"
+    V + "model.quantizer.name=vq": (
+        "model.quantizer.name: got 'vq', wanted one of ema, gradient, cosine, simvq, fsq, lfq"
     ),
-    V + "model.codebook=fsq model.levels=[8,8]": (
-        "[8, 8] make 64 codes, but model.codebook_size is 512; wanted the same"
+    V + "model.quantizer.name=fsq model.quantizer.codebook_size=64": (
+        "model.quantizer.codebook_size: fsq has no such setting; it has levels"
     ),
-    V + "model.codebook=lfq model.residual_levels=2": (
-        "model.residual_levels: got 2, but codebook=lfq has no use for it"
+    V + "model.quantizer.name=lfq model.quantizer.residual_levels=2": (
+        "model.quantizer.residual_levels: lfq has no such setting; it has codebook_size,"
     ),
     V + "model.groups=0": "model.groups: got 0, wanted at least 1",
-    V + "model.decay=1": "model.decay: got 1.0, wanted below 1",
+    V + "model.quantizer.decay=1": "model.quantizer.decay: got 1.0, wanted below 1",
     V + "trainer.steps=0": "trainer.steps: got 0, wanted at least 1",
-    "train prior.yaml model.dropout=1": "model.dropout: got 1.0, wanted below 1",
-    "train prior.yaml model.heads=3": "model.heads: 3 heads do not divide model.width 128",
+    "train prior.yaml model.network.dropout=1": "model.network.dropout: got 1.0, wanted below 1",
+    "train prior.yaml model.network.heads=3": (
+        "model.network.heads: 3 heads do not divide model.network.width 128"
+    ),
     V + "model.likelihood.bounded=true model.likelihood.name=bernoulli": (
-        "likelihood.bounded: got true with bernoulli"
+        "model.likelihood.bounded: bernoulli has no such setting; it has none"
     ),
     V + "model.likelihood.per_pixel=true": (
-        "per_pixel: got true with name=gaussian learned=False, wanted"
+        "model.likelihood.per_pixel: gaussian has no such setting; it has scale, learned, bounded"
+    ),
+    V + "model.likelihood.per_pixel=true model.likelihood.name=discretized_logistic": (
+        "model.likelihood.per_pixel: got true with learned=false, wanted learned=true"
     ),
     V + "trainer.precision=fp8": "trainer.precision: got 'fp8', wanted one of 32-true,",
     V + "data.name=imagenet": "data.name: got 'imagenet', wanted one of mnist,",
@@ -79,8 +90,9 @@ CASES = {
     V + "trainer.validate_every=3": "trainer.validate_every: 3 does not divide trainer.steps 1000",
     V + "seed=010": "seed: got '010', wanted a whole number; write 10",
     V + "data.flip=2": "data.flip: got '2', wanted true or false",
-    V + "model.levels.0=5": (
-        "model.levels: got model.levels.0, wanted the whole list: model.levels=[8,8,8]"
+    V + "model.quantizer.name=fsq model.quantizer.levels.0=5": (
+        "model.quantizer.levels: got model.quantizer.levels.0, wanted the whole list:"
+        " model.quantizer.levels=[8,8,8]"
     ),
     V + "name=${oc.env:HOME}": "a config cannot read the environment",
     V + "tracking.group=\x1b[31m": (
@@ -106,7 +118,7 @@ CASES = {
     # what does not fit together, or is not there
     V + "data.batch_size=4000": "data.batch_size: got 4000, but there are only 280 training images",
     V + "data.validation_size=320": "data.validation_size: got 320, wanted 1 to 319",
-    V + "model.network.downsamples=3": "3 halvings need sides divisible by 8, got images of 28x28",
+    V + "model.trunk.downsamples=3": "3 halvings need sides divisible by 8, got images of 28x28",
     V + "trainer.accelerator=gpu": "trainer.accelerator: got gpu, but this machine has none",
     V + "trainer.devices=two": "trainer.devices: got 'two', wanted a whole number or auto",
     V + "trainer.devices=3": "data.batch_size: got 20, wanted a multiple of 3",
@@ -144,7 +156,7 @@ CASES = {
     "sample n=0": "n: got 0, wanted at least 1",
     "study seeds=0": "seeds: got 0, wanted at least 1",
     "sweep none.yaml": "cannot read none.yaml",
-    "config vqvae.yaml data.validation_size=40 model.network.downsamples=3": (
+    "config vqvae.yaml data.validation_size=40 model.trunk.downsamples=3": (
         "3 halvings need sides divisible by 8"
     ),
     "fid-calibrate batch_size=7": "unknown key batch_size",

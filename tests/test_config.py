@@ -16,16 +16,17 @@ from vqvae_lightning.config import (
     ConfigError,
     EvaluateOptions,
     SampleOptions,
-    describe,
-    experiment_from,
     is_setting,
-    load_experiment,
     model_config,
     options,
     plain,
 )
-from vqvae_lightning.config.schema import MODEL_CONFIGS, VAEConfig
 from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.experiment import describe, experiment_from, load_experiment
+from vqvae_lightning.models.build import MODEL_CONFIGS, QUANTIZERS, VAEConfig
+from vqvae_lightning.models.likelihoods import DiscretizedLogistic
+from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
+from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ
 from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.prior import CodePrior
 
@@ -88,11 +89,18 @@ def test_there_are_experiments_for_every_kind_and_dataset():
     ("overrides", "line"),
     [
         (
-            ["model.codbook_size=512"],
-            "unknown key model.codbook_size; did you mean model.codebook_size?",
+            ["model.quantizer.codbook_size=512"],
+            "unknown key model.quantizer.codbook_size; did you mean model.quantizer.codebook_size?",
+        ),
+        (
+            ["model.codebook_size=512"],
+            "unknown key model.codebook_size; it exists as model.quantizer.codebook_size",
         ),
         (["batch_size=64"], "unknown key batch_size; it exists as data.batch_size"),
-        (["kind=vae", "model.codebook_size=8"], "belongs to kind=vqvae, this is kind=vae"),
+        (
+            ["kind=vae", "model.quantizer.codebook_size=8"],
+            "unknown key model.quantizer; it belongs to kind=vqvae, this is kind=vae",
+        ),
         (["kind=gan"], "kind: got 'gan', wanted one of ae, vae, vqvae, prior"),
         (["data.batch_size=12.5"], "data.batch_size: got '12.5', wanted a whole number"),
         (["data.batch_size=true"], "data.batch_size: got 'true', wanted a whole number"),
@@ -103,23 +111,32 @@ def test_there_are_experiments_for_every_kind_and_dataset():
         ),
         (["optimizer.lr=fast"], "optimizer.lr: got 'fast', wanted a number"),
         (["optimizer.lr=nan"], "optimizer.lr: got nan, wanted a finite number"),
-        (["model.decay=1"], "model.decay: got 1.0, wanted below 1"),
-        (["kind=prior", "model.heads=3"], "model.heads: 3 heads do not divide model.width 128"),
+        (["model.quantizer.decay=1"], "model.quantizer.decay: got 1.0, wanted below 1"),
         (
-            ["kind=prior", "model.architecture=pixelrnn"],
-            "model.architecture: got 'pixelrnn', wanted one of transformer, pixelcnn",
+            ["kind=prior", "model.network.heads=3"],
+            "model.network.heads: 3 heads do not divide model.network.width 128",
         ),
         (
-            ["kind=prior", "model.architecture=pixelcnn", "model.heads=8"],
-            "model.heads: got 8, but a pixelcnn has none; wanted the default, 4",
+            ["kind=prior", "model.network.name=pixelrnn"],
+            "model.network.name: got 'pixelrnn', wanted one of transformer, pixelcnn",
         ),
         (
-            ["kind=prior", "model.kernel=3"],
-            "model.kernel: got 3, but a transformer has none; wanted the default, 5",
+            ["kind=prior", "model.network.name=pixelcnn", "model.network.heads=8"],
+            (
+                "model.network.heads: pixelcnn has no such setting; it has layers, width, kernel,"
+                " dropout"
+            ),
         ),
         (
-            ["kind=prior", "model.architecture=pixelsnail", "model.kernel=4"],
-            "model.kernel: got 4, wanted an odd number",
+            ["kind=prior", "model.network.kernel=3"],
+            (
+                "model.network.kernel: transformer has no such setting; it has layers, width,"
+                " heads, dropout"
+            ),
+        ),
+        (
+            ["kind=prior", "model.network.name=pixelsnail", "model.network.kernel=4"],
+            "model.network.kernel: got 4, wanted an odd number",
         ),
         (
             ["kind=prior", "model.class_conditional=false", "model.label_dropout=0.1"],
@@ -231,9 +248,10 @@ def test_a_checkpoints_mapping_becomes_the_dataclass_and_back():
         ("tracking.tags=[#2]", ["#2"]),
         ("""tracking.tags=["a,b", '[c]', it]""", ["a,b", "[c]", "it"]),
         ("tracking.tags=[ a , b ]", ["a", "b"]),
-        ("model.levels=[8, 5]", [8, 5]), ("model.levels=8,5", [8, 5]), ("model.levels=9", [9]),
+        ("tracking.tags=9", ["9"]),
         ("seed=0", 0), ("seed=12", 12), ("trainer.devices=2", 2), ("trainer.devices=auto", "auto"),
-        ("model.lookup_dim=8", 8), ("model.lookup_dim=null", None), ("model.lookup_dim=", None),
+        ("model.quantizer.lookup_dim=8", 8), ("model.quantizer.lookup_dim=null", None),
+        ("model.quantizer.lookup_dim=", None),
         ("optimizer.lr=5", 5.0), ("optimizer.lr=1e-3", 0.001), ("optimizer.lr=.5", 0.5),
         ("optimizer.lr=1.", 1.0),
         ("data.flip=true", True), ("data.flip=False", False), ("data.flip=TRUE", True),
@@ -244,6 +262,93 @@ def test_the_type_of_a_setting_reads_its_text(word, value):
     found = value_of(load_experiment(None, [word]), word.partition("=")[0])
     assert found == value
     assert type(found) is type(value)
+
+
+FSQ_WORDS = ["model.quantizer.name=fsq"]
+
+
+@pytest.mark.parametrize(("text", "levels"), [("[8, 5]", [8, 5]), ("8,5", [8, 5]), ("9", [9])])
+def test_a_list_of_numbers_is_read_with_and_without_brackets(text, levels):
+    words = [*FSQ_WORDS, f"model.quantizer.levels={text}"]
+    assert load_experiment(None, words).model.quantizer.levels == levels
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("levels.0=5", "levels: got model.quantizer.levels.0, wanted the whole list:"
+         " model.quantizer.levels=[8,8,8]"),
+        ("levels[0]=5",
+         "unknown key model.quantizer.levels[0]; did you mean model.quantizer.levels?"),
+        ("levels=[8, x]", "model.quantizer.levels.1: got 'x', wanted a whole number"),
+        ("levels=[8, 010]", "model.quantizer.levels.1: got '010', wanted a whole number; write 10"),
+    ],
+)  # fmt: skip
+def test_what_is_no_list_of_numbers_is_one_line(word, line):
+    with pytest.raises(ConfigError) as error:
+        load_experiment(None, [*FSQ_WORDS, f"model.quantizer.{word}"])
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+class TestParts:
+    FILE = """
+kind: vqvae
+model:
+  quantizer: {name: ema, codebook_size: 64, decay: 0.5, commitment: 0.125}
+  likelihood: {name: gaussian, scale: 0.25, bounded: true}
+"""
+
+    @pytest.fixture
+    def file(self, tmp_path):
+        (tmp_path / "parts.yaml").write_text(self.FILE)
+        return tmp_path / "parts.yaml"
+
+    def test_another_member_keeps_of_the_file_what_it_has_too(self, file):
+        words = ["model.quantizer.name=lfq", "model.likelihood.name=discretized_logistic"]
+        model = load_experiment(file, words).model
+        assert model.quantizer == LFQ.Config(64, commitment=0.125)
+        assert model.likelihood == DiscretizedLogistic.Config(scale=0.25)
+
+    def test_the_same_member_keeps_all_of_the_file(self, file):
+        model = load_experiment(file, ["model.quantizer.name=ema"]).model
+        assert model.quantizer == EMAVectorQuantizer.Config(64, 0.125, 0.5)
+
+    def test_a_mapping_on_the_command_line_chooses_a_member_too(self, file):
+        words = ["model.quantizer={name: fsq, levels: [4, 4]}"]
+        assert load_experiment(file, words).model.quantizer == FSQ.Config([4, 4])
+
+    def test_what_the_command_line_says_of_another_member_is_refused(self, file):
+        words = ["model.quantizer.name=fsq", "model.quantizer.decay=0.9"]
+        line = r"model\.quantizer\.decay: fsq has no such setting; it has levels"
+        with pytest.raises(ConfigError, match=line):
+            load_experiment(file, words)
+
+    def test_what_a_file_says_of_no_member_is_refused_whatever_is_chosen(self, tmp_path):
+        (tmp_path / "e.yaml").write_text("model: {quantizer: {name: ema, decoy: 0.5}}\n")
+        for words in ([], ["model.quantizer.name=fsq"]):
+            with pytest.raises(ConfigError, match=r"model\.quantizer\.decoy"):
+                load_experiment(tmp_path / "e.yaml", words)
+
+    def test_a_record_names_every_member_and_all_of_its_settings(self, file):
+        recorded = plain(load_experiment(file, ["model.quantizer.name=fsq"]))["model"]
+        assert recorded["quantizer"] == {"name": "fsq", "levels": [8, 8, 8]}
+        assert recorded["trunk"] == {
+            "name": "conv", "hidden": 128, "residual_hidden": 32, "residual_blocks": 2,
+            "downsamples": 2,
+        }  # fmt: skip
+        assert list(recorded["likelihood"]) == ["name", "scale", "learned", "bounded"]
+
+    def test_another_member_than_that_of_a_record_is_chosen_in_the_same_way(self, file, tmp_path):
+        (tmp_path / "again.yaml").write_text(describe(load_experiment(file, [])))
+        for name in QUANTIZERS:
+            model = load_experiment(tmp_path / "again.yaml", [f"model.quantizer.name={name}"]).model
+            assert type(model.quantizer) is QUANTIZERS[name].Config
+
+    def test_a_reference_reads_a_setting_of_the_chosen_member(self):
+        words = ["model.quantizer={name: fsq, levels: [5, 5]}", "kind=vqvae"]
+        experiment = load_experiment(None, [*words, "name=fsq-${model.quantizer.name}"])
+        assert experiment.name == "fsq-fsq"
 
 
 @pytest.mark.parametrize(
@@ -264,7 +369,8 @@ def test_the_type_of_a_setting_reads_its_text(word, value):
         ("seed=4294967296", "seed: got 4294967296, wanted at most 4294967295"),
         ("trainer.devices=02", "trainer.devices: got '02', wanted a whole number or auto; write 2"),
         ("trainer.devices=Auto", "trainer.devices: got 'Auto', wanted a whole number or auto"),
-        ("model.lookup_dim=none", "model.lookup_dim: got 'none', wanted a whole number or null"),
+        ("model.quantizer.lookup_dim=none",
+         "model.quantizer.lookup_dim: got 'none', wanted a whole number or null"),
         ("optimizer.lr=1_0.5", "optimizer.lr: got '1_0.5', wanted a number; write 10.5"),
         ("optimizer.lr=010", "optimizer.lr: got '010', wanted a number; write 10"),
         ("optimizer.lr=1,5", "optimizer.lr: got '1,5', wanted a number"),
@@ -275,13 +381,8 @@ def test_the_type_of_a_setting_reads_its_text(word, value):
         ("data.flip=Off", "data.flip: got 'Off', wanted true or false; write false"),
         ("data.name=MNIST",
          "data.name: got 'MNIST', wanted one of mnist, fashion_mnist, cifar10, cifar100"),
-        ("model.levels.0=5",
-         "model.levels: got model.levels.0, wanted the whole list: model.levels=[8,8,8]"),
         ("tracking.tags.1=x",
          "tracking.tags: got tracking.tags.1, wanted the whole list: tracking.tags=[a,b]"),
-        ("model.levels[0]=5", "unknown key model.levels[0]; did you mean model.levels?"),
-        ("model.levels=[8, x]", "model.levels.1: got 'x', wanted a whole number"),
-        ("model.levels=[8, 010]", "model.levels.1: got '010', wanted a whole number; write 10"),
         ("tracking.tags=[a", "an element with a comma, a bracket or a quote stands in quotes"),
         ("tracking.tags=a,,b", "tracking.tags: got 'a,,b', wanted a list such as [a, b]"),
         ("tracking.tags=[[a]]", "tracking.tags: got '[[a]]', wanted a list such as [a, b]"),
@@ -290,8 +391,8 @@ def test_the_type_of_a_setting_reads_its_text(word, value):
         ("data={name: mnist",
          "data: got '{name: mnist', wanted a mapping such as {name: value, other: value}"),
         ("data={flip: yes}", "data.flip: got 'yes', wanted true or false; write true"),
-        ("model={network: 3}",
-         "model.network: got '3', wanted a setting of it, such as model.network.hidden=…"),
+        ("model={trunk: 3}",
+         "model.trunk: got '3', wanted a setting of it, such as model.trunk.name=…"),
         ("runs=", "runs: got '', wanted text"),
         ("tracking.project=", "tracking.project: got '', wanted text"),
     ],
@@ -306,15 +407,12 @@ def test_what_a_type_does_not_take_is_one_line_with_what_was_meant(word, line):
 def test_a_section_may_be_given_as_a_mapping_beside_other_settings_of_it():
     words = [
         "model.likelihood.scale=0.3",
-        "model={likelihood: {name: discretized_logistic, learned: true}, levels: [8, 5]}",
+        "model={likelihood: {name: discretized_logistic, learned: true}, latent_dim: 8}",
+        "model.quantizer={name: fsq, levels: [8, 5]}",
     ]
     model = load_experiment(None, words).model
-    assert (model.likelihood.name, model.likelihood.learned, model.likelihood.scale) == (
-        "discretized_logistic",
-        True,
-        0.3,
-    )
-    assert model.levels == [8, 5]
+    assert model.likelihood == DiscretizedLogistic.Config(scale=0.3, learned=True)
+    assert (model.quantizer, model.latent_dim) == (FSQ.Config([8, 5]), 8)
     with pytest.raises(ConfigError, match=r"data\.flip: got true and false, wanted one value"):
         load_experiment(None, ["data={flip: true}", "data.flip=false"])
 
@@ -337,7 +435,7 @@ def test_a_section_and_a_setting_of_it_are_not_both_given():
         ("optimizer: {lr: .5}", "optimizer.lr", 0.5), ("data: {flip: True}", "data.flip", True),
         ("tracking: {tags: [a, 'no', \"010\"]}", "tracking.tags", ["a", "no", "010"]),
         ("tracking:\n  tags:\n  - a b", "tracking.tags", ["a b"]),
-        ("model: {levels: [8, 5]}", "model.levels", [8, 5]),
+        ("model: {quantizer: {name: fsq, levels: [8, 5]}}", "model.quantizer.levels", [8, 5]),
         ("trainer: {devices: auto}", "trainer.devices", "auto"),
         ("trainer: {devices: 2}", "trainer.devices", 2),
         ("d: &d {flip: true}\n".replace("d:", "data:"), "data.flip", True),
@@ -433,7 +531,7 @@ def test_what_is_described_reads_back_as_the_same_experiment(
         ("unknown=1", True),
         ("there=b", False), ("./there=b", False), ("runs/a=b", False), ("/a=b", False),
         ("../a=b/c", False),
-        ("a=b/c", True), ("x.yaml", False), ("model.levels[0]=5", True), ("=1", True),
+        ("a=b/c", True), ("x.yaml", False), ("model.quantizer.levels[0]=5", True), ("=1", True),
     ],
 )  # fmt: skip
 def test_a_word_is_a_setting_unless_it_names_a_place(tmp_path, monkeypatch, word, setting):
@@ -529,7 +627,8 @@ def test_a_control_character_in_any_text_is_refused_and_shown_escaped(tmp_path, 
         ({"beta": True}, "model.beta: got True, wanted a number"),
         ({"latent_dim": 4.0}, "model.latent_dim: got 4.0, wanted a whole number"),
         ({"latent_dim": 0}, "model.latent_dim: got 0, wanted at least 1"),
-        ({"network": 3}, "model.network: got 3, wanted a mapping"),
+        ({"trunk": 3}, "model.trunk: got 3, wanted a mapping"),
+        ({"trunk": {"name": ["conv"]}}, "model.trunk.name: got ['conv'], wanted one of conv"),
         ({"x": 3}, "unknown key model.x"),
         (["beta"], "model: got ['beta'], wanted a mapping"),
     ],

@@ -15,7 +15,7 @@ import torch
 from vqvae_lightning import cli
 from vqvae_lightning.config import last_words
 from vqvae_lightning.data import sources
-from vqvae_lightning.models.priors import PRIORS
+from vqvae_lightning.models.build import PRIORS
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.verified import write_checkpoint
@@ -30,15 +30,15 @@ SMALL = [
     "data.validation_size=40",
 ]
 SMALL_NET = [
-    "model.network.hidden=8",
-    "model.network.residual_hidden=4",
-    "model.network.residual_blocks=1",
+    "model.trunk.hidden=8",
+    "model.trunk.residual_hidden=4",
+    "model.trunk.residual_blocks=1",
 ]
 SMALL_KIND = {
     "ae": SMALL_NET,
     "vae": SMALL_NET,
-    "vqvae": [*SMALL_NET, "model.codebook_size=16", "model.latent_dim=8"],
-    "prior": ["model.layers=1", "model.width=16", "model.heads=2"],
+    "vqvae": [*SMALL_NET, "model.quantizer.codebook_size=16", "model.latent_dim=8"],
+    "prior": ["model.network.layers=1", "model.network.width=16", "model.network.heads=2"],
 }
 
 
@@ -228,13 +228,16 @@ def test_every_architecture_of_a_prior_trains_draws_and_completes(
     workplace, architecture, tmp_path
 ):
     words = [
-        f"model.architecture={architecture}",
-        "model.layers=1",
-        "model.width=16",
-        "model.heads=4",
+        f"model.network.name={architecture}",
+        "model.network.layers=1",
+        "model.network.width=16",
+        "model.network.heads=4",
     ]
     name = f"name=prior-{architecture}"
-    cli.main(train_words(workplace, "prior", *words, "model.label_dropout=0.2", name))
+    words = train_words(workplace, "prior", *words, "model.label_dropout=0.2", name)
+    if architecture == "pixelcnn":
+        words.remove("model.network.heads=4")
+    cli.main(words)
     run = run_of(workplace, f"prior-{architecture}")
     assert type(load_run(run).net) is PRIORS[architecture]
     assert cli.evaluate([str(run.path)])["test/rate"] == pytest.approx(
@@ -366,14 +369,14 @@ def test_a_resumed_run_goes_on_where_it_stopped(workplace):
     )  # of one second, the later ends in "-1"
 
 
-# name → settings and M, codes per place
+# name → settings and M, codes per grid cell
 QUANTIZERS = {
-    "rotation": (["model.codebook=gradient", "model.estimator=rotation"], 1),
-    "cosine": (["model.codebook=cosine", "model.lookup_dim=4"], 1),
-    "simvq": (["model.codebook=simvq"], 1),
-    "fsq": (["model.codebook=fsq", "model.levels=[4,4]"], 1),
-    "lfq": (["model.codebook=lfq", "model.groups=2"], 2),
-    "residual": (["model.residual_levels=2"], 2),
+    "rotation": (["model.quantizer.name=gradient", "model.quantizer.estimator=rotation"], 1),
+    "cosine": (["model.quantizer.name=cosine", "model.quantizer.lookup_dim=4"], 1),
+    "simvq": (["model.quantizer.name=simvq"], 1),
+    "fsq": (["model.quantizer.name=fsq", "model.quantizer.levels=[4,4]"], 1),
+    "lfq": (["model.quantizer.name=lfq", "model.groups=2"], 2),
+    "residual": (["model.quantizer.residual_levels=2"], 2),
     "product": (["model.groups=4"], 4),
 }
 
@@ -388,7 +391,10 @@ def quantized_run(root: Path, name: str) -> Run:
             "trainer.steps=2",
             "trainer.validate_every=2",
         ]
-        cli.main(train_words(root, "vqvae", *words, *QUANTIZERS[name][0]))
+        words = train_words(root, "vqvae", *words, *QUANTIZERS[name][0])
+        if name == "fsq":  # the size of its codebook follows from its levels
+            words = [word for word in words if not word.startswith("model.quantizer.codebook_size")]
+        cli.main(words)
     return run
 
 
@@ -466,7 +472,7 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
         (["train", "VQVAE", "data.batch_size=4000"], "there are only 280 training images"),
         (["train", "VQVAE", "data.validation_size=4000"], "wanted 1 to 319"),
         (
-            ["train", "VQVAE", "model.network.downsamples=3"],
+            ["train", "VQVAE", "model.trunk.downsamples=3"],
             "need sides divisible by 8, got images of 28x28",
         ),
         (["train", "VQVAE", "name=ae"], "exists already"),
@@ -611,7 +617,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_over(moved):
 def test_a_checkpoint_of_a_version_with_fewer_settings_is_read(moved):
     run = Run.open(moved / "vqvae")
     checkpoint = torch.load(run.best, weights_only=True)
-    del checkpoint["settings"]["model.estimator"]
+    del checkpoint["settings"]["model.quantizer.estimator"]
     write_checkpoint(run.best, checkpoint)
     assert cli.sample([str(run.path), "n=4"]).is_file()
 

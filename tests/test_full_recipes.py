@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from vqvae_lightning.config import describe, load_experiment
+from vqvae_lightning.experiment import describe, load_experiment
 from vqvae_lightning.training.runs import Run
 
 ROOT = Path(__file__).parents[1]
@@ -23,14 +23,14 @@ RECIPES = {
 }
 DIMS = 28 * 28
 NETWORK = [
-    "model.network.hidden=8",
-    "model.network.residual_hidden=4",
-    "model.network.residual_blocks=1",
+    "model.trunk.hidden=8",
+    "model.trunk.residual_hidden=4",
+    "model.trunk.residual_blocks=1",
 ]
 TOY = {
     "vae": [*NETWORK, "model.latent_dim=4"],
-    "vqvae": [*NETWORK, "model.codebook_size=16"],
-    "prior": ["model.layers=1", "model.width=16", "model.heads=2"],
+    "vqvae": [*NETWORK, "model.quantizer.codebook_size=16"],
+    "prior": ["model.network.layers=1", "model.network.width=16", "model.network.heads=2"],
 }
 EVERY = [
     "data.name=mnist",

@@ -18,16 +18,17 @@ from vqvae_lightning.cli.one_run import sync_command
 from vqvae_lightning.config import (
     CompareOptions,
     ConfigError,
+    Experiment,
     SampleOptions,
     canonical,
     command_line,
-    load_experiment,
     options,
     own_command,
 )
-from vqvae_lightning.config.schema import Experiment, PriorConfig
 from vqvae_lightning.config.verbs import VERB_OPTIONS
 from vqvae_lightning.data import sources
+from vqvae_lightning.experiment import load_experiment
+from vqvae_lightning.models.build import PriorConfig
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.search import find_runs
 
@@ -213,12 +214,12 @@ def test_a_record_of_an_older_version_is_read_as_relative_to_where_its_runs_lie(
 def test_a_record_used_as_an_experiment_file_means_the_same_places(project, monkeypatch):
     monkeypatch.chdir(project.parent)
     again = load_experiment(
-        project / "runs" / "prior" / "config.yaml", ["name=again", "model.width=64"]
+        project / "runs" / "prior" / "config.yaml", ["name=again", "model.network.width=64"]
     )
     assert [
         Path(p).absolute() for p in (again.runs, again.data.root, again.model.tokenizer)
     ] == expected(project)
-    assert (again.name, again.model.width) == ("again", 64)
+    assert (again.name, again.model.network.width) == ("again", 64)
 
 
 def test_data_are_never_looked_for_in_a_folder_that_only_a_record_names(project):

@@ -8,8 +8,9 @@ from typing import Any
 import fake_data
 import torch
 
-from vqvae_lightning.config import last_words, load_experiment
+from vqvae_lightning.config import last_words
 from vqvae_lightning.data import sources
+from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.storage import write_json
 from vqvae_lightning.training.build import build
 from vqvae_lightning.training.loading import keep_tokenizer, tokenizer_record
@@ -18,15 +19,15 @@ from vqvae_lightning.training.train import lineage, parameter_count
 from vqvae_lightning.verified import write_checkpoint
 
 SMALL_NET = [
-    "model.network.hidden=8",
-    "model.network.residual_hidden=4",
-    "model.network.residual_blocks=1",
+    "model.trunk.hidden=8",
+    "model.trunk.residual_hidden=4",
+    "model.trunk.residual_blocks=1",
 ]
 SMALL_KIND = {
     "ae": [*SMALL_NET, "model.latent_dim=4"],
     "vae": [*SMALL_NET, "model.latent_dim=4"],
-    "vqvae": [*SMALL_NET, "model.codebook_size=16", "model.latent_dim=8"],
-    "prior": ["model.layers=1", "model.width=16", "model.heads=2"],
+    "vqvae": [*SMALL_NET, "model.quantizer.codebook_size=16", "model.latent_dim=8"],
+    "prior": ["model.network.layers=1", "model.network.width=16", "model.network.heads=2"],
 }
 
 # What run.json of a prior says of its tokenizer.
@@ -78,6 +79,8 @@ def make_run(root: Path, kind: str, change: Callable[[Any, Path], None], *more: 
     ]
     if kind == "prior":
         settings.append(f"model.tokenizer={root / 'runs' / 'vqvae'}")
+    if "model.quantizer.name=fsq" in more:  # the size of its codebook follows from its levels
+        settings.remove("model.quantizer.codebook_size=16")
     file = Path(__file__).parents[1] / "experiments" / "mnist" / f"{kind}.yaml"
     experiment = load_experiment(file, last_words(settings, more))
     module: Any = build(experiment)[1]

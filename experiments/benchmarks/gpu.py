@@ -12,16 +12,19 @@ import torch
 from torch import Tensor
 
 from experiments.benchmarks.timing import Row, spread
-from vqvae_lightning.config import NetworkConfig, OptimizerConfig, PriorConfig, VQVAEConfig
+from vqvae_lightning.config import OptimizerConfig
 from vqvae_lightning.data.images import to_float
 from vqvae_lightning.device import own_device
-from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.quantizers import EMAVectorQuantizer
+from vqvae_lightning.models.build import VQVAEConfig, build_autoencoder
+from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.priors.transformer import CodeTransformer
+from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.models.quantizers.nearest import nearest_code
-from vqvae_lightning.models.transformer import CodeTransformer
+from vqvae_lightning.models.trunks.conv import ConvTrunk
 from vqvae_lightning.training.optimization import configure_adamw
 
 K, GRID, CLASSES = 512, (8, 8), 10
+LAYOUT = CodeLayout(GRID, K)
 T = GRID[0] * GRID[1]
 IMAGE_FLOP = 260e6  # of a training step of the Sonnet network
 PEAK = 790e12  # FLOP/s that an H200 was seen to reach in bf16 on large products of random matrices
@@ -37,13 +40,13 @@ class Size:
     training_sequences: int
     rounds: int
     steps: int  # of a round
-    network: NetworkConfig
+    trunk: ConvTrunk.Config
 
 
 def size() -> Size:
     if own_device().type == "cuda":
-        return Size(4096, 50_000, 4096, 1024, 10, 20, NetworkConfig())
-    return Size(8, 64, 4, 4, 2, 2, NetworkConfig(hidden=8, residual_hidden=4, residual_blocks=1))
+        return Size(4096, 50_000, 4096, 1024, 10, 20, ConvTrunk.Config())
+    return Size(8, 64, 4, 4, 2, 2, ConvTrunk.Config(hidden=8, residual_hidden=4, residual_blocks=1))
 
 
 def gpu_correctness() -> Iterator[Row]:
@@ -70,8 +73,8 @@ def gpu_correctness() -> Iterator[Row]:
             1e-4,
         )
 
-    config = PriorConfig(layers=4, width=128, heads=4, dropout=0.0)
-    prior = CodeTransformer(K, GRID, CLASSES, config).eval().to(device)
+    config = CodeTransformer.Config(layers=4, width=128, heads=4, dropout=0.0)
+    prior = CodeTransformer(LAYOUT, CLASSES, config).eval().to(device)
     codes, labels = (
         torch.randint(K, (8, T), device=device),
         torch.arange(8, device=device) % CLASSES,
@@ -114,9 +117,9 @@ def _steps(prior: CodeTransformer, codes: Tensor, labels: Tensor) -> Iterator[Te
 
 
 def _float64_logits(
-    prior: CodeTransformer, config: PriorConfig, codes: Tensor, labels: Tensor
+    prior: CodeTransformer, config: CodeTransformer.Config, codes: Tensor, labels: Tensor
 ) -> Tensor:
-    exact = CodeTransformer(K, GRID, CLASSES, config).eval().double()
+    exact = CodeTransformer(LAYOUT, CLASSES, config).eval().double()
     exact.load_state_dict(prior.state_dict())
     return exact.logits(codes.cpu(), labels.cpu())
 
@@ -134,7 +137,7 @@ def gpu_speed() -> Iterator[Row]:
     yield spread(
         rates, "prior training, bf16", "tokens/s", unit="tokens/s", detail={"GPU busy": busy}
     )
-    prior = CodeTransformer(K, GRID, CLASSES, PriorConfig()).eval().to(own_device())
+    prior = CodeTransformer(LAYOUT, CLASSES, CodeTransformer.Config()).eval().to(own_device())
     labels = torch.arange(size().sequences, device=own_device()) % CLASSES
     rates, busy = measure(lambda: prior.generate(len(labels), labels), len(labels), steps=1)
     yield spread(
@@ -163,7 +166,7 @@ def vqvae_training(compiled: bool) -> Row:
 def vqvae_step(compiled: bool) -> Callable[[], Any]:
     """One training step on images that live on the device, as uint8."""
     device = own_device()
-    net = Autoencoder((3, 32, 32), VQVAEConfig(network=size().network)).to(device).train()
+    net = build_autoencoder(VQVAEConfig(trunk=size().trunk), (3, 32, 32)).to(device).train()
     optimizer = configure_adamw(net, OptimizerConfig(), 10**6)["optimizer"]
     images = torch.randint(256, (size().images, 3, 32, 32), dtype=torch.uint8, device=device)
     if compiled:  # the networks: the quantizer's lists and its k-means start are no graph
@@ -185,7 +188,7 @@ def vqvae_step(compiled: bool) -> Callable[[], Any]:
 def prior_step() -> Callable[[], Any]:
     """One training step of the prior on random codes."""
     device = own_device()
-    net = CodeTransformer(K, GRID, CLASSES, PriorConfig(dropout=0.0)).to(device).train()
+    net = CodeTransformer(LAYOUT, CLASSES, CodeTransformer.Config(dropout=0.0)).to(device).train()
     optimizer = configure_adamw(net, OptimizerConfig(), 10**6)["optimizer"]
     codes = torch.randint(K, (size().training_sequences, T), device=device)
     labels = torch.arange(len(codes), device=device) % CLASSES

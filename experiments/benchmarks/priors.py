@@ -13,10 +13,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from experiments.benchmarks.timing import Row, faster, interleave
 from experiments.benchmarks.training import STEPS, Turns, endless, experiment_of, fit
-from vqvae_lightning.config import PriorConfig
 from vqvae_lightning.data.loader import TrainLoader
-from vqvae_lightning.models.sampling import draw
-from vqvae_lightning.models.transformer import CodeTransformer
+from vqvae_lightning.models.build import PriorConfig
+from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.priors.sampling import draw
+from vqvae_lightning.models.priors.transformer import CodeTransformer
 from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
 from vqvae_lightning.training.prior import CodePrior
 
@@ -50,7 +51,8 @@ def new_prior(length: int) -> CodePrior:
         "run": "none",
         "dims": 3072,
     }
-    return CodePrior(PriorConfig(**SIZE, dropout=0.0), tokenizer, CLASSES)
+    network = CodeTransformer.Config(**SIZE, dropout=0.0)
+    return CodePrior(PriorConfig(network=network), tokenizer, CLASSES)
 
 
 def prior_training() -> Iterator[Row]:
@@ -93,7 +95,8 @@ def bare_loop(module: CodePrior, data: RandomCodes) -> Callable[[], None]:
 def sampling() -> Iterator[Row]:
     """Sequences drawn whole: 4 layers of 128, K = 512."""
     for length, batch in ((49, 1), (49, 64), (49, 512), (64, 1), (64, 64), (64, 512), (1024, 8)):
-        prior = CodeTransformer(K, (1, length), CLASSES, PriorConfig(**SIZE)).eval()
+        layout, config = CodeLayout((1, length), K), CodeTransformer.Config(**SIZE)
+        prior = CodeTransformer(layout, CLASSES, config).eval()
         labels = torch.arange(batch) % CLASSES
         variants: dict[str, Callable[[], Any]] = {
             "ours": partial(prior.generate, len(labels), labels),

@@ -9,7 +9,7 @@ import torch
 from vector_quantize_pytorch import VectorQuantize
 
 from experiments.benchmarks.timing import Row, as_glibc_comes, cost, faster, interleave
-from vqvae_lightning.models.quantizers import EMAVectorQuantizer, VectorQuantizer
+from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, VectorQuantizer
 
 SAME_ALLOCATOR = "vector-quantize-pytorch that keeps freed memory too"
 SIZES = {  # N, K, D → how many times faster than the peer, how many times the product z·eᵀ

@@ -10,10 +10,10 @@ import torch
 
 from experiments.benchmarks.quantizers import features
 from experiments.benchmarks.timing import Row, interleave, spread
-from vqvae_lightning.config import NetworkConfig, PriorConfig, VQVAEConfig
-from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.quantizers import EMAVectorQuantizer
-from vqvae_lightning.models.transformer import CodeTransformer
+from vqvae_lightning.models.build import VQVAEConfig, build_autoencoder
+from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.priors.transformer import CodeTransformer
+from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 
 
 def scaling() -> Iterator[Row]:
@@ -25,7 +25,8 @@ def scaling() -> Iterator[Row]:
     for batch in (16, 32, 64, 128):
         yield _row("VQ-VAE step", "batch", batch, _step(batch))
     for length in (16, 64, 256, 1024):
-        prior = CodeTransformer(512, (1, length), 0, PriorConfig(dropout=0.0)).eval()
+        layout = CodeLayout((1, length), 512)
+        prior = CodeTransformer(layout, 0, CodeTransformer.Config(dropout=0.0)).eval()
         yield _row("sampling, batch 8", "T", length, partial(prior.generate, 8))
 
 
@@ -45,7 +46,7 @@ def _quantizer(n: int, k: int) -> Callable[[], None]:
 
 
 def _step(batch: int) -> Callable[[], None]:
-    net = Autoencoder((3, 32, 32), VQVAEConfig(network=NetworkConfig()))
+    net = build_autoencoder(VQVAEConfig(), (3, 32, 32))
     x = torch.rand(batch, 3, 32, 32) * 2 - 1
 
     def run() -> None:

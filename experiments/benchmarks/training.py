@@ -15,8 +15,9 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from experiments.benchmarks.timing import LEAST_ROUNDS, Row, Times, cost, faster, interleave, spread
-from vqvae_lightning.config import Experiment, load_experiment
+from vqvae_lightning.config import Experiment
 from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.models.quantizers.codebooks import CodebookQuantizer
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.autoencoders import VQVAE

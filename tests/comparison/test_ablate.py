@@ -8,8 +8,8 @@ import pytest
 
 from vqvae_lightning import cli
 from vqvae_lightning.comparison.ablate import ablate, read_ablation
-from vqvae_lightning.config import AblateOptions, ConfigError, last_words, load_experiment
-from vqvae_lightning.models.quantizers import build_quantizer
+from vqvae_lightning.config import AblateOptions, ConfigError, last_words
+from vqvae_lightning.experiment import load_experiment
 
 ABLATIONS = sorted((Path(__file__).parents[2] / "experiments" / "ablations").glob("*.yaml"))
 
@@ -19,11 +19,13 @@ def workplace(tmp_path, monkeypatch, calls, settings):
     """Tiny experiment files in the current folder, settings that fit them, and the runs that are
     asked for.
     """
-    network = "  network: {hidden: 8, residual_hidden: 4, residual_blocks: 1}\n"
+    trunk = "  trunk: {hidden: 8, residual_hidden: 4, residual_blocks: 1}\n"
     (tmp_path / "vqvae.yaml").write_text(
-        f"kind: vqvae\nmodel:\n  codebook_size: 16\n  latent_dim: 8\n{network}"
+        f"kind: vqvae\nmodel:\n  quantizer: {{codebook_size: 16}}\n  latent_dim: 8\n{trunk}"
     )
-    (tmp_path / "prior.yaml").write_text("kind: prior\nmodel: {layers: 1, width: 16, heads: 2}\n")
+    (tmp_path / "prior.yaml").write_text(
+        "kind: prior\nmodel: {network: {layers: 1, width: 16, heads: 2}}\n"
+    )
     monkeypatch.chdir(tmp_path)
     return tmp_path, settings, calls
 
@@ -37,8 +39,8 @@ def test_each_variant_and_seed_once_and_a_table_of_what_was_asked(workplace, cap
     root, settings, calls = workplace
     file = write(
         root,
-        "experiment: vqvae.yaml\nvariants: {plain: [], small: [model.codebook_size=4]}\nmetrics:"
-        " [psnr]\n",
+        "experiment: vqvae.yaml\nvariants: {plain: [], small: [model.quantizer.codebook_size=4]}\n"
+        "metrics: [psnr]\n",
     )
     cli.main(["ablate", str(file), "seeds=2", *settings])
     trained = [word for call in calls for word in call if word.startswith("name=")]
@@ -50,16 +52,15 @@ def test_each_variant_and_seed_once_and_a_table_of_what_was_asked(workplace, cap
     found = ablate(file, AblateOptions(seeds=2), settings)
     assert calls == []
     assert [run.info["seed"] for run in found.variants["small"]] == [0, 1]
-    assert found.variants["small"][0].experiment().model.codebook_size == 4
+    assert found.variants["small"][0].experiment().model.quantizer.codebook_size == 4
 
 
 def test_priors_share_a_tokenizer_of_their_seed(workplace):
     root, settings, _ = workplace
     text = (
         "experiment: prior.yaml\ntokenizer: vqvae.yaml\nvariants: {a: [], b:"
-        " [model.architecture=pixelcnn]}\n"
+        " [model.network.name=pixelcnn]}\n"
     )
-    text = text.replace("b: [model", "b: [model.heads=4, model")
     found = ablate(write(root, text), AblateOptions(seeds=1), settings)
     runs = [found.variants[name][0] for name in ("a", "b")]
     assert {run.info["tokenizer"]["run"] for run in runs} == {"tokenizer-s0"}
@@ -71,8 +72,8 @@ def test_priors_share_a_tokenizer_of_their_seed(workplace):
         ("variants: {}", "has no variants"),
         ("variant: {}", "did you mean variants"),
         (
-            "experiment: vqvae.yaml\nvariants: {a: [model.codbook_size=3]}",
-            "did you mean model.codebook_size",
+            "experiment: vqvae.yaml\nvariants: {a: [model.quantizer.codbook_size=3]}",
+            "did you mean model.quantizer.codebook_size",
         ),
         ("experiment: vqvae.yaml\nvariants: {a/b: []}", "name: got 'a/b'"),
         ("experiment: none.yaml\nvariants: {a: []}", "there is no file none.yaml"),
@@ -81,12 +82,12 @@ def test_priors_share_a_tokenizer_of_their_seed(workplace):
             "there is no file none.yaml",
         ),
         (
-            "experiment: prior.yaml\nvariants: {a: [], b: [model.heads=3]}",
-            "3 heads do not divide model.width 16",
+            "experiment: prior.yaml\nvariants: {a: [], b: [model.network.heads=3]}",
+            "3 heads do not divide model.network.width 16",
         ),
         (
-            "experiment: vqvae.yaml\nvariants: {a: [], b: [model.codebook=vq]}",
-            "model.codebook: got 'vq', wanted one",
+            "experiment: vqvae.yaml\nvariants: {a: [], b: [model.quantizer.name=vq]}",
+            "model.quantizer.name: got 'vq', wanted one",
         ),
         (
             "experiment: vqvae.yaml\nvariants: {a: []}\nevaluation: [iwae_smples=5]",
@@ -127,4 +128,4 @@ def test_every_shipped_ablation_is_valid_and_says_what_it_asks(file, monkeypatch
     for words in ablation.variants.values():
         experiment = load_experiment(ablation.experiment, last_words(ablation.settings, words))
         if experiment.kind == "vqvae":
-            build_quantizer(experiment.model)
+            experiment.model.bottleneck()

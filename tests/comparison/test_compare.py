@@ -203,7 +203,7 @@ def test_settings_that_one_kind_lacks(four: Comparison) -> None:
     (settings,) = four.groups[
         0
     ].settings  # of the autoencoders; a single prior differs from nothing
-    assert settings.values["model.codebook_size"] == (MISSING, MISSING, "512")
+    assert settings.values["model.quantizer.codebook_size"] == (MISSING, MISSING, "512")
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])

@@ -12,9 +12,11 @@ import wandb_workspaces.workspaces as views
 
 from vqvae_lightning.comparison import dashboard
 from vqvae_lightning.comparison.dashboard import save_dashboard, workspace
-from vqvae_lightning.config import MODEL_CONFIGS, ConfigError, DashboardOptions, LikelihoodConfig
+from vqvae_lightning.config import ConfigError, DashboardOptions
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.metrics.measures import MEASURES, best_values, dashboard_curves
+from vqvae_lightning.models.build import MODEL_CONFIGS
+from vqvae_lightning.models.likelihoods import DiscretizedLogistic
 from vqvae_lightning.training.callbacks import Throughput
 from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.prior import CodePrior
@@ -42,7 +44,7 @@ def test_a_model_logs_every_key_that_it_shows():
     logged: set[str] = set()
     labels, tokenizer = torch.zeros(2, dtype=torch.long), {"codebook_size": 4, "grid": [2, 2]}
     modules = [
-        kind.module(kind.config(likelihood=LikelihoodConfig("discretized_logistic")), (1, 28, 28))
+        kind.module(kind.config(likelihood=DiscretizedLogistic.Config()), (1, 28, 28))
         for kind in KINDS.values()
         if kind.stage == 1
     ]

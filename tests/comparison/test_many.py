@@ -7,14 +7,8 @@ from untrained import TOKENIZER, record
 
 from vqvae_lightning.comparison import many
 from vqvae_lightning.comparison.many import evaluate_once, train_once
-from vqvae_lightning.config import (
-    ConfigError,
-    EvaluateOptions,
-    describe,
-    load_experiment,
-    options,
-    plain,
-)
+from vqvae_lightning.config import ConfigError, EvaluateOptions, options, plain
+from vqvae_lightning.experiment import describe, load_experiment
 from vqvae_lightning.training.runs import Run
 
 

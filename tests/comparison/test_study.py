@@ -19,13 +19,15 @@ def workplace(tmp_path, calls, settings):
     """Tiny experiment files, and options and settings of a study of them."""
     files = tmp_path / "experiments" / "mnist"
     files.mkdir(parents=True)
-    network = "  network: {hidden: 8, residual_hidden: 4, residual_blocks: 1}\n"
-    (files / "ae.yaml").write_text(f"kind: ae\nmodel:\n{network}")
-    (files / "vae.yaml").write_text(f"kind: vae\nmodel:\n{network}")
+    trunk = "  trunk: {hidden: 8, residual_hidden: 4, residual_blocks: 1}\n"
+    (files / "ae.yaml").write_text(f"kind: ae\nmodel:\n{trunk}")
+    (files / "vae.yaml").write_text(f"kind: vae\nmodel:\n{trunk}")
     (files / "vqvae.yaml").write_text(
-        f"kind: vqvae\nmodel:\n  codebook_size: 16\n  latent_dim: 8\n{network}"
+        f"kind: vqvae\nmodel:\n  quantizer: {{codebook_size: 16}}\n  latent_dim: 8\n{trunk}"
     )
-    (files / "prior.yaml").write_text("kind: prior\nmodel: {layers: 1, width: 16, heads: 2}\n")
+    (files / "prior.yaml").write_text(
+        "kind: prior\nmodel: {network: {layers: 1, width: 16, heads: 2}}\n"
+    )
     options = StudyOptions(
         seeds=2, runs=str(tmp_path / "study"), experiments=str(tmp_path / "experiments")
     )

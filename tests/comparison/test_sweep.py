@@ -12,7 +12,8 @@ from untrained import record
 from vqvae_lightning import cli
 from vqvae_lightning.comparison import many
 from vqvae_lightning.comparison.sweep import read_grid, run_name, sweep
-from vqvae_lightning.config import ConfigError, SweepOptions, describe, load_experiment
+from vqvae_lightning.config import ConfigError, SweepOptions
+from vqvae_lightning.experiment import describe, load_experiment
 from vqvae_lightning.training.runs import Run
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +22,7 @@ GRID = {
     "method": "grid",
     "command": ["python", "-m", "vqvae_lightning", "train", "e.yaml", "${args_no_hyphens}"],
     "parameters": {
-        "model.codebook_size": {"values": [16, 32]},
+        "model.quantizer.codebook_size": {"values": [16, 32]},
         "data.flip": {"value": True},
         "seed": {"values": [0, 1]},
     },
@@ -57,7 +58,7 @@ def test_the_combinations_are_the_product_in_order(tmp_path):
     experiment, combinations = read_grid(write(tmp_path))
     assert experiment == Path("e.yaml")
     assert combinations == [
-        [f"model.codebook_size={k}", "data.flip=true", f"seed={seed}"]
+        [f"model.quantizer.codebook_size={k}", "data.flip=true", f"seed={seed}"]
         for k in (16, 32)
         for seed in (0, 1)
     ]
@@ -91,7 +92,7 @@ def test_what_is_no_file_or_no_yaml_is_refused(tmp_path):
 
 
 def test_a_run_is_named_by_its_values_in_safe_letters():
-    assert run_name(["model.codebook_size=16", "seed=0"]) == "codebook_size-16_seed-0"
+    assert run_name(["model.quantizer.codebook_size=16", "seed=0"]) == "codebook_size-16_seed-0"
     changed = [run_name([f"model.tokenizer={value}"]) for value in ("runs/a", "runs-a")]
     cut = [run_name(["model.tokenizer=" + 99 * "x", f"seed={seed}"]) for seed in (0, 1)]
     assert len({*changed, *cut}) == 4

@@ -5,9 +5,10 @@ import pytorch_lightning as pl
 import torch
 from untrained import SMALL_KIND, make_run, workplace
 
-from vqvae_lightning.config import last_words, load_experiment
+from vqvae_lightning.config import last_words
 from vqvae_lightning.evaluation.densities import TrainLatents
 from vqvae_lightning.evaluation.likelihood import iwae_metrics, two_stage_metrics
+from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.training.build import build
 from vqvae_lightning.training.trainer import quieten
 

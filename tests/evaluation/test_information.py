@@ -9,13 +9,14 @@ import torch
 from PIL import Image
 
 from vqvae_lightning import cli
-from vqvae_lightning.config import NetworkConfig, VQVAEConfig
 from vqvae_lightning.data import sources
 from vqvae_lightning.evaluation import codebook
 from vqvae_lightning.evaluation.codebook import codes_picture, mean_patches, usage_picture
 from vqvae_lightning.evaluation.information import code_counts
 from vqvae_lightning.metrics.codebook import CodebookUsage
-from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.build import VQVAEConfig, build_autoencoder
+from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
+from vqvae_lightning.models.trunks.conv import ConvTrunk
 from vqvae_lightning.training.build import build
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
@@ -27,9 +28,11 @@ class TestPictures:
     )
     def test_two_patches_for_each_code(self, k, size):
         torch.manual_seed(0)
-        network = NetworkConfig(hidden=4, residual_hidden=2, residual_blocks=1)
+        network = ConvTrunk.Config(hidden=4, residual_hidden=2, residual_blocks=1)
         shape = (1, 4 * size[0], 4 * size[1])
-        net = Autoencoder(shape, VQVAEConfig(codebook_size=k, latent_dim=2, network=network)).eval()
+        quantizer = EMAVectorQuantizer.Config(k)
+        config = VQVAEConfig(quantizer=quantizer, latent_dim=2, trunk=network)
+        net = build_autoencoder(config, shape).eval()
         codes = torch.randint(k, (5, *size))
         picture = codes_picture(
             net, codes.flatten().bincount(minlength=k), [(torch.zeros(5, *shape), codes)]
@@ -41,11 +44,12 @@ class TestPictures:
         )
 
     def test_a_vector_latent_is_shown_whole(self):
-        network = NetworkConfig(hidden=4, residual_hidden=2, residual_blocks=1)
-        config = VQVAEConfig(codebook_size=3, latent="vector", latent_dim=2, network=network)
+        network = ConvTrunk.Config(hidden=4, residual_hidden=2, residual_blocks=1)
+        quantizer = EMAVectorQuantizer.Config(3)
+        config = VQVAEConfig(quantizer=quantizer, latent="vector", latent_dim=2, trunk=network)
         codes = torch.tensor([0, 0, 2]).view(3, 1, 1)
         picture = codes_picture(
-            Autoencoder((3, 8, 8), config).eval(),
+            build_autoencoder(config, (3, 8, 8)).eval(),
             torch.tensor([2, 0, 1]),
             [(torch.zeros(3, 3, 8, 8), codes)],
         )
@@ -104,13 +108,13 @@ SMALL = [
 ]
 MODELS = {
     "vqvae": [
-        "model.network.hidden=8",
-        "model.network.residual_hidden=4",
-        "model.network.residual_blocks=1",
-        "model.codebook_size=16",
+        "model.trunk.hidden=8",
+        "model.trunk.residual_hidden=4",
+        "model.trunk.residual_blocks=1",
+        "model.quantizer.codebook_size=16",
         "model.latent_dim=8",
     ],
-    "prior": ["model.layers=1", "model.width=16", "model.heads=2"],
+    "prior": ["model.network.layers=1", "model.network.width=16", "model.network.heads=2"],
 }
 
 

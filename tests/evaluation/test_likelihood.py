@@ -10,13 +10,7 @@ import torch
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from vqvae_lightning.config import (
-    EvaluateOptions,
-    LikelihoodConfig,
-    NetworkConfig,
-    VAEConfig,
-    VQVAEConfig,
-)
+from vqvae_lightning.config import EvaluateOptions
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.evaluation.likelihood import (
     ImportanceWeightedBound,
@@ -26,11 +20,14 @@ from vqvae_lightning.evaluation.likelihood import (
     log_mean_weight,
     mean_distortion,
 )
-from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.build import VAEConfig, VQVAEConfig, build_autoencoder
+from vqvae_lightning.models.likelihoods import DiscretizedLogistic
+from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.models.tokenizer import Tokenizer
+from vqvae_lightning.models.trunks.conv import ConvTrunk
 from vqvae_lightning.training.kinds import KINDS
 
-NETWORK = NetworkConfig(hidden=4, residual_hidden=2, residual_blocks=1, downsamples=1)
+NETWORK = ConvTrunk.Config(hidden=4, residual_hidden=2, residual_blocks=1, downsamples=1)
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +66,7 @@ def linear_gaussian(shift=0.0, stretch=1.0):
     """p(z) = N(0, I₂), p(x|z) = N(Wz + b, s² I₃), q as asked; and log p(x) = log N(x; b, WWᵀ + s²
     I₃).
     """
-    net = Autoencoder((1, 2, 2), VAEConfig(latent_dim=2, network=NETWORK)).double().eval()
+    net = build_autoencoder(VAEConfig(latent_dim=2, trunk=NETWORK), (1, 2, 2)).double().eval()
     w = torch.tensor([[1.0, 0.5], [0.5, -1.0], [0.8, 0.0]], dtype=torch.float64)
     b, s = (
         torch.tensor([0.1, -0.2, 0.3], dtype=torch.float64),
@@ -188,11 +185,12 @@ class TestWholeSplit:
     def test_one_draw_of_a_quantizer_says_all(self):
         config = VQVAEConfig(
             latent_dim=4,
-            codebook_size=8,
-            network=NETWORK,
-            likelihood=LikelihoodConfig("discretized_logistic"),
+            quantizer=EMAVectorQuantizer.Config(8),
+            trunk=NETWORK,
+            likelihood=DiscretizedLogistic.Config(),
         )
-        net, x = Autoencoder((1, 4, 4), config).eval(), torch.randint(256, (7, 1, 4, 4)) / 127.5 - 1
+        net = build_autoencoder(config, (1, 4, 4)).eval()
+        x = torch.randint(256, (7, 1, 4, 4)) / 127.5 - 1
         objective = net(x)
         expected = -(objective.distortion + objective.latent.rate).mean().item()
         assert not net.bottleneck.random
@@ -206,11 +204,8 @@ class TestWholeSplit:
         assert kl_per_dim(net, batches(x, 3)) is None
 
     def test_kl_per_dimension_sums_to_the_rate(self):
-        net = (
-            Autoencoder((1, 4, 4), VAEConfig(latent="grid", latent_dim=3, network=NETWORK))
-            .double()
-            .eval()
-        )
+        config = VAEConfig(latent="grid", latent_dim=3, trunk=NETWORK)
+        net = build_autoencoder(config, (1, 4, 4)).double().eval()
         x = torch.rand(7, 1, 4, 4, dtype=torch.float64) * 2 - 1
         rates = kl_per_dim(net, batches(x, 3))
         mean, log_variance = net.encoder(x).chunk(2, dim=1)

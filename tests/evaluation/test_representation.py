@@ -10,17 +10,19 @@ import pytest
 import torch
 
 from vqvae_lightning import cli
-from vqvae_lightning.config import AEConfig, DataConfig, NetworkConfig, VAEConfig, VQVAEConfig
+from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data import sources
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.evaluation.representation import accuracies, latents, representation
-from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.build import AEConfig, VAEConfig, VQVAEConfig, build_autoencoder
+from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
+from vqvae_lightning.models.trunks.conv import ConvTrunk
 
-NETWORK = NetworkConfig(hidden=8, residual_hidden=4, residual_blocks=1)
+NETWORK = ConvTrunk.Config(hidden=8, residual_hidden=4, residual_blocks=1)
 CONFIGS = {
-    "ae": AEConfig(latent_dim=4, network=NETWORK),
-    "vae": VAEConfig(latent_dim=4, network=NETWORK),
-    "vqvae": VQVAEConfig(latent_dim=4, codebook_size=16, network=NETWORK),
+    "ae": AEConfig(latent_dim=4, trunk=NETWORK),
+    "vae": VAEConfig(latent_dim=4, trunk=NETWORK),
+    "vqvae": VQVAEConfig(latent_dim=4, quantizer=EMAVectorQuantizer.Config(16), trunk=NETWORK),
 }
 SIZES = {"ae": 4, "vae": 4, "vqvae": 4 * 7 * 7}
 
@@ -57,7 +59,7 @@ def kind(request):
 @pytest.fixture
 def net(kind):
     torch.manual_seed(0)
-    return Autoencoder((1, 28, 28), CONFIGS[kind])
+    return build_autoencoder(CONFIGS[kind], (1, 28, 28))
 
 
 def clusters(n, spread, seed):
@@ -135,15 +137,15 @@ def runs(data_root, tmp_path_factory):
         f"runs={root}",
     ]
     net = [
-        "model.network.hidden=8",
-        "model.network.residual_hidden=4",
-        "model.network.residual_blocks=1",
-        "model.codebook_size=16",
+        "model.trunk.hidden=8",
+        "model.trunk.residual_hidden=4",
+        "model.trunk.residual_blocks=1",
+        "model.quantizer.codebook_size=16",
         "model.latent_dim=4",
     ]
     for kind, model in {
         "vqvae": net,
-        "prior": ["model.layers=1", "model.width=8", "model.heads=2"],
+        "prior": ["model.network.layers=1", "model.network.width=8", "model.network.heads=2"],
     }.items():
         file = Path(__file__).parents[2] / "experiments" / "mnist" / f"{kind}.yaml"
         cli.main(["train", str(file), *words, *model, f"name={kind}"])

@@ -55,7 +55,7 @@ def spread_codes(module, root: Path) -> None:
     with torch.no_grad():
         rows = net.encoder(x).movedim(1, -1).flatten(0, 2)
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
-        net.bottleneck.replace(torch.ones(16, dtype=torch.bool), rows[order[:16]])
+        net.bottleneck.reset_codes(torch.ones(16, dtype=torch.bool), rows[order[:16]])
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -235,8 +235,10 @@ class TestFits:
     def test_unigram_codes_have_the_train_histogram_in_every_place(self, runs, monkeypatch):
         subject = Subject(runs["vqvae"])
         seen, bottleneck, train = [], subject.net.bottleneck, subject.train_latents
-        lookup = bottleneck.lookup
-        monkeypatch.setattr(bottleneck, "lookup", lambda codes: seen.append(codes) or lookup(codes))
+        decode = bottleneck.codes_to_latents
+        monkeypatch.setattr(
+            bottleneck, "codes_to_latents", lambda codes: seen.append(codes) or decode(codes)
+        )
         draw(subject, "unigram", SampleOptions(n=400))
         (codes,) = seen
         assert codes.shape == (400, 7, 7)

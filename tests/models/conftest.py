@@ -7,14 +7,15 @@ import dataclasses
 import pytest
 import torch
 
-from vqvae_lightning.config import AEConfig, NetworkConfig, VAEConfig, VQVAEConfig
-from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.build import AEConfig, VAEConfig, VQVAEConfig, build_autoencoder
+from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, VectorQuantizer
+from vqvae_lightning.models.trunks.conv import ConvTrunk
 
 CONFIGS = {
     "ae": AEConfig(latent_dim=4),
     "vae": VAEConfig(latent_dim=4),
-    "vq-ema": VQVAEConfig(latent_dim=4, codebook_size=16, codebook="ema"),
-    "vq-gradient": VQVAEConfig(latent_dim=4, codebook_size=16, codebook="gradient"),
+    "vq-ema": VQVAEConfig(latent_dim=4, quantizer=EMAVectorQuantizer.Config(16)),
+    "vq-gradient": VQVAEConfig(latent_dim=4, quantizer=VectorQuantizer.Config(16)),
 }
 
 
@@ -32,12 +33,18 @@ def kind(request):
 
 @pytest.fixture
 def build():
-    """(kind, image shape, fields of the model's config …) → a small Autoencoder."""
+    """(kind, image shape, settings of the quantizer, fields of the model's config …) → a small
+    Autoencoder.
+    """
 
-    def build(kind, shape=(1, 8, 8), *, hidden=8, downsamples=2, **fields):
-        network = NetworkConfig(
+    def build(kind, shape=(1, 8, 8), *, hidden=8, downsamples=2, quantizer=None, **fields):
+        trunk = ConvTrunk.Config(
             hidden=hidden, residual_hidden=4, residual_blocks=1, downsamples=downsamples
         )
-        return Autoencoder(shape, dataclasses.replace(CONFIGS[kind], network=network, **fields))
+        config = dataclasses.replace(CONFIGS[kind], trunk=trunk, **fields)
+        if quantizer:
+            changed = dataclasses.replace(config.quantizer, **quantizer)
+            config = dataclasses.replace(config, quantizer=changed)
+        return build_autoencoder(config, shape)
 
     return build

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from vqvae_lightning.config import AEConfig, LikelihoodConfig, NetworkConfig
-from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.build import AEConfig, build_autoencoder
+from vqvae_lightning.models.likelihoods import BernoulliLikelihood, DiscretizedLogistic
 from vqvae_lightning.models.tokenizer import Tokenizer, fingerprint
+from vqvae_lightning.models.trunks.conv import ConvTrunk
 
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 QUANTIZERS = ["vq-ema", "vq-gradient"]
@@ -147,7 +148,7 @@ def test_loss_is_linear_in_beta(build, kind):
 
 
 def test_bernoulli_needs_no_scale(build, kind):
-    net = build(kind, likelihood=LikelihoodConfig(name="bernoulli"))
+    net = build(kind, likelihood=BernoulliLikelihood.Config())
     objective = net(torch.sign(images()))
     assert (objective.distortion > 0).all()
     assert objective.reconstruction.abs().max() <= 1
@@ -196,7 +197,7 @@ class TestFreeBits:
             objectives.append(net(*arguments))
         plain, charged = objectives
         assert torch.equal(plain.latent.rate, charged.latent.rate)
-        means = plain.latent.rates.mean(0).flatten().tolist()
+        means = plain.latent.rate_per_dim.mean(0).flatten().tolist()
         assert min(means) < free
         excess = sum(max(free, mean) - mean for mean in means)
         torch.testing.assert_close(
@@ -251,7 +252,7 @@ class TestImportanceWeights:
         torch.manual_seed(1)
         objective = net(x)
         torch.manual_seed(1)
-        _, (log_ratio,) = net.bottleneck.draws(net.encoder(x), 1)
+        _, (log_ratio,) = net.bottleneck.rsample(net.encoder(x), 1)
         torch.testing.assert_close(log_weight, log_ratio - objective.distortion, rtol=0, atol=1e-12)
         torch.manual_seed(1)
         weighted = net.importance_weighted(x, 1)
@@ -277,7 +278,7 @@ class TestImportanceWeights:
             build("ae").log_weights(images(), 2)
 
     def test_every_parameter_learns_from_them(self, build):
-        net = build("vae", likelihood=LikelihoodConfig(name="discretized_logistic", learned=True))
+        net = build("vae", likelihood=DiscretizedLogistic.Config(learned=True))
         objective = net.importance_weighted(torch.randint(256, (3, 1, 8, 8)) / 127.5 - 1, 4)
         objective.loss.backward()
         assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
@@ -289,8 +290,9 @@ class TestLearning:
         """From a variance of 1/3; of 3 seeds the worst is at 0.001, for Adam's error rises now and
         then.
         """
-        network = NetworkConfig(hidden=32, residual_hidden=16, residual_blocks=1, downsamples=2)
-        net, x = Autoencoder((1, 8, 8), AEConfig(latent_dim=16, network=network)), images(n=8)
+        network = ConvTrunk.Config(hidden=32, residual_hidden=16, residual_blocks=1, downsamples=2)
+        net = build_autoencoder(AEConfig(latent_dim=16, trunk=network), (1, 8, 8))
+        x = images(n=8)
         optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
         for _ in range(150):
             objective = train_step(net, x, optimizer)
@@ -305,7 +307,7 @@ class TestLearning:
     @pytest.mark.parametrize("kind", QUANTIZERS)
     def test_vq_starts_with_a_code_for_every_image(self, build, kind, colours):
         """k-means of as many rows as there are codes."""
-        net = build(kind, (3, 8, 8), latent="vector", codebook_size=8)
+        net = build(kind, (3, 8, 8), latent="vector", quantizer={"codebook_size": 8})
         net(colours)
         net.bottleneck.update()
         assert len(net.eval()(colours).latent.codes.unique()) == 8
@@ -322,9 +324,7 @@ class TestLearning:
             (3, 8, 8),
             hidden=16,
             latent="vector",
-            codebook_size=8,
-            decay=0.5,
-            restart_below=0.2,
+            quantizer={"codebook_size": 8, "decay": 0.5, "restart_below": 0.2},
         )
         optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
         for _ in range(120):

@@ -89,7 +89,7 @@ class TestContract:
         assert latent.z.shape == latent.mean.shape == (N, bottleneck.out_channels, *GRID)
         assert latent.rate.shape == (N,)
         assert latent.penalty.shape == ()
-        assert all(term.shape == () and not term.requires_grad for term in latent.terms.values())
+        assert all(term.shape == () and not term.requires_grad for term in latent.logs.values())
         assert (latent.codes is None) == (bottleneck.codebook_size is None)
 
     def test_rate_and_penalty_are_finite_and_not_negative(self, bottleneck, h, training):
@@ -125,9 +125,9 @@ class TestContract:
         codes = bottleneck.train(training)(h).codes
         if codes is None:
             with pytest.raises(ValueError, match="codebook"):
-                bottleneck.lookup(torch.zeros(N, *GRID, dtype=torch.int64))
+                bottleneck.codes_to_latents(torch.zeros(N, *GRID, dtype=torch.int64))
         else:
-            assert codes.shape == (N, *bottleneck.code_shape(GRID))
+            assert codes.shape == (N, *bottleneck.layout(GRID).shape)
             assert codes.dtype == torch.int64
             assert 0 <= codes.min() <= codes.max() < bottleneck.codebook_size
 
@@ -142,7 +142,7 @@ def test_codes_look_up_to_z_bit_for_bit_in_evaluation(bottleneck, h):
     step(bottleneck)
     latent = bottleneck.eval()(h)
     if latent.codes is not None:
-        assert torch.equal(bottleneck.lookup(latent.codes), latent.z)
+        assert torch.equal(bottleneck.codes_to_latents(latent.codes), latent.z)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -153,9 +153,9 @@ def test_draws_are_of_z_and_their_log_ratio_averages_to_minus_the_rate(
     bottleneck.train(training)
     if not bottleneck.has_prior:
         with pytest.raises(ValueError, match="no likelihood"):
-            bottleneck.draws(h, 2)
+            bottleneck.rsample(h, 2)
         return
-    z, log_ratio = bottleneck.draws(h, 4000)
+    z, log_ratio = bottleneck.rsample(h, 4000)
     latent = bottleneck(h)
     assert z.shape == (4000, *latent.z.shape)
     assert log_ratio.shape == (4000, N)
@@ -173,7 +173,7 @@ def test_draws_do_not_depend_on_how_many_are_made_at_once(bottleneck, h, trainin
         made = []
         for parts in ((7,), (3, 4), (1,) * 7):
             torch.manual_seed(1)
-            z, log_ratio = zip(*[bottleneck.draws(h, k) for k in parts], strict=True)
+            z, log_ratio = zip(*[bottleneck.rsample(h, k) for k in parts], strict=True)
             made.append((torch.cat(z), torch.cat(log_ratio)))
         assert all(
             torch.equal(a, b) for other in made[1:] for a, b in zip(made[0], other, strict=True)
@@ -191,7 +191,7 @@ def test_what_is_not_finite_has_no_code(bottleneck, h, poison):
         return
     h.data[1, 0, 1, 3] = poison
     bottleneck.train()(h)
-    for ask in (bottleneck, lambda h: bottleneck.draws(h, 2)):
+    for ask in (bottleneck, lambda h: bottleneck.rsample(h, 2)):
         bottleneck.eval()
         with pytest.raises(
             NonFiniteError, match=r"1 of 3 images is not finite \(row 1\), so they have no codes"
@@ -201,22 +201,28 @@ def test_what_is_not_finite_has_no_code(bottleneck, h, poison):
 
 @pytest.mark.parametrize("code", [-1, K])
 def test_lookup_refuses_codes_outside_the_codebook(bottleneck, code):
+    layout = bottleneck.layout(GRID)
+    shape = GRID if layout is None else layout.shape
     with pytest.raises(ValueError, match="codes"):
-        bottleneck.lookup(torch.full((N, *bottleneck.code_shape(GRID)), code))
+        bottleneck.codes_to_latents(torch.full((N, *shape), code))
 
 
 def test_the_rate_is_that_of_uniform_codes_in_their_order(bottleneck, h):
-    """T log K nats; flattened, codes are a sequence that goes place by place, and at each place map
-    by map.
+    """T log K nats; flattened, codes are a sequence that goes cell by cell, and in each cell
+    codebook by codebook.
     """
     latent, k = bottleneck.eval()(h), bottleneck.codebook_size
     if latent.codes is not None:
-        sequence, shape = latent.codes.flatten(1), bottleneck.code_shape(GRID)
+        layout = bottleneck.layout(GRID)
+        sequence = layout.flatten(latent.codes)
+        assert sequence.shape[1] == layout.length
         torch.testing.assert_close(latent.rate, torch.full((N,), sequence.shape[1] * math.log(k)))
-        assert torch.equal(sequence.unflatten(1, shape), latent.codes)
-        for r, c, m in itertools.product(*map(range, (*GRID, bottleneck.maps))):
-            code = latent.codes[:, r, c] if bottleneck.maps == 1 else latent.codes[:, r, c, m]
-            assert torch.equal(sequence[:, (r * GRID[1] + c) * bottleneck.maps + m], code)
+        assert torch.equal(layout.unflatten(sequence), latent.codes)
+        for r, c, m in itertools.product(*map(range, (*GRID, bottleneck.num_codebooks))):
+            code = (
+                latent.codes[:, r, c] if bottleneck.num_codebooks == 1 else latent.codes[:, r, c, m]
+            )
+            assert torch.equal(sequence[:, (r * GRID[1] + c) * bottleneck.num_codebooks + m], code)
 
 
 def test_codes_stay_when_the_places_move(bottleneck, h):
@@ -360,16 +366,18 @@ class TestGaussian:
     def test_the_rate_is_the_sum_over_latent_dimensions(self, parameters):
         mean, log_variance = (p.view(64, 1, 2, 2) for p in parameters)
         latent = Gaussian(1)(torch.cat([mean, log_variance], dim=1))
-        assert latent.rates.shape == latent.z.shape
-        torch.testing.assert_close(latent.rates.flatten(1).sum(1), latent.rate, rtol=0, atol=1e-12)
+        assert latent.rate_per_dim.shape == latent.z.shape
+        torch.testing.assert_close(
+            latent.rate_per_dim.flatten(1).sum(1), latent.rate, rtol=0, atol=1e-12
+        )
         q = Normal(mean, (0.5 * log_variance).exp())
         torch.testing.assert_close(
-            latent.rates, kl_divergence(q, Normal(torch.zeros_like(mean), 1.0))
+            latent.rate_per_dim, kl_divergence(q, Normal(torch.zeros_like(mean), 1.0))
         )
 
     def test_log_ratio_is_that_of_torch_distributions(self, parameters):
         mean, log_variance = (p.view(64, 1, 2, 2) for p in parameters)
-        z, log_ratio = Gaussian(1).draws(torch.cat([mean, log_variance], dim=1), 5)
+        z, log_ratio = Gaussian(1).rsample(torch.cat([mean, log_variance], dim=1), 5)
         q, p = Normal(mean, (0.5 * log_variance).exp()), Normal(torch.zeros_like(mean), 1.0)
         expected = (p.log_prob(z) - q.log_prob(z)).flatten(2).sum(2)
         torch.testing.assert_close(log_ratio, expected, rtol=0, atol=1e-11)

@@ -18,6 +18,18 @@ from vqvae_lightning.models.likelihoods import (
 SHAPE = (3, 2, 4, 5)
 
 
+def gaussian(scale, learned=False, bounded=False):
+    return GaussianLikelihood(GaussianLikelihood.Config(scale, learned, bounded))
+
+
+def logistic(scale, learned=False, per_pixel=False):
+    return DiscretizedLogistic(DiscretizedLogistic.Config(scale, learned, per_pixel))
+
+
+def bernoulli():
+    return BernoulliLikelihood(BernoulliLikelihood.Config())
+
+
 @pytest.fixture
 def decoded():
     return torch.randn(SHAPE, dtype=torch.float64, requires_grad=True)
@@ -28,7 +40,7 @@ def decoded():
 def test_gaussian_is_the_normal_density(decoded, scale, learned):
     x = 2 * torch.rand(SHAPE, dtype=torch.float64) - 1
     expected = -Normal(decoded, scale).log_prob(x).flatten(1).sum(1)
-    actual = GaussianLikelihood(scale, learned).double().nll(x, decoded)
+    actual = gaussian(scale, learned).double().nll(x, decoded)
     torch.testing.assert_close(
         actual, expected, rtol=1e-6, atol=0
     )  # the scale itself is stored in float32
@@ -40,7 +52,7 @@ def test_a_bounded_mean_is_clamped_and_comes_back_from_beyond_the_edge():
     decoded = (
         torch.tensor([-3, -0.5, 2, -3, 0, 2], dtype=torch.float64).view(6, 1, 1, 1).requires_grad_()
     )
-    likelihood = GaussianLikelihood(0.5, learned=False, bounded=True).double()
+    likelihood = gaussian(0.5, learned=False, bounded=True).double()
     nll = likelihood.nll(x, decoded)
     clamped = decoded.detach().clamp(-1, 1)
     torch.testing.assert_close(nll, -Normal(clamped, 0.5).log_prob(x).flatten(), rtol=1e-6, atol=0)
@@ -52,7 +64,7 @@ def test_a_bounded_mean_is_clamped_and_comes_back_from_beyond_the_edge():
 
 @pytest.mark.parametrize("learned", [True, False])
 def test_only_a_learned_scale_gets_a_gradient(decoded, learned):
-    likelihood = GaussianLikelihood(0.4, learned).double()
+    likelihood = gaussian(0.4, learned).double()
     likelihood.nll(torch.zeros_like(decoded), decoded).sum().backward()
     assert (likelihood.log_scale.grad is not None) == learned
     if learned:  # d/ds of −log N summed: 1 − error²/scale² for every pixel
@@ -61,7 +73,7 @@ def test_only_a_learned_scale_gets_a_gradient(decoded, learned):
 
 
 def test_the_best_learned_scale_is_the_root_mean_squared_error(decoded):
-    likelihood = GaussianLikelihood(1.0, learned=True).double()
+    likelihood = gaussian(1.0, learned=True).double()
     x = torch.zeros_like(decoded)
     likelihood.log_scale.data.fill_(0.5 * decoded.detach().square().mean().log())
     likelihood.nll(x, decoded).sum().backward()
@@ -73,7 +85,7 @@ def test_bernoulli_sums_to_one_over_all_images():
         16, 1, 2, 2
     )
     logits = 3 * torch.randn(1, 1, 2, 2, dtype=torch.float64).expand(16, -1, -1, -1)
-    likelihood = BernoulliLikelihood()
+    likelihood = bernoulli()
     probability = torch.exp(-likelihood.nll(images, logits))
     assert abs(probability.sum() - 1) < 1e-12
     mean = (probability.view(-1, 1, 1, 1) * images).sum(0)
@@ -83,7 +95,7 @@ def test_bernoulli_sums_to_one_over_all_images():
 def test_bernoulli_is_that_of_torch_distributions(decoded):
     x = (torch.rand(SHAPE) < 0.5).double()
     expected = -Bernoulli(logits=decoded).log_prob(x).flatten(1).sum(1)
-    torch.testing.assert_close(BernoulliLikelihood().nll(2 * x - 1, decoded), expected)
+    torch.testing.assert_close(bernoulli().nll(2 * x - 1, decoded), expected)
 
 
 LEVELS = torch.arange(256, dtype=torch.float64) * 2 / 255 - 1  # of a pixel
@@ -99,12 +111,12 @@ class TestDiscretizedLogistic:
     @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e-3, 0.02, 0.4, 5.0, 1e4])
     @pytest.mark.parametrize("location", [-40.0, -1.0, -0.998, 0.0, 1 / 255, 0.3, 0.9975, 1.0, 7.0])
     def test_sums_to_one_over_the_256_levels(self, location, scale):
-        probability = torch.exp(-level_nll(DiscretizedLogistic(scale, False).double(), location))
+        probability = torch.exp(-level_nll(logistic(scale, False).double(), location))
         assert abs(probability.sum() - 1) < 1e-12
 
     @pytest.mark.parametrize("scale", [0.01, 0.4, 3.0])
     def test_is_the_formula(self, scale):
-        likelihood = DiscretizedLogistic(scale, False).double()
+        likelihood = logistic(scale, False).double()
         s = likelihood.log_scale.exp().item()
         for location in (-1.3, -1.0, 0.1, 0.99):
             upper = torch.sigmoid((LEVELS + 1 / 255 - location) / s)
@@ -116,7 +128,7 @@ class TestDiscretizedLogistic:
     @pytest.mark.parametrize("scale", [1e-30, 1e-4, 1e-2, 0.4, 1e3])
     def test_float32_is_finite_and_close(self, scale):
         """Every level, at locations near and far: the value and both gradients."""
-        likelihood = DiscretizedLogistic(scale, True)
+        likelihood = logistic(scale, True)
         x = (torch.arange(256) / 127.5 - 1).view(-1, 1, 1, 1)
         assert x.min() == -1
         assert x.max() == 1
@@ -127,11 +139,11 @@ class TestDiscretizedLogistic:
             assert all(torch.isfinite(value).all() for value in (nll, *gradients))
             assert (nll >= 0).all()
             if scale >= 1e-2:
-                exact = level_nll(DiscretizedLogistic(scale, False).double(), location)
+                exact = level_nll(logistic(scale, False).double(), location)
                 torch.testing.assert_close(nll.detach(), exact.float(), rtol=1e-4, atol=1e-4)
 
     def test_has_the_right_gradient(self, decoded):
-        likelihood = DiscretizedLogistic(0.05, True).double()
+        likelihood = logistic(0.05, True).double()
         x = LEVELS[torch.randint(256, SHAPE)]
         x[0, 0, 0, :2] = torch.tensor([-1.0, 1.0])
 
@@ -145,7 +157,7 @@ class TestDiscretizedLogistic:
 
     @pytest.mark.parametrize("scale", [1e-6, 1e-3, 0.01, 0.1, 2.0])
     def test_mean_is_that_of_the_levels(self, scale):
-        likelihood = DiscretizedLogistic(scale, False).double()
+        likelihood = logistic(scale, False).double()
         for location in (-3.0, -1.0, -0.6, 0.123, 0.999, 2.0):
             expected = (torch.exp(-level_nll(likelihood, location)) * LEVELS).sum()
             actual = likelihood.mean(torch.tensor(location, dtype=torch.float64))
@@ -157,11 +169,11 @@ class TestDiscretizedLogistic:
         """Means, then logarithms of factors of the scale: each pixel as if its scale were the only
         one.
         """
-        likelihood = DiscretizedLogistic(0.1, True, per_pixel=True).double()
+        likelihood = logistic(0.1, True, per_pixel=True).double()
         centre, factor = torch.randn(SHAPE).double(), torch.rand(SHAPE).double() * 4 + 0.1
         x = LEVELS[torch.randint(256, SHAPE)]
         decoded = torch.cat([centre, factor.log()], dim=1)
-        ones = [DiscretizedLogistic(0.1 * f.item(), False).double() for f in factor.flatten()]
+        ones = [logistic(0.1 * f.item(), False).double() for f in factor.flatten()]
         each = zip(ones, x.flatten(), centre.flatten(), strict=True)
         expected = torch.stack(
             [one.nll(v.view(1, 1, 1, 1), c.view(1, 1, 1, 1)) for one, v, c in each]
@@ -175,7 +187,7 @@ class TestDiscretizedLogistic:
         )
 
     def test_a_pixels_scale_has_bounds_and_finite_gradients(self):
-        likelihood = DiscretizedLogistic(0.1, True, per_pixel=True)
+        likelihood = logistic(0.1, True, per_pixel=True)
         decoded = (
             torch.tensor([[0.3, -1e4], [0.3, 1e4], [-50.0, -80.0]])
             .view(3, 2, 1, 1)
@@ -188,7 +200,7 @@ class TestDiscretizedLogistic:
         assert gradient[:2, 1].abs().max() == 0  # beyond the bounds
 
     def test_a_huge_scale_puts_all_on_the_edges(self):
-        nll = level_nll(DiscretizedLogistic(1e4, False).double(), 0.0)
+        nll = level_nll(logistic(1e4, False).double(), 0.0)
         torch.testing.assert_close(nll[1:-1], nll[1:2].expand(254), rtol=1e-6, atol=0)
         torch.testing.assert_close(
             nll[[0, -1]], torch.full((2,), math.log(2), dtype=torch.float64), rtol=1e-3, atol=0
@@ -209,9 +221,9 @@ class _Nll(torch.nn.Module):
 @pytest.mark.parametrize(
     "likelihood",
     [
-        GaussianLikelihood(0.4, True),
-        BernoulliLikelihood(),
-        DiscretizedLogistic(0.4, True),
+        gaussian(0.4, True),
+        bernoulli(),
+        logistic(0.4, True),
     ],
 )
 class TestEvery:
@@ -237,7 +249,7 @@ class TestEvery:
 def test_half_the_data_variance_gives_the_normalised_squared_error(decoded):
     """With scale² = variance / 2, −log p per dimension is error²/variance plus a constant."""
     variance = 0.3
-    likelihood = GaussianLikelihood(math.sqrt(variance / 2), learned=False).double()
+    likelihood = gaussian(math.sqrt(variance / 2), learned=False).double()
     dims = math.prod(SHAPE[1:])
     zero = torch.zeros_like(decoded)
     difference = likelihood.nll(zero, decoded) - likelihood.nll(zero, zero)

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from vqvae_lightning.models.sampling import draw, guide
+from vqvae_lightning.models.priors.sampling import draw, guide
 
 
 @pytest.mark.parametrize("k", [1, 2, 4])

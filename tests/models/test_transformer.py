@@ -2,13 +2,20 @@
 
 import torch
 
-from vqvae_lightning.config import PriorConfig, model_config
-from vqvae_lightning.models.transformer import CodeTransformer
+from vqvae_lightning.config import model_config
+from vqvae_lightning.models.build import PriorConfig
+from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.priors.transformer import CodeTransformer
+
+LAYOUT = CodeLayout((2, 3), 5)
+SMALL = CodeTransformer.Config(layers=1, width=8, heads=2)
 
 
 def test_checkpoints_of_older_versions_fit():
     """Names and shapes, in the order that an optimizer's state depends on."""
-    model = CodeTransformer(5, (2, 3), 10, PriorConfig(layers=1, width=8, heads=2))
+    model = CodeTransformer(
+        CodeLayout((2, 3), 5), 10, CodeTransformer.Config(layers=1, width=8, heads=2)
+    )
     block = {
         "norm1.weight": (8,), "norm1.bias": (8,), "norm2.weight": (8,), "norm2.bias": (8,),
         "qkv.weight": (24, 8), "qkv.bias": (24,), "out.weight": (8, 8), "out.bias": (8,),
@@ -24,24 +31,18 @@ def test_checkpoints_of_older_versions_fit():
     )
 
 
-def test_settings_of_older_versions_mean_the_transformer():
-    older = {
-        "tokenizer": "runs/t",
-        "class_conditional": True,
-        "layers": 4,
-        "width": 128,
-        "heads": 4,
-        "dropout": 0.1,
-    }
-    config = model_config(PriorConfig, older)
-    assert (config.architecture, config.label_dropout) == ("transformer", 0)
-    assert config == PriorConfig(**older)
+def test_settings_without_a_name_mean_the_transformer():
+    size = {"layers": 3, "width": 64, "heads": 2, "dropout": 0.2}
+    config = model_config(PriorConfig, {"tokenizer": "runs/t", "network": size})
+    assert config == PriorConfig(tokenizer="runs/t", network=CodeTransformer.Config(**size))
 
 
 def test_the_cache_has_the_dtype_of_the_weights():
     for dtype in (torch.float32, torch.float64):
         cache = (
-            CodeTransformer(5, (2, 3), 0, PriorConfig(layers=1, width=8, heads=2))
+            CodeTransformer(
+                CodeLayout((2, 3), 5), 0, CodeTransformer.Config(layers=1, width=8, heads=2)
+            )
             .to(dtype)
             .new_cache(3)
         )

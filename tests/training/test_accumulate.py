@@ -10,16 +10,19 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from untrained import SMALL_KIND, workplace
 
-from vqvae_lightning.config import ConfigError, last_words, load_experiment
-from vqvae_lightning.models.priors import PRIORS
-from vqvae_lightning.models.quantizers import QUANTIZERS
+from vqvae_lightning.config import ConfigError, last_words
+from vqvae_lightning.experiment import load_experiment
+from vqvae_lightning.models.build import PRIORS, QUANTIZERS
 from vqvae_lightning.training.build import ANY_TOKENIZER, build
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.trainer import quieten
 
 STEPS = 2
-VQ = ["model.restart_below=0.9", "model.decay=0.5"]  # so that codes restart in the second step
-SMALL_QUANTIZER = {"fsq": ["model.levels=[4,4]"], "simvq": [], "lfq": []}
+K = ["model.quantizer.codebook_size=16"]
+# so that codes are reset in the second step
+VQ = [*K, "model.quantizer.restart_below=0.9", "model.quantizer.decay=0.5"]
+SMALL_QUANTIZER = {"fsq": ["model.quantizer.levels=[4,4]"], "simvq": K, "lfq": K}
+SMALL_PRIOR = {"pixelcnn": []}
 
 # A new quantizer or prior is in the table by its name. A new bottleneck or option costs one line
 # here.
@@ -32,22 +35,35 @@ MEMBERS: dict[str, tuple[str, list[str]]] = {
     "vae, binary images": ("vae", ["data.binarize=dynamic", "model.likelihood.name=bernoulli"]),
     "vae, free bits": ("vae", ["model.free_bits=0.1"]),
     **{
-        name: ("vqvae", [f"model.codebook={name}", *SMALL_QUANTIZER.get(name, VQ)])
+        name: ("vqvae", [f"model.quantizer.name={name}", *SMALL_QUANTIZER.get(name, VQ)])
         for name in QUANTIZERS
     },
-    "lfq without entropy": ("vqvae", ["model.codebook=lfq", "model.entropy=0"]),
-    "lfq, grouped": ("vqvae", ["model.codebook=lfq", "model.groups=2"]),
-    "residual products": ("vqvae", [*VQ, "model.groups=2", "model.residual_levels=2"]),
-    "projected, rotation": ("vqvae", [*VQ, "model.lookup_dim=2", "model.estimator=rotation"]),
+    "lfq without entropy": (
+        "vqvae",
+        ["model.quantizer.name=lfq", *K, "model.quantizer.entropy=0"],
+    ),
+    "lfq, grouped": ("vqvae", ["model.quantizer.name=lfq", *K, "model.groups=2"]),
+    "residual products": ("vqvae", [*VQ, "model.groups=2", "model.quantizer.residual_levels=2"]),
+    "projected, rotation": (
+        "vqvae",
+        [*VQ, "model.quantizer.lookup_dim=2", "model.quantizer.estimator=rotation"],
+    ),
     **{
-        name: ("prior", [f"model.architecture={name}", "model.dropout=0", "model.heads=4"])
+        name: (
+            "prior",
+            [
+                f"model.network.name={name}",
+                "model.network.dropout=0",
+                *SMALL_PRIOR.get(name, ["model.network.heads=4"]),
+            ],
+        )
         for name in PRIORS
     },
 }
 REFUSED = {
     "vae, free bits": "model.free_bits",
-    "lfq": "model.entropy",
-    "lfq, grouped": "model.entropy",
+    "lfq": "model.quantizer.entropy",
+    "lfq, grouped": "model.quantizer.entropy",
 }
 
 
@@ -73,6 +89,12 @@ class Gradients(Callback):
             }
 
 
+def without_members_own(words: list[str]) -> list[str]:
+    """The settings that every member of the part has: not the others' size, which MEMBERS give."""
+    own = ("model.quantizer.codebook_size=", "model.network.heads=")
+    return [word for word in words if not word.startswith(own)]
+
+
 def codes_of(images: Any) -> SimpleNamespace:
     """Made-up codes in the place of images, in batches of the same order."""
     labels = torch.arange(280) % 10
@@ -92,7 +114,7 @@ def trained(
         "data.validation_size=40",
         "trainer.precision=64-true",
         f"trainer.accumulate={passes}",
-        *SMALL_KIND[kind],
+        *without_members_own(SMALL_KIND[kind]),
     ]
     experiment = load_experiment(None, last_words(settings, words))
     if kind == "prior":

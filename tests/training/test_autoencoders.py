@@ -8,18 +8,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vqvae_lightning.config import NetworkConfig, VAEConfig
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.models.bottlenecks import fresh_noise
+from vqvae_lightning.models.build import VAEConfig
+from vqvae_lightning.models.trunks.conv import ConvTrunk
 from vqvae_lightning.training.autoencoders import VAE, warmed_up
 
-NETWORK = NetworkConfig(hidden=4, residual_hidden=2, residual_blocks=1)
+NETWORK = ConvTrunk.Config(hidden=4, residual_hidden=2, residual_blocks=1)
 
 
 def vae(step=0, **fields):
     """A small VAE in float64 whose trainer is at `step` and logs nothing."""
     torch.manual_seed(0)
-    module = VAE(VAEConfig(latent_dim=3, network=NETWORK, **fields), (1, 8, 8)).double()
+    module = VAE(VAEConfig(latent_dim=3, trunk=NETWORK, **fields), (1, 8, 8)).double()
     module._trainer = SimpleNamespace(global_step=step, log_every_n_steps=10**9)
     return module
 
@@ -81,7 +82,7 @@ def test_validation_and_test_losses_are_those_without_the_option(x, options):
 def test_free_bits_reach_the_training_loss(x):
     module, plain = vae(free_bits=0.3, beta=1.5), vae(beta=1.5)
     a, b = training_objective(module, x), training_objective(plain, x)
-    excess = sum(max(0.3 - mean, 0.0) for mean in b.latent.rates.mean(0).flatten().tolist())
+    excess = sum(max(0.3 - mean, 0.0) for mean in b.latent.rate_per_dim.mean(0).flatten().tolist())
     assert excess > 0
     assert a.loss.item() - b.loss.item() == pytest.approx(1.5 * excess / 64, rel=1e-9)
     assert torch.equal(a.latent.rate, b.latent.rate)

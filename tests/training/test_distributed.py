@@ -13,15 +13,15 @@ import pytest
 import torch
 
 from vqvae_lightning.config import ConfigError
-from vqvae_lightning.models.priors import PRIORS
+from vqvae_lightning.models.build import PRIORS
 from vqvae_lightning.training.launch import check_launch
 
 TESTS = Path(__file__).parents[1]
 STEPS = 4
 SMALL = [
     "kind=vqvae",
-    "model.network.hidden=8",
-    "model.codebook_size=16",
+    "model.trunk.hidden=8",
+    "model.quantizer.codebook_size=16",
     "model.latent_dim=8",
     "data.batch_size=20",
     "data.eval_batch_size=15",
@@ -38,10 +38,14 @@ pytestmark = pytest.mark.dist
 RANK = """
 import os, sys, torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from vqvae_lightning.config import AEConfig, NetworkConfig, PriorConfig, VAEConfig, VQVAEConfig
 from vqvae_lightning.data.loader import Batch
-from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.priors import PRIORS, build_prior
+from vqvae_lightning.models.build import (
+    PRIORS, AEConfig, PriorConfig, VAEConfig, VQVAEConfig, build_autoencoder, build_prior
+)
+from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, VectorQuantizer
+from vqvae_lightning.models.quantizers.lookup_free import LFQ
+from vqvae_lightning.models.trunks.conv import ConvTrunk
 
 kind, path, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
 local_statistics = sys.argv[4] == "local"
@@ -52,21 +56,27 @@ if local_statistics:  # negative control: each rank learns from its own rows
     import vqvae_lightning.models.quantizers.quantizer as q
     q.all_reduce_sum = lambda x: x
 torch.manual_seed(0)
-network = NetworkConfig(hidden=8, residual_hidden=4, residual_blocks=1)
+network = ConvTrunk.Config(hidden=8, residual_hidden=4, residual_blocks=1)
 config = {
-    "ae": AEConfig(latent_dim=4, network=network),
+    "ae": AEConfig(latent_dim=4, trunk=network),
     "ema": VQVAEConfig(
-        codebook_size=16, latent_dim=4, network=network, restart_below=0.5, decay=0.5
+        latent_dim=4, trunk=network,
+        quantizer=EMAVectorQuantizer.Config(16, restart_below=0.5, decay=0.5),
     ),
-    "gradient": VQVAEConfig(codebook_size=16, latent_dim=4, network=network, codebook="gradient"),
+    "gradient": VQVAEConfig(latent_dim=4, trunk=network, quantizer=VectorQuantizer.Config(16)),
     "residual products": VQVAEConfig(
-        codebook_size=4, network=network, lookup_dim=2, groups=2, residual_levels=2,
-        restart_below=0.5, decay=0.5
+        trunk=network, groups=2,
+        quantizer=EMAVectorQuantizer.Config(
+            4, lookup_dim=2, residual_levels=2, restart_below=0.5, decay=0.5
+        ),
     ),
-    "lfq": VQVAEConfig(codebook_size=16, network=network, codebook="lfq", entropy=0.3),
-    "vae": VAEConfig(latent_dim=4, network=network),
-    "free bits": VAEConfig(latent_dim=4, network=network),
-    **{name: PriorConfig(architecture=name, layers=1, width=16, dropout=0) for name in PRIORS},
+    "lfq": VQVAEConfig(trunk=network, quantizer=LFQ.Config(16, entropy=0.3)),
+    "vae": VAEConfig(latent_dim=4, trunk=network),
+    "free bits": VAEConfig(latent_dim=4, trunk=network),
+    **{
+        name: PriorConfig(network=prior.Config(layers=1, width=16, dropout=0))
+        for name, prior in PRIORS.items()
+    },
 }[kind]
 # between the means of one dimension on the two ranks
 arguments = (1.0, 0.0136) if kind == "free bits" else ()
@@ -74,10 +84,10 @@ generator = torch.Generator().manual_seed(1)
 data = torch.rand(steps, 12, 1, 8, 8, dtype=torch.float64, generator=generator) * 2 - 1
 labels = torch.randint(10, (steps, 12), generator=generator)
 if kind in PRIORS:
-    net = build_prior(16, (2, 2), 10, config).double()
+    net = build_prior(config, CodeLayout((2, 2), 16), 10).double()
     data = torch.randint(16, (steps, 12, 4), generator=generator)
 else:
-    net = Autoencoder((1, 8, 8), config).double()
+    net = build_autoencoder(config, (1, 8, 8)).double()
 
 
 class Loss(torch.nn.Module):  # what DDP wraps: its forward gives the loss

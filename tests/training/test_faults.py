@@ -31,15 +31,25 @@ SETTINGS = [
     "optimizer.lr=1e-3",
 ]
 NETWORK = [
-    "model.network.hidden=8",
-    "model.network.residual_hidden=4",
-    "model.network.residual_blocks=1",
+    "model.trunk.hidden=8",
+    "model.trunk.residual_hidden=4",
+    "model.trunk.residual_blocks=1",
 ]
 KINDS = {
     "ae": [*NETWORK, "data.flip=true"],
     "vae": [*NETWORK, "model.latent_dim=4"],
-    "vqvae": [*NETWORK, "model.codebook_size=16", "model.latent_dim=4", "model.restart_below=0.5"],
-    "prior": ["model.layers=1", "model.width=16", "model.heads=2", "model.dropout=0.1"],
+    "vqvae": [
+        *NETWORK,
+        "model.quantizer.codebook_size=16",
+        "model.latent_dim=4",
+        "model.quantizer.restart_below=0.5",
+    ],
+    "prior": [
+        "model.network.layers=1",
+        "model.network.width=16",
+        "model.network.heads=2",
+        "model.network.dropout=0.1",
+    ],
 }
 POINTS = {
     "the first step after a checkpoint": {"point": "batch", "step": EVERY + 1},

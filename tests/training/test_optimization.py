@@ -6,18 +6,21 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from vqvae_lightning.config import (
+from vqvae_lightning.config import OptimizerConfig
+from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.models.build import (
+    PRIORS,
     AEConfig,
-    LikelihoodConfig,
-    NetworkConfig,
-    OptimizerConfig,
     PriorConfig,
     VAEConfig,
     VQVAEConfig,
+    build_autoencoder,
+    build_prior,
 )
-from vqvae_lightning.data.loader import Batch
-from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.priors import PRIORS, build_prior
+from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.likelihoods import GaussianLikelihood
+from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, VectorQuantizer
+from vqvae_lightning.models.trunks.conv import ConvTrunk
 from vqvae_lightning.training.optimization import (
     NonFiniteError,
     StepUnderWay,
@@ -28,20 +31,21 @@ from vqvae_lightning.training.optimization import (
     parameter_groups,
 )
 
-NETWORK = NetworkConfig(hidden=4, residual_hidden=2, residual_blocks=1)
+NETWORK = ConvTrunk.Config(hidden=4, residual_hidden=2, residual_blocks=1)
 MODELS = {
-    "ae": AEConfig(network=NETWORK),
-    "vae": VAEConfig(network=NETWORK, likelihood=LikelihoodConfig(learned=True)),
-    "vq-ema": VQVAEConfig(network=NETWORK, codebook="ema"),
-    "vq-gradient": VQVAEConfig(network=NETWORK, codebook="gradient"),
+    "ae": AEConfig(trunk=NETWORK),
+    "vae": VAEConfig(trunk=NETWORK, likelihood=GaussianLikelihood.Config(learned=True)),
+    "vq-ema": VQVAEConfig(trunk=NETWORK, quantizer=EMAVectorQuantizer.Config()),
+    "vq-gradient": VQVAEConfig(trunk=NETWORK, quantizer=VectorQuantizer.Config()),
 }
 
 
 @pytest.fixture(params=[*MODELS, *PRIORS])
 def model(request):
     if request.param in PRIORS:
-        return build_prior(5, (2, 2), 3, PriorConfig(architecture=request.param, layers=1, width=8))
-    return Autoencoder((1, 8, 8), MODELS[request.param])
+        config = PriorConfig(network=PRIORS[request.param].Config(layers=1, width=8))
+        return build_prior(config, CodeLayout((2, 2), 5), 3)
+    return build_autoencoder(MODELS[request.param], (1, 8, 8))
 
 
 class TestParameterGroups:

@@ -19,8 +19,8 @@ from wandb_server import WandbServer
 TESTS = Path(__file__).parents[1]
 SETTINGS = [
     "kind=vqvae",
-    "model.network.hidden=8",
-    "model.codebook_size=16",
+    "model.trunk.hidden=8",
+    "model.quantizer.codebook_size=16",
     "model.latent_dim=8",
     "data.batch_size=20",
     "data.eval_batch_size=15",

@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from vqvae_lightning.config import ConfigError, load_experiment
+from vqvae_lightning.config import ConfigError
+from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.training.resume import Resumed, check_settings, newest_checkpoint, resumed_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.settings import computed_settings

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from vqvae_lightning import storage
-from vqvae_lightning.config import ConfigError, load_experiment
+from vqvae_lightning.config import ConfigError
+from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.storage import UNFINISHED
 from vqvae_lightning.training import runs
 from vqvae_lightning.training.runs import Run
@@ -264,7 +265,7 @@ def test_a_run_folder_is_whole_or_its_name_is_free(tmp_path, monkeypatch, where)
 KILLED = """
 import os, sys
 from pathlib import Path
-from vqvae_lightning.config import load_experiment
+from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.training.runs import Run
 Path.rename = lambda *_: os.kill(os.getpid(), 9)
 Run.create(load_experiment(None, [f"runs={sys.argv[1]}", "name=a"]))

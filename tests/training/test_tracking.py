@@ -19,13 +19,8 @@ import wandb
 from PIL import Image
 from untrained import TOKENIZER, record
 
-from vqvae_lightning.config import (
-    CompareOptions,
-    ConfigError,
-    DashboardOptions,
-    load_experiment,
-    options,
-)
+from vqvae_lightning.config import CompareOptions, ConfigError, DashboardOptions, options
+from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.training import tracking
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.tracking import JsonLinesLogger, choose_wandb_mode, log_artifacts
@@ -204,7 +199,7 @@ def test_a_run_that_does_not_start_online_starts_offline(tmp_path, monkeypatch, 
 def test_online_without_a_server_says_so_and_goes_on_offline(tmp_path):
     # in a process of its own: wandb reads its settings once
     code = f"""if True:
-        from vqvae_lightning.config import load_experiment
+        from vqvae_lightning.experiment import load_experiment
         from vqvae_lightning.training.runs import Run
         from vqvae_lightning.training.trainer import start_tracking
         experiment = load_experiment(None, ["kind=ae", "runs={tmp_path}", "name=run"])
@@ -295,7 +290,7 @@ def test_the_summary_keeps_the_best_and_the_last_value_and_no_secret_of_the_envi
     # in a process of its own: wandb reads its settings once
     code = f"""if True:
         import os, pathlib
-        from vqvae_lightning.config import load_experiment
+        from vqvae_lightning.experiment import load_experiment
         from vqvae_lightning.training.trainer import start_tracking
         from vqvae_lightning.training.runs import Run
         os.environ["WANDB_MODE"] = "offline"
@@ -370,7 +365,7 @@ class Server:
 def test_a_server_that_answers_nothing_or_nonsense_costs_seconds_and_no_metric(tmp_path, answer):
     server = Server(answer)
     code = f"""if True:
-        from vqvae_lightning.config import load_experiment
+        from vqvae_lightning.experiment import load_experiment
         from vqvae_lightning.training import tracking
         from vqvae_lightning.training.runs import Run
         from vqvae_lightning.training.trainer import start_tracking

@@ -37,7 +37,7 @@ def config(words: Sequence[str]) -> str:
 
     Raises whatever `train` would, as far as that is known without the data and the tokenizer.
     """
-    from vqvae_lightning.config import describe
+    from vqvae_lightning.experiment import describe
 
     experiment = _experiment(words)
     from vqvae_lightning.training.build import check
@@ -204,7 +204,8 @@ def sync_command(folders: Sequence[Path]) -> str:
 
 def _experiment(words: Sequence[str]) -> "Experiment":
     """The experiment of `train` and `config`: a file, or a run to resume, with settings on top."""
-    from vqvae_lightning.config import ConfigError, canonical, load_experiment, own_command
+    from vqvae_lightning.config import ConfigError, canonical, own_command
+    from vqvae_lightning.experiment import load_experiment
     from vqvae_lightning.training.runs import Run
 
     files, settings = split_words(words)

@@ -12,7 +12,6 @@ from pathlib import Path
 from vqvae_lightning.config import (
     ConfigError,
     EvaluateOptions,
-    load_experiment,
     options,
     own_words,
     plain,
@@ -20,6 +19,7 @@ from vqvae_lightning.config import (
 )
 from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network
 from vqvae_lightning.evaluation.samplers import sampler_names
+from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.interrupts import Stopped, pass_on
 from vqvae_lightning.training.build import check
 from vqvae_lightning.training.kinds import KINDS, Kind

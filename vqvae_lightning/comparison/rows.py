@@ -118,7 +118,7 @@ def _shown(measured: dict[str, float], dims: int) -> dict[str, float]:
 
 def _limits(kind: Kind, info: dict[str, Any], experiment: Experiment) -> dict[str, int]:
     """The largest values of measures that have one: the size of the latent, and of the codebook."""
-    has_codebook = info["tokenizer"] if kind.stage == 2 else plain(experiment.model)
-    size = has_codebook["codebook_size"] if kind.has_codes else 0
+    described = info.get("tokenizer", {})
+    size = described.get("codebook_size", experiment.model.codebook_size)
     found = {"active_units": latent_size(experiment), "codes_used": size}
     return {key: limit for key, limit in found.items() if limit}

@@ -1,21 +1,11 @@
-"""Settings: of an experiment (`schema`), of a verb (`verbs`), and how YAML and a command line
-become one (`load`).
+"""Settings: of an experiment (`schema`), of a verb (`verbs`), and how YAML and a command line are
+read (`reader`).
+
+The settings of a model and its parts are in `models`, and an experiment is read by
+`vqvae_lightning.experiment`.
 """
 
 from vqvae_lightning.config.files import read_yaml
-from vqvae_lightning.config.load import (
-    check_name,
-    describe,
-    describe_record,
-    experiment_from,
-    is_setting,
-    last_words,
-    load_experiment,
-    model_config,
-    options,
-    own_words,
-    read_experiment,
-)
 from vqvae_lightning.config.places import (
     canonical,
     command_line,
@@ -24,22 +14,26 @@ from vqvae_lightning.config.places import (
     runs_argument,
     short,
 )
+from vqvae_lightning.config.reader import (
+    check_name,
+    is_setting,
+    last_words,
+    model_config,
+    options,
+    own_words,
+)
 from vqvae_lightning.config.schema import (
-    MODEL_CONFIGS,
-    AEConfig,
-    AutoencoderConfig,
     ConfigError,
     DataConfig,
     Experiment,
-    LikelihoodConfig,
-    NetworkConfig,
     OptimizerConfig,
-    PriorConfig,
     TrackingConfig,
     TrainerConfig,
-    VAEConfig,
-    VQVAEConfig,
+    member_of,
+    name_of,
+    part,
     plain,
+    setting,
 )
 from vqvae_lightning.config.values import check_text, one_line, visible, word_of
 from vqvae_lightning.config.verbs import (
@@ -59,11 +53,8 @@ from vqvae_lightning.config.verbs import (
 )
 
 __all__ = [
-    "MODEL_CONFIGS",
-    "AEConfig",
     "AblateOptions",
     "Ablation",
-    "AutoencoderConfig",
     "CalibrateOptions",
     "ClassifierOptions",
     "CompareOptions",
@@ -75,37 +66,31 @@ __all__ = [
     "Drawing",
     "EvaluateOptions",
     "Experiment",
-    "LikelihoodConfig",
-    "NetworkConfig",
     "OptimizerConfig",
-    "PriorConfig",
     "SampleOptions",
     "StudyOptions",
     "SweepOptions",
     "TrackingConfig",
     "TrainerConfig",
-    "VAEConfig",
-    "VQVAEConfig",
     "canonical",
     "check_name",
     "check_text",
     "command_line",
-    "describe",
-    "describe_record",
-    "experiment_from",
     "is_setting",
     "last_words",
-    "load_experiment",
     "make_command",
+    "member_of",
     "model_config",
+    "name_of",
     "one_line",
     "options",
     "own_command",
     "own_words",
+    "part",
     "plain",
-    "read_experiment",
     "read_yaml",
     "runs_argument",
+    "setting",
     "short",
     "visible",
     "word_of",

@@ -16,7 +16,6 @@ from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import EvalLoader, TrainLoader
 from vqvae_lightning.data.sources import Dataset
 from vqvae_lightning.device import own_device
-from vqvae_lightning.models.quantizers.quantizer import histogram
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.storage import check_writable
 from vqvae_lightning.verified import Layout, StoredError, read_arrays, write_arrays
@@ -183,4 +182,4 @@ class CodeDataModule(pl.LightningDataModule):
 
     def code_counts(self, split: str) -> Tensor:
         """How often each code occurs in a split, (M, K) int64."""
-        return histogram(self.splits[split][0], self.tokenizer.codebook_size, self.tokenizer.maps)
+        return self.tokenizer.layout.histogram(self.splits[split][0])

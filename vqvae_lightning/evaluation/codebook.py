@@ -1,4 +1,6 @@
-"""Pictures of a codebook: what every code looks like and stands for, and how often it is used."""
+"""Pictures of a codebook: what every code looks like and what it stands for, and how often each is
+used.
+"""
 
 import math
 from collections.abc import Iterable
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from vqvae_lightning.metrics.codebook import code_entropy
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.quantizers.quantizer import histogram
+from vqvae_lightning.models.layout import histogram
 from vqvae_lightning.pictures import grid_image
 
 COLUMNS, SHOWN = 32, 512  # codes in a row, and at most
@@ -23,37 +25,30 @@ INK, PALE, BAR, LINE = "#333333", "#dddddd", "#4269d0", "#c0392b"
 def codes_picture(
     net: Autoencoder, counts: Tensor, encoded: Iterable[tuple[Tensor, Tensor]]
 ) -> Image.Image:
-    """The most used codes, two patches of 3 × 3 grid cells each: above the code, below its meaning.
+    """The codes from the most used on, two patches each, of 3 × 3 cells: above, the code; below,
+    what it stands for.
 
-    Above: the middle of the decoded image of a latent filled with this code alone. Below: the mean
-    of all image patches in whose middle the encoder put this code; grey if it never did. At most
-    512 codes are shown. With M codes per grid cell, the other M − 1 are the most used of their
-    codebooks.
-
-    Args:
-        net: a tokenizer's autoencoder.
-        counts: how often each code is used, (K,) or (M, K).
-        encoded: images (N, C, H, W) in [-1, 1] with their codes (N, h, w) or (N, h, w, M).
+    Above: the middle of the image that the decoder makes of a latent filled with this code alone.
+    Below: the mean of all image patches in whose middle the encoder put this code; grey where it
+    never did. `counts` (K,) or (M, K) sort them, `encoded` brings images (N, C, H, W) in [-1, 1]
+    with their codes (N, h, w) or (N, h, w, M). With M codes per cell, the other M − 1 are those
+    most used of their codebooks. At most 512 codes are shown.
     """
-    device = next(net.parameters()).device
-    maps = net.bottleneck.maps
-    k = counts.numel() // maps
-    order = counts.flatten().argsort(descending=True, stable=True)[
-        :SHOWN
-    ]  # code · of map m as m·K + code
-    places = counts.view(maps, k).argmax(1).repeat(len(order), 1)  # shown,M
-    places[torch.arange(len(order)), order // k] = order % k
+    device, layout = next(net.parameters()).device, net.layout
+    assert layout is not None  # asked for only where there are codes
+    k = layout.codebook_size
+    # code i of codebook m is number m·K + i
+    order = counts.flatten().argsort(descending=True, stable=True)[:SHOWN]
+    chosen = counts.view(-1, k).argmax(1).repeat(len(order), 1)  # shown,M
+    chosen[torch.arange(len(order)), order // k] = order % k
     columns = min(COLUMNS, len(order))
     height, width = net.grid
     around = AROUND if min(net.grid) >= AROUND else 1
-    shape = net.bottleneck.code_shape(net.grid)
     cell = net.image_shape[1] // height, net.image_shape[2] // width
     alone = torch.cat(
         [
-            net.decode(
-                net.bottleneck.lookup(codes.to(device).repeat(1, height * width).view(-1, *shape))
-            ).cpu()
-            for codes in places.split(columns)
+            net.decode(net.bottleneck.codes_to_latents(layout.filled(codes.to(device)))).cpu()
+            for codes in chosen.split(columns)
         ]
     )
     top, left = (height - around) // 2 * cell[0], (width - around) // 2 * cell[1]
@@ -69,15 +64,12 @@ def codes_picture(
 def mean_patches(
     encoded: Iterable[tuple[Tensor, Tensor]], k: int, cell: tuple[int, int], around: int
 ) -> Tensor:
-    """Mean patch (k, C, around · cell) of the images around the positions of each of k codes.
+    """Mean patch (K, C, around · cell) of the images around the cells of each of k codes; 0 for a
+    code without any.
 
-    It is 0 for a code that is never used. Beyond its edge an image repeats its last pixels.
-
-    Args:
-        encoded: images (N, C, H, W) with their codes (N, h, w) or (N, h, w, M).
-        k: the number of codes. With M codes per grid cell, code i of codebook m is m·(k/M) + i.
-        cell: height and width of a grid cell in pixels.
-        around: cells that a patch spans in each direction.
+    With M codes per cell, code i of codebook m is number m·(k/M) + i of the k. `cell` is the height
+    and width in pixels of a cell of the latent grid. Beyond its edge an image repeats its last
+    pixels.
     """
     size, edge = (
         (around * cell[0], around * cell[1]),
@@ -88,22 +80,22 @@ def mean_patches(
         padded = F.pad(x, (edge[1], edge[1], edge[0], edge[0]), mode="replicate")
         windows = padded.unfold(2, size[0], cell[0]).unfold(3, size[1], cell[1])  # N,C,h,w,size
         patches = windows.movedim(1, 3).flatten(3).flatten(0, 2)  # N·h·w,C·size
-        by_map = codes.reshape(len(patches), -1).T  # M,N·h·w
+        by_codebook = codes.reshape(len(patches), -1).T  # M,N·h·w
         batch = torch.zeros(k, patches.shape[1])
-        for m, numbers in enumerate(by_map):
-            batch.index_add_(0, m * (k // len(by_map)) + numbers, patches)
-        sums, counts = (
-            sums + batch,
-            counts + histogram(codes, k // len(by_map), len(by_map)).flatten(),
-        )
+        num_codebooks = len(by_codebook)
+        for m, numbers in enumerate(by_codebook):
+            batch.index_add_(0, m * (k // num_codebooks) + numbers, patches)
+        found = histogram(codes, k // num_codebooks, num_codebooks).flatten()
+        sums, counts = sums + batch, counts + found
     return (sums / counts.clamp_min(1)[:, None]).view(k, -1, *size)
 
 
 def usage_picture(counts: Tensor, split: str) -> Image.Image:
-    """How often each code occurs in a split, as bars on a logarithmic scale, most used first.
+    """How often each code occurs in a split, as bars on a logarithmic scale, most used first;
+    counts (K,) or (M, K).
 
-    `counts` are (K,) or (M, K). The perplexity is that of `CodebookUsage`: with M codes per grid
-    cell, exp of their mean entropy, at most K.
+    The perplexity is that of `CodebookUsage`: with M codes per place, exp of their mean entropy, at
+    most K.
     """
     perplexity = code_entropy(counts).exp().item()
     counts = counts.flatten()

@@ -13,7 +13,6 @@ from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.metrics.information import code_information, prior_savings
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.quantizers.quantizer import histogram
 from vqvae_lightning.pictures import write_picture
 
 
@@ -22,10 +21,11 @@ def code_counts(net: Autoencoder, images: ImageDataModule, split: str) -> Tensor
 
     `CodeDataModule.code_counts` counts stored codes.
     """
-    maps, codebook_size = net.bottleneck.maps, int(net.bottleneck.codebook_size or 0)
-    counts = torch.zeros(maps, codebook_size, dtype=torch.int64)
+    layout = net.layout
+    assert layout is not None, type(net.bottleneck)
+    counts = torch.zeros(layout.num_codebooks, layout.codebook_size, dtype=torch.int64)
     for _, codes in encoded(net, images, split):
-        counts += histogram(codes, codebook_size, maps)
+        counts += layout.histogram(codes)
     return counts
 
 

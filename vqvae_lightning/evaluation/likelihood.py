@@ -75,7 +75,7 @@ def kl_per_dim(net: Autoencoder, batches: Iterable[Batch]) -> list[float] | None
     """
     total, images = torch.zeros(()), 0
     for batch in batches:
-        rates = net.encode(batch.x).rates
+        rates = net.encode(batch.x).rate_per_dim
         if rates is None:
             return None
         total = total.to(rates.device) + rates.double().sum(0)

@@ -21,8 +21,7 @@ from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.densities import COMPONENTS, fit_gaussian, fit_mixture
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.networks import feature_grid
-from vqvae_lightning.models.quantizers.quantizer import histogram
+from vqvae_lightning.models.build import build_trunk
 from vqvae_lightning.training.kinds import KINDS, Kind
 
 LARGEST_LATENT = 512  # D·h·w: a full covariance has D·h·w squared entries
@@ -53,14 +52,13 @@ def mixture(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
 
 def unigram(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
     """Codes drawn i.i.d. from their training marginal, which has no spatial structure."""
-    net, known = subject.net, subject.train_latents.codes
-    maps = net.bottleneck.maps
-    counts = histogram(known, int(net.bottleneck.codebook_size or 0), maps)  # M,K
-    positions = options.n * known[0].numel() // maps
-    codes = torch.multinomial(counts.double(), positions, replacement=True)  # M,n·h·w
-    codes = codes.T.reshape(options.n, *known.shape[1:])  # n,h,w or n,h,w,M
+    net, layout = subject.net, subject.net.layout
+    assert layout is not None  # only a tokenizer offers this sampler
+    counts = layout.histogram(subject.train_latents.codes).double()  # M,K
+    drawn = torch.multinomial(counts, options.n * layout.cells, replacement=True)  # M,n·h·w
+    codes = layout.from_cells(drawn.T)  # n,h,w or n,h,w,M
     device = next(net.parameters()).device
-    return decode(net, net.bottleneck.lookup(codes.to(device)))
+    return decode(net, net.bottleneck.codes_to_latents(codes.to(device)))
 
 
 def prior(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
@@ -150,11 +148,7 @@ def latent_size(experiment: Experiment) -> int:
     if KINDS[experiment.kind].has_codes:
         return 0
     model = experiment.model
-    grid = (
-        (1, 1)
-        if model.latent == "vector"
-        else feature_grid(DATASETS[experiment.data.name].shape, model.network)
-    )
+    grid = build_trunk(model, DATASETS[experiment.data.name].shape).grid
     return int(model.latent_dim * math.prod(grid))
 
 

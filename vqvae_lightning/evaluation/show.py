@@ -1,6 +1,5 @@
 """`sample show=…`: interpolation between two test images, and completion of a half one."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -65,17 +64,17 @@ def completion(subject: Subject, options: SampleOptions) -> Grid:
     """
     prior, device = subject.prior, own_device()
     tokenizer = prior.tokenizer.to(device)
-    height, *row = tokenizer.grid  # a row of the grid holds w codes, or w·M
+    height, width = tokenizer.layout.grid
     if height < 2:
         raise ConfigError(
             "show: completion keeps the upper half of the codes, but their grid is"
-            f" {height}x{row[0]}"
+            f" {height}x{width}"
         )
     classes = labels_of(options, prior.classes)[:: options.columns]
     images, labels = examples(subject.images, classes, options.seed)
     images, labels = images.to(device), labels.to(device)
     masked = mask_lower_half(images)
-    kept = tokenizer.encode(masked)[:, : height // 2 * math.prod(row)]  # rows,t
+    kept = tokenizer.layout.upper_half(tokenizer.encode(masked))  # rows,t
     prefix, repeated = kept.repeat_interleave(COMPLETIONS, 0), labels.repeat_interleave(COMPLETIONS)
     torch.manual_seed(options.seed)
     completed = prior.sample(repeated, prefix=prefix, **sampling(options))

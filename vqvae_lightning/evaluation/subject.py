@@ -18,12 +18,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from vqvae_lightning.config import PriorConfig
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule, data_of
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.densities import TrainLatents
 from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.build import PriorConfig
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.storage import file_hash
 from vqvae_lightning.training.kinds import KINDS

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from vqvae_lightning.models.quantizers.quantizer import histogram
+from vqvae_lightning.models.layout import histogram
 
 
 class CodebookUsage(Metric):

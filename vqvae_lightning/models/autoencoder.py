@@ -1,64 +1,24 @@
-"""Autoencoder = encoder + bottleneck + decoder + likelihood: AE, VAE and VQ-VAE are this with
-different bottlenecks.
+"""Autoencoder = encoder + bottleneck + decoder + likelihood, which it receives built.
+
+AE, VAE and VQ-VAE are this with different bottlenecks. What is computed here is the objective.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from vqvae_lightning.config import (
-    AEConfig,
-    AutoencoderConfig,
-    LikelihoodConfig,
-    VAEConfig,
-    VQVAEConfig,
-)
 from vqvae_lightning.models.bottlenecks import (
     Bottleneck,
-    Gaussian,
-    Identity,
     Latent,
     Noise,
     fresh_noise,
     rate_with_free_bits,
 )
-from vqvae_lightning.models.likelihoods import (
-    BernoulliLikelihood,
-    DiscretizedLogistic,
-    GaussianLikelihood,
-    Likelihood,
-)
-from vqvae_lightning.models.networks import Decoder, Encoder, feature_grid
-from vqvae_lightning.models.quantizers import build_quantizer
-
-ImageShape = tuple[int, int, int]  # C, H, W
-
-
-def _identity(config: AEConfig) -> Bottleneck:
-    return Identity(config.latent_dim)
-
-
-def _gaussian(config: VAEConfig) -> Bottleneck:
-    return Gaussian(config.latent_dim)
-
-
-BOTTLENECKS: dict[type[AutoencoderConfig], Callable[..., Bottleneck]] = {
-    AEConfig: _identity,
-    VAEConfig: _gaussian,
-    VQVAEConfig: build_quantizer,
-}
-
-
-def build_likelihood(config: LikelihoodConfig) -> Likelihood:
-    """The likelihood that `config` names."""
-    if config.name == "bernoulli":
-        return BernoulliLikelihood()
-    if config.name == "discretized_logistic":
-        return DiscretizedLogistic(config.scale, config.learned, config.per_pixel)
-    return GaussianLikelihood(config.scale, config.learned, config.bounded)
+from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.likelihoods import Likelihood
+from vqvae_lightning.models.trunks.trunk import ImageShape
 
 
 @dataclass(frozen=True)
@@ -80,20 +40,37 @@ class Autoencoder(nn.Module):
     ```
     """
 
-    def __init__(self, image_shape: ImageShape, config: AutoencoderConfig) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        bottleneck: Bottleneck,
+        decoder: nn.Module,
+        likelihood: Likelihood,
+        image_shape: ImageShape,
+        grid: tuple[int, int],
+    ) -> None:
+        """Puts built parts together; `models.build.build_autoencoder` builds them of settings.
+
+        Args:
+            encoder: Images x (N, C, H, W) in [-1, 1] → h (N, bottleneck.in_channels, h, w).
+            bottleneck: h → `Latent`.
+            decoder: z (N, bottleneck.out_channels, h, w) → (N, P·C, H, W), P = likelihood.parts.
+            likelihood: p(x|z), given what the decoder says.
+            image_shape: (C, H, W).
+            grid: (h, w) of the latent; (1, 1) where z is one vector.
+        """
         super().__init__()
-        vector = config.latent == "vector"
-        self.image_shape = image_shape
-        self.grid = (1, 1) if vector else feature_grid(image_shape, config.network)
-        self.bottleneck = BOTTLENECKS[type(config)](config)
-        likelihood = build_likelihood(config.likelihood)
-        channels, height, width = image_shape
-        decoded = (likelihood.parts * channels, height, width)
-        self.encoder = Encoder(image_shape, config.network, self.bottleneck.in_channels, vector)
-        self.decoder = Decoder(decoded, config.network, self.bottleneck.out_channels, vector)
+        self.image_shape, self.grid = image_shape, grid
+        self.bottleneck = bottleneck
+        self.encoder, self.decoder = encoder, decoder
         self.likelihood = likelihood
         # faster than NCHW on CPUs and tensor cores
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def layout(self) -> CodeLayout | None:
+        """How an image's codes lie on the grid; None without codes."""
+        return self.bottleneck.layout(self.grid)
 
     @property
     def dims(self) -> int:
@@ -145,8 +122,8 @@ class Autoencoder(nn.Module):
             distortion = self.likelihood.nll(x, decoded)
             charged = latent.rate  # N
             if free_bits:
-                assert latent.rates is not None, type(self.bottleneck)
-                charged = rate_with_free_bits(latent.rates, free_bits)  # ()
+                assert latent.rate_per_dim is not None, type(self.bottleneck)
+                charged = rate_with_free_bits(latent.rate_per_dim, free_bits)  # ()
             loss = (distortion + beta * charged).mean() / self.dims
             if self.training:
                 loss = loss + latent.penalty
@@ -183,7 +160,7 @@ class Autoencoder(nn.Module):
         """log weights (k, N), z (k, N, D, h, w), decoded (k, N, C, H, W) and distortion (k, N) of k
         draws.
         """
-        z, log_ratio = self.bottleneck.draws(h, k, noise)
+        z, log_ratio = self.bottleneck.rsample(h, k, noise)
         decoded = self.decoder(z.flatten(0, 1))  # k·N,C,H,W
         with torch.autocast(x.device.type, enabled=False):
             decoded = decoded.to(x.dtype)

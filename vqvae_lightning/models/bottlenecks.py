@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vqvae_lightning.models.distributed import all_reduce_sum, rank_and_world
+from vqvae_lightning.models.layout import CodeLayout
 
 # x (N, ...) → standard normal noise of its shape, dtype and device. `data.loader` has the two that
 # a run uses: one does not depend on how a training batch was cut, the other not on how an
@@ -36,10 +37,9 @@ class Latent:
     rate: Tensor  # N        nats charged per image, against the prior that `sample` draws from
     penalty: Tensor  # ()       training-only term of the loss, already averaged
     codes: Tensor | None = None  # N,h,w or N,h,w,M  int64 indices, for quantizers only
-    terms: dict[str, Tensor] = field(default_factory=dict)  # () each: named parts to log
-    rates: Tensor | None = (
-        None  # N,D,h,w  the rate by latent dimension, where it is a sum over them
-    )
+    logs: dict[str, Tensor] = field(default_factory=dict)  # () each: named values to log
+    # N,D,h,w  the rate by latent dimension, where it is a sum over them
+    rate_per_dim: Tensor | None = None
 
 
 class Bottleneck(nn.Module, ABC):
@@ -49,18 +49,18 @@ class Bottleneck(nn.Module, ABC):
     ```
     h N,c_in,h,w ──► forward ──► Latent(z N,D,h,w; rate N; penalty; codes)
     n, grid      ──► sample  ──► z n,D,h,w          from the prior that the rate is charged against
-    h N, k       ──► draws   ──► z k,N,D,h,w; log p(z) − log q(z|x) k,N
+    h N, k       ──► rsample ──► z k,N,D,h,w; log p(z) − log q(z|x) k,N
     ```
     """
 
     in_channels: int
     out_channels: int
     codebook_size: int | None = None  # K, for quantizers
-    maps: int = 1  # M, codes per place, for quantizers
-    has_prior: bool = True  # False where the rate is a convention and no likelihood follows from it
-    random: bool = (
-        False  # True where z is drawn from q(z|x), so that more draws tighten a bound on log p(x)
-    )
+    num_codebooks: int = 1  # M, codes per grid cell, for quantizers
+    # False where the rate is a convention and no likelihood follows from it
+    has_prior: bool = True
+    # True where z is drawn from q(z|x), so that more draws tighten a bound on log p(x)
+    random: bool = False
 
     @abstractmethod
     def forward(self, h: Tensor, noise: Noise = fresh_noise) -> Latent:
@@ -70,25 +70,34 @@ class Bottleneck(nn.Module, ABC):
     def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
         """n latents z (n, D, h, w) drawn from p(z)."""
 
-    def draws(self, h: Tensor, k: int, noise: Noise = fresh_noise) -> tuple[Tensor, Tensor]:
-        """k draws z ~ q(z|x) for h (N, in_channels, h, w), (k, N, D, h, w), and log p(z) − log
-        q(z|x) in nats, (k, N).
+    def rsample(self, h: Tensor, k: int, noise: Noise = fresh_noise) -> tuple[Tensor, Tensor]:
+        """k reparametrized samples z ~ q(z|x), and log p(z) − log q(z|x) of each.
 
-        Each draw asks `noise` once, so they are the same drawn one after another or at once. Raises
-        ValueError where there is no p(z).
+        Each sample asks `noise` once, so k samples are the same in one call or in several.
+
+        Args:
+            h: Encoder outputs (N, in_channels, h, w).
+            k: Samples per image.
+            noise: The source of what is random.
+
+        Returns:
+            z (k, N, D, h, w), and the log ratio in nats, (k, N).
+
+        Raises:
+            ValueError: Where there is no p(z).
         """
-        raise ValueError(f"draws: {type(self).__name__} has no p(z), so there is no likelihood")
+        raise ValueError(f"rsample: {type(self).__name__} has no p(z), so there is no likelihood")
 
-    def lookup(self, codes: Tensor) -> Tensor:
-        """z (N, D, h, w) of codes (N, *code_shape(grid)).
+    def codes_to_latents(self, codes: Tensor) -> Tensor:
+        """z (N, D, h, w) of codes (N, *layout(grid).shape).
 
         Raises ValueError for a code outside 0 … K−1, or where there are none.
         """
         raise ValueError(f"codes: {type(self).__name__} has no codebook, wanted a quantizer")
 
-    def code_shape(self, grid: tuple[int, int]) -> tuple[int, ...]:
-        """Shape of an image's codes: (h, w), or (h, w, M) with several codes per place."""
-        return grid if self.maps == 1 else (*grid, self.maps)
+    def layout(self, grid: tuple[int, int]) -> CodeLayout | None:
+        """How codes lie on a latent grid (h, w); None without codes."""
+        return None
 
     def update(self) -> None:
         """Take over what the forward passes of one optimizer step have seen.
@@ -145,18 +154,18 @@ class Gaussian(Bottleneck):
     def forward(self, h: Tensor, noise: Noise = fresh_noise) -> Latent:
         mean, log_variance = at_least_float32(h).chunk(2, dim=1)  # N,D,h,w each
         z = mean + torch.exp(0.5 * log_variance) * noise(mean)
-        rates = kl_elements(mean, log_variance)  # N,D,h,w
-        rate = rates.flatten(1).sum(1)  # N
+        rate_per_dim = kl_elements(mean, log_variance)  # N,D,h,w
+        rate = rate_per_dim.flatten(1).sum(1)  # N
         return Latent(
             z=z,
             mean=mean,
             rate=rate,
             penalty=mean.new_zeros(()),
-            terms={"kl": rate.detach().mean()},
-            rates=rates,
+            logs={"kl": rate.detach().mean()},
+            rate_per_dim=rate_per_dim,
         )
 
-    def draws(self, h: Tensor, k: int, noise: Noise = fresh_noise) -> tuple[Tensor, Tensor]:
+    def rsample(self, h: Tensor, k: int, noise: Noise = fresh_noise) -> tuple[Tensor, Tensor]:
         mean, log_variance = at_least_float32(h).chunk(2, dim=1)  # N,D,h,w each
         drawn = torch.stack([noise(mean) for _ in range(k)])  # k,N,D,h,w
         z = mean + torch.exp(0.5 * log_variance) * drawn
@@ -182,15 +191,14 @@ def kl_elements(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + (torch.expm1(log_variance) - log_variance))
 
 
-def rate_with_free_bits(rates: Tensor, free_bits: float) -> Tensor:
-    """Σ_d max(free_bits, E[rate_d]) in nats per image, (), of rates (N, D, h, w): a dimension is
-    charged this at least.
+def rate_with_free_bits(rate_per_dim: Tensor, free_bits: float) -> Tensor:
+    """Σ_d max(free_bits, E[rate_d]) in nats per image, (), of rates (N, D, h, w).
 
     The means are over the batch of all ranks, so a dimension below its free bits has no gradient on
     any of them (Kingma et al. 2016, arXiv 1606.04934, app. C.8, one group per latent dimension).
     The value is this rank's part: the mean of it over ranks is the sum above.
     """
-    mean = rates.mean(0)  # D,h,w
+    mean = rate_per_dim.mean(0)  # D,h,w
     whole = all_reduce_sum(mean.detach().clone()) / rank_and_world()[1]
     return torch.where(whole > free_bits, mean, free_bits).sum()
 

@@ -2,26 +2,37 @@
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LOG_SCALES = (
-    -7.0,
-    7.0,
-)  # of a pixel: from an eighth of a level's width (Salimans et al.) to what is flat
+from vqvae_lightning.config import ConfigError, setting
+
+# Log scales of a pixel: from an eighth of a level's width (Salimans et al.) to a flat density.
+LOG_SCALES = (-7.0, 7.0)
 
 
 class Likelihood(nn.Module, ABC):
     """A distribution over images x (N, C, H, W) in [-1, 1], given what the decoder says of them,
     (N, P·C, H, W).
+
+    A member of `LIKELIHOODS` is built as `Member(config)` and owns a dataclass `Config`.
     """
 
-    # True where p is a probability of pixel levels, so that bits per dimension compare across
-    # models
-    discrete: bool
+    Config: ClassVar[type[Any]]
+    # Levels of a pixel that the probabilities are of; None for a density.
+    levels: ClassVar[int | None]
     parts = 1  # P, numbers that the decoder gives for each of a pixel's channels
+
+    @property
+    def discrete(self) -> bool:
+        """Whether p is a probability of pixel levels, so that bits per dimension compare across
+        models.
+        """
+        return self.levels is not None
 
     @abstractmethod
     def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
@@ -45,12 +56,27 @@ class GaussianLikelihood(Likelihood):
     (Sonnet, vqvae_example).
     """
 
-    discrete = False
+    levels = None
 
-    def __init__(self, scale: float, learned: bool, bounded: bool = False) -> None:
+    @dataclass
+    class Config:
+        """The scale and the range of the mean."""
+
+        scale: float = setting(
+            0.4,
+            "standard deviation in units of the pixel range [-1, 1]; the initial one, if learned",
+            above=0,
+        )
+        learned: bool = setting(False, "learn the scale")
+        bounded: bool = setting(
+            False, "clamp the mean to [-1, 1] in training too, so that black can be black"
+        )
+
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.bounded = bounded
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learned)
+        self.bounded = config.bounded
+        log_scale = torch.tensor(math.log(config.scale))
+        self.log_scale = nn.Parameter(log_scale, requires_grad=config.learned)
 
     def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
         centre = decoded + (self.mean(decoded) - decoded).detach() if self.bounded else decoded
@@ -66,17 +92,38 @@ class DiscretizedLogistic(Likelihood):
 
     Level x gets σ((x + 1/255 − μ)/s) − σ((x − 1/255 − μ)/s); the edges −1 and 1 get all that lies
     beyond them, so that the levels' probabilities sum to one (Salimans et al. 2017, arXiv
-    1701.05517, eq. 2, one component). One scale s for all pixels, fixed or learned; or with
-    `per_pixel` that times what the decoder says of each, so that a smooth sky need not be coded as
-    coarsely as grass. x must be pixel levels: see `data.binarize`.
+    1701.05517, eq. 2, one component). One scale s for all pixels, fixed or learned. With
+    `per_pixel` the decoder multiplies it by a factor for each pixel, so that a smooth sky need not
+    be coded as coarsely as grass. x must be pixel levels: see `data.binarize`.
     """
 
-    discrete = True
+    levels = 256
 
-    def __init__(self, scale: float, learned: bool, per_pixel: bool = False) -> None:
+    @dataclass
+    class Config:
+        """The scale, of all pixels or of each."""
+
+        scale: float = setting(
+            0.4,
+            "scale in units of the pixel range [-1, 1]; the initial one, if learned",
+            above=0,
+        )
+        learned: bool = setting(False, "learn the scale")
+        per_pixel: bool = setting(
+            False, "the decoder says every pixel's scale beside its mean; needs learned"
+        )
+
+        def __post_init__(self) -> None:
+            if self.per_pixel and not self.learned:
+                raise ConfigError(
+                    "model.likelihood.per_pixel: got true with learned=false, wanted learned=true"
+                )
+
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.parts = 2 if per_pixel else 1
-        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)), requires_grad=learned)
+        self.parts = 2 if config.per_pixel else 1
+        log_scale = torch.tensor(math.log(config.scale))
+        self.log_scale = nn.Parameter(log_scale, requires_grad=config.learned)
 
     def split(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
         """μ (N, C, H, W), and log s of the same shape, or () where it is one for all."""
@@ -88,9 +135,8 @@ class DiscretizedLogistic(Likelihood):
     def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
         centre, log_scale = self.split(decoded)
         inverse = torch.exp(-log_scale)
-        level = (
-            (x + 1) * 127.5
-        ).round()  # 0 … 255: so that two neighbours have the same border, bit for bit
+        # 0 … 255: so that two neighbours have the same border, bit for bit
+        level = ((x + 1) * 127.5).round()
         # σ(b) − σ(a) = σ(b) σ(−a) (1 − exp(a − b)): no difference of nearly equal numbers, however
         # small the scale
         below_upper = F.logsigmoid(((2 * level + 1) / 255 - 1 - centre) * inverse)  # log σ(b)
@@ -114,7 +160,14 @@ class BernoulliLikelihood(Likelihood):
     `data.binarize`.
     """
 
-    discrete = True
+    levels = 2
+
+    @dataclass
+    class Config:
+        """No settings: the logits say everything."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
 
     def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
         bits = (x + 1) / 2

@@ -1,7 +1,6 @@
 """A frozen VQ-VAE: images to codes and back, for a prior to be trained on."""
 
 import hashlib
-import math
 
 import torch
 from torch import Tensor, nn
@@ -10,37 +9,41 @@ from vqvae_lightning.models.autoencoder import Autoencoder
 
 
 class Tokenizer:
-    """Images (N, C, H, W) in [-1, 1] ⇄ codes (N, T), raster order: position r·w + c is row r,
-    column c of the grid.
-
-    With M codes per place they stand next to each other: position (r·w + c)·M + m (see
-    `Quantizer`).
+    """Images (N, C, H, W) in [-1, 1] ⇄ codes (N, T) in the order of `CodeLayout`.
 
     Frozen by construction: it is no `nn.Module`, so no `.train()`, optimizer or state dict of a
     module that holds it can reach its weights, and its methods run in inference mode.
     """
 
     def __init__(self, autoencoder: Autoencoder) -> None:
-        if autoencoder.bottleneck.codebook_size is None:
+        layout = autoencoder.layout
+        if layout is None:
             raise ValueError(
                 f"tokenizer: {type(autoencoder.bottleneck).__name__} has no codebook, wanted a"
                 " quantizer"
             )
         self._net = autoencoder.eval().requires_grad_(False)
-        self.codebook_size = autoencoder.bottleneck.codebook_size
-        self.grid = autoencoder.bottleneck.code_shape(autoencoder.grid)  # (h, w) or (h, w, M)
-        self.maps = autoencoder.bottleneck.maps  # M
+        self.layout = layout
         self.image_shape = autoencoder.image_shape
         self.dims = autoencoder.dims
-        self.discrete = (
-            autoencoder.likelihood.discrete
-        )  # whether distortion + rate is a bound in bits per dimension
+        # Whether distortion + rate is a bound in bits per dimension.
+        self.discrete = autoencoder.likelihood.discrete
         self.fingerprint = fingerprint(autoencoder)
+
+    @property
+    def codebook_size(self) -> int:
+        """K."""
+        return self.layout.codebook_size
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Shape of an image's codes: (h, w) or (h, w, M)."""
+        return self.layout.shape
 
     @property
     def length(self) -> int:
         """T, codes per image."""
-        return math.prod(self.grid)
+        return self.layout.length
 
     def to(self, device: torch.device) -> "Tokenizer":
         self._net.to(device)
@@ -51,7 +54,7 @@ class Tokenizer:
         """Codes (N, T) int64 of images (N, C, H, W) in [-1, 1]."""
         codes = self._net.encode(x).codes
         assert codes is not None
-        return codes.flatten(1)
+        return self.layout.flatten(codes)
 
     @torch.inference_mode()
     def distortion(self, x: Tensor) -> Tensor:
@@ -66,7 +69,8 @@ class Tokenizer:
 
         Raises ValueError for a code outside 0 … K−1.
         """
-        return self._net.decode(self._net.bottleneck.lookup(codes.unflatten(1, self.grid)))
+        latents = self._net.bottleneck.codes_to_latents(self.layout.unflatten(codes))
+        return self._net.decode(latents)
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -1,8 +1,8 @@
-"""AE, VAE and VQVAE: LightningModules that differ in their config, their bottleneck and what they
-count.
+"""AE, VAE and VQVAE: LightningModules that differ in their config, their bottleneck and their
+metrics.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -10,21 +10,20 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from vqvae_lightning.config import (
-    AEConfig,
-    AutoencoderConfig,
-    OptimizerConfig,
-    VAEConfig,
-    VQVAEConfig,
-    model_config,
-    plain,
-)
+from vqvae_lightning.config import OptimizerConfig, model_config, plain
 from vqvae_lightning.data.loader import Batch, RowNoise, seed_torch
 from vqvae_lightning.metrics.codebook import CodebookUsage
 from vqvae_lightning.metrics.latents import ActiveUnits
 from vqvae_lightning.metrics.reconstruction import ReconstructionMetrics, batch_errors
-from vqvae_lightning.models.autoencoder import Autoencoder, ImageShape, Objective
+from vqvae_lightning.models.autoencoder import Objective
 from vqvae_lightning.models.bottlenecks import Noise
+from vqvae_lightning.models.build import (
+    AEConfig,
+    AutoencoderConfig,
+    VAEConfig,
+    VQVAEConfig,
+    build_autoencoder,
+)
 from vqvae_lightning.training.optimization import StepUnderWay, clip_step, configure_adamw, logs_now
 
 
@@ -41,13 +40,14 @@ class AutoencoderModule(pl.LightningModule):
     def __init__(
         self,
         config: AutoencoderConfig | Mapping[str, Any],
-        image_shape: ImageShape,
+        image_shape: Sequence[int],
         optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.config = model_config(self.config_type, config)
         self.optimizer_config: OptimizerConfig = model_config(OptimizerConfig, optimizer or {})
-        self.net = Autoencoder((image_shape[0], image_shape[1], image_shape[2]), self.config)
+        channels, height, width = image_shape
+        self.net = build_autoencoder(self.config, (channels, height, width))
         has_bits = self.net.likelihood.discrete and self.net.bottleneck.has_prior
         self.split_metrics = torch.nn.ModuleDict(
             {
@@ -98,7 +98,7 @@ class AutoencoderModule(pl.LightningModule):
                 "distortion": objective.distortion.detach().mean(),
                 "rate": objective.latent.rate.detach().mean(),
                 **batch_errors(x, objective.reconstruction.detach()),
-                **objective.latent.terms,
+                **objective.latent.logs,
             }
             self.log_dict({f"train/{name}": value for name, value in values.items()})
         self.under_way.remember(batch, objective.loss)
@@ -106,10 +106,9 @@ class AutoencoderModule(pl.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         seed = self.under_way.seed
-        clip_step(
-            self, self.net, self.optimizer_config, self.under_way
-        )  # before the codebook learns from the step
-        seed_torch(seed)  # of what starts and restarts codes
+        # before the codebook learns from the step
+        clip_step(self, self.net, self.optimizer_config, self.under_way)
+        seed_torch(seed)  # the codebook draws where it is initialized and where codes are reset
         self.net.bottleneck.update()
         if logs_now(self):
             diagnostics = self.net.bottleneck.diagnostics()
@@ -210,7 +209,9 @@ class VQVAE(AutoencoderModule):
     config_type = VQVAEConfig
 
     def extra_metrics(self) -> dict[str, Metric]:
-        return {"codebook": CodebookUsage(self.config.codebook_size, self.net.bottleneck.maps)}
+        layout = self.net.layout
+        assert layout is not None
+        return {"codebook": CodebookUsage(layout.codebook_size, layout.num_codebooks)}
 
     def update_extra_metrics(self, metrics: MetricCollection, objective: Objective) -> None:
         metrics["codebook"].update(objective.latent.codes)

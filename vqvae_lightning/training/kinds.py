@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytorch_lightning as pl
 
-from vqvae_lightning.config import MODEL_CONFIGS
+from vqvae_lightning.models.build import MODEL_CONFIGS
 from vqvae_lightning.training.autoencoders import AE, VAE, VQVAE
 from vqvae_lightning.training.prior import CodePrior
 

@@ -2,7 +2,6 @@
 its samples.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -11,12 +10,13 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from vqvae_lightning.config import OptimizerConfig, PriorConfig, model_config, plain
+from vqvae_lightning.config import OptimizerConfig, model_config, plain
 from vqvae_lightning.data.loader import Batch, seed_torch
 from vqvae_lightning.metrics.codebook import CodebookUsage
 from vqvae_lightning.metrics.information import code_rate, entropy_ratio
 from vqvae_lightning.metrics.latents import Mean
-from vqvae_lightning.models.priors import build_prior
+from vqvae_lightning.models.build import PriorConfig, build_prior
+from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.optimization import StepUnderWay, clip_step, configure_adamw, logs_now
 
@@ -43,18 +43,15 @@ class CodePrior(pl.LightningModule):
         self.config: PriorConfig = model_config(PriorConfig, config)
         self.optimizer_config: OptimizerConfig = model_config(OptimizerConfig, optimizer or {})
         self.description = dict(tokenizer)
-        codebook_size, (height, width, *maps) = tokenizer["codebook_size"], tokenizer["grid"]
-        codes_per_place = math.prod(maps)  # they lie side by side in a row
-        self.net = build_prior(
-            codebook_size,
-            (height, width * codes_per_place),
-            classes if self.config.class_conditional else 0,
-            self.config,
-        )
+        layout = CodeLayout.of_shape(tokenizer["grid"], tokenizer["codebook_size"])
+        self.net = build_prior(self.config, layout, classes)
         self.split_metrics = torch.nn.ModuleDict(
             {
                 split: MetricCollection(
-                    {"rate": Mean(), "codebook": CodebookUsage(codebook_size, codes_per_place)},
+                    {
+                        "rate": Mean(),
+                        "codebook": CodebookUsage(layout.codebook_size, layout.num_codebooks),
+                    },
                     compute_groups=False,
                 )
                 for split in ("val", "test")
@@ -88,9 +85,8 @@ class CodePrior(pl.LightningModule):
         return self
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        seed_torch(
-            batch.seed + batch.part
-        )  # dropout: a function of (seed, epoch, batch, pass, rank)
+        # dropout: a function of (seed, epoch, batch, micro-batch, rank)
+        seed_torch(batch.seed + batch.part)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         nll = self.net.nll(batch.x.long(), self._labels(batch))  # N,T

@@ -21,12 +21,11 @@ from vqvae_lightning.config import (
     ConfigError,
     Experiment,
     check_name,
-    describe_record,
     own_command,
-    read_experiment,
     visible,
 )
 from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.experiment import describe_record, read_experiment
 from vqvae_lightning.storage import check_writable, new_folder, sweep, write_json, write_whole
 from vqvae_lightning.training.record import RECORD, RECORD_LOCK, RUN_LOCK, read_record
 

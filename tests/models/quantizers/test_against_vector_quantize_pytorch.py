@@ -105,7 +105,7 @@ def test_cosine(h, estimator):
     )
     theirs._codebook.embed.data.copy_(ours.vectors()[None])
     latent, loss = compare(ours, theirs, h)
-    torch.testing.assert_close(latent.terms["commitment"], loss.squeeze())
+    torch.testing.assert_close(latent.logs["commitment"], loss.squeeze())
 
 
 def test_projected(h):
@@ -179,6 +179,6 @@ def test_lfq(h):
     torch.testing.assert_close(latent.penalty, loss + offset, rtol=0, atol=1e-4)
     _, breakdown = theirs(h, return_loss_breakdown=True)
     torch.testing.assert_close(
-        latent.terms["assignment_entropy"], breakdown.per_sample_entropy, rtol=0, atol=1e-3
+        latent.logs["assignment_entropy"], breakdown.per_sample_entropy, rtol=0, atol=1e-3
     )
-    torch.testing.assert_close(latent.terms["commitment"], breakdown.commitment)
+    torch.testing.assert_close(latent.logs["commitment"], breakdown.commitment)

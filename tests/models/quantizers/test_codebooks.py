@@ -222,7 +222,7 @@ class TestForward:
     def test_z_is_the_nearest_code(self, quantizer, rows):
         module = make(quantizer)
         latent = module(as_h(rows))
-        torch.testing.assert_close(latent.z, module.lookup(latent.codes))
+        torch.testing.assert_close(latent.z, module.codes_to_latents(latent.codes))
         assert torch.equal(latent.codes.flatten(), nearest_code(rows, module.codebook.detach()))
 
     def test_beta_weighs_the_commitment_only(self, quantizer, rows):
@@ -240,7 +240,7 @@ class TestForward:
             n = rows.numel()
             has_gradient = isinstance(module.codebook, torch.nn.Parameter)
             torch.testing.assert_close(latent.penalty.detach(), (beta + has_gradient) * distance)
-            torch.testing.assert_close(latent.terms["commitment"], distance)
+            torch.testing.assert_close(latent.logs["commitment"], distance)
             torch.testing.assert_close(h.grad[:, :, 0, 0], beta * 2 * (rows - z_q) / n)
             if has_gradient:
                 analytic = torch.zeros(K, D, dtype=torch.float64)

@@ -3,7 +3,6 @@ config's table.
 """
 
 import copy
-import dataclasses
 import itertools
 import math
 
@@ -11,9 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vqvae_lightning.config import ConfigError, VQVAEConfig, plain
-from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.quantizers import QUANTIZERS, build_quantizer
+from vqvae_lightning.config import ConfigError, model_config
+from vqvae_lightning.models.build import (
+    QUANTIZERS,
+    VQVAEConfig,
+    build_autoencoder,
+    build_quantizer,
+)
+from vqvae_lightning.models.layout import histogram
 from vqvae_lightning.models.quantizers.codebooks import (
     CosineVectorQuantizer,
     EMAVectorQuantizer,
@@ -25,7 +29,6 @@ from vqvae_lightning.models.quantizers.composed import (
     ProjectedQuantizer,
     ResidualQuantizer,
 )
-from vqvae_lightning.models.quantizers.quantizer import histogram
 from vqvae_lightning.models.tokenizer import Tokenizer
 
 K, D = 6, 4
@@ -59,10 +62,10 @@ class TestResidual:
         latent = module(h)
         left, commitment = h.movedim(1, -1), 0
         for m, part in enumerate(module.parts):
-            z_q = part.embed(latent.codes[..., m]).detach()
+            z_q = part.decode(latent.codes[..., m]).detach()
             commitment = commitment + (left - z_q).square().mean()
             left = left - z_q
-        torch.testing.assert_close(latent.terms["commitment"], commitment.detach())
+        torch.testing.assert_close(latent.logs["commitment"], commitment.detach())
         torch.testing.assert_close(latent.penalty, 1.25 * commitment.detach())
         found, wanted = (
             torch.autograd.grad(x, h, retain_graph=True)[0]
@@ -86,7 +89,7 @@ class TestResidual:
             module.update()
         z_e, codes = h.movedim(1, -1), module.eval()(h).codes
         levels = torch.stack(
-            [part.embed(codes[..., m]) for m, part in enumerate(module.parts)]
+            [part.decode(codes[..., m]) for m, part in enumerate(module.parts)]
         ).cumsum(0)
         errors = (levels - z_e).square().mean((1, 2, 3, 4))
         assert (errors.diff() < 0).all()
@@ -195,9 +198,10 @@ class TestSimVQ:
 
 
 class TestOrder:
-    def test_of_a_tokenizer_is_place_by_place_and_at_each_place_map_by_map(self):
-        config = VQVAEConfig(codebook_size=K, latent_dim=6, groups=3)
-        net = Autoencoder((1, 8, 16), config).eval()
+    def test_a_tokenizers_codes_go_cell_by_cell_and_in_each_cell_codebook_by_codebook(self):
+        quantizer = EMAVectorQuantizer.Config(K)
+        config = VQVAEConfig(quantizer=quantizer, latent_dim=6, groups=3)
+        net = build_autoencoder(config, (1, 8, 16)).eval()
         x, tokenizer = torch.rand(5, 1, 8, 16) * 2 - 1, Tokenizer(net)
         codes, grid = tokenizer.encode(x), net(x).latent.codes
         assert (tokenizer.grid, tokenizer.length, grid.shape) == ((2, 4, 3), 24, (5, 2, 4, 3))
@@ -205,7 +209,7 @@ class TestOrder:
             assert torch.equal(codes[:, (r * 4 + c) * 3 + m], grid[:, r, c, m])
         torch.testing.assert_close(tokenizer.decode(codes), net.decode(net.encode(x).z))
 
-    def test_histogram_counts_each_map(self):
+    def test_histogram_counts_each_codebook(self):
         codes = torch.randint(K, (5, 2, 4, 3))
         counts = histogram(codes, K, 3)
         for m, k in itertools.product(range(3), range(K)):
@@ -217,82 +221,84 @@ class TestBuild:
     @pytest.mark.parametrize("name", QUANTIZERS)
     @pytest.mark.parametrize("groups", [1, 2])
     def test_every_member_has_k_codes_and_z_has_latent_dim_channels(self, name, groups):
-        module = build_quantizer(VQVAEConfig(codebook=name, groups=groups))
+        module = build_quantizer(QUANTIZERS[name].Config(), 64, groups)
         latent = module(torch.randn(8, 64, 10, 10))
         assert latent.z.shape == (8, 64, 10, 10)
-        assert (module.codebook_size, module.maps, module.in_channels) == (512, groups, 64)
+        assert (module.codebook_size, module.num_codebooks, module.in_channels) == (512, groups, 64)
         torch.testing.assert_close(latent.rate, torch.full((8,), 100 * groups * math.log(512)))
 
     def test_the_papers_latent_of_cifar10_is_one_setting(self):
-        """10 maps of 512 codes: 5760 bits. 64 channels are no ten equal shares, so they are
+        """10 codebooks of 512 codes: 5760 bits. 64 channels are no ten equal shares, so they are
         projected to ten of 6.
         """
         for latent_dim, kind in ((64, ProjectedQuantizer), (60, ProductQuantizer)):
-            module = build_quantizer(VQVAEConfig(latent_dim=latent_dim, groups=10))
+            module = VQVAEConfig(latent_dim=latent_dim, groups=10).bottleneck()
             latent = module.eval()(torch.randn(1, latent_dim, 8, 8))
             assert type(module) is kind
             assert latent.codes.shape == (1, 8, 8, 10)
             assert latent.rate.item() == pytest.approx(5760 * math.log(2))
 
-    def test_a_member_says_what_it_reads(self):
-        """Every setting that only some members read is one of the config's, and the default member
-        reads its own.
-        """
-        names = {field.name for field in dataclasses.fields(VQVAEConfig)}
-        assert all(member.settings <= names for member in QUANTIZERS.values())
+    def test_every_member_has_a_config_of_its_own_with_the_size_of_its_codebook(self):
+        configs = [member.Config for member in QUANTIZERS.values()]
+        assert len(set(configs)) == len(configs)
+        assert [config().codebook_size for config in configs] == [512] * len(configs)
 
     @pytest.mark.parametrize(
         ("settings", "line"),
         [
             (
-                {"codebook": "vq"},
-                "model.codebook: got 'vq', wanted one of ema, gradient, cosine, simvq, fsq, lfq",
+                {"name": "vq"},
+                "name: got 'vq', wanted one of ema, gradient, cosine, simvq, fsq, lfq",
             ),
             (
-                {"codebook": "fsq", "levels": [8, 8]},
-                r"model.levels: \[8, 8\] make 64 codes, but .* is 512; wanted the",
+                {"name": "fsq", "levels": [8, 8], "codebook_size": 64},
+                "model.quantizer.codebook_size: fsq has no such setting; it has levels",
             ),
-            ({"codebook": "fsq", "levels": [2, 256]}, "wanted numbers of at least 3"),
-            ({"codebook": "fsq", "levels": []}, "wanted numbers of at least 3"),
+            ({"name": "fsq", "levels": [2, 256]}, "wanted numbers of at least 3"),
+            ({"name": "fsq", "levels": []}, "wanted numbers of at least 3"),
             (
-                {"codebook": "fsq", "lookup_dim": 8},
-                "model.lookup_dim: got 8, but codebook=fsq .*; wanted nothing",
-            ),
-            (
-                {"codebook": "fsq", "estimator": "rotation"},
-                "model.estimator: got rotation, but codebook=fsq has no use",
+                {"name": "fsq", "levels": [1024, 1025]},
+                r"\[1024, 1025\] make 1049600 codes, wanted at most 1048576",
             ),
             (
-                {"codebook": "lfq", "codebook_size": 500},
-                "model.codebook_size: got 500, but lfq wants a power of 2",
+                {"name": "fsq", "lookup_dim": 8},
+                "model.quantizer.lookup_dim: fsq has no such setting; it has levels",
             ),
             (
-                {"codebook": "lfq", "residual_levels": 2},
-                "model.residual_levels: got 2, but codebook=lfq has no use",
+                {"name": "fsq", "estimator": "rotation"},
+                "model.quantizer.estimator: fsq has no such setting",
             ),
-            ({"codebook": "cosine", "residual_levels": 2}, "wanted 1"),
             (
-                {"codebook": "simvq", "restart_below": 0.5},
-                "model.restart_below: got 0.5, but codebook=simvq",
+                {"name": "lfq", "codebook_size": 500},
+                "model.quantizer.codebook_size: got 500, but lfq wants a power of 2",
+            ),
+            (
+                {"name": "lfq", "residual_levels": 2},
+                "residual_levels: lfq has no such setting; it has codebook_size, commitment, ent",
+            ),
+            (
+                {"name": "cosine", "residual_levels": 2},
+                "model.quantizer.residual_levels: cosine has no such setting; it has codebook",
+            ),
+            (
+                {"name": "simvq", "restart_below": 0.5},
+                "model.quantizer.restart_below: simvq has no such setting",
+            ),
+            (
+                {"name": "simvq", "decay": 0.5},
+                "model.quantizer.decay: simvq has no such setting",
             ),
             (
                 {"levels": [8, 5]},
-                (
-                    r"model.levels: got \[8, 5\], but codebook=ema has no use for it; wanted \[8,"
-                    r" 8, 8\]"
-                ),
+                "model.quantizer.levels: ema has no such setting",
             ),
         ],
     )
     def test_what_makes_no_sense_is_one_line(self, settings, line):
         with pytest.raises(ConfigError, match=line) as raised:
-            build_quantizer(VQVAEConfig(**settings))
+            model_config(VQVAEConfig, {"quantizer": settings})
         assert "\n" not in str(raised.value)
 
-    def test_older_checkpoints_mean_what_they_meant(self):
-        """They hold no setting of the family: its defaults are the codebook they were trained
-        with.
-        """
-        new = {"estimator", "lookup_dim", "groups", "residual_levels", "levels", "entropy"}
-        assert new <= plain(VQVAEConfig()).keys()
-        assert type(build_quantizer(VQVAEConfig())) is EMAVectorQuantizer
+    def test_settings_without_a_name_mean_the_default_member(self):
+        config = model_config(VQVAEConfig, {"quantizer": {"codebook_size": 8}})
+        assert type(config.bottleneck()) is EMAVectorQuantizer

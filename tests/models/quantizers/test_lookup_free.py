@@ -44,7 +44,7 @@ class TestFSQ:
         module = FSQ(levels).eval()
         assert module.codebook_size == math.prod(levels)
         codes = torch.arange(module.codebook_size)
-        vectors = module.lookup(codes[:, None, None])
+        vectors = module.codes_to_latents(codes[:, None, None])
         assert len(vectors.unique(dim=0)) == len(codes)
         digits = torch.tensor(list(itertools.product(*map(range, reversed(levels))))).flip(1)
         half = torch.tensor(levels) // 2
@@ -65,7 +65,7 @@ class TestFSQ:
         module = FSQ(levels).eval()
         latent = module(features(torch.tensor([[-30.0], [30.0]]).expand(-1, len(levels))))
         assert latent.codes.flatten().tolist() == [0, module.codebook_size - 1]
-        assert torch.equal(module.lookup(latent.codes), latent.z)
+        assert torch.equal(module.codes_to_latents(latent.codes), latent.z)
 
     def test_0_is_in_the_middle_of_a_level(self):
         for level in range(3, 20):
@@ -102,7 +102,7 @@ class TestLFQ:
 
     def test_is_the_nearest_corner(self):
         module, rows = LFQ(4, 0.25, 0.1).eval(), torch.randn(50, 4)
-        corners = module.lookup(torch.arange(16)[:, None, None])[:, :, 0, 0]
+        corners = module.codes_to_latents(torch.arange(16)[:, None, None])[:, :, 0, 0]
         assert len(corners.unique(dim=0)) == 16
         assert (corners.abs() == 1).all()
         assert torch.equal(
@@ -113,7 +113,7 @@ class TestLFQ:
     @pytest.mark.parametrize("scale", [1e-3, 1e-2, 1.0])
     def test_entropies_are_those_of_the_softmax_over_all_codes(self, bits, scale):
         rows = (scale * torch.randn(40, bits, dtype=torch.float64)).requires_grad_()
-        corners = LFQ(bits, 0.25, 0.1).double().embed(torch.arange(2**bits))
+        corners = LFQ(bits, 0.25, 0.1).double().decode(torch.arange(2**bits))
         p = (-(rows[:, None] - corners).square().sum(-1) / TEMPERATURE).softmax(1)  # M,K
         expected = (
             Categorical(p).entropy().mean(),
@@ -146,7 +146,7 @@ class TestLFQ:
     def test_the_penalty_is_the_sum_of_its_weighted_terms(self):
         h = torch.randn(5, 4, 3, 3)
         latent = LFQ(4, commitment=0.3, entropy=0.7).train()(h)
-        terms = latent.terms
+        terms = latent.logs
         commitment = (h - h.sign()).square().mean()
         entropies = assignment_entropies(h.movedim(1, -1).reshape(-1, 4))
         torch.testing.assert_close(terms["commitment"], commitment)

@@ -2,13 +2,16 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import VQVAEConfig
+from vqvae_lightning.config import setting
 from vqvae_lightning.models.distributed import all_reduce_sum, rank_and_world
+from vqvae_lightning.models.quantizers.composed import ResidualQuantizer
 from vqvae_lightning.models.quantizers.estimators import (
     ESTIMATORS,
     Estimator,
@@ -16,27 +19,59 @@ from vqvae_lightning.models.quantizers.estimators import (
     straight_through,
 )
 from vqvae_lightning.models.quantizers.nearest import code_sums, kmeans, nearest_code
-from vqvae_lightning.models.quantizers.quantizer import NamedQuantizer, Quantized
+from vqvae_lightning.models.quantizers.quantizer import NamedQuantizer, Quantized, Quantizer
 
 
 class CodebookQuantizer(NamedQuantizer):
     """Nearest-code lookup (van den Oord et al. 2017, arXiv 1711.00937, §3.1–3.2).
 
     ```
-    z_e N,h,w,D ──► rows M,D ──► nearest_code ──► codes N,h,w ──► embed ──► z_q N,h,w,D   M = N·h·w
+    z_e N,h,w,D ──► rows R,D ──► nearest_code ──► codes N,h,w ──► decode ──► z_q N,h,w,D   R = N·h·w
           └────────────────────── estimator: dz/dz_e ──────────────────────┘
     ```
 
-    The codebook is random in the first optimizer step, whose outputs it then starts from: their
-    k-means centres, over all ranks and accumulated passes. A running `usage` of every code (1 = its
-    uniform share 1/K; an average with factor `decay` per step) tells which are dead: a code whose
-    usage falls below `restart_below` moves onto an encoder output of the current batch, drawn at
-    random over all ranks. `age` counts the optimizer steps since a code was last used, or moved.
+    The codebook is random during the first optimizer step. It is then initialized by k-means on
+    that step's encoder outputs, of all ranks and micro-batches.
+
+    A running `usage` of every code (1 = its uniform share 1/K; an average with factor `decay` per
+    step) tells which are dead: a code whose usage falls below `restart_below` is reset to an
+    encoder output of the current batch, drawn at random over all ranks. `age` counts the optimizer
+    steps since a code was last used or reset.
     """
 
-    settings = frozenset(
-        {"commitment", "decay", "restart_below", "estimator", "lookup_dim", "residual_levels"}
-    )
+    @dataclass
+    class Config(NamedQuantizer.Config):
+        """Settings of one codebook, and of the codebooks that are put together of it.
+
+        A member that has no use for one of them declares it a constant of its own Config.
+        """
+
+        codebook_size: int = setting(512, "K, number of codes", at_least=1, at_most=2**20)
+        commitment: float = setting(0.25, "beta, weight of ||z_e - sg[e]||^2", at_least=0)
+        decay: float = setting(
+            0.99,
+            "factor per step of the moving averages of codes and of their use",
+            at_least=0,
+            below=1,
+        )
+        restart_below: float = setting(
+            0.1,
+            "a code used less than this share of 1/K is reset to an encoder output; 0: never",
+            at_least=0,
+            below=1,
+        )
+        estimator: Literal["straight_through", "rotation"] = setting(
+            "straight_through", "how the decoder's gradient passes the choice of a code"
+        )
+        lookup_dim: int | None = setting(
+            None,
+            "dimensions that codes are looked up in, between two projections; empty: those of z",
+            at_least=1,
+        )
+        residual_levels: int = setting(
+            1, "codebooks one after another, each of the residual of those before it", at_least=1
+        )
+
     codebook: Tensor  # K,D
     usage: Tensor  # K
     age: Tensor  # K    int64, the same on every rank
@@ -56,22 +91,31 @@ class CodebookQuantizer(NamedQuantizer):
         self.register_buffer("usage", torch.ones(codebook_size))
         self.register_buffer("age", torch.zeros(codebook_size, dtype=torch.int64))
         self.register_buffer("initialized", torch.tensor(False))
-        self._started = (
-            False  # `initialized` once it is known to be true: saves a device sync at every step
-        )
-        self._seen: list[tuple[Tensor, Tensor]] = []  # (rows M,D; codes M) since the last update
-        self.hold(torch.randn(codebook_size, latent_dim))
+        # `initialized` once it is known to be true: saves a device sync at every step
+        self._is_initialized = False
+        # (rows R,D; codes R) of the micro-batches since the last update
+        self._seen: list[tuple[Tensor, Tensor]] = []
+        self.register_codebook(torch.randn(codebook_size, latent_dim))
 
     @classmethod
-    def build(cls, config: VQVAEConfig, dim: int) -> "CodebookQuantizer":
-        estimator = ESTIMATORS[config.estimator]
+    def build(cls, config: Any, dim: int) -> Quantizer:
+        """A residual of `residual_levels` codebooks, of `lookup_dim` channels if that is given."""
+        dim = config.lookup_dim or dim
+        levels = [cls.single(config, dim) for _ in range(config.residual_levels)]
+        if len(levels) == 1:
+            return levels[0]
+        return ResidualQuantizer(levels, ESTIMATORS[config.estimator])
+
+    @classmethod
+    def single(cls, config: Any, dim: int) -> "CodebookQuantizer":
+        """One codebook by its settings, of `dim` channels."""
         return cls(
             config.codebook_size,
             dim,
             config.commitment,
             config.decay,
             config.restart_below,
-            estimator,
+            ESTIMATORS[config.estimator],
         )
 
     def features(self, z_e: Tensor) -> Tensor:
@@ -83,24 +127,24 @@ class CodebookQuantizer(NamedQuantizer):
         return self.codebook
 
     @abstractmethod
-    def hold(self, codebook: Tensor) -> None:
-        """Takes a codebook (K, D) as what it learns: a parameter, or a buffer."""
+    def register_codebook(self, codebook: Tensor) -> None:
+        """Registers a codebook (K, D) as a parameter or a buffer."""
 
     @abstractmethod
     def codebook_penalty(self, z_e: Tensor, z_q: Tensor) -> Tensor:
         """The term that moves the codebook, ()."""
 
     @abstractmethod
-    def learn(self, counts: Tensor, sums: Tensor) -> None:
-        """Move the codebook by the rows of one step: counts (K,) and sums (K, D) over all ranks."""
+    def update_codebook(self, counts: Tensor, sums: Tensor) -> None:
+        """Moves the codebook by the rows of one step: counts (K,), sums (K, D) over all ranks."""
 
     @abstractmethod
-    def replace(self, dead: Tensor, rows: Tensor) -> None:
-        """Put rows (K, D) in place of the codes marked in dead (K,) bool."""
+    def reset_codes(self, dead: Tensor, rows: Tensor) -> None:
+        """Replaces the codes marked in dead (K,) bool by rows (K, D)."""
 
     def quantize(self, z_e: Tensor) -> Quantized:
         z_e = self.features(z_e)
-        rows = z_e.detach().reshape(-1, z_e.shape[-1])  # M,D
+        rows = z_e.detach().reshape(-1, z_e.shape[-1])  # R,D
         vectors = self.vectors()
         codes = nearest_code(rows, vectors.detach())
         z_q = F.embedding(codes, vectors).view_as(z_e)  # N,h,w,D
@@ -108,21 +152,21 @@ class CodebookQuantizer(NamedQuantizer):
         penalty = self.commitment * commitment + self.codebook_penalty(z_e, z_q)
         if self.training:
             self._seen.append((rows, codes))
-        terms = {"commitment": commitment.detach()}
-        return Quantized(self.estimate(z_e, z_q), codes.view(z_e.shape[:-1]), penalty, terms)
+        logs = {"commitment": commitment.detach()}
+        return Quantized(self.estimate(z_e, z_q), codes.view(z_e.shape[:-1]), penalty, logs)
 
-    def embed(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self.vectors())
 
     @property
-    def started(self) -> bool:
-        self._started = self._started or bool(self.initialized)
-        return self._started
+    def is_initialized(self) -> bool:
+        self._is_initialized = self._is_initialized or bool(self.initialized)
+        return self._is_initialized
 
     def statistics(self) -> list[Tensor]:
         if not self._seen:
             return []
-        if not self.started:
+        if not self.is_initialized:
             return [self._all_rows()]
         k, d = self.codebook.shape
         dtype = self.codebook.dtype
@@ -135,26 +179,25 @@ class CodebookQuantizer(NamedQuantizer):
         self._seen.clear()
         return [torch.cat([counts, sums.flatten(), candidates.flatten()])]
 
-    def absorb(self, summed: Iterator[Tensor]) -> None:
+    def apply_statistics(self, summed: Iterator[Tensor]) -> None:
         k, d = self.codebook.shape
         packed = next(summed)
-        if not self.started:
+        if not self.is_initialized:
             centres = kmeans(packed.view(-1, d), k)
-            if (
-                rank_and_world()[0] > 0
-            ):  # a GPU adds up in any order, so ranks take the first one's last bits
+            # A GPU adds up in any order, so the other ranks take the first one's last bits.
+            if rank_and_world()[0] > 0:
                 centres.zero_()
-            self.replace(torch.ones_like(self.usage, dtype=torch.bool), all_reduce_sum(centres))
+            self.reset_codes(torch.ones_like(self.usage, dtype=torch.bool), all_reduce_sum(centres))
             self.initialized.fill_(True)
             return
         counts, sums = packed[:k], packed[k : k + k * d].view(k, d)
         share = counts * (k / counts.sum())  # 1 = the uniform share
         self.usage.lerp_(share.to(self.usage.dtype), 1 - self.decay)
         self.age.add_(1).masked_fill_(counts > 0, 0)
-        self.learn(counts, sums)
+        self.update_codebook(counts, sums)
         if self.restart_below > 0:
             dead = self.usage < self.restart_below
-            self.replace(dead, packed[k + k * d :].view(k, d))
+            self.reset_codes(dead, packed[k + k * d :].view(k, d))
             self.usage.masked_fill_(dead, 1.0)
             self.age.masked_fill_(dead, 0)
 
@@ -162,30 +205,28 @@ class CodebookQuantizer(NamedQuantizer):
         return {"oldest_code": self.age.max()}
 
     def _candidates(self) -> Tensor:
-        """K rows of the global batch, (K, D): this rank's in their places and zero elsewhere, so
-        that ranks sum to all.
+        """K random rows of the global batch, (K, D): zero where a row is of another rank, so that
+        the sum over ranks has all.
 
-        Row g of the global batch is row g mod m of rank (g div m) mod world in forward pass g div
-        (m · world), where m rows is what each rank gave to each pass: the order does not depend on
+        Row g of the global batch is row g mod m of rank (g div m) mod world in micro-batch g div
+        (m · world), where every rank has m rows in every micro-batch: the order does not depend on
         how the batch was cut.
         """
         rank, world = rank_and_world()
         m, d = self._seen[0][0].shape
         device = self._seen[0][0].device
-        drawn = torch.randint(
-            len(self._seen) * m * world, (self.codebook_size,), device=device
-        )  # K
+        total = len(self._seen) * m * world
+        drawn = torch.randint(total, (self.codebook_size,), device=device)  # K
         part, row = drawn // m, drawn % m  # K
         chosen = self._seen[0][0].new_zeros(self.codebook_size, d)
-        for i, (rows, _) in enumerate(
-            self._seen
-        ):  # a gather from each, for to stack them would copy all rows
+        # a gather from each micro-batch: stacking them would copy all rows
+        for i, (rows, _) in enumerate(self._seen):
             chosen = torch.where((part == i * world + rank)[:, None], rows[row], chosen)
         return chosen
 
     def _all_rows(self) -> Tensor:
-        """All rows of the global batch in the order of `_candidates`, flat: this rank's, and zero
-        elsewhere.
+        """All rows of the global batch in the order of `_candidates`, flat; zero where a row is of
+        another rank.
         """
         rank, world = rank_and_world()
         own = torch.stack([rows for rows, _ in self._seen])  # P,m,D
@@ -200,16 +241,20 @@ class VectorQuantizer(CodebookQuantizer):
     2017, eq. 3).
     """
 
-    def hold(self, codebook: Tensor) -> None:
+    @dataclass
+    class Config(CodebookQuantizer.Config):
+        """Settings of `gradient`."""
+
+    def register_codebook(self, codebook: Tensor) -> None:
         self.codebook = nn.Parameter(codebook)
 
     def codebook_penalty(self, z_e: Tensor, z_q: Tensor) -> Tensor:
         return F.mse_loss(z_q, z_e.detach())
 
-    def learn(self, counts: Tensor, sums: Tensor) -> None:
+    def update_codebook(self, counts: Tensor, sums: Tensor) -> None:
         """Nothing: the optimizer moves the codebook."""
 
-    def replace(self, dead: Tensor, rows: Tensor) -> None:
+    def reset_codes(self, dead: Tensor, rows: Tensor) -> None:
         self.codebook.data.copy_(torch.where(dead[:, None], rows, self.codebook))
 
 
@@ -222,16 +267,20 @@ class EMAVectorQuantizer(CodebookQuantizer):
     step: an unused code stays where it is, and no code leaves the data's hull.
     """
 
+    @dataclass
+    class Config(CodebookQuantizer.Config):
+        """Settings of `ema`."""
+
     sums: Tensor  # K,D
 
-    def hold(self, codebook: Tensor) -> None:
+    def register_codebook(self, codebook: Tensor) -> None:
         self.register_buffer("codebook", codebook)
         self.register_buffer("sums", codebook.clone())
 
     def codebook_penalty(self, z_e: Tensor, z_q: Tensor) -> Tensor:
         return z_e.new_zeros(())
 
-    def learn(self, counts: Tensor, sums: Tensor) -> None:
+    def update_codebook(self, counts: Tensor, sums: Tensor) -> None:
         self.sums.lerp_(sums * (self.codebook_size / counts.sum()), 1 - self.decay)
         # A code unused for thousands of steps has a usage that underflows; its last value stays
         # valid.
@@ -240,7 +289,7 @@ class EMAVectorQuantizer(CodebookQuantizer):
             torch.where(usage > 1e-12, self.sums / usage.clamp_min(1e-12), self.codebook)
         )
 
-    def replace(self, dead: Tensor, rows: Tensor) -> None:
+    def reset_codes(self, dead: Tensor, rows: Tensor) -> None:
         self.codebook.copy_(torch.where(dead[:, None], rows, self.codebook))
         self.sums.copy_(torch.where(dead[:, None], rows, self.sums))
 
@@ -250,13 +299,16 @@ class CosineVectorQuantizer(VectorQuantizer):
     2022, §3.2).
 
     ViT-VQGAN, arXiv 2110.04627. On the sphere the Euclidean distance orders codes as the cosine
-    does; z (N, h, w, D) has length 1 at every place, and the codebook's gradient is that of
+    does; z (N, h, w, D) has length 1 in every grid cell, and the codebook's gradient is that of
     ‖sg[ẑ_e] − ê‖². Vectors next to zero stay shorter, see `direction`.
     """
 
-    settings = VectorQuantizer.settings - {
-        "residual_levels"
-    }  # what is left over of a direction has no length to keep
+    @dataclass
+    class Config(VectorQuantizer.Config):
+        """Settings of `cosine`."""
+
+        # The residual of a direction has no length to keep.
+        residual_levels: ClassVar[int] = 1  # type: ignore[misc]
 
     def features(self, z_e: Tensor) -> Tensor:
         return direction(z_e)
@@ -273,7 +325,12 @@ class SimVQ(VectorQuantizer):
     all K codes at once: none is left behind, and none is restarted.
     """
 
-    settings = VectorQuantizer.settings - {"decay", "restart_below"}
+    @dataclass
+    class Config(VectorQuantizer.Config):
+        """Settings of `simvq`."""
+
+        decay: ClassVar[float] = 0.99  # type: ignore[misc]
+        restart_below: ClassVar[float] = 0.0  # type: ignore[misc]
 
     def __init__(
         self,
@@ -286,8 +343,8 @@ class SimVQ(VectorQuantizer):
             codebook_size,
             latent_dim,
             commitment,
-            decay=0.99,
-            restart_below=0.0,
+            decay=self.Config.decay,
+            restart_below=self.Config.restart_below,
             estimator=estimator,
         )
         self.codebook.requires_grad_(False).mul_(latent_dim**-0.5)  # C: vectors of length about 1
@@ -295,7 +352,7 @@ class SimVQ(VectorQuantizer):
         self.initialized.fill_(True)  # by C itself, not by k-means
 
     @classmethod
-    def build(cls, config: VQVAEConfig, dim: int) -> "SimVQ":
+    def single(cls, config: Any, dim: int) -> "SimVQ":
         return cls(config.codebook_size, dim, config.commitment, ESTIMATORS[config.estimator])
 
     def vectors(self) -> Tensor:

@@ -12,23 +12,24 @@ from vqvae_lightning.models.quantizers.quantizer import Quantized, Quantizer
 
 
 class ComposedQuantizer(Quantizer):
-    """Hands on to its parts, all of the same K, what they learn from; M is the sum of theirs."""
+    """Passes on to its parts, all of the same K, what they learn from; M is the sum of theirs."""
 
     parts: Sequence[Quantizer]
 
     def __init__(
         self, parts: Sequence[Quantizer], dim: int, estimator: Estimator = straight_through
     ) -> None:
-        super().__init__(parts[0].codebook_size, dim, sum(part.maps for part in parts), estimator)
-        # which does not say what it holds
+        num_codebooks = sum(part.num_codebooks for part in parts)
+        super().__init__(parts[0].codebook_size, dim, num_codebooks, estimator)
+        # nn.ModuleList does not say what it holds
         self.parts = nn.ModuleList(parts)  # type: ignore[assignment]
 
     def statistics(self) -> list[Tensor]:
         return [own for part in self.parts for own in part.statistics()]
 
-    def absorb(self, summed: Iterator[Tensor]) -> None:
+    def apply_statistics(self, summed: Iterator[Tensor]) -> None:
         for part in self.parts:
-            part.absorb(summed)
+            part.apply_statistics(summed)
 
     def diagnostics(self) -> dict[str, Tensor]:
         """The largest of the parts' measures."""
@@ -43,13 +44,13 @@ class ComposedQuantizer(Quantizer):
 
     def parted(self, codes: Tensor) -> Iterator[tuple[Quantizer, Tensor]]:
         """Each part with its share of codes (N, h, w, M); undoes `join`."""
-        shares = codes.split([part.maps for part in self.parts], dim=-1)
+        shares = codes.split([part.num_codebooks for part in self.parts], dim=-1)
         for part, share in zip(self.parts, shares, strict=True):
-            yield part, share.squeeze(-1) if part.maps == 1 else share
+            yield part, share.squeeze(-1) if part.num_codebooks == 1 else share
 
 
 class ResidualQuantizer(ComposedQuantizer):
-    """Each level quantizes what the levels before it left over; z is the sum (Zeghidour et al.
+    """Each level quantizes the residual of the levels before it; z is the sum (Zeghidour et al.
     2021, algorithm 1).
 
     ```
@@ -69,35 +70,35 @@ class ResidualQuantizer(ComposedQuantizer):
         residual, found = z_e, []
         for part in self.parts:
             found.append(part.quantize(residual))
-            residual = residual - part.embed(found[-1].codes).detach()
+            residual = residual - part.decode(found[-1].codes).detach()
         codes = self.join([level.codes for level in found])
-        terms = {
-            name: torch.stack([level.terms[name] for level in found]).sum()
-            for name in found[0].terms
+        logs = {
+            name: torch.stack([level.logs[name] for level in found]).sum() for name in found[0].logs
         }
         penalty = torch.stack([level.penalty for level in found]).sum()
-        return Quantized(self.estimate(z_e, self.embed(codes)), codes, penalty, terms)
+        return Quantized(self.estimate(z_e, self.decode(codes)), codes, penalty, logs)
 
     def statistics(self) -> list[Tensor]:
-        """Of the levels up to the first that has yet to start: what that leaves over says nothing
-        to those after it.
+        """Statistics of the levels up to and including the first uninitialized one.
+
+        Its residual is meaningless to later levels.
         """
-        own, starting = [], False
+        own, uninitialized = [], False
         for part in self.parts:
             found = part.statistics()
-            own += [] if starting else found
-            starting = starting or not part.started
+            own += [] if uninitialized else found
+            uninitialized = uninitialized or not part.is_initialized
         return own
 
-    def absorb(self, summed: Iterator[Tensor]) -> None:
+    def apply_statistics(self, summed: Iterator[Tensor]) -> None:
         for part in self.parts:
-            starting = not part.started
-            part.absorb(summed)
-            if starting:
+            uninitialized = not part.is_initialized
+            part.apply_statistics(summed)
+            if uninitialized:
                 break
 
-    def embed(self, codes: Tensor) -> Tensor:
-        return torch.stack([part.embed(share) for part, share in self.parted(codes)]).sum(0)
+    def decode(self, codes: Tensor) -> Tensor:
+        return torch.stack([part.decode(share) for part, share in self.parted(codes)]).sum(0)
 
 
 class ProductQuantizer(ComposedQuantizer):
@@ -120,15 +121,15 @@ class ProductQuantizer(ComposedQuantizer):
         groups = z_e.chunk(len(self.parts), dim=-1)
         found = [part.quantize(group) for part, group in zip(self.parts, groups, strict=True)]
         codes = self.join([group.codes for group in found])
-        terms = {
-            name: torch.stack([group.terms[name] for group in found]).mean()
-            for name in found[0].terms
+        logs = {
+            name: torch.stack([group.logs[name] for group in found]).mean()
+            for name in found[0].logs
         }
         penalty = torch.stack([group.penalty for group in found]).mean()
-        return Quantized(torch.cat([group.z for group in found], dim=-1), codes, penalty, terms)
+        return Quantized(torch.cat([group.z for group in found], dim=-1), codes, penalty, logs)
 
-    def embed(self, codes: Tensor) -> Tensor:
-        return torch.cat([part.embed(share) for part, share in self.parted(codes)], dim=-1)
+    def decode(self, codes: Tensor) -> Tensor:
+        return torch.cat([part.decode(share) for part, share in self.parted(codes)], dim=-1)
 
 
 class ProjectedQuantizer(ComposedQuantizer):
@@ -145,14 +146,12 @@ class ProjectedQuantizer(ComposedQuantizer):
 
     def __init__(self, part: Quantizer, dim: int) -> None:
         super().__init__([part], dim)
-        self.project_in, self.project_out = (
-            nn.Linear(dim, part.in_channels),
-            nn.Linear(part.out_channels, dim),
-        )
+        self.project_in = nn.Linear(dim, part.in_channels)
+        self.project_out = nn.Linear(part.out_channels, dim)
 
     def quantize(self, z_e: Tensor) -> Quantized:
         found = self.parts[0].quantize(self.project_in(z_e))
-        return Quantized(self.project_out(found.z), found.codes, found.penalty, found.terms)
+        return Quantized(self.project_out(found.z), found.codes, found.penalty, found.logs)
 
-    def embed(self, codes: Tensor) -> Tensor:
-        return self.project_out(self.parts[0].embed(codes))
+    def decode(self, codes: Tensor) -> Tensor:
+        return self.project_out(self.parts[0].decode(codes))

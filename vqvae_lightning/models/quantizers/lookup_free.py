@@ -4,16 +4,19 @@ rounding.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqvae_lightning.config import ConfigError, VQVAEConfig
+from vqvae_lightning.config import ConfigError, setting
 from vqvae_lightning.models.distributed import all_reduce_sum, rank_and_world
 from vqvae_lightning.models.quantizers.quantizer import NamedQuantizer, Quantized
 
 TEMPERATURE = 0.01  # of LFQ's soft assignment: that of MaskGIT's and MAGVIT's code
+LARGEST_CODEBOOK = 2**20
 
 
 class FSQ(NamedQuantizer):
@@ -30,7 +33,32 @@ class FSQ(NamedQuantizer):
     middle, and 1 + ε for its 1 − ε, as in vector-quantize-pytorch.
     """
 
-    settings = frozenset({"levels"})
+    @dataclass
+    class Config(NamedQuantizer.Config):
+        """The lattice; the size of the codebook follows from it."""
+
+        levels: list[int] = field(
+            default_factory=lambda: [8, 8, 8],
+            metadata={"meaning": "levels of each channel; their product is K"},
+        )
+
+        def __post_init__(self) -> None:
+            key = "model.quantizer.levels"
+            if min(self.levels, default=0) < 3:
+                raise ConfigError(
+                    f"{key}: got {self.levels}, wanted numbers of at least 3; for 2 take"
+                    " model.quantizer.name=lfq"
+                )
+            if self.codebook_size > LARGEST_CODEBOOK:
+                raise ConfigError(
+                    f"{key}: {self.levels} make {self.codebook_size} codes, wanted at most"
+                    f" {LARGEST_CODEBOOK}"
+                )
+
+        @property
+        def codebook_size(self) -> int:
+            return math.prod(self.levels)
+
     levels: Tensor  # d  floating point, so that the module's dtype is that of its z
     basis: Tensor  # d  int64, ∏_j<i L_j
 
@@ -42,18 +70,8 @@ class FSQ(NamedQuantizer):
         )
 
     @classmethod
-    def build(cls, config: VQVAEConfig, dim: int) -> "FSQ":
-        levels = config.levels
-        if min(levels, default=0) < 3:
-            raise ConfigError(
-                f"model.levels: got {levels}, wanted numbers of at least 3; for 2 take codebook=lfq"
-            )
-        if math.prod(levels) != config.codebook_size:
-            raise ConfigError(
-                f"model.levels: {levels} make {math.prod(levels)} codes, but model.codebook_size is"
-                f" {config.codebook_size}; wanted the same"
-            )
-        return cls(levels)
+    def build(cls, config: Any, dim: int) -> "FSQ":
+        return cls(config.levels)
 
     def bound(self, z_e: Tensor) -> Tensor:
         """z_e (..., d) squashed so that rounding gives the L_i integers from −⌊L_i/2⌋ on."""
@@ -64,15 +82,13 @@ class FSQ(NamedQuantizer):
     def quantize(self, z_e: Tensor) -> Quantized:
         bounded, half = self.bound(z_e), self.levels // 2
         digits = bounded.detach().round() + half  # N,h,w,d
-        digits = digits.clamp_min(0).minimum(
-            self.levels - 1
-        )  # beyond 1,000 levels ε is more than half of one
+        # beyond 1,000 levels ε is more than half of one
+        digits = digits.clamp_min(0).minimum(self.levels - 1)
         codes = (digits.long() * self.basis).sum(-1)
-        return Quantized(
-            self.estimate(bounded / half, self.embed(codes)), codes, z_e.new_zeros(()), {}
-        )
+        z = self.estimate(bounded / half, self.decode(codes))
+        return Quantized(z, codes, z_e.new_zeros(()), {})
 
-    def embed(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: Tensor) -> Tensor:
         half = self.levels // 2
         digits = codes[..., None] // self.basis % self.levels.long()
         return (digits - half) / half
@@ -94,7 +110,27 @@ class LFQ(NamedQuantizer):
     and E[p] over all K codes one product of two matrices.
     """
 
-    settings = frozenset({"commitment", "entropy"})
+    @dataclass
+    class Config(NamedQuantizer.Config):
+        """Settings of `lfq`."""
+
+        codebook_size: int = setting(
+            512, "K, number of codes, a power of 2", at_least=2, at_most=LARGEST_CODEBOOK
+        )
+        commitment: float = setting(0.25, "beta, weight of ||z_e - sign(z_e)||^2", at_least=0)
+        entropy: float = setting(0.1, "weight of the entropy terms", at_least=0)
+
+        def __post_init__(self) -> None:
+            if self.codebook_size < 2 or self.codebook_size & (self.codebook_size - 1):
+                raise ConfigError(
+                    f"model.quantizer.codebook_size: got {self.codebook_size}, but lfq wants a"
+                    " power of 2 above 1"
+                )
+
+        @property
+        def batch_terms(self) -> dict[str, float]:
+            return {"entropy": self.entropy}
+
     signs: Tensor  # 2  floating point, so that the module's dtype is that of its z
     basis: Tensor  # D  int64, 2^i
 
@@ -105,30 +141,24 @@ class LFQ(NamedQuantizer):
         self.register_buffer("basis", 2 ** torch.arange(bits))
 
     @classmethod
-    def build(cls, config: VQVAEConfig, dim: int) -> "LFQ":
-        bits = config.codebook_size.bit_length() - 1
-        if bits < 1 or 2**bits != config.codebook_size:
-            raise ConfigError(
-                f"model.codebook_size: got {config.codebook_size}, but lfq wants a power of 2"
-                " above 1"
-            )
-        return cls(bits, config.commitment, config.entropy)
+    def build(cls, config: Any, dim: int) -> "LFQ":
+        return cls(config.codebook_size.bit_length() - 1, config.commitment, config.entropy)
 
     def quantize(self, z_e: Tensor) -> Quantized:
         codes = ((z_e > 0) * self.basis).sum(-1)  # N,h,w
-        z_q = self.embed(codes)
+        z_q = self.decode(codes)
         commitment = F.mse_loss(z_e, z_q)
-        penalty, terms = self.commitment * commitment, {"commitment": commitment.detach()}
+        penalty, logs = self.commitment * commitment, {"commitment": commitment.detach()}
         if self.training:
             entropy, divergence = assignment_entropies(z_e.reshape(-1, z_e.shape[-1]))
             penalty = penalty + self.entropy * (entropy + divergence)
-            terms |= {
+            logs |= {
                 "assignment_entropy": entropy.detach(),
                 "usage_divergence": divergence.detach(),
             }
-        return Quantized(self.estimate(z_e, z_q), codes, penalty, terms)
+        return Quantized(self.estimate(z_e, z_q), codes, penalty, logs)
 
-    def embed(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: Tensor) -> Tensor:
         return self.signs[codes[..., None] // self.basis % 2]
 
 
@@ -140,20 +170,17 @@ def assignment_entropies(rows: Tensor) -> tuple[Tensor, Tensor]:
     `rate_with_free_bits`, and E[H(p)] is this rank's, for means of ranks are taken by whoever
     averages their gradients.
     """
-    logits = (
-        4 * rows / TEMPERATURE
-    )  # M,D  log p(c_i = 1) − log p(c_i = −1): a difference of two squares
+    # M,D  log p(c_i = 1) − log p(c_i = −1): a difference of two squares
+    logits = 4 * rows / TEMPERATURE
     p = logits.sigmoid()
     entropy = (F.softplus(logits) - logits * p).sum(1).mean()
     half = rows.shape[1] // 2
-    mean = (
-        corners(p[:, half:]).T @ corners(p[:, :half]) / len(rows)
-    )  # 2^(D−half),2^half: E[p], the first bit fastest
+    # 2^(D−half),2^half: E[p], the first bit fastest
+    mean = corners(p[:, half:]).T @ corners(p[:, :half]) / len(rows)
     whole = all_reduce_sum(mean.detach().clone()) / rank_and_world()[1]
     mean = mean + (whole - mean.detach())
-    log = mean.clamp_min(
-        torch.finfo(mean.dtype).tiny
-    ).log()  # finite, and so is its gradient, where p underflows
+    # finite, and so is its gradient, where p underflows
+    log = mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
     return entropy, (mean * (log + math.log(mean.numel()))).sum()
 
 

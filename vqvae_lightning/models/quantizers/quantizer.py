@@ -1,17 +1,13 @@
-"""What all quantizers share: codes and their order, the uniform prior's rate, and one collective
-per optimizer step.
-"""
+"""What all quantizers share: the uniform prior's rate, and one collective per optimizer step."""
 
-import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vqvae_lightning.config import VQVAEConfig
 from vqvae_lightning.models.bottlenecks import (
     Bottleneck,
     Latent,
@@ -21,6 +17,7 @@ from vqvae_lightning.models.bottlenecks import (
     fresh_noise,
 )
 from vqvae_lightning.models.distributed import all_reduce_sum
+from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.quantizers.estimators import Estimator, straight_through
 
 
@@ -31,53 +28,58 @@ class Quantized:
     z: Tensor  # N,h,w,D  see `Quantizer.estimate`
     codes: Tensor  # N,h,w or N,h,w,M
     penalty: Tensor  # ()
-    terms: dict[str, Tensor]  # () each: named parts to log
+    logs: dict[str, Tensor]  # () each: named values to log
 
 
 class Quantizer(Bottleneck):
-    """A bottleneck with M codes per place, each one of K; its rate is T log K, what T codes cost
-    under a uniform prior.
+    """A bottleneck with M codes per grid cell, each one of K.
 
     ```
     h N,D,h,w ──► quantize ──► z N,D,h,w;  codes N,h,w or N,h,w,M
-    codes ──► lookup ──► the same z, bit for bit in evaluation
+    codes ──► codes_to_latents ──► the same z, bit for bit in evaluation
     ```
 
-    T = h·w·M. The order of a sequence of codes (N, T) is that of memory: code m at row r and column
-    c is at position (r·w + c)·M + m, so that `flatten(1)` makes the sequence and `unflatten(1,
-    code_shape(grid))` undoes it. Everything in here is float32 whatever the autocast says: a
-    nearest code chosen in bf16 is another code.
+    The rate is T log K, what T = h·w·M codes cost under a uniform prior. Everything in here is
+    float32 whatever the autocast says: a nearest code chosen in bf16 is another code.
     """
 
     codebook_size: int
 
     def __init__(
-        self, codebook_size: int, dim: int, maps: int = 1, estimator: Estimator = straight_through
+        self,
+        codebook_size: int,
+        dim: int,
+        num_codebooks: int = 1,
+        estimator: Estimator = straight_through,
     ) -> None:
         super().__init__()
-        self.codebook_size, self.maps, self.estimator = codebook_size, maps, estimator
+        self.codebook_size, self.num_codebooks = codebook_size, num_codebooks
+        self.estimator = estimator
         self.in_channels = self.out_channels = dim
 
     @abstractmethod
     def quantize(self, z_e: Tensor) -> Quantized:
-        """Codes of features (N, h, w, D), and what goes on in their place."""
+        """Codes of features (N, h, w, D), and the vectors that take their place."""
 
     @abstractmethod
-    def embed(self, codes: Tensor) -> Tensor:
-        """The vectors (N, h, w, D) of codes (N, h, w) or (N, h, w, M), each in 0 … K−1."""
+    def decode(self, codes: Tensor) -> Tensor:
+        """The vectors (N, h, w, D) of codes (N, h, w) or (N, h, w, M).
+
+        The codes have to be in 0 … K−1; `codes_to_latents` checks that.
+        """
 
     @property
-    def started(self) -> bool:
-        """Whether its codes are those that it begins to learn from."""
+    def is_initialized(self) -> bool:
+        """Whether the codebook has been initialized from data, where that is needed."""
         return True
 
     def statistics(self) -> list[Tensor]:
-        """Flat tensors to be summed over ranks, of the passes since this was last asked; [] if
+        """Flat tensors to be summed over ranks, of the micro-batches since the last call; [] if
         there were none.
         """
         return []
 
-    def absorb(self, summed: Iterator[Tensor]) -> None:
+    def apply_statistics(self, summed: Iterator[Tensor]) -> None:
         """Learns from its own `statistics`, summed over ranks: takes as many tensors from `summed`
         as it gave.
         """
@@ -101,30 +103,32 @@ class Quantizer(Bottleneck):
         with torch.autocast(h.device.type, enabled=False):
             found = self.quantize(h.movedim(1, -1))  # N,h,w,D: a view if h is channels_last
             z = found.z.movedim(-1, 1)  # N,D,h,w
-        # nats of one image: T log K
-        nats = found.codes.shape[1:].numel() * math.log(self.codebook_size)
+        nats = self.layout((h.shape[2], h.shape[3])).uniform_nats
         rate = torch.full((h.shape[0],), nats, dtype=h.dtype, device=h.device)
         return Latent(
-            z=z, mean=z, rate=rate, penalty=found.penalty, codes=found.codes, terms=found.terms
+            z=z, mean=z, rate=rate, penalty=found.penalty, codes=found.codes, logs=found.logs
         )
 
-    def lookup(self, codes: Tensor) -> Tensor:
+    def layout(self, grid: tuple[int, int]) -> CodeLayout:
+        return CodeLayout(grid, self.codebook_size, self.num_codebooks)
+
+    def codes_to_latents(self, codes: Tensor) -> Tensor:
         if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.codebook_size):
             raise ValueError(
                 f"codes: got values {int(codes.min())} to {int(codes.max())}, wanted 0 to"
                 f" {self.codebook_size - 1}"
             )
         with torch.autocast(codes.device.type, enabled=False):
-            return self.embed(codes).movedim(-1, 1)
+            return self.decode(codes).movedim(-1, 1)
 
     @torch.no_grad()
     def update(self) -> None:
         own = self.statistics()
         if own:
             summed = all_reduce_sum(torch.cat(own))
-            self.absorb(iter(summed.split([part.numel() for part in own])))
+            self.apply_statistics(iter(summed.split([part.numel() for part in own])))
 
-    def draws(self, h: Tensor, k: int, noise: Noise = fresh_noise) -> tuple[Tensor, Tensor]:
+    def rsample(self, h: Tensor, k: int, noise: Noise = fresh_noise) -> tuple[Tensor, Tensor]:
         """k times the same z, for q(z|x) is one code sequence: log q = 0, and log p(z) = −T log
         K.
         """
@@ -132,22 +136,26 @@ class Quantizer(Bottleneck):
         return latent.z.expand(k, *latent.z.shape), -latent.rate.expand(k, -1)
 
     def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
-        return self.lookup(
-            torch.randint(self.codebook_size, (n, *self.code_shape(grid)), device=device)
-        )
+        shape = self.layout(grid).shape
+        return self.codes_to_latents(torch.randint(self.codebook_size, (n, *shape), device=device))
 
 
 class NamedQuantizer(Quantizer):
-    """A quantizer that `model.codebook` can name, where others are composed of it."""
+    """A quantizer that `model.quantizer.name` can choose: a member of `QUANTIZERS`."""
 
-    settings: ClassVar[
-        frozenset[str]
-    ]  # of the config's settings, those that not all members share and this one reads
+    @dataclass
+    class Config:
+        """The settings of a member; it has a `codebook_size`, as a field or as a property."""
+
+        @property
+        def batch_terms(self) -> dict[str, float]:
+            """Weights, by setting, of the terms of the penalty that are of the whole batch."""
+            return {}
 
     @classmethod
     @abstractmethod
-    def build(cls, config: VQVAEConfig, dim: int) -> Quantizer:
-        """A quantizer by its settings, of `dim` channels if it can choose. Raises ConfigError."""
+    def build(cls, config: Any, dim: int) -> Quantizer:
+        """A quantizer by its settings, of `dim` channels if it can choose."""
 
 
 def check_finite(h: Tensor) -> None:
@@ -159,12 +167,3 @@ def check_finite(h: Tensor) -> None:
             f"encoder output of {len(rows)} of {len(h)} images is not finite (row {first}), so they"
             " have no codes"
         )
-
-
-def histogram(codes: Tensor, codebook_size: int, maps: int = 1) -> Tensor:
-    """How often each code occurs in each map, (M, K) int64, of codes (N, h, w), (N, h, w, M) or
-    sequences (N, T).
-    """
-    offsets = codebook_size * torch.arange(maps, device=codes.device)
-    rows = codes.reshape(-1, maps) + offsets  # N·h·w,M
-    return torch.bincount(rows.flatten(), minlength=maps * codebook_size).view(maps, codebook_size)

@@ -7,12 +7,21 @@
 ```
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import PriorConfig
-from vqvae_lightning.models.causal import CausalConv, GridCache, GridPrior, half
+from vqvae_lightning.config import setting
+from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.priors.causal import (
+    CausalConv,
+    GridCache,
+    GridPrior,
+    check_kernel,
+    half,
+)
 
 
 def gate(x: Tensor) -> Tensor:
@@ -58,16 +67,28 @@ class HorizontalLayer(nn.Module):
 
 
 class PixelCNN(GridPrior):
-    """Gated PixelCNN: a place sees layers × (kernel // 2) + 1 rows up, and there a column less to
+    """Gated PixelCNN: a cell sees layers × (kernel // 2) + 1 rows up, and there a column less to
     both sides.
 
-    The type-A mask of the paper's first layer is here the shift of the inputs.
+    The shift of the inputs takes the place of the type-A mask of the paper's first layer.
     """
 
+    @dataclass
+    class Config:
+        """The size of the network."""
+
+        layers: int = setting(4, "gated layers", at_least=1, at_most=256)
+        width: int = setting(128, "channels of the network", at_least=1)
+        kernel: int = setting(5, "kernel size of the masked convolutions; odd", at_least=3)
+        dropout: float = setting(0.1, "dropout probability", at_least=0, below=1)
+
+        def __post_init__(self) -> None:
+            check_kernel(self.kernel)
+
     def __init__(
-        self, codebook_size: int, grid: tuple[int, int], classes: int, config: PriorConfig
+        self, layout: CodeLayout, classes: int, config: Config, label_dropout: float = 0.0
     ) -> None:
-        super().__init__(codebook_size, grid, classes, config)
+        super().__init__(layout, classes, config.width, label_dropout)
         width, rows = config.width, half(config.kernel)
         self.vertical = nn.ModuleList(
             VerticalLayer(width, (rows, config.kernel)) for _ in range(config.layers)
@@ -75,18 +96,21 @@ class PixelCNN(GridPrior):
         self.horizontal = nn.ModuleList(
             HorizontalLayer(width, (1, rows), config.dropout) for _ in range(config.layers)
         )
-        self.head = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(width, width, 1), nn.ReLU(), nn.Conv2d(width, codebook_size, 1)
-        )
+        last = nn.Conv2d(width, width, 1), nn.Conv2d(width, self.codebook_size, 1)
+        self.head = nn.Sequential(nn.ReLU(), last[0], nn.ReLU(), last[1])
 
-    def look_above(self, x: Tensor, start: Tensor, cache: GridCache | None = None) -> list[Tensor]:
+    def vertical_stack(
+        self, x: Tensor, start: Tensor, cache: GridCache | None = None
+    ) -> list[Tensor]:
         above = []
         for layer in self.vertical:
             x, link = layer(x, start, cache)
             above.append(link)
         return above
 
-    def look_left(self, x: Tensor, above: list[Tensor], cache: GridCache | None = None) -> Tensor:
+    def horizontal_stack(
+        self, x: Tensor, above: list[Tensor], cache: GridCache | None = None
+    ) -> Tensor:
         for layer, link in zip(self.horizontal, above, strict=True):
             x = layer(x, link, cache)
         return self.head(x)

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import PriorConfig
-from vqvae_lightning.models.autoregressive import AutoregressivePrior
+from vqvae_lightning.config import setting
+from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.priors.autoregressive import AutoregressivePrior, check_heads
 
 
 @dataclass
@@ -52,16 +53,13 @@ class Block(nn.Module):
         queries.
         """
         n, width = x.shape
-        q, k, v = (
-            self.qkv(self.norm1(x)).view(n, 3, self.heads, width // self.heads).unbind(1)
-        )  # N,heads,d each
+        # N,heads,d each
+        q, k, v = self.qkv(self.norm1(x)).view(n, 3, self.heads, width // self.heads).unbind(1)
         end = cache.length + 1
         keys, values = cache.keys[block], cache.values[block]  # N,heads,T,d
         keys[:, :, cache.length], values[:, :, cache.length] = k, v
-        keys, values = (
-            keys.flatten(0, 1)[:, :end],
-            values.flatten(0, 1)[:, :end],
-        )  # N·heads,t,d: views
+        # N·heads,t,d: views
+        keys, values = keys.flatten(0, 1)[:, :end], values.flatten(0, 1)[:, :end]
         q = q.reshape(n * self.heads, 1, -1) * q.shape[-1] ** -0.5
         scores = torch.bmm(q, keys.transpose(1, 2))  # N·heads,1,t
         x = x + self.out(torch.bmm(scores.softmax(-1), values).view(n, width))
@@ -69,30 +67,42 @@ class Block(nn.Module):
 
 
 class CodeTransformer(AutoregressivePrior):
-    """The prior whose network is a Transformer; it reads a sequence, so of the grid only T matters
-    to it.
+    """The prior whose network is a Transformer.
+
+    It reads a sequence, so only T matters to it, not the grid.
     """
 
+    @dataclass
+    class Config:
+        """The size of the network."""
+
+        layers: int = setting(4, "blocks", at_least=1, at_most=256)
+        width: int = setting(128, "channels of the network", at_least=1)
+        heads: int = setting(4, "attention heads", at_least=1)
+        dropout: float = setting(0.1, "dropout probability", at_least=0, below=1)
+
+        def __post_init__(self) -> None:
+            check_heads(self.width, self.heads)
+
     def __init__(
-        self, codebook_size: int, grid: tuple[int, int], classes: int, config: PriorConfig
+        self, layout: CodeLayout, classes: int, config: Config, label_dropout: float = 0.0
     ) -> None:
-        super().__init__(codebook_size, grid, classes, config)
+        super().__init__(layout, classes, config.width, label_dropout)
         width, self.heads = config.width, config.heads
         self.position = nn.Parameter(torch.empty(self.length, width))
         self.blocks = nn.ModuleList(
             Block(width, config.heads, config.dropout) for _ in range(config.layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, codebook_size)
+        self.head = nn.Linear(width, self.codebook_size)
         self.dropout = config.dropout
         for parameter in (self.code_embedding.weight, self.start_embedding.weight, self.position):
             nn.init.normal_(parameter, std=0.02)
         for name, parameter in self.named_parameters():
             if name.startswith("blocks") and name.endswith("weight") and parameter.dim() == 2:
                 # GPT-2's scaling: the residual stream keeps its variance whatever the depth
-                scale = (
-                    (2 * config.layers) ** -0.5 if name.split(".")[-2] in ("out", "down") else 1.0
-                )
+                ends_branch = name.split(".")[-2] in ("out", "down")
+                scale = (2 * config.layers) ** -0.5 if ends_branch else 1.0
                 nn.init.normal_(parameter, std=0.02 * scale)
 
     def logits(self, codes: Tensor, labels: Tensor | None) -> Tensor:

@@ -18,9 +18,8 @@ def check_sampling(
         raise ValueError(f"top_k: got {top_k}, wanted 1 to {codebook_size}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p: got {top_p}, wanted above 0, at most 1")
-    if (
-        not 0 <= guidance <= 1000
-    ):  # far beyond what makes sense, far below what makes a logit infinite
+    # far beyond what makes sense, far below what makes a logit infinite
+    if not 0 <= guidance <= 1000:
         raise ValueError(f"guidance: got {guidance}, wanted 0 to 1000")
 
 
@@ -69,9 +68,8 @@ def draw(
     """
     if temperature < torch.finfo(logits.dtype).tiny:  # 0, or what a division takes for it
         return logits.argmax(-1)
-    logits = (
-        logits - logits.amax(-1, keepdim=True)
-    ) / temperature  # none above 0, so that none becomes infinite
+    # none above 0, so that none becomes infinite
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature
     if top_k is not None or top_p is not None:  # to sort costs more than all the rest
         logits = keep_likeliest(logits, top_k, top_p)
     cumulative = logits.softmax(-1).cumsum(-1, dtype=torch.float64)  # N,K
@@ -85,9 +83,8 @@ def keep_likeliest(logits: Tensor, top_k: int | None, top_p: float | None) -> Te
     """Logits (N, K) with −inf for all but the k likeliest codes, and all but the fewest that hold
     probability p.
     """
-    order = logits.argsort(
-        dim=-1, descending=True, stable=True
-    )  # ties: the lower index first, exactly k are kept
+    # ties: the lower index first, exactly k are kept
+    order = logits.argsort(dim=-1, descending=True, stable=True)
     ranked = logits.gather(-1, order)
     if top_k is not None:
         ranked[:, top_k:] = -torch.inf

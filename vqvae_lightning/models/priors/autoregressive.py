@@ -8,40 +8,48 @@ and its sampler.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import PriorConfig
-from vqvae_lightning.models.sampling import check_prefix, check_sampling, draw, guide
+from vqvae_lightning.config import ConfigError
+from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.priors.sampling import check_prefix, check_sampling, draw, guide
 
 
 class AutoregressivePrior(nn.Module, ABC):
     """p(codes | label) for codes (N, T) in 0 … K−1 and labels (N,) in 0 … classes−1, or p(codes)
     with classes = 0.
 
-    Codes are in raster order of the grid (h, w): position r·w + c is row r, column c, T = h·w. A
-    subclass says what the network is: `logits`, and the same a position at a time: `new_cache` and
-    `step`.
-
-    With `label_dropout` a training step forgets that share of the labels (Ho & Salimans 2022, arXiv
-    2207.12598): the label `classes` then means that there is none, and one network gives p(codes |
-    label) and p(codes).
+    A subclass says what the network is: `logits`, and the same a position at a time: `new_cache`
+    and `step`. A member of `PRIORS` is built as `Member(layout, classes, config, label_dropout)`
+    and owns a dataclass `Config`.
     """
 
+    Config: ClassVar[type[Any]]
+
     def __init__(
-        self, codebook_size: int, grid: tuple[int, int], classes: int, config: PriorConfig
+        self, layout: CodeLayout, classes: int, width: int, label_dropout: float = 0.0
     ) -> None:
+        """A prior over the codes of a layout.
+
+        Args:
+            layout: How codes lie on the grid and in a sequence.
+            classes: How many labels there are; 0: p(codes) without labels.
+            width: Channels of the network.
+            label_dropout: The share of labels that a training step forgets (Ho & Salimans 2022,
+                arXiv 2207.12598). Above 0 the label `classes` means that there is none, and one
+                network gives p(codes | label) and p(codes).
+        """
         super().__init__()
-        self.codebook_size, self.grid, self.classes = codebook_size, grid, classes
-        self.length = grid[0] * grid[1]
-        self.label_dropout = config.label_dropout
-        self.code_embedding = nn.Embedding(codebook_size, config.width)
-        self.start_embedding = nn.Embedding(
-            max(classes, 1) + (config.label_dropout > 0), config.width
-        )
+        self.codebook_size, self.classes = layout.codebook_size, classes
+        # (h, w·M): the grid on which positions are in raster order
+        self.grid, self.length = layout.sequence_grid, layout.length
+        self.label_dropout = label_dropout
+        self.code_embedding = nn.Embedding(self.codebook_size, width)
+        self.start_embedding = nn.Embedding(max(classes, 1) + (label_dropout > 0), width)
 
     @abstractmethod
     def logits(self, codes: Tensor, labels: Tensor | None) -> Tensor:
@@ -126,12 +134,21 @@ class AutoregressivePrior(nn.Module, ABC):
         """n code sequences (n, T) drawn from p(codes | label), position by position through the
         cache.
 
-        `temperature` 0 takes the most likely code. `top_k` keeps the k most likely codes, `top_p`
-        the smallest set whose probability reaches p (nucleus sampling, Holtzman et al. 2020).
-        `guidance` above 1 exaggerates what the label says, 1 changes nothing, 0 ignores the label;
-        see `guide`. With `prefix` (n, t), 0 <= t <= T, the first t codes are those given and the
-        rest is drawn from p(z_t … z_T−1 | prefix, label): exactly, for the model predicts every
-        code from those before it. Raises ValueError for values out of range.
+        Args:
+            n: How many.
+            labels: Their classes (n,), or None for an unconditional prior.
+            temperature: 0 takes the most likely code.
+            top_k: Keeps the k most likely codes.
+            top_p: Keeps the smallest set of codes whose probability reaches p (nucleus sampling,
+                Holtzman et al. 2020).
+            guidance: Above 1 exaggerates what the label says, 1 changes nothing, 0 ignores the
+                label; see `guide`.
+            generator: The source of what is random.
+            prefix: The first t codes (n, t), 0 <= t <= T. The rest is drawn from p(z_t … z_T−1 |
+                prefix, label): exactly, because the model predicts every code from those before it.
+
+        Raises:
+            ValueError: For values out of range.
         """
         check_sampling(self.codebook_size, temperature, top_k, top_p, guidance)
         if prefix is None:
@@ -153,17 +170,15 @@ class AutoregressivePrior(nn.Module, ABC):
                 " model.label_dropout=0 and knows no p(codes) without a label"
             )
         if guided and labels is not None:
-            labels = torch.cat(
-                [labels, torch.full_like(labels, self.classes)]
-            )  # 2n: with the label, without
+            # 2n: with the label, without
+            labels = torch.cat([labels, torch.full_like(labels, self.classes)])
         rows = 2 * n if guided else n
         was_training = self.training
         self.eval()
         cache, codes, previous = self.new_cache(rows), [], None
         for t in range(self.length):
-            logits = self.next_logits(
-                previous, labels, rows, cache
-            )  # for a given code too: it fills the cache
+            # for a given code too: it fills the cache
+            logits = self.next_logits(previous, labels, rows, cache)
             logits = guide(logits, guidance) if guided else logits
             given = t < prefix.shape[1]
             code = (
@@ -175,3 +190,11 @@ class AutoregressivePrior(nn.Module, ABC):
             previous = code.repeat(2) if guided else code
         self.train(was_training)
         return torch.stack(codes, dim=1)
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Raises ConfigError unless the heads divide the width."""
+    if width % heads:
+        raise ConfigError(
+            f"model.network.heads: {heads} heads do not divide model.network.width {width}"
+        )

@@ -7,16 +7,25 @@ attention far.
 ```
 """
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import PriorConfig
-from vqvae_lightning.models.causal import CausalConv, GridCache, GridPrior, half
-
-RESIDUALS = (
-    2  # residual convolutions before each attention; a grid of codes is smaller than one of pixels
+from vqvae_lightning.config import setting
+from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.priors.autoregressive import check_heads
+from vqvae_lightning.models.priors.causal import (
+    CausalConv,
+    GridCache,
+    GridPrior,
+    check_kernel,
+    half,
 )
+
+# Residual convolutions before each attention: a grid of codes is smaller than one of pixels.
+RESIDUALS = 2
 
 
 class GatedResidual(nn.Module):
@@ -39,13 +48,13 @@ class GatedResidual(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """Every place attends to those before it and to itself, and finds there features and the code
-    before that place.
+    """Every cell attends to itself and to the cells before it in raster order.
 
-    Queries are of (features, background), keys and values of (before, features, background). The
-    background is where a place is, row and column in [-0.5, 0.5], which attention by itself does
-    not know. In the paper a place is joined with its own code, and attended to only from later
-    ones; one further on, the first has something to attend to, too.
+    Queries are made of (features, background), keys and values of (before, features, background),
+    where `before` is the code before a cell. The background is the row and the column of a cell in
+    [-0.5, 0.5], which attention by itself does not know. The paper joins a cell with its own code
+    and masks the diagonal; we shift the keys by one cell instead, so that the first cell has
+    something to attend to.
     """
 
     background: Tensor  # 2,h,w
@@ -63,19 +72,19 @@ class CausalAttention(nn.Module):
         )
 
     def forward(self, before: Tensor, features: Tensor, cache: GridCache | None) -> Tensor:
-        """What was found, (N, width, h, w), from inputs of that shape; with a cache (N, width, 1,
-        1).
+        """The attended values (N, width, h, w), from inputs of that shape; with a cache (N, width,
+        1, 1).
         """
         n, _, height, width = features.shape
         background = self.background
         if cache is not None:
-            r, c = cache.place
+            r, c = cache.cell
             background = background[:, r : r + 1, c : c + 1]
         background = background.expand(n, -1, -1, -1)
-        query = self._sequence(self.query(torch.cat([features, background], dim=1)))  # N,heads,t,D
-        joined = self._sequence(
-            self.key_value(torch.cat([before, features, background], dim=1))
-        )  # N,heads,t,2·D
+        query = self.query(torch.cat([features, background], dim=1))
+        query = self._sequence(query)  # N,heads,t,D
+        joined = self.key_value(torch.cat([before, features, background], dim=1))
+        joined = self._sequence(joined)  # N,heads,t,2·D
         if cache is not None:
             if self not in cache.kept:
                 cache.kept[self] = joined.new_empty(
@@ -95,13 +104,14 @@ class CausalAttention(nn.Module):
 class Block(nn.Module):
     """Residual convolutions, attention, and a 1×1 residual block that joins the two."""
 
-    def __init__(self, config: PriorConfig, grid: tuple[int, int]) -> None:
+    def __init__(
+        self, width: int, heads: int, kernel: int, dropout: float, grid: tuple[int, int]
+    ) -> None:
         super().__init__()
-        width, kernel, dropout = config.width, half(config.kernel), config.dropout
         self.residuals = nn.ModuleList(
             GatedResidual(width, kernel, dropout) for _ in range(RESIDUALS)
         )
-        self.attention = CausalAttention(width, config.heads, grid)
+        self.attention = CausalAttention(width, heads, grid)
         self.found = nn.Conv2d(width, width, 1)
         self.join = GatedResidual(width, 1, dropout)
 
@@ -113,34 +123,53 @@ class Block(nn.Module):
 
 
 class PixelSNAIL(GridPrior):
-    """PixelSNAIL: the convolutions see ⌈kernel/2⌉ rows and columns up to a place, attention all
-    places before it.
+    """PixelSNAIL: the convolutions see ⌈kernel/2⌉ rows and columns up to a cell, attention all
+    cells before it.
 
     The label joins the features once, before the first block.
     """
 
+    @dataclass
+    class Config:
+        """The size of the network."""
+
+        layers: int = setting(4, "blocks", at_least=1, at_most=256)
+        width: int = setting(128, "channels of the network", at_least=1)
+        heads: int = setting(4, "attention heads", at_least=1)
+        kernel: int = setting(5, "kernel size of the masked convolutions; odd", at_least=3)
+        dropout: float = setting(0.1, "dropout probability", at_least=0, below=1)
+
+        def __post_init__(self) -> None:
+            check_heads(self.width, self.heads)
+            check_kernel(self.kernel)
+
     def __init__(
-        self, codebook_size: int, grid: tuple[int, int], classes: int, config: PriorConfig
+        self, layout: CodeLayout, classes: int, config: Config, label_dropout: float = 0.0
     ) -> None:
-        super().__init__(codebook_size, grid, classes, config)
+        super().__init__(layout, classes, config.width, label_dropout)
         width, rows = config.width, half(config.kernel)
         self.above = CausalConv(width, width, (rows, config.kernel), centred=True)
         self.left = CausalConv(width, width, (1, rows))
-        self.blocks = nn.ModuleList(Block(config, grid) for _ in range(config.layers))
-        self.head = nn.Conv2d(width, codebook_size, 1)
-        nn.init.normal_(
-            self.head.weight, std=0.02
-        )  # features grow with depth; a new prior should be about uniform
+        self.blocks = nn.ModuleList(
+            Block(width, config.heads, rows, config.dropout, self.grid)
+            for _ in range(config.layers)
+        )
+        self.head = nn.Conv2d(width, self.codebook_size, 1)
+        # features grow with depth; a new prior should be about uniform
+        nn.init.normal_(self.head.weight, std=0.02)
 
-    def look_above(self, x: Tensor, start: Tensor, cache: GridCache | None = None) -> list[Tensor]:
-        wrapped = F.pad(
-            x[..., -1:], (0, x.shape[3] - 1)
-        )  # at column 0 the code before is the last of the row above
+    def vertical_stack(
+        self, x: Tensor, start: Tensor, cache: GridCache | None = None
+    ) -> list[Tensor]:
+        # at column 0 the code before is the last of the row above
+        wrapped = F.pad(x[..., -1:], (0, x.shape[3] - 1))
         return [self.above(x, cache) + start, wrapped]
 
-    def look_left(self, x: Tensor, above: list[Tensor], cache: GridCache | None = None) -> Tensor:
+    def horizontal_stack(
+        self, x: Tensor, above: list[Tensor], cache: GridCache | None = None
+    ) -> Tensor:
         features = self.left(x, cache) + above[0]
-        before = x + above[1]  # N,width,h,w: the code before each place, in raster order
+        before = x + above[1]  # N,width,h,w: the code before each cell, in raster order
         for block in self.blocks:
             features = block(before, features, cache)
         return self.head(F.elu(features))

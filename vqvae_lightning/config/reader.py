@@ -1,0 +1,317 @@
+"""Reads dataclasses of settings: nested values, `key=value` overrides on top, checks.
+
+A section is a field that is a dataclass, and a part is a section that a member of a table is chosen
+for by its `name`. Every error is a ConfigError of one line.
+"""
+
+import dataclasses
+import difflib
+import math
+import operator
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from vqvae_lightning.config.files import read_mapping, read_yaml
+from vqvae_lightning.config.places import canonical_places
+from vqvae_lightning.config.references import resolve_references
+from vqvae_lightning.config.schema import ConfigError, Experiment, name_of, plain
+from vqvae_lightning.config.values import Word, check_text, read, shown, visible, word_of
+from vqvae_lightning.config.verbs import VERB_OPTIONS
+
+Config = TypeVar("Config")
+SETTINGS = {f.name for cls in (Experiment, *VERB_OPTIONS) for f in dataclasses.fields(cls)}
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def model_config(cls: type, values: Any) -> Any:
+    """The dataclass `cls` from itself or from the plain mapping a checkpoint holds.
+
+    Raises ConfigError.
+    """
+    if isinstance(values, cls):
+        return values
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"model: got {shown(values)}, wanted a mapping")
+    defaults = with_members(cls(), values, "model.")
+    _check_keys(values, defaults, "model.")
+    return _read_fields(defaults, values, "model.")
+
+
+def options(cls: type[Config], settings: Sequence[str], file: str | Path | None = None) -> Config:
+    """The dataclass `cls` with a YAML file and `key=value` settings on top.
+
+    Raises ConfigError as `load_experiment`.
+    """
+    values = overridden(read_yaml(file) if file else {}, settings, sections(cls()))
+    return canonical_places(configured(cls(), values))
+
+
+def last_words(*settings: Sequence[str]) -> list[str]:
+    """`key=value` words of several lists, where a later list has the last word on a key."""
+    return list({word.partition("=")[0]: word for words in settings for word in words}.values())
+
+
+def own_words(names: Collection[str], settings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The `key=value` words whose keys are among `names`, and the others."""
+    own = [word for word in settings if word.partition("=")[0] in names]
+    return own, [word for word in settings if word not in own]
+
+
+def is_setting(word: str) -> bool:
+    """Whether a word of a command line is `key=value`, and no file or folder with `=` in its name.
+
+    A key holds no `/`, so `./a=b` is never a setting. Nor is `a=b` if there is a file of that name,
+    and `a` is no setting of any verb.
+    """
+    key, equals, _ = word.partition("=")
+    if not equals or "/" in key:
+        return False
+    return key.partition(".")[0] in SETTINGS or not os.path.lexists(word)
+
+
+def check_name(name: str) -> None:
+    """Raises ConfigError unless `name` can be the name of a folder and nothing more."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"name: got {shown(name)}, wanted 1 to 100 letters, digits, '.', '_' or '-'"
+        )
+
+
+def overridden(
+    values: Mapping[str, Any], overrides: Sequence[str], sections: Collection[str]
+) -> dict[str, Any]:
+    """The nested values with `key=value` overrides on top, as text that its type reads later.
+
+    Args:
+        values: What a file holds.
+        overrides: `key=value`, or `section={key: value, …}`.
+        sections: The dotted keys of the sections.
+
+    Raises:
+        ConfigError: For an override without `=`, and for two overrides of one key.
+    """
+    given: dict[str, str] = {}
+    result = _copied(values)
+    for override in overrides:
+        for key, text in _pairs(override, sections):
+            if key in given:
+                raise ConfigError(f"{key}: got {given[key]} and {text}, wanted one value")
+            given[key] = text
+            _put(result, key, text)
+    return result
+
+
+def _pairs(override: str, sections: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Key and text of a `key=value` override; of `section={key: value, …}`, those of each setting
+    in it.
+    """
+    check_text(override, "override")
+    key, equals, text = override.partition("=")
+    if override.startswith("-") or not equals or not key:
+        raise ConfigError(
+            f"override: got '{override}', wanted key=value, for example optimizer.lr=1e-3"
+        )
+    if key in sections and text.startswith("{"):
+        for name, value in read_mapping(text, key).items():
+            yield from _pairs(f"{key}.{name}={word_of(value)}", sections)
+    else:
+        yield key, text
+
+
+def _put(values: dict[str, Any], key: str, text: str) -> None:
+    *sections, last = key.split(".")
+    for depth, section in enumerate(sections, start=1):
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            where = ".".join(sections[:depth])
+            raise ConfigError(f"{where}: got {shown(values)} and {key}={text}, wanted one of them")
+    values[last] = Word(text)
+
+
+def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _copied(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+    }
+
+
+def sections(config: Any, prefix: str = "") -> set[str]:
+    """The dotted keys of the sections of a dataclass of settings."""
+    found: set[str] = set()
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            found |= {prefix + f.name, *sections(value, f"{prefix}{f.name}.")}
+    return found
+
+
+def without_leftovers(
+    defaults: Any, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The values of a command line, less what a file says of members that are no longer chosen.
+
+    Where an override names another member of a part, the file's settings of the old member stay
+    only if the new one has them, too. A setting that an override gives always stays.
+
+    Args:
+        defaults: The dataclass that the values are of.
+        before: What the file holds.
+        after: The same with the overrides on top.
+    """
+    result = dict(after)
+    for f in dataclasses.fields(defaults):
+        child, old, new = getattr(defaults, f.name), before.get(f.name), after.get(f.name)
+        if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
+            continue
+        table = f.metadata.get("table")
+        if table is not None:
+            left, chosen = (_members_settings(child, table, values) for values in (old, new))
+            gone = left - chosen if chosen is not None and left is not None else set()
+            result[f.name] = {
+                key: value
+                for key, value in new.items()
+                if key not in gone or isinstance(value, Word)
+            }
+        elif dataclasses.is_dataclass(child):
+            result[f.name] = without_leftovers(child, old, new)
+    return result
+
+
+def _members_settings(
+    default: Any, table: Mapping[str, Any], values: Mapping[str, Any]
+) -> set[str] | None:
+    """The names of the settings of the member that values choose; None if there is no such one."""
+    name = values.get("name", name_of(default, table))
+    if not isinstance(name, str) or name not in table:
+        return None
+    return {f.name for f in dataclasses.fields(table[name].Config)}
+
+
+def configured(defaults: Config, values: Mapping[str, Any]) -> Config:
+    """The dataclass `defaults` with values on top, each read by its type. Raises ConfigError."""
+    defaults = with_members(defaults, values, "")
+    values = resolve_references(values, plain(defaults))
+    _check_keys(values, defaults, "")
+    return _read_fields(defaults, values, "")
+
+
+def with_members(config: Config, values: Mapping[str, Any], prefix: str) -> Config:
+    """The dataclass with the defaults of the members that values choose for its parts.
+
+    Raises ConfigError for a member that is not in the table.
+    """
+    changes = {}
+    for f in dataclasses.fields(config):  # type: ignore[arg-type]
+        child, section = getattr(config, f.name), values.get(f.name)
+        if not (dataclasses.is_dataclass(child) and isinstance(section, Mapping)):
+            continue
+        table = f.metadata.get("table")
+        if table is not None and "name" in section:
+            name = section["name"]
+            if not isinstance(name, str) or name not in table:
+                key, wanted = f"{prefix}{f.name}.name", ", ".join(table)
+                raise ConfigError(f"{key}: got {shown(name)}, wanted one of {wanted}")
+            child = table[name].Config()
+        changes[f.name] = with_members(child, section, f"{prefix}{f.name}.")
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
+def _read_fields(defaults: Config, values: Mapping[str, Any], prefix: str) -> Config:
+    types, changes = get_type_hints(type(defaults)), {}
+    for f in dataclasses.fields(defaults):  # type: ignore[arg-type]
+        child, key = getattr(defaults, f.name), prefix + f.name
+        if f.name in values and dataclasses.is_dataclass(child):
+            changes[f.name] = _read_fields(child, values[f.name], f"{key}.")
+        elif f.name in values:
+            changes[f.name] = read(values[f.name], types[f.name], key)
+            _check_range(changes[f.name], f.metadata, key)
+    return dataclasses.replace(defaults, **changes)  # type: ignore[type-var]
+
+
+def _check_keys(values: Mapping[str, Any], config: Any, prefix: str, root: Any = None) -> None:
+    """Raises ConfigError for an unknown key, naming the nearest one or its right place."""
+    root = config if root is None else root
+    known = {f.name: f for f in dataclasses.fields(config)}
+    for key, value in values.items():
+        full = f"{prefix}{key}"
+        if key not in known:
+            hint = _hint(str(key), list(known), prefix, root)
+            raise ConfigError(f"unknown key {visible(full)}; {hint}")
+        child = getattr(config, key)
+        if dataclasses.is_dataclass(child):
+            _check_section(value, child, known[key].metadata.get("table"), full, root)
+        elif isinstance(value, Mapping) and isinstance(child, list):
+            example = ",".join(map(str, child)) or "a,b"
+            got = f"{full}.{next(iter(value), '')}"
+            raise ConfigError(f"{full}: got {got}, wanted the whole list: {full}=[{example}]")
+        elif isinstance(value, Mapping) and not isinstance(child, dict):
+            raise ConfigError(
+                f"unknown key {visible(full)}.{next(iter(value), '')}; {full} is a setting, not a"
+                " section"
+            )
+
+
+def _check_section(
+    values: Any, config: Any, table: Mapping[str, Any] | None, key: str, root: Any
+) -> None:
+    """Raises ConfigError unless values are a mapping of settings that the section has."""
+    names = [f.name for f in dataclasses.fields(config)]
+    if not isinstance(values, Mapping):
+        example = f"{key}.{names[0] if table is None else 'name'}=…"
+        wanted = f"a setting of it, such as {example}" if isinstance(values, Word) else "a mapping"
+        raise ConfigError(f"{key}: got {shown(values)}, wanted {wanted}")
+    if table is not None:
+        values = {name: value for name, value in values.items() if name != "name"}
+        for name in values:
+            if name not in names:
+                member, full = name_of(config, table), visible(f"{key}.{name}")
+                raise ConfigError(_no_such_setting(full, str(name), member, names))
+    _check_keys(values, config, f"{key}.", root)
+
+
+def _no_such_setting(key: str, name: str, member: str, names: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, names, n=1)
+    if nearest:
+        return f"unknown key {key}; did you mean {key[: -len(name)]}{nearest[0]}?"
+    return f"{key}: {member} has no such setting; it has {', '.join(names) or 'none'}"
+
+
+def _hint(key: str, names: list[str], prefix: str, root: Any) -> str:
+    if key in _all_keys(root):
+        return "in a file, a setting stands in the mapping of its section"
+    elsewhere = [path for path in _all_keys(root) if path.split(".")[-1] == key]
+    if elsewhere:
+        return f"it exists as {elsewhere[0]}"
+    nearest = difflib.get_close_matches(key, names, n=1)
+    return f"did you mean {prefix}{nearest[0]}?" if nearest else f"known here: {', '.join(names)}"
+
+
+def _all_keys(config: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        keys += (
+            _all_keys(value, f"{prefix}{f.name}.")
+            if dataclasses.is_dataclass(value)
+            else [prefix + f.name]
+        )
+    return keys
+
+
+def _check_range(value: object, metadata: Mapping[str, Any], key: str) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return
+    if not math.isfinite(value):
+        raise ConfigError(f"{key}: got {value}, wanted a finite number")
+    for name, holds, words in (
+        ("at_least", operator.ge, "at least"),
+        ("above", operator.gt, "above"),
+        ("at_most", operator.le, "at most"),
+        ("below", operator.lt, "below"),
+    ):
+        limit = metadata.get(name)
+        if limit is not None and not holds(value, limit):
+            raise ConfigError(f"{key}: got {value}, wanted {words} {limit} ({metadata['meaning']})")

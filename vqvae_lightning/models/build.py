@@ -1,0 +1,283 @@
+"""The tables of names, the settings of each kind of model, and how parts are built of them.
+
+```
+ kind ──► its config ──► trunk, quantizer, likelihood, network: {name: …, settings of that member}
+               └──► build_autoencoder, build_prior ──► a module of built parts
+```
+
+A new part is a class that owns a dataclass `Config`, and one line in a table. A new bottleneck is a
+class, a config here that builds it, and one line in `MODEL_CONFIGS`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vqvae_lightning.config import ConfigError, DataConfig, member_of, name_of, part, setting
+from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.bottlenecks import Bottleneck, Gaussian, Identity
+from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.likelihoods import (
+    BernoulliLikelihood,
+    DiscretizedLogistic,
+    GaussianLikelihood,
+    Likelihood,
+)
+from vqvae_lightning.models.priors.autoregressive import AutoregressivePrior
+from vqvae_lightning.models.priors.pixelcnn import PixelCNN
+from vqvae_lightning.models.priors.pixelsnail import PixelSNAIL
+from vqvae_lightning.models.priors.transformer import CodeTransformer
+from vqvae_lightning.models.quantizers.codebooks import (
+    CosineVectorQuantizer,
+    EMAVectorQuantizer,
+    SimVQ,
+    VectorQuantizer,
+)
+from vqvae_lightning.models.quantizers.composed import ProductQuantizer, ProjectedQuantizer
+from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ
+from vqvae_lightning.models.quantizers.quantizer import NamedQuantizer, Quantizer
+from vqvae_lightning.models.trunks.conv import ConvTrunk
+from vqvae_lightning.models.trunks.trunk import ImageShape, Trunk
+
+# What `model.trunk.name` may be.
+TRUNKS: dict[str, type[Trunk]] = {"conv": ConvTrunk}
+
+# What `model.quantizer.name` may be.
+QUANTIZERS: dict[str, type[NamedQuantizer]] = {
+    "ema": EMAVectorQuantizer,
+    "gradient": VectorQuantizer,
+    "cosine": CosineVectorQuantizer,
+    "simvq": SimVQ,
+    "fsq": FSQ,
+    "lfq": LFQ,
+}
+
+# What `model.likelihood.name` may be.
+LIKELIHOODS: dict[str, type[Likelihood]] = {
+    "gaussian": GaussianLikelihood,
+    "discretized_logistic": DiscretizedLogistic,
+    "bernoulli": BernoulliLikelihood,
+}
+
+# What `model.network.name` of a prior may be.
+PRIORS: dict[str, type[AutoregressivePrior]] = {
+    "transformer": CodeTransformer,
+    "pixelcnn": PixelCNN,
+    "pixelsnail": PixelSNAIL,
+}
+
+
+@dataclass
+class ModelConfig:
+    """What the settings of every kind of model can be asked."""
+
+    @property
+    def codebook_size(self) -> int:
+        """K of a model that makes codes; 0 of others."""
+        return 0
+
+    @property
+    def batch_terms(self) -> dict[str, float]:
+        """Weights, by setting, of the terms of the loss that are of the whole batch.
+
+        A micro-batch is a part of it, so they do not go with `trainer.accumulate`.
+        """
+        return {}
+
+    def check_data(self, data: DataConfig) -> None:
+        """Raises ConfigError for data that the model cannot be of."""
+
+
+@dataclass
+class AutoencoderConfig(ModelConfig):
+    """What AE, VAE and VQ-VAE have in common."""
+
+    latent: Literal["vector", "grid"] = setting("vector", "z is one vector or a grid of vectors")
+    latent_dim: int = setting(16, "D, channels of z", at_least=1)
+    trunk: Any = part("conv", TRUNKS, "encoder and decoder")
+    likelihood: Any = part("gaussian", LIKELIHOODS, "p(x|z): the distribution of a pixel")
+
+    def bottleneck(self) -> Bottleneck:
+        """A new bottleneck of this kind."""
+        raise NotImplementedError
+
+    def check_data(self, data: DataConfig) -> None:
+        wanted = member_of(self.likelihood, LIKELIHOODS).levels
+        if wanted in (None, data.levels):
+            return
+        name = name_of(self.likelihood, LIKELIHOODS)
+        got = f"got data.binarize={data.binarize}"
+        if wanted == 2:
+            raise ConfigError(
+                f"model.likelihood.name: {name} needs binary pixels, {got}, wanted dynamic"
+            )
+        raise ConfigError(
+            f"model.likelihood.name: {name} is of {wanted} grey levels, {got}, wanted none"
+        )
+
+
+@dataclass
+class AEConfig(AutoencoderConfig):
+    """Autoencoder: nothing but reconstruction."""
+
+    def bottleneck(self) -> Bottleneck:
+        return Identity(self.latent_dim)
+
+
+@dataclass
+class VAEConfig(AutoencoderConfig):
+    """Variational autoencoder."""
+
+    beta: float = setting(
+        1.0, "weight of KL(q(z|x) || p(z)) in the loss; 1: loss = -ELBO", at_least=0
+    )
+    kl_warmup_steps: int = setting(
+        0, "steps in which beta rises from 0, in training only", at_least=0
+    )
+    free_bits: float = setting(
+        0.0,
+        "nats that each latent dimension is charged at least (as a mean over the batch), in"
+        " training only",
+        at_least=0,
+    )
+    importance_samples: int = setting(
+        1,
+        "draws of z per image in training; above 1: loss = -(importance-weighted bound) (IWAE)",
+        at_least=1,
+    )
+
+    def __post_init__(self) -> None:
+        given = {
+            "beta": self.beta != 1,
+            "free_bits": self.free_bits,
+            "kl_warmup_steps": self.kl_warmup_steps,
+        }
+        others = [name for name, differs in given.items() if differs]
+        if self.importance_samples > 1 and others:
+            raise ConfigError(
+                f"model.importance_samples: got {self.importance_samples} with"
+                f" model.{others[0]}={getattr(self, others[0])}, but the importance-weighted bound"
+                " has no KL term; wanted 1, or"
+                f" model.{others[0]}={VAEConfig.__dataclass_fields__[others[0]].default}"
+            )
+
+    @property
+    def batch_terms(self) -> dict[str, float]:
+        return {"free_bits": self.free_bits}
+
+    def bottleneck(self) -> Bottleneck:
+        return Gaussian(self.latent_dim)
+
+
+@dataclass
+class VQVAEConfig(AutoencoderConfig):
+    """Vector-quantized autoencoder."""
+
+    latent: Literal["vector", "grid"] = setting("grid", "z is one vector or a grid of vectors")
+    latent_dim: int = setting(64, "D, dimensions of a code vector", at_least=1)
+    groups: int = setting(
+        1, "codes side by side per grid cell, each of its share of z's channels", at_least=1
+    )
+    quantizer: Any = part("ema", QUANTIZERS, "how a vector becomes a code")
+
+    @property
+    def codebook_size(self) -> int:
+        return int(self.quantizer.codebook_size)
+
+    @property
+    def batch_terms(self) -> dict[str, float]:
+        terms: dict[str, float] = self.quantizer.batch_terms
+        return {f"quantizer.{name}": weight for name, weight in terms.items()}
+
+    def bottleneck(self) -> Bottleneck:
+        return build_quantizer(self.quantizer, self.latent_dim, self.groups)
+
+
+@dataclass
+class PriorConfig(ModelConfig):
+    """Autoregressive model over the codes of a frozen tokenizer."""
+
+    tokenizer: str | None = setting(
+        None,
+        "run folder of a finished VQ-VAE; empty: the newest one of this dataset",
+        place="folder",
+    )
+    class_conditional: bool = setting(True, "model p(codes | label) instead of p(codes)")
+    label_dropout: float = setting(
+        0.0,
+        "share of labels that a training step forgets, so that the prior learns p(codes) too: what"
+        " guidance needs",
+        at_least=0,
+        below=1,
+    )
+    network: Any = part("transformer", PRIORS, "the network that predicts the next code")
+
+    def __post_init__(self) -> None:
+        if self.label_dropout and not self.class_conditional:
+            raise ConfigError(
+                f"model.label_dropout: got {self.label_dropout} with model.class_conditional=false,"
+                " but then there is no label to forget; wanted 0"
+            )
+
+
+# Kinds of model by name.
+MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
+    "ae": AEConfig,
+    "vae": VAEConfig,
+    "vqvae": VQVAEConfig,
+    "prior": PriorConfig,
+}
+
+
+def build_autoencoder(config: AutoencoderConfig, image_shape: ImageShape) -> Autoencoder:
+    """The autoencoder of a kind's settings, for images (C, H, W).
+
+    Parts draw their weights in this order, which therefore must not change: bottleneck, likelihood,
+    encoder, decoder.
+    """
+    trunk = build_trunk(config, image_shape)
+    bottleneck, likelihood = config.bottleneck(), build_likelihood(config.likelihood)
+    return Autoencoder(
+        trunk.encoder(bottleneck.in_channels),
+        bottleneck,
+        trunk.decoder(bottleneck.out_channels, likelihood.parts * image_shape[0]),
+        likelihood,
+        image_shape,
+        trunk.grid,
+    )
+
+
+def build_trunk(config: AutoencoderConfig, image_shape: ImageShape) -> Trunk:
+    """The trunk of a kind's settings; it makes an encoder and a decoder when it is asked to."""
+    member: Any = member_of(config.trunk, TRUNKS)
+    trunk: Trunk = member(config.trunk, image_shape, config.latent == "vector")
+    return trunk
+
+
+def build_likelihood(config: Any) -> Likelihood:
+    """The likelihood whose settings these are."""
+    member: Any = member_of(config, LIKELIHOODS)
+    likelihood: Likelihood = member(config)
+    return likelihood
+
+
+def build_quantizer(config: Any, latent_dim: int, groups: int = 1) -> Quantizer:
+    """The quantizer whose settings these are, for z of `latent_dim` channels.
+
+    With several `groups` it is a product of them. It is projected to the space where codes are
+    looked up, if that has not `latent_dim` channels.
+    """
+    member = member_of(config, QUANTIZERS)
+    dim = max(1, latent_dim // groups)
+    parts = [member.build(config, dim) for _ in range(groups)]
+    quantizer = ProductQuantizer(parts) if groups > 1 else parts[0]
+    if quantizer.in_channels == latent_dim:
+        return quantizer
+    return ProjectedQuantizer(quantizer, latent_dim)
+
+
+def build_prior(config: PriorConfig, layout: CodeLayout, classes: int) -> AutoregressivePrior:
+    """The prior over the codes of a layout; `classes` are those of the data."""
+    member: Any = member_of(config.network, PRIORS)
+    labels = classes if config.class_conditional else 0
+    prior: AutoregressivePrior = member(layout, labels, config.network, config.label_dropout)
+    return prior
