@@ -1,8 +1,8 @@
 """Information theory measured on the codes of whole splits: what counting them saves, and how much
 splits differ.
 
-Histograms are counts (K,) or, with M codes per place, (M, K), int64 summed over a split: bits per
-code are then means over the M. Everything here is in float64 and in bits.
+Histograms are counts (K,) or, with M codes per grid cell, (M, K), int64 summed over a split: bits
+per code are then means over the M. Everything here is in float64 and in bits.
 """
 
 import math
