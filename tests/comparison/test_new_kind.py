@@ -36,8 +36,6 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setitem(KINDS, "toy", kind)
     monkeypatch.setitem(MODEL_CONFIGS, "toy", ToyConfig)
-    # Settings list the kinds by name.
-    monkeypatch.setitem(Experiment.__annotations__, "kind", str)
     monkeypatch.setitem(run_folders.TESTED, "toy", run_folders.TESTED["vae"])
 
 

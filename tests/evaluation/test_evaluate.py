@@ -18,6 +18,7 @@ from vqvae_lightning.data.images import data_of
 from vqvae_lightning.data.sources import DataError
 from vqvae_lightning.evaluation import evaluate as module_under_test
 from vqvae_lightning.evaluation import fidelity
+from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.features import FeatureNetwork
 from vqvae_lightning.training.runs import Run
 
@@ -152,6 +153,39 @@ def test_the_root_of_data_is_the_given_one_then_the_runs_then_the_default(made, 
         name="mnist", root=str(made / "data"), download=False
     )
     assert data_of(DataConfig(name="mnist", root="gone"), None).root == "data"
+
+
+class Brightness(Evaluator):
+    """Mean pixel of the split, for `iwae_samples`: an evaluator of a user's own."""
+
+    def asked(self, options):
+        return options.iwae_samples > 0
+
+    def refuses(self, subject, options):
+        return None if subject.kind.stage == 1 else "iwae_samples: a prior sees no pixels"
+
+    def measure(self, subject, options, known):
+        x, _ = subject.images.splits[options.split]
+        return {"brightness": x.double().mean().item(), "seen": float(len(known))}
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_an_evaluator_that_is_added_is_asked_measured_and_kept(
+    made, here, tmp_path, monkeypatch, split
+):
+    run = Run(shutil.copytree(made / "runs" / "vae", tmp_path / "vae"))
+    before = run.info["test"]
+    monkeypatch.setattr(
+        module_under_test, "EVALUATORS", (*module_under_test.EVALUATORS, Brightness())
+    )
+    assert f"{split}/brightness" not in cli.evaluate([str(run.path), f"split={split}"])
+    measured = cli.evaluate([str(run.path), f"split={split}", "iwae_samples=1"])
+    assert 0 < measured[f"{split}/brightness"] < 255
+    assert measured[f"{split}/seen"] == len(measured) - 2
+    kept = run.info["test"]
+    assert kept == ({**kept, **measured} if split == "test" else before)
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", str(made / "runs" / "prior"), "iwae_samples=1"])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,6 +1,4 @@
-"""From a run folder back to a module: kind and settings come from the checkpoint, weights are
-loaded strictly.
-"""
+"""From a run folder to a module: the checkpoint names kind and settings, weights fit exactly."""
 
 import itertools
 import sys
@@ -83,8 +81,8 @@ def module_of(checkpoint: dict[str, Any], path: Path) -> pl.LightningModule:
 def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
     """A checkpoint of a run, verified to be its own. Raises CheckpointError.
 
-    A file and its hash may both come from another run, be of a prior on other codes, or be of other
-    settings than config.yaml says now.
+    A file and its hash may both come from another run, from a prior on other codes, or from a
+    training with other settings than config.yaml says now.
     """
     checkpoint, info = read_checkpoint(path), run.info
     if checkpoint.get("run") != info["id"]:
@@ -154,10 +152,9 @@ def keep_tokenizer(prior: Run) -> None:
 
 
 def kept_tokenizer(prior: Run) -> Tokenizer:
-    """The tokenizer that a prior was trained on, known by its fingerprint: the prior's copy, or
-    that of a VQ-VAE run.
+    """The tokenizer that a prior was trained on: the prior's own copy, or that of a VQ-VAE run.
 
-    Raises ConfigError if there is none.
+    It is known by its fingerprint. Raises ConfigError if there is none.
     """
     wanted = prior.info["tokenizer"]["fingerprint"]
     for path in _tokenizer_files(prior):
@@ -176,9 +173,7 @@ def kept_tokenizer(prior: Run) -> Tokenizer:
 
 
 def _tokenizer_files(prior: Run) -> Iterator[Path]:
-    """Where a prior's tokenizer may lie: its own copy first, and other runs only if that will not
-    do.
-    """
+    """Files that may hold a prior's tokenizer: its own copy first, then the best of other runs."""
     if prior.tokenizer.is_file():
         yield prior.tokenizer
     for run in tokenizer_runs(prior, prior.experiment().model.tokenizer):
@@ -190,8 +185,11 @@ def tokenizer_runs(
 ) -> Iterator[Run]:
     """The finished runs that hold a prior's tokenizer now.
 
-    Looked for among `others`, in the `recorded` place, and without `others` in all folders beside
-    the prior.
+    Args:
+        prior: the run of the prior.
+        recorded: the folder that its settings name, if they name one.
+        others: runs to search before that folder; without them, all folders beside the prior are
+            searched after it.
     """
     wanted = prior.info["tokenizer"]["fingerprint"]
     there = [Run(Path(recorded))] if recorded else []
@@ -210,9 +208,7 @@ def neighbours(folder: Path) -> list[Run]:
 
 
 def replaced_tokenizer(prior: Run) -> Path | None:
-    """The folder that a prior's settings name, if it holds another tokenizer now; None of other
-    runs.
-    """
+    """The folder that a prior's settings name, if it now holds another tokenizer; else None."""
     place = Path(getattr(prior.experiment().model, "tokenizer", None) or "")
     if "tokenizer" not in prior.info or not (place / RECORD).is_file():
         return None
@@ -221,9 +217,7 @@ def replaced_tokenizer(prior: Run) -> Path | None:
 
 
 def codes_folder(prior: Run) -> Path:
-    """Where the codes that a prior is trained on are kept: with its tokenizer, so that several
-    priors share them.
-    """
+    """The folder of a prior's codes: beside its tokenizer, so that several priors share them."""
     return next(tokenizer_runs(prior, prior.experiment().model.tokenizer), prior).path / "codes"
 
 
