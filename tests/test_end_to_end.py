@@ -437,7 +437,7 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
     (group,) = cli.compare(
         [str(tokenizer.path), str(run.path), f"out={workplace / 'family' / name}.html"]
     ).groups
-    both = {row.kind: row.values for row in group.rows}
+    both = {row.kind.name: row.values for row in group.rows}
     assert (
         both["prior"]["uniform_bits"] == pytest.approx(both["vqvae"]["rate_bits"]) == 49 * maps * 4
     )
