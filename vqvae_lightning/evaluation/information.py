@@ -1,7 +1,7 @@
 """Information theory measured on the codes of whole splits: what counting them saves, and how much
 splits differ.
 
-Histograms are counts (K,) or, with M codes per place, (M, K), int64 summed over a split: bits per
+Histograms are counts (K,) or, with M codes per cell, (M, K), int64 summed over a split: bits per
 code are then means over the M. Everything here is in float64 and in bits.
 """
 

@@ -157,9 +157,7 @@ def mixture(module: Any, train: TrainLatents, options: SampleOptions, labels: Te
 
 
 def unigram(module: Any, train: TrainLatents, options: SampleOptions, labels: Tensor) -> Tensor:
-    """Codes drawn one by one from their histogram over the training images: the shares are right,
-    no place is.
-    """
+    """Codes drawn i.i.d. from their histogram over the training images: no spatial structure."""
     net: Autoencoder = module.net
     layout = net.layout
     assert layout is not None  # the table offers this sampler only where there are codes
