@@ -10,7 +10,7 @@ from run_folders import check, figure, page, terminal, write_run
 from vqvae_lightning.comparison.compare import Comparison, compare
 from vqvae_lightning.comparison.many import evaluation_words
 from vqvae_lightning.comparison.study import experiment_files
-from vqvae_lightning.config import ConfigError, Experiment, StudyOptions
+from vqvae_lightning.config import ConfigError, StudyOptions
 from vqvae_lightning.models.build import MODEL_CONFIGS, VAEConfig
 from vqvae_lightning.training.kinds import KINDS, Note
 

@@ -23,7 +23,7 @@ from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, Vect
 from vqvae_lightning.models.trunks.conv import ConvTrunk
 from vqvae_lightning.training.optimization import (
     NonFiniteError,
-    StepUnderWay,
+    StepRecord,
     clip_gradients,
     configure_adamw,
     learning_rate_factor,
@@ -148,13 +148,13 @@ class TestClipping:
     def test_what_was_not_finite_is_named_by_its_row_in_the_data(self):
         x = torch.zeros(3, 1, 2, 2)
         x[1, 0, 0, 1] = math.nan
-        under_way = StepUnderWay()
-        under_way.remember(
+        step_record = StepRecord()
+        step_record.append(
             Batch(x, torch.zeros(3), torch.tensor([7, 42, 9]), 0), torch.tensor(math.nan)
         )
-        assert under_way.describe() == "loss nan, input of image 42 is not finite"
-        under_way.forget()
-        assert under_way.describe() == "loss "
+        assert step_record.describe() == "loss nan, input of image 42 is not finite"
+        step_record.clear()
+        assert step_record.describe() == "loss "
 
 
 def test_logs_at_every_nth_step():

@@ -94,7 +94,7 @@ def usage_picture(counts: Tensor, split: str) -> Image.Image:
     """How often each code occurs in a split, as bars on a logarithmic scale, most used first;
     counts (K,) or (M, K).
 
-    The perplexity is that of `CodebookUsage`: with M codes per place, exp of their mean entropy, at
+    The perplexity is that of `CodebookUsage`: with M codes per cell, exp of their mean entropy, at
     most K.
     """
     perplexity = code_entropy(counts).exp().item()

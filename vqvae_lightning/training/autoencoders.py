@@ -24,7 +24,7 @@ from vqvae_lightning.models.build import (
     VQVAEConfig,
     build_autoencoder,
 )
-from vqvae_lightning.training.optimization import StepUnderWay, clip_step, configure_adamw, logs_now
+from vqvae_lightning.training.optimization import StepRecord, clip_step, configure_adamw, logs_now
 
 
 class AutoencoderModule(pl.LightningModule):
@@ -61,7 +61,7 @@ class AutoencoderModule(pl.LightningModule):
                 for split in ("val", "test")
             }
         )
-        self.under_way = StepUnderWay()
+        self.step_record = StepRecord()
         self.save_hyperparameters(
             {
                 "kind": self.kind,
@@ -101,13 +101,13 @@ class AutoencoderModule(pl.LightningModule):
                 **objective.latent.logs,
             }
             self.log_dict({f"train/{name}": value for name, value in values.items()})
-        self.under_way.remember(batch, objective.loss)
+        self.step_record.append(batch, objective.loss)
         return objective.loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        seed = self.under_way.seed
+        seed = self.step_record.seed
         # before the codebook learns from the step
-        clip_step(self, self.net, self.optimizer_config, self.under_way)
+        clip_step(self, self.net, self.optimizer_config, self.step_record)
         seed_torch(seed)  # the codebook draws where it is initialized and where codes are reset
         self.net.bottleneck.update()
         if logs_now(self):

@@ -71,7 +71,7 @@ def clip_gradients(module: nn.Module, largest_norm: float) -> Tensor:
 
 
 def clip_step(
-    module: pl.LightningModule, net: nn.Module, config: OptimizerConfig, under_way: "StepUnderWay"
+    module: pl.LightningModule, net: nn.Module, config: OptimizerConfig, step_record: "StepRecord"
 ) -> None:
     """Clips the gradients of a step and logs their norm, before anything has learnt from the step.
 
@@ -83,40 +83,38 @@ def clip_step(
     except NonFiniteError as error:
         step = module.trainer.global_step + 1
         raise NonFiniteError(
-            f"step {step}, rank {module.global_rank}: {error}; {under_way.describe()}"
+            f"step {step}, rank {module.global_rank}: {error}; {step_record.describe()}"
         ) from None
-    under_way.forget()
+    step_record.clear()
     if logs_now(module):
         module.log("train/gradient_norm", norm)
 
 
-class StepUnderWay:
-    """Losses and batches of the forward passes of one optimizer step, to be told if it goes
-    wrong.
-    """
+class StepRecord:
+    """Micro-batches of the current step, kept for the error message of a non-finite gradient."""
 
     def __init__(self) -> None:
-        self.passes: list[tuple[Batch, Tensor]] = []
+        self.micro_batches: list[tuple[Batch, Tensor]] = []
 
-    def remember(self, batch: Batch, loss: Tensor) -> None:
-        self.passes.append((batch, loss.detach()))
+    def append(self, batch: Batch, loss: Tensor) -> None:
+        self.micro_batches.append((batch, loss.detach()))
 
     @property
     def seed(self) -> int:
-        """The step's, the same for all of its passes."""
-        return self.passes[0][0].seed
+        """The seed of the step, the same for all of its micro-batches."""
+        return self.micro_batches[0][0].seed
 
-    def forget(self) -> None:
-        self.passes.clear()
+    def clear(self) -> None:
+        self.micro_batches.clear()
 
     def describe(self) -> str:
         """What is not finite on this rank: the loss, and the rows of the data set whose pixels are
         not.
         """
-        losses = ", ".join(f"{loss.item():.4g}" for _, loss in self.passes)
+        losses = ", ".join(f"{loss.item():.4g}" for _, loss in self.micro_batches)
         rows = [
             int(row)
-            for batch, _ in self.passes
+            for batch, _ in self.micro_batches
             if batch.x.is_floating_point()
             for row, finite in zip(
                 batch.rows, torch.isfinite(batch.x).flatten(1).all(1), strict=True

@@ -18,7 +18,7 @@ from vqvae_lightning.metrics.latents import Mean
 from vqvae_lightning.models.build import PriorConfig, build_prior
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.tokenizer import Tokenizer
-from vqvae_lightning.training.optimization import StepUnderWay, clip_step, configure_adamw, logs_now
+from vqvae_lightning.training.optimization import StepRecord, clip_step, configure_adamw, logs_now
 
 
 class CodePrior(pl.LightningModule):
@@ -59,7 +59,7 @@ class CodePrior(pl.LightningModule):
         )
         self.tokenizer: Tokenizer | None = None  # for pictures only; see `attach`
         self.classes = classes
-        self.under_way = StepUnderWay()
+        self.step_record = StepRecord()
         self.save_hyperparameters(
             {
                 "kind": self.kind,
@@ -91,14 +91,14 @@ class CodePrior(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         nll = self.net.nll(batch.x.long(), self._labels(batch))  # N,T
         loss = nll.mean()
-        self.under_way.remember(batch, loss)
+        self.step_record.append(batch, loss)
         if logs_now(self):
             rate = nll.detach().sum(1).mean()
             self.log_dict({f"train/{k}": v for k, v in code_rate(rate, self.net.length).items()})
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        clip_step(self, self.net, self.optimizer_config, self.under_way)
+        clip_step(self, self.net, self.optimizer_config, self.step_record)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluation_step("val", batch)

@@ -109,7 +109,7 @@ class ProductQuantizer(ComposedQuantizer):
     z_e N,h,w,D ──► M groups of D/M channels ──► a code each ──► z N,h,w,D; codes N,h,w,M
     ```
 
-    The several latent maps of van den Oord et al. 2017 (§4.1: 8×8×10 for CIFAR-10 is M = 10). The
+    With M = 10 on a grid of 8×8 this is the CIFAR-10 latent of van den Oord et al. 2017 (§4.1). The
     penalty is the mean over groups, so that squared errors are means over the D channels, as with
     one group.
     """

@@ -1,5 +1,6 @@
-"""The nearest code of each row, and the centres of rows: what codebooks are searched and started
-with.
+"""The nearest code of each row, and k-means: how codebooks are searched and initialized.
+
+R: rows, one per grid cell of each image. K, D: codes and their dimensions.
 """
 
 import torch
@@ -9,15 +10,13 @@ KMEANS_ITERATIONS = 10
 LANES = 64  # codes whose scores are compared side by side: four registers of 16 floats
 CENTRED = 256  # codes whose median is taken as the middle of all: more cost time, fewer may miss it
 LEAST_ROWS = 256  # rows of a chunk: a matrix product of fewer is slow
-CPU_SCORES, GPU_SCORES = (
-    2**20,
-    2**27,
-)  # scores of a chunk of more rows: 4 MB stay in a CPU's cache, 512 MB keep a GPU busy
+# Scores of a chunk of more rows: 4 MB stay in a CPU's cache, 512 MB keep a GPU busy.
+CPU_SCORES, GPU_SCORES = 2**20, 2**27
 
 
 @torch.no_grad()
 def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
-    """Index of the Euclidean-nearest row of codebook (K, D) for each row of z (M, D), int64 (M,).
+    """Index of the Euclidean-nearest row of codebook (K, D) for each row of z (R, D), int64 (R,).
 
     Both are float32 or float64. ‖z‖² is the same for every code, so it is left out; of equal scores
     the lowest index wins. Another code than in exact arithmetic is found only where two squared
@@ -25,7 +24,7 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     codes in each dimension and e a code less m. A common offset therefore costs no precision, and
     neither do outliers: up to half of the codes do not move a median far.
 
-    Rows are scored in chunks that stay in cache: never M·K numbers at once. An argmin over K goes
+    Rows are scored in chunks that stay in cache: never R·K numbers at once. An argmin over K goes
     number by number, a minimum is vectorized, so codes are laid out as G x LANES, column (g, lane)
     for code lane·G + g, and the lane is found first, then g: the order of indices is kept, so ties
     are too.
@@ -34,9 +33,8 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     groups = -(-k // LANES)  # G
     centre = codebook[:: -(-k // CENTRED)].median(0).values  # evenly spaced codes, at most CENTRED
     codes = codebook - centre
-    codes = torch.cat(
-        [codes, codes[-1:].expand(groups * LANES - k, d)]
-    )  # the last code repeated, to a multiple
+    # the last code repeated, to a multiple of LANES
+    codes = torch.cat([codes, codes[-1:].expand(groups * LANES - k, d)])
     codes = codes.view(LANES, groups, d).transpose(0, 1).reshape(-1, d)  # G·LANES,D
     norms, weight = codes.square().sum(1), codes.T * -2
     size = max(LEAST_ROWS, (CPU_SCORES if z.device.type == "cpu" else GPU_SCORES) // len(codes))
@@ -54,17 +52,16 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
 
 
 def kmeans(rows: Tensor, k: int, iterations: int = KMEANS_ITERATIONS) -> Tensor:
-    """k centres (k, D) of rows (M, D) by Lloyd's algorithm, started at k random rows (drawn with
-    repeats if k > M).
+    """k centres (k, D) of rows (R, D) by Lloyd's algorithm, initialized at k random rows (drawn
+    with repeats if k > R).
 
     A centre that loses all its rows stays where it is.
     """
-    m = rows.shape[0]
-    start = (
-        torch.randperm(m, device=rows.device)[:k]
-        if m >= k
-        else torch.randint(m, (k,), device=rows.device)
-    )
+    count, device = rows.shape[0], rows.device
+    if count >= k:
+        start = torch.randperm(count, device=device)[:k]
+    else:
+        start = torch.randint(count, (k,), device=device)
     centres = rows[start].clone()
     for _ in range(iterations):
         counts, sums = code_sums(rows, nearest_code(rows, centres), k)
@@ -73,7 +70,7 @@ def kmeans(rows: Tensor, k: int, iterations: int = KMEANS_ITERATIONS) -> Tensor:
 
 
 def code_sums(rows: Tensor, codes: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """How many rows (M, D) chose each of k codes, (k,), and their sum, (k, D), in the dtype of
+    """How many rows (R, D) chose each of k codes, (k,), and their sum, (k, D), in the dtype of
     rows.
     """
     counts = torch.bincount(codes, minlength=k).to(rows.dtype)
