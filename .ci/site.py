@@ -26,7 +26,11 @@ PAGES = (
     "experiments/README.md",
     "experiments/benchmarks/README.md",
 )
-LINK = re.compile(r"(?P<text>!?\[[^\]\n]*\])\((?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
+# [text](path#anchor), or [name]: path#anchor on a line of its own; nothing with a scheme
+LINK = re.compile(
+    r"(?P<before>!?\[[^\]\n]*\](?:\(|: ))(?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?(?=\)|$)",
+    re.MULTILINE,
+)
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 
 logger = logging.getLogger("mkdocs.hooks.site")
@@ -68,7 +72,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     def inside(found: re.Match[str]) -> str:
         target = repository_path(repository_source(here), found["path"])
         relative = posixpath.relpath(site_path(target), posixpath.dirname(here) or ".")
-        return f"{found['text']}({relative}{found['anchor'] or ''})"
+        return f"{found['before']}{relative}{found['anchor'] or ''}"
 
     if here.startswith("api/"):
         return markdown
