@@ -78,6 +78,13 @@ def test_no_line_of_a_page_has_more_than_150_columns(path: Path) -> None:
     assert [line for line in lines if len(line) > 150] == []
 
 
+@pytest.mark.parametrize("path", WRITTEN, ids=name_of)
+def test_a_table_can_be_read_at_100_columns(path: Path) -> None:
+    rows = [line for line in prose(path).splitlines() if line.startswith("|")]
+    seen = [re.sub(r"\]\([^)]*\)|\]\[[^\]]*\]", "]", row) for row in rows]
+    assert [row for row in seen if len(row) > 100] == []
+
+
 def test_the_readme_has_at_most_150_lines_and_1500_words() -> None:
     text = README.read_text("utf-8")
     assert len(text.splitlines()) <= 150
