@@ -143,7 +143,7 @@ lint: $(VENV)/.dev  ## ruff and mypy
 	@$(VENV)/bin/mypy
 
 docs: $(VENV)/.docs  ## the documentation as a site, in site/; a broken link or a missing docstring fails
-	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo 'docs      site/index.html'
 
 test: $(VENV)/.dev  ## all tests that are not slow; no network

@@ -28,7 +28,7 @@ PAGES = (
 )
 # [text](path#anchor), or [name]: path#anchor on a line of its own; nothing with a scheme
 LINK = re.compile(
-    r"(?P<before>!?\[[^\]\n]*\](?:\(|: ))(?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?(?=\)|$)",
+    r"(?P<before>!?\[[^\]]*\](?:\(|: ))(?P<path>[^)#\s:]+)(?P<anchor>#[^)\s]*)?(?=\)|$)",
     re.MULTILINE,
 )
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
