@@ -25,7 +25,7 @@ FULL = $(TRAIN) name=cifar10_$(1) resume=auto $(if $(2),model.tokenizer=runs/cif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-fid doctor data train train-ae train-vae train-vqvae train-prior full-cifar10 sample evaluate compare study ablate \
-        sweep classifier fid-calibrate wandb-dashboard bench bench-gpu check lint test test-dist test-faults \
+        sweep classifier fid-calibrate wandb-dashboard bench bench-gpu check lint docs test test-dist test-faults \
         test-slow clean
 
 help:  ## this list
@@ -55,6 +55,10 @@ $(VENV)/.dashboard: $(VENV)/.run
 
 $(VENV)/.bench: $(VENV)/.run
 	@$(PIP) --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.run
+	@$(PIP) --editable '.[docs]'
 	@touch $@
 
 setup: $(VENV)/.run  ## the environment in .venv, with pinned versions
@@ -138,6 +142,10 @@ lint: $(VENV)/.dev  ## ruff and mypy
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
+docs: $(VENV)/.docs  ## the documentation as a site, in site/; a broken link or a missing docstring fails
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+	@echo 'docs      site/index.html'
+
 test: $(VENV)/.dev  ## all tests that are not slow; no network
 	@$(VENV)/bin/pytest
 
@@ -151,4 +159,4 @@ test-slow: $(VENV)/.dev  ## the slow tests
 	@$(VENV)/bin/pytest -m slow
 
 clean:  ## remove the environment and caches; data and runs stay
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -209,12 +209,12 @@ def read_members(archive: Path, limits: Mapping[str, int]) -> Iterator[tuple[str
 
     Args:
         archive: the tar file. It is read in one pass and nothing is extracted, so other members do
-        no harm.
+            no harm.
         limits: member name -> the most bytes it may have.
 
     Raises:
         DataError: not a tar file, a member is absent, too big, or not a regular file (a link, a
-        device).
+            device).
     """
     left = dict(limits)
     try:

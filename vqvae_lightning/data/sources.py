@@ -374,7 +374,7 @@ def load(name: str, root: Path, split: Literal["train", "test"]) -> formats.Arra
 
     Raises:
         DataError: unknown name, or a file is absent, which `prepare` mends, or not the published
-        one.
+            one.
     """
     dataset = _named(name)
     files = dataset.at(root)
