@@ -24,11 +24,11 @@ from vqvae_lightning.config import (
     Experiment,
     StudyOptions,
     SweepOptions,
-    load_experiment,
     options,
 )
-from vqvae_lightning.config.schema import MODEL_CONFIGS
 from vqvae_lightning.config.verbs import VERB_OPTIONS
+from vqvae_lightning.experiment import load_experiment
+from vqvae_lightning.models.build import MODEL_CONFIGS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vqvae_lightning"
@@ -310,7 +310,7 @@ def test_an_unknown_setting_of_a_page_is_found() -> None:
     assert unknown_settings("model.codebok=fsq")
     assert unknown_settings("fid_sample=10")
     assert unknown_settings("DATASETS=mnist")
-    assert unknown_settings("model.codebook=fsq model.levels=[8,8,8]") == []
+    assert unknown_settings("model.quantizer.name=fsq model.quantizer.levels=[8,8,8]") == []
     assert unknown_settings("model.likelihood.per_pixel=true") == []
 
 
