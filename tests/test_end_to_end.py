@@ -70,8 +70,8 @@ def run_of(root: Path, kind: str) -> Run:
 @pytest.mark.parametrize("kind", SMALL_KIND)
 def test_a_run_folder_holds_what_the_readme_says(workplace, kind):
     run = run_of(workplace, kind)
-    assert run.info["status"] == "finished"
-    assert run.info["versions"]["torch"] == torch.__version__
+    assert run.record.status == "finished"
+    assert run.record.versions["torch"] == torch.__version__
     assert {"config.yaml", "run.json", "metrics.jsonl", "checkpoints", "images", "wandb"} <= {
         p.name for p in run.path.iterdir()
     }
@@ -113,19 +113,19 @@ def test_last_is_the_last_step_and_checkpoints_hold_plain_types(workplace, kind)
 @pytest.mark.parametrize("kind", SMALL_KIND)
 def test_evaluate_gives_what_training_logged(workplace, kind):
     run = run_of(workplace, kind)
-    logged = run.info["test"]
+    logged = run.record.test
     measured = cli.evaluate([str(run.path)])
     assert {name: measured[name] for name in logged} == pytest.approx(logged, rel=1e-6)
-    assert run.info["test"].items() >= measured.items()
+    assert run.record.test.items() >= measured.items()
     assert (
         measured["test/distortion"] > 0 or kind != "prior"
     )  # a prior's is its tokenizer's, measured here
     if kind == "vae":
-        rates = run.info["kl_per_dim"]
+        rates = run.record.kl_per_dim
         assert len(rates) == 16
         assert sum(rates) == pytest.approx(measured["test/rate"], rel=1e-5)
     else:
-        assert "kl_per_dim" not in run.info
+        assert run.record.kl_per_dim == []
 
 
 def test_evaluate_bounds_the_likelihood_by_importance_sampling(workplace):
@@ -140,7 +140,7 @@ def test_evaluate_bounds_the_likelihood_by_importance_sampling(workplace):
     assert "test/iwae_bits_per_dim" not in fifty  # of a density
     assert cli.evaluate([str(vae.path), "iwae_samples=50"]) == fifty  # seeded
     assert cli.evaluate([str(vae.path), "iwae_samples=2", "split=val"])["val/iwae_samples"] == 2
-    assert vae.info["test"]["test/iwae_samples"] == 50
+    assert vae.record.test["test/iwae_samples"] == 50
     values = cli.evaluate(
         [str(vqvae.path), "iwae_samples=50"]
     )  # nothing is drawn: one sample says all
@@ -168,14 +168,14 @@ def test_grey_levels_have_bits_in_every_kind_with_a_p_of_z(workplace):
             f"model.tokenizer={workplace / 'runs' / 'vqvae-bits'}",
         )
     )
-    assert "test/bits_per_dim" not in run_of(workplace, "ae-bits").info["test"]
+    assert "test/bits_per_dim" not in run_of(workplace, "ae-bits").record.test
     for kind in ("vae", "vqvae", "prior"):
         values = cli.evaluate([str(run_of(workplace, f"{kind}-bits").path)])
         nats = values["test/distortion"] + values["test/rate"]
         assert values["test/bits_per_dim"] == pytest.approx(nats / (784 * math.log(2)), rel=1e-5), (
             kind
         )
-    tokenizer = run_of(workplace, "vqvae-bits").info["test"]
+    tokenizer = run_of(workplace, "vqvae-bits").record.test
     assert values["test/distortion"] == pytest.approx(tokenizer["test/distortion"], rel=1e-6)
     values = cli.evaluate([str(run_of(workplace, "vae-bits").path), "iwae_samples=3"])
     assert values["test/iwae_bits_per_dim"] == pytest.approx(
@@ -189,7 +189,7 @@ def test_grey_levels_have_bits_in_every_kind_with_a_p_of_z(workplace):
 
 def test_a_vae_trains_on_the_importance_weighted_bound(workplace):
     cli.main(train_words(workplace, "vae", "name=iwae", "model.importance_samples=3"))
-    test = run_of(workplace, "iwae").info["test"]
+    test = run_of(workplace, "iwae").record.test
     assert test["test/loss"] == pytest.approx(
         (test["test/distortion"] + test["test/rate"]) / 784, rel=1e-5
     )
@@ -241,7 +241,7 @@ def test_every_architecture_of_a_prior_trains_draws_and_completes(
     run = run_of(workplace, f"prior-{architecture}")
     assert type(load_run(run).net) is PRIORS[architecture]
     assert cli.evaluate([str(run.path)])["test/rate"] == pytest.approx(
-        run.info["test"]["test/rate"], rel=1e-6
+        run.record.test["test/rate"], rel=1e-6
     )
     draws = [
         "guidance=1",
@@ -298,7 +298,7 @@ def test_compiled_layers_learn_the_same(workplace, kind):
     assert list(weights[0]) == list(weights[1])
     for name, value in weights[0].items():
         assert torch.allclose(value.double(), weights[1][name].double(), atol=1e-4), name
-    assert runs[0].info["test"] == pytest.approx(runs[1].info["test"], rel=1e-3)
+    assert runs[0].record.test == pytest.approx(runs[1].record.test, rel=1e-3)
 
 
 def test_codes_are_computed_once(workplace):
@@ -310,9 +310,9 @@ def test_codes_are_computed_once(workplace):
 
 def test_the_tokenizer_is_untouched_by_its_prior(workplace):
     run = run_of(workplace, "vqvae")
-    assert run_of(workplace, "prior").info["tokenizer"][
-        "fingerprint"
-    ] == load_tokenizer_fingerprint(run)
+    assert run_of(workplace, "prior").record.tokenizer["fingerprint"] == load_tokenizer_fingerprint(
+        run
+    )
 
 
 def load_tokenizer_fingerprint(run: Run) -> str:
@@ -330,7 +330,7 @@ def test_a_finished_run_is_left_alone(workplace, resume, capsys):
         workplace, "vqvae", "name=vqvae", f"resume={resume.replace('RUN', str(run.path))}"
     )
     result = cli.train(words[1:])
-    assert result.test == run.info["test"]
+    assert result.test == run.record.test
     assert ((run.path / "run.json").read_bytes(), run.last.stat().st_mtime_ns) == before
     assert f"{run.path} is finished: nothing to do" in capsys.readouterr().out
 
@@ -344,7 +344,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(workplace):
     cli.main(train_words(workplace, "vqvae", "name=whole", "trainer.steps=9", *schedule))
     cli.main(train_words(workplace, "vqvae", "name=part", *schedule))
     part = run_of(workplace, "part")
-    wandb_id = part.info["wandb_id"]
+    wandb_id = part.record.wandb_id
     cli.main(["sample", str(part.path), "sampler=all", "n=4"])
     cli.main(["train", f"resume={part.path}", "trainer.steps=9"])
     whole = run_of(workplace, "whole")
@@ -357,7 +357,7 @@ def test_a_resumed_run_goes_on_where_it_stopped(workplace):
         for run in (whole, part)
     ]
     assert losses[0] == losses[1]
-    assert part.info["wandb_id"] == wandb_id
+    assert part.record.wandb_id == wandb_id
     assert [path.stem for path in part.pictures()] == [
         "reconstructions",
         "samples",
@@ -402,8 +402,8 @@ def quantized_run(root: Path, name: str) -> Run:
 def test_every_quantizer_trains_and_is_evaluated_and_sampled(workplace, name):
     run = quantized_run(workplace, name)
     measured = cli.evaluate([str(run.path)])
-    assert {key: measured[key] for key in run.info["test"]} == pytest.approx(
-        run.info["test"], rel=1e-6
+    assert {key: measured[key] for key in run.record.test} == pytest.approx(
+        run.record.test, rel=1e-6
     )
     assert measured["test/rate"] == pytest.approx(49 * QUANTIZERS[name][1] * math.log(16))
     assert 1 <= measured["test/perplexity"] <= 16
@@ -424,7 +424,7 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
     ]
     cli.main(train_words(workplace, "prior", *words, f"model.tokenizer={tokenizer.path}"))
     run = Run.open(workplace / "family" / f"prior-{name}")
-    assert run.info["tokenizer"]["grid"] == ([7, 7] if maps == 1 else [7, 7, maps])
+    assert run.record.first_stage.grid == ([7, 7] if maps == 1 else [7, 7, maps])
     measured = cli.evaluate([str(run.path)])
     assert measured["test/rate"] == pytest.approx(
         49 * maps * math.log(2) * measured["test/bits_per_code"], rel=1e-5
@@ -572,20 +572,20 @@ def test_a_prior_that_was_moved_is_sampled_evaluated_and_trained_on(moved, token
     elif tokenizer == "named":
         words = [f"model.tokenizer={moved / 'vqvae'}"]
     measured = cli.evaluate([str(prior.path)])
-    bits = prior.info["test"]["test/bits_per_code"]
+    bits = prior.record.test["test/bits_per_code"]
     assert measured["test/bits_per_code"] == pytest.approx(bits)
     assert cli.sample([str(prior.path), "n=10"]).is_file()
-    fingerprint = prior.info["tokenizer"]["fingerprint"]
+    fingerprint = prior.record.first_stage.fingerprint
     cli.train([f"resume={prior.path}", "trainer.steps=9", *words])
-    assert prior.info["tokenizer"]["fingerprint"] == fingerprint
+    assert prior.record.first_stage.fingerprint == fingerprint
     assert prior.experiment().trainer.steps == 9
 
 
 def test_a_prior_keeps_its_tokenizer_when_that_is_trained_on_or_anew(moved, workplace, capsys):
-    prior, fingerprint = Run.open(moved / "prior"), run_of(workplace, "vqvae").info["fingerprint"]
+    prior, fingerprint = Run.open(moved / "prior"), run_of(workplace, "vqvae").record.fingerprint
     cli.train([f"resume={moved / 'vqvae'}", "trainer.steps=9"])
-    assert Run.open(moved / "vqvae").info["fingerprint"] != fingerprint
-    before = prior.info["test"]
+    assert Run.open(moved / "vqvae").record.fingerprint != fingerprint
+    before = prior.record.test
     assert cli.evaluate([str(prior.path)])["test/rate"] == pytest.approx(before["test/rate"])
     shutil.copytree(moved / "vqvae", moved / "elsewhere" / "vqvae")
     with pytest.raises(ValueError, match=r"resume: model\.tokenizer was .* and is .* now"):
@@ -593,7 +593,7 @@ def test_a_prior_keeps_its_tokenizer_when_that_is_trained_on_or_anew(moved, work
     capsys.readouterr()
     cli.train([f"resume={prior.path}", "trainer.steps=9"])
     assert f"{moved / 'vqvae'} holds other weights now" in capsys.readouterr().out
-    assert prior.info["tokenizer"]["fingerprint"] == fingerprint
+    assert prior.record.first_stage.fingerprint == fingerprint
 
 
 def test_a_prior_without_any_copy_of_its_tokenizer_says_so(moved):
@@ -611,7 +611,7 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_over(moved):
         path.unlink()
     run.write(status="running")
     assert cli.train([f"resume={run.path}"]).test
-    assert run.info["status"] == "finished"
+    assert run.record.status == "finished"
 
 
 def test_a_checkpoint_of_a_version_with_fewer_settings_is_read(moved):

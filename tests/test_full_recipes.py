@@ -76,10 +76,10 @@ def test_the_whole_chain_runs_once_and_is_then_left_alone(tmp_path, monkeypatch)
         (tmp_path / path).write_text(describe(small))
     make(tmp_path)
     runs = {recipe: Run.open(tmp_path / "runs" / f"cifar10_{recipe}") for recipe in RECIPES}
-    assert {recipe: run.info["kind"] for recipe, run in runs.items()} == RECIPES
-    assert all(run.info["status"] == "finished" and run.info["evaluated"] for run in runs.values())
+    assert {recipe: run.record.kind for recipe, run in runs.items()} == RECIPES
+    assert all(run.record.status == "finished" and run.record.evaluated for run in runs.values())
     tokenizers = {
-        recipe: run.info["tokenizer"]["run"]
+        recipe: run.record.first_stage.run
         for recipe, run in runs.items()
         if RECIPES[recipe] == "prior"
     }
@@ -88,14 +88,14 @@ def test_the_whole_chain_runs_once_and_is_then_left_alone(tmp_path, monkeypatch)
         "prior_bits": "runs/cifar10_vqvae_bits",
     }
     for recipe in ("vae_bits", "vqvae_bits", "prior_bits"):
-        test = runs[recipe].info["test"]
+        test = runs[recipe].record.test
         nats = test["test/bits_per_dim"] * DIMS * math.log(2)
         assert nats == pytest.approx(test["test/distortion"] + test["test/rate"], rel=1e-4)
-    assert "test/iwae_bits_per_dim" in runs["vae_bits"].info["test"]
+    assert "test/iwae_bits_per_dim" in runs["vae_bits"].record.test
     assert (tmp_path / "runs" / "compare.html").is_file()
 
     checkpoints = {recipe: run.last.read_bytes() for recipe, run in runs.items()}
-    finished = {recipe: run.info["finished"] for recipe, run in runs.items()}
+    finished = {recipe: run.record.finished for recipe, run in runs.items()}
     assert make(tmp_path).count("is finished: nothing to do") == len(RECIPES)
     assert {recipe: run.last.read_bytes() for recipe, run in runs.items()} == checkpoints
-    assert {recipe: run.info["finished"] for recipe, run in runs.items()} == finished
+    assert {recipe: run.record.finished for recipe, run in runs.items()} == finished

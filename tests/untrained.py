@@ -89,8 +89,8 @@ def make_run(root: Path, kind: str, change: Callable[[Any, Path], None], *more: 
     run = Run.create(experiment, parameters=count, test={}, **lineage(module))
     run.best.parent.mkdir()
     state = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
-    write_checkpoint(run.best, {"run": run.info["id"], **state})
-    run.write(status="finished", finished=run.info["created"], **tokenizer_record(run))
+    write_checkpoint(run.best, {"run": run.record.id, **state})
+    run.write(status="finished", finished=run.record.created, **tokenizer_record(run))
     if kind == "prior":
         keep_tokenizer(run)
     return run

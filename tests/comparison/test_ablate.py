@@ -51,7 +51,7 @@ def test_each_variant_and_seed_once_and_a_table_of_what_was_asked(workplace, cap
     calls.clear()
     found = ablate(file, AblateOptions(seeds=2), settings)
     assert calls == []
-    assert [run.info["seed"] for run in found.variants["small"]] == [0, 1]
+    assert [run.record.seed for run in found.variants["small"]] == [0, 1]
     assert found.variants["small"][0].experiment().model.quantizer.codebook_size == 4
 
 
@@ -63,7 +63,7 @@ def test_priors_share_a_tokenizer_of_their_seed(workplace):
     )
     found = ablate(write(root, text), AblateOptions(seeds=1), settings)
     runs = [found.variants[name][0] for name in ("a", "b")]
-    assert {run.info["tokenizer"]["run"] for run in runs} == {"tokenizer-s0"}
+    assert {run.record.first_stage.run for run in runs} == {"tokenizer-s0"}
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,7 @@ def test_values_of_a_foreign_folder_are_text_in_every_attribute(tmp_path: Path) 
     others = [write_run(tmp_path, kind, f"optimizer.lr={lr}", name=f"{kind}{evil}") for kind, lr in
               (("ae", 0.1), ("vae", 0.2), ("prior", 0.3))]  # fmt: skip
     for run in others:
-        sampler = {"ae": "normal", "vae": "normal", "prior": "prior"}[run.info["kind"]]
+        sampler = {"ae": "normal", "vae": "normal", "prior": "prior"}[run.record.kind]
         run.write(
             generation=[figure(sampler, 1.0) | {"network": evil}],
             versions={"torch": evil, "commit": evil},
@@ -256,7 +256,7 @@ def test_what_is_not_finite_is_drawn_nowhere(value: float, tmp_path: Path) -> No
         write_run(tmp_path, kind, name=f"bad-{kind}") for kind in ("ae", "vae", "vqvae", "prior")
     ]
     for run in bad:
-        run.write(test=dict.fromkeys(run.info["test"], value))
+        run.write(test=dict.fromkeys(run.record.test, value))
     html = page(compare([tokenizer, *bad]), tmp_path)
     figures = html[html.index("The ledger") : html.index("Where the numbers")]
     assert not [

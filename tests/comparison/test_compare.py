@@ -148,7 +148,7 @@ def test_values_that_are_shown_alike_are_both_best(tmp_path: Path) -> None:
 def test_a_diverged_run_is_shown_and_never_best(tmp_path: Path) -> None:
     good, bad = write_run(tmp_path, "ae", name="good"), write_run(tmp_path, "ae", name="bad")
     worst = write_run(tmp_path, "ae", name="worst", psnr=5.0)
-    bad.write(test=dict.fromkeys(bad.info["test"], math.nan))
+    bad.write(test=dict.fromkeys(bad.record.test, math.nan))
     comparison = compare([good, bad, worst])
     assert comparison.groups[0].best["psnr"] == {1}
     assert "nan" in terminal(comparison)

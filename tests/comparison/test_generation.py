@@ -38,7 +38,7 @@ def figure(sampler="normal", frechet=10.0, **more):
 
 
 def tables(*figures, run=A):
-    return generations([(run, {"generation": list(figures)})])
+    return generations([(run, list(figures))])
 
 
 def terminal(found, width=400):
@@ -66,14 +66,14 @@ class TestTables:
 
     def test_runs_share_one_in_their_order(self):
         one, two = figure("normal"), figure("mixture", samples=7)
-        found = generations([(A, {"generation": [two, one]}), (B, {"generation": [one]}), (B, {})])
+        found = generations([(A, [two, one]), (B, [one]), (B, [])])
         assert [[(row.number, row.run, row.sampler) for row in table.rows] for table in found] == [
             [(1, A, "mixture")],
             [(1, A, "normal"), (2, B, "normal")],
         ]
 
     def test_runs_without_figures_have_none(self):
-        assert generations([(A, {}), (B, {"generation": []})]) == []
+        assert generations([(A, []), (B, [])]) == []
 
     def test_the_best_are_marked_by_their_direction(self):
         (table,) = tables(
@@ -92,11 +92,11 @@ class TestTables:
         assert not any(table.best.values())
 
     def test_kid_is_shown_in_thousandths_and_kept_as_it_is(self):
-        info = {"generation": [figure(kid=0.00123, kid_std=0.5)]}
-        before = deepcopy(info)
-        (table,) = generations([(A, info)])
+        figures = [figure(kid=0.00123, kid_std=0.5)]
+        before = deepcopy(figures)
+        (table,) = generations([(A, figures)])
         assert table.rows[0].values["kid"] == pytest.approx(1.23)
-        assert info == before
+        assert figures == before
         assert [column.key for column in table.columns] == ["frechet", "kid", "precision", "recall"]
         assert "1.23" in terminal([table])
 
@@ -230,5 +230,5 @@ def test_other_settings_of_a_draw_are_told_apart():
         figure("prior") | usual,
         figure("prior") | usual | {"temperature": 0.9, "guidance": 2.0},
     ]
-    (table,) = generations([(A, {"generation": figures})])
+    (table,) = generations([(A, figures)])
     assert [row.label for row in table.rows] == ["prior", "prior, temperature 0.9, guidance 2.0"]

@@ -31,7 +31,7 @@ def make(root, status="finished", kind="ae", **values) -> Run:
 
 def test_a_finished_run_is_left_alone(tmp_path, asked):
     make(tmp_path)
-    assert train_once(tmp_path, "run", tmp_path / "e.yaml", ["seed=1"]).info["status"] == "finished"
+    assert train_once(tmp_path, "run", tmp_path / "e.yaml", ["seed=1"]).record.status == "finished"
     assert asked == []
 
 

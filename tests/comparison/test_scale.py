@@ -74,11 +74,11 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
         .repeat(2, 1)
     )
     for run in runs:
-        metric = "val/bits_per_code" if run.info["kind"] == "prior" else "val/psnr"
+        metric = "val/bits_per_code" if run.record.kind == "prior" else "val/psnr"
         lines = [{"step": step, metric: rng.random()} for step in range(300)]
         run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
         run.write(
-            generation=[figure("prior" if run.info["kind"] == "prior" else "reconstruction", 1.0)]
+            generation=[figure("prior" if run.record.kind == "prior" else "reconstruction", 1.0)]
         )
         for path in run.pictures():
             Image.fromarray(noise).save(path)
@@ -95,8 +95,8 @@ def repeated(comparison: Comparison, times: int) -> Comparison:
                 "seed": i,
                 "optimizer": {**row.settings["optimizer"], "lr": 1e-5 * (i + 1)},
             }
-            info = {**row.info, "name": f"{row.kind.name}-with-a-long-name-{i}"}
-            rows.append(replace(row, number=len(rows) + 1, info=info, settings=settings))
+            record = replace(row.record, name=f"{row.kind.name}-with-a-long-name-{i}")
+            rows.append(replace(row, number=len(rows) + 1, record=record, settings=settings))
     return Comparison((group(comparison.groups[0].title, rows),))
 
 
@@ -179,6 +179,6 @@ def test_priors_without_a_tokenizer_search_for_it_together(
 
 def test_a_page_ends_though_a_text_is_too_long_for_it(tmp_path: Path) -> None:
     (found,) = compare([write_run(tmp_path, "ae")]).groups
-    row = replace(found.rows[0], info={**found.rows[0].info, "name": "x" * PAGE_BYTES})
+    row = replace(found.rows[0], record=replace(found.rows[0].record, name="x" * PAGE_BYTES))
     write_report(Comparison((group("MNIST", [row]),)), tmp_path / "page.html")
     assert (tmp_path / "page.html").is_file()

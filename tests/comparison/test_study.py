@@ -40,9 +40,9 @@ def test_every_kind_and_seed_once_then_nothing_more(workplace):
     assert [run.path.name for run in runs] == [
         f"{kind}-s{seed}" for seed in (0, 1) for kind in study.KINDS
     ]
-    assert all(run.info["status"] == "finished" for run in runs)
-    assert Run.open(runs[3].path).info["tokenizer"]["run"] == runs[2].name
-    assert [run.info["seed"] for run in runs] == [0] * 4 + [1] * 4
+    assert all(run.record.status == "finished" for run in runs)
+    assert Run.open(runs[3].path).record.first_stage.run == runs[2].name
+    assert [run.record.seed for run in runs] == [0] * 4 + [1] * 4
     trained = [word for call in calls for word in call if word.startswith("name=")]
     study.study(options, settings)
     assert [word for call in calls for word in call if word.startswith("name=")] == trained
@@ -62,7 +62,7 @@ def test_a_stopped_run_goes_on_and_one_without_a_checkpoint_starts_over(workplac
     assert [words[0] for words in calls] == ["train", "evaluate", "sample"] * 2
     assert ae.last.stat().st_mtime_ns == before  # it had all its steps
     assert vae.last.is_file()
-    assert {run.info["status"] for run in (ae, vae)} == {"finished"}
+    assert {run.record.status for run in (ae, vae)} == {"finished"}
 
 
 @pytest.mark.parametrize(

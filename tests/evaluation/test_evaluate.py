@@ -174,7 +174,7 @@ def test_an_evaluator_that_is_added_is_asked_measured_and_kept(
     made, here, tmp_path, monkeypatch, split
 ):
     run = Run(shutil.copytree(made / "runs" / "vae", tmp_path / "vae"))
-    before = run.info["test"]
+    before = run.record.test
     monkeypatch.setattr(
         module_under_test, "EVALUATORS", (*module_under_test.EVALUATORS, Brightness())
     )
@@ -182,7 +182,7 @@ def test_an_evaluator_that_is_added_is_asked_measured_and_kept(
     measured = cli.evaluate([str(run.path), f"split={split}", "iwae_samples=1"])
     assert 0 < measured[f"{split}/brightness"] < 255
     assert measured[f"{split}/seen"] == len(measured) - 2
-    kept = run.info["test"]
+    kept = run.record.test
     assert kept == ({**kept, **measured} if split == "test" else before)
     with pytest.raises(SystemExit):
         cli.main(["evaluate", str(made / "runs" / "prior"), "iwae_samples=1"])

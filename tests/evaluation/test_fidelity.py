@@ -189,7 +189,7 @@ def measure(run, *names, network=None, **options):
 
 
 def figures(run):
-    return run.info["generation"]
+    return run.record.generation
 
 
 @pytest.fixture
@@ -291,7 +291,7 @@ class TestFigures:
         module = load_run(run)
         torch.nn.init.ones_(next(module.parameters()))
         state = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
-        write_checkpoint(run.best, {"run": run.info["id"], **state})
+        write_checkpoint(run.best, {"run": run.record.id, **state})
         (new,) = measure(run, "normal")
         assert new["checkpoint_sha256"] != old["checkpoint_sha256"]
         assert figures(run) == [new]

@@ -137,7 +137,7 @@ def runs(tmp_path_factory):
 def test_a_tokenizer_is_measured_and_shown(runs):
     run = runs["vqvae"]
     measured = cli.evaluate([str(run.path)])
-    assert run.info["test"].items() >= measured.items()
+    assert run.record.test.items() >= measured.items()
     assert measured["test/unigram_bits_per_code"] >= measured["test/code_entropy_bits"] - 1e-5
     assert (
         min(measured["test/code_kl_train_test_bits"], measured["test/code_kl_test_train_bits"]) >= 0
@@ -153,7 +153,7 @@ def test_a_tokenizer_is_measured_and_shown(runs):
 def test_a_prior_is_measured_by_subtraction(runs):
     run = runs["prior"]
     measured = cli.evaluate([str(run.path)])
-    assert run.info["test"].items() >= measured.items()
+    assert run.record.test.items() >= measured.items()
     bits = measured["test/bits_per_code"]
     assert measured["test/saved_vs_uniform_bits"] == pytest.approx(4 - bits, abs=1e-6)
     assert measured["test/saved_vs_unigram_bits"] == pytest.approx(

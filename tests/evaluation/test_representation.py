@@ -160,7 +160,7 @@ def test_evaluate_measures_it_on_demand_and_keeps_it(runs):
     measured = cli.evaluate([str(run.path), "representation=true", "representation_images=200"])
     assert keys <= measured.keys()
     assert not keys & cli.evaluate([str(run.path)]).keys()
-    assert {key: run.info["test"][key] for key in keys} == {key: measured[key] for key in keys}
+    assert {key: run.record.test[key] for key in keys} == {key: measured[key] for key in keys}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def training(run, step, **more):
     return {
         "global_step": step,
         "state_dict": some,
-        "run": run.info["id"],
+        "run": run.record.id,
         "settings": settings,
         **of_lightning,
         **more,
@@ -74,7 +74,7 @@ def test_a_checkpoint_of_another_run_is_named_and_passed_over(tmp_path, run, cap
     for name in (other.last.name, f"{other.last.name}.sha256"):
         shutil.copy(other.last.with_name(name), run.last.with_name(name))
     assert newest_checkpoint(run) == Resumed(run.best, 5)
-    assert f"is of run {other.info['id']}, wanted {run.info['id']}" in capsys.readouterr().out
+    assert f"is of run {other.record.id}, wanted {run.record.id}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_auto_names_a_run_that_it_cannot_read_and_takes_the_next(tmp_path, run, 
 
 
 def finish(run):
-    run.write(status="finished", finished=run.info["created"], test={}, parameters=1)
+    run.write(status="finished", finished=run.record.created, test={}, parameters=1)
 
 
 def test_other_settings_are_another_run(tmp_path, run):

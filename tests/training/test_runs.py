@@ -97,7 +97,7 @@ def test_a_run_is_trained_by_one_process_at_a_time_and_a_killed_one_lets_go(tmp_
     holder.kill()
     holder.communicate()
     with run.lock():
-        assert run.info["process"].startswith(f"{os.getpid()} on ")
+        assert run.record.process.startswith(f"{os.getpid()} on ")
 
 
 def test_a_rewound_run_holds_what_was_logged_before_a_step_and_nothing_unfinished(tmp_path):
@@ -282,8 +282,8 @@ def test_a_killed_creation_leaves_the_name_free_and_is_swept_by_the_next(tmp_pat
 
 def test_trainings_without_a_name_that_begin_in_one_second_have_folders_of_their_own(tmp_path):
     made = [Run.create(experiment(tmp_path)) for _ in range(3)]
-    assert len({run.path for run in made}) == len({run.info["id"] for run in made}) == 3
-    assert [run.info["name"] for run in made] == [run.name for run in made]
+    assert len({run.path for run in made}) == len({run.record.id for run in made}) == 3
+    assert [run.record.name for run in made] == [run.name for run in made]
 
 
 def test_an_empty_folder_is_nobodys_and_one_with_something_in_it_is_somebodys(tmp_path):
@@ -310,7 +310,8 @@ def test_writers_at_once_lose_nothing(tmp_path):
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(8)))
-    assert sum(key.startswith("key-") for key in run.info) == 80
+    values = json.loads((run.path / "run.json").read_text())
+    assert sum(key.startswith("key-") for key in values) == 80
 
 
 def test_differences_names_dotted_keys():

@@ -409,5 +409,5 @@ def test_an_agents_run_id_is_taken_if_wandb_would_take_it(tmp_path, monkeypatch,
     experiment = load_experiment(None, [f"runs={tmp_path}", "name=r"])
     run = Run.create(experiment)
     start_tracking(experiment, run)
-    assert (run.info["wandb_id"] == name) is taken
-    assert Run.open(run.path).info["wandb_id"].isalnum() is not taken
+    assert (run.record.wandb_id == name) is taken
+    assert Run.open(run.path).record.wandb_id.isalnum() is not taken

@@ -98,7 +98,7 @@ def evaluate(words: Sequence[str]) -> dict[str, float]:
         from vqvae_lightning.comparison.table import print_generation
 
         print()
-        print_generation(generations([(run, run.info)]))
+        print_generation(generations([(run, run.record.generation)]))
     print()
     say("run", run.path)
     return metrics
@@ -188,8 +188,8 @@ def print_metrics(metrics: dict[str, float]) -> None:
 
 def wandb_hint(run: "Run") -> str:
     """Where a run is in W&B, or the one command that brings it there."""
-    if run.info.get("wandb_url"):
-        return run.info["wandb_url"]
+    if run.record.wandb_url:
+        return run.record.wandb_url
     folders = sorted((run.path / "wandb").glob("offline-run-*"))
     return sync_command(folders) if folders else "disabled"
 

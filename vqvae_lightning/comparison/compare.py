@@ -95,7 +95,7 @@ def _images(row: Row) -> str:
 
     Binary pixels are as little comparable with grey ones as another dataset.
     """
-    title, binarize = TITLES[row.info["dataset"]], row.settings["data"]["binarize"]
+    title, binarize = TITLES[row.record.dataset], row.settings["data"]["binarize"]
     return title if binarize == "none" else f"{title}, {binarize} binarization"
 
 
@@ -107,7 +107,7 @@ def group(title: str, rows: Sequence[Row]) -> Group:
         tuple(rows),
         columns,
         {column.key: best(column, rows) for column in columns},
-        tuple(generations((row, row.info) for row in rows)),
+        tuple(generations((row, row.record.generation) for row in rows)),
         settings_by_stage(rows),
         tuple(notes(rows)),
     )

@@ -73,11 +73,11 @@ def generation_values(figure: Mapping[str, Any]) -> dict[str, float]:
     return {column.key: column.shown(figure[column.key]) for column in columns}
 
 
-def generations(runs: Iterable[tuple[R, dict[str, Any]]]) -> list[Generation[R]]:
-    """The tables of runs. Each run is given as what the caller knows it by, with its run.json."""
+def generations(runs: Iterable[tuple[R, list[dict[str, Any]]]]) -> list[Generation[R]]:
+    """The tables of runs. Each run is given as what the caller knows it by, with its figures."""
     by_protocol: dict[tuple[Any, ...], list[tuple[R, dict[str, Any]]]] = {}
-    for run, info in runs:
-        for figure in info.get("generation", []):
+    for run, figures in runs:
+        for figure in figures:
             by_protocol.setdefault(tuple(figure[key] for key in PROTOCOL), []).append((run, figure))
     return [_table(figures) for figures in by_protocol.values()]
 

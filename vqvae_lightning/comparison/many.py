@@ -45,7 +45,7 @@ def train_once(root: Path, name: str, file: Path, settings: Sequence[str]) -> Ru
             raise ConfigError(
                 f"{key}: {run.path} was trained with {old}, now it is {new}; name another folder"
             )
-        if run.info["status"] == "finished":
+        if run.record.status == "finished":
             return run
     _do(run, ["train", *words, "resume=auto"])
     return run
@@ -58,8 +58,8 @@ def evaluate_once(run: Run, settings: Sequence[str]) -> None:
     Settings that a kind of run has no use for are left out. Raises ConfigError, naming the run's
     log, if it fails.
     """
-    words = evaluation_words(KINDS[run.info["kind"]], settings)
-    if run.info.get("evaluated") != plain(options(EvaluateOptions, words)):
+    words = evaluation_words(KINDS[run.record.kind], settings)
+    if run.record.evaluated != plain(options(EvaluateOptions, words)):
         _do(run, ["evaluate", short(run.path), *words])
     others = sampler_names(run.experiment(), "all")[1:]
     if any(not (run.images / f"samples-{name}.png").is_file() for name in others):

@@ -108,7 +108,7 @@ def _samplers(comparison: Comparison) -> Any:
 
 
 def _about(row: Row) -> tuple[str, str, int]:
-    return row.name, row.kind.title, row.info["seed"]
+    return row.name, row.kind.title, row.record.seed
 
 
 def _title(column: Measure) -> str:

@@ -2,16 +2,15 @@
 the run is refused by name.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from vqvae_lightning.config import ConfigError, Experiment
 from vqvae_lightning.metrics.measures import in_table
 from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.loading import neighbours, tokenizer_runs
-from vqvae_lightning.training.record import check_shape
+from vqvae_lightning.training.record import RunRecord, check_shape
 from vqvae_lightning.training.runs import Run
 
 # What a figure of samples is quoted with.
@@ -36,13 +35,13 @@ class Records:
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = {run.path: run for run in runs}
         self.beside: dict[Path, list[Run]] = {}
-        self.known: dict[Path, tuple[dict[str, Any], Experiment]] = {}
+        self.known: dict[Path, tuple[RunRecord, Experiment]] = {}
 
-    def read(self, run: Run) -> tuple[dict[str, Any], Experiment]:
+    def read(self, run: Run) -> tuple[RunRecord, Experiment]:
         """Raises ConfigError for a run that cannot be compared."""
         if run.path not in self.known:
-            check_record(run.info)
-            self.known[run.path] = run.info, run.experiment()
+            check_record(run.record)
+            self.known[run.path] = run.record, run.experiment()
         return self.known[run.path]
 
     def tokenizer(self, prior: Run, experiment: Experiment) -> Run | None:
@@ -59,22 +58,22 @@ class Records:
         return None
 
 
-def check_record(info: Mapping[str, Any]) -> None:
-    """Raises ConfigError, one line, unless `info` is the run.json of a finished run with all that
-    is compared.
+def check_record(record: RunRecord) -> None:
+    """Raises ConfigError, one line, unless `record` is of a finished run with all that is
+    compared.
     """
-    if info["status"] != "finished":
-        raise ConfigError(f"run.json has status={info['status']}, wanted finished")
-    test = {f"test/{name}": float for name in KINDS[info["kind"]].required}
-    check_shape(info["test"], test, "run.json: test")
-    check_figures(info)
+    if record.status != "finished":
+        raise ConfigError(f"run.json has status={record.status}, wanted finished")
+    test = {f"test/{name}": float for name in KINDS[record.kind].required}
+    check_shape(record.test, test, "run.json: test")
+    check_figures(record)
 
 
-def check_figures(info: Mapping[str, Any]) -> None:
+def check_figures(record: RunRecord) -> None:
     """Raises ConfigError, one line, for a measurement of samples that lacks its protocol or is no
     number.
     """
-    check_shape(info.get("generation", []), [FIGURE], "run.json: generation")
-    for figure in info.get("generation", []):
+    check_shape(record.generation, [FIGURE], "run.json: generation")
+    for figure in record.generation:
         measured = {column.key: float for column in in_table("samplers") if column.key in figure}
         check_shape(figure, measured, "run.json: generation")

@@ -11,6 +11,7 @@ from vqvae_lightning.evaluation.samplers import latent_size
 from vqvae_lightning.metrics.information import bits, bits_per_dim, saved_vs_uniform
 from vqvae_lightning.metrics.measures import MEASURES
 from vqvae_lightning.training.kinds import KINDS, Kind
+from vqvae_lightning.training.record import RunRecord, TokenizerRecord
 from vqvae_lightning.training.runs import Run
 
 
@@ -21,7 +22,7 @@ class Row:
     number: int  # from 1: how figures refer to the run
     run: Run
     kind: Kind
-    info: dict[str, Any]  # run.json
+    record: RunRecord
     settings: dict[str, Any]  # config.yaml
     tokenizer: Run | None  # of a prior, if its folder is at hand
     likelihood: dict[str, Any] | None  # p(x|z); a prior has its tokenizer's
@@ -30,7 +31,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        return str(self.info["name"])
+        return self.record.name
 
     # The other attributes that a measure's `comparable` may name, beside `likelihood`.
 
@@ -42,8 +43,8 @@ class Row:
     @property
     def codes(self) -> str | None:
         """The fingerprint of the tokenizer whose codes a prior learned."""
-        tokenizer: dict[str, str] = self.info.get("tokenizer", {})
-        return tokenizer.get("fingerprint")
+        tokenizer = self.record.tokenizer
+        return tokenizer.fingerprint if tokenizer else None
 
     @property
     def draws(self) -> float | None:
@@ -60,31 +61,31 @@ def read_row(run: Run, records: Records) -> Row:
     """The row of a run; its number is yet to be given. Raises ConfigError if it cannot be
     compared.
     """
-    info, experiment = records.read(run)
-    kind, model = KINDS[info["kind"]], experiment.model
-    dims = math.prod(DATASETS[info["dataset"]].shape)
-    measured = {key.removeprefix("test/"): float(value) for key, value in info["test"].items()}
-    measured["parameters"] = info["parameters"]
+    record, experiment = records.read(run)
+    kind, model = KINDS[record.kind], experiment.model
+    dims = math.prod(DATASETS[record.dataset].shape)
+    measured = {key.removeprefix("test/"): float(value) for key, value in record.test.items()}
+    measured["parameters"] = float(record.parameters or 0)
     if not kind.has_density:
         # Logged as 0 by convention. Nothing is charged, which is not a rate of zero.
         measured.pop("rate", None)
     tokenizer = None
     if kind.stage == 2 and kind.has_codes:
-        measured |= _against_uniform(info["tokenizer"], measured)
+        measured |= _against_uniform(record.first_stage, measured)
         tokenizer = records.tokenizer(run, experiment)
     if tokenizer:
         of_tokenizer, its_experiment = records.read(tokenizer)
         model = its_experiment.model
-        measured |= _both_stages(measured["rate"], of_tokenizer["test"], dims)
+        measured |= _both_stages(measured["rate"], of_tokenizer.test, dims)
     likelihood = plain(model.likelihood) if hasattr(model, "likelihood") else None
-    values, limits = _shown(measured, dims), _limits(kind, info, experiment)
-    return Row(0, run, kind, info, plain(experiment), tokenizer, likelihood, values, limits)
+    values, limits = _shown(measured, dims), _limits(record, experiment)
+    return Row(0, run, kind, record, plain(experiment), tokenizer, likelihood, values, limits)
 
 
-def _against_uniform(tokenizer: dict[str, Any], measured: dict[str, float]) -> dict[str, float]:
+def _against_uniform(tokenizer: TokenizerRecord, measured: dict[str, float]) -> dict[str, float]:
     """The rate of a prior's codes if all were equally likely, and what it saves of that."""
-    size = tokenizer["codebook_size"]
-    uniform = math.prod(tokenizer["grid"]) * math.log2(size)
+    size = tokenizer.codebook_size
+    uniform = math.prod(tokenizer.grid) * math.log2(size)
     found = {"uniform_bits": uniform, "uniform": uniform * math.log(2)}
     if "bits_per_code" in measured:
         found["saved_vs_uniform_bits"] = saved_vs_uniform(measured["bits_per_code"], size)
@@ -116,9 +117,9 @@ def _shown(measured: dict[str, float], dims: int) -> dict[str, float]:
     return values
 
 
-def _limits(kind: Kind, info: dict[str, Any], experiment: Experiment) -> dict[str, int]:
+def _limits(record: RunRecord, experiment: Experiment) -> dict[str, int]:
     """The largest values of measures that have one: the size of the latent, and of the codebook."""
-    described = info.get("tokenizer", {})
-    size = described.get("codebook_size", experiment.model.codebook_size)
+    tokenizer = record.tokenizer
+    size = tokenizer.codebook_size if tokenizer else experiment.model.codebook_size
     found = {"active_units": latent_size(experiment), "codes_used": size}
     return {key: limit for key, limit in found.items() if limit}

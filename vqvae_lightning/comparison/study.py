@@ -127,8 +127,8 @@ def spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spread]]:
     """Mean and spread over seeds of every test metric: (metric,) → kind → Spread."""
     values: Cells = {}
     for run in runs:
-        for key, value in run.info["test"].items():
-            _cell(values, (key.removeprefix("test/"),), run.info["kind"]).append(value)
+        for key, value in run.record.test.items():
+            _cell(values, (key.removeprefix("test/"),), run.record.kind).append(value)
     return _summed_up(values)
 
 
@@ -142,8 +142,8 @@ def variant_spreads(
     for variant, runs in variants.items():
         for run in runs:
             for metric in metrics:
-                if f"test/{metric}" in run.info["test"]:
-                    _cell(values, (variant,), metric).append(run.info["test"][f"test/{metric}"])
+                if f"test/{metric}" in run.record.test:
+                    _cell(values, (variant,), metric).append(run.record.test[f"test/{metric}"])
     return _summed_up(values)
 
 
@@ -153,13 +153,13 @@ def sampler_spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spre
     """
     values: Cells = {}
     for run in runs:
-        for figure in run.info.get("generation", []):
+        for figure in run.record.generation:
             protocol = (
                 f"{figure['network']} {figure['weights_sha256'][:8]}, {figure['samples']:,}"
                 f" samples, {figure['reference']}, seed {figure['seed']}"
             )
             row = (
-                run.info["kind"],
+                run.record.kind,
                 sampler_label(figure["sampler"], changed_sampling(figure)),
                 protocol,
             )

@@ -124,7 +124,7 @@ def fidelity(
             "checkpoint_sha256": subject.checkpoint,
             **(sampling(options) if subject.kind.stage == 2 else {}),
         }
-        found = _known(run.info, protocol)
+        found = _known(run.record.generation, protocol)
         if not found:
             drawn_labels = labels[torch.arange(options.fid_samples) % len(labels)].long()
             samples = drawn(subject, sampler, options, drawn_labels)
@@ -135,8 +135,9 @@ def fidelity(
             figure = {**protocol, **distances(real, features, kernel)}
             if isinstance(network, ClassifierFeatures) and _shows_labels(subject, options):
                 figure["class_accuracy"] = network.accuracy(features, drawn_labels)
-            with run.change() as record:
-                record["generation"] = [*figures_of(record, subject.checkpoint), figure]
+            with run.change() as values:
+                kept = figures_of(values.get("generation", []), subject.checkpoint)
+                values["generation"] = [*kept, figure]
             found = [figure]
         figures += found
     return figures
@@ -159,14 +160,13 @@ def _shows_labels(subject: Subject, options: EvaluateOptions) -> bool:
     )
 
 
-def _known(record: dict[str, Any], protocol: dict[str, Any]) -> list[dict[str, Any]]:
-    figures = figures_of(record, protocol["checkpoint_sha256"])
-    return [figure for figure in figures if protocol.items() <= figure.items()]
+def _known(figures: list[dict[str, Any]], protocol: dict[str, Any]) -> list[dict[str, Any]]:
+    own = figures_of(figures, protocol["checkpoint_sha256"])
+    return [figure for figure in own if protocol.items() <= figure.items()]
 
 
-def figures_of(record: dict[str, Any], checkpoint: str) -> list[dict[str, Any]]:
-    """The figures in a run.json that are of the checkpoint with this SHA-256."""
-    figures = record.get("generation", [])
+def figures_of(figures: list[dict[str, Any]], checkpoint: str) -> list[dict[str, Any]]:
+    """The figures that are of the checkpoint with this SHA-256."""
     return [figure for figure in figures if figure["checkpoint_sha256"] == checkpoint]
 
 

@@ -61,7 +61,7 @@ class Subject:
 
     def __init__(self, run: Run, root: str | None = None) -> None:
         self.run = run
-        self.kind = KINDS[run.info["kind"]]
+        self.kind = KINDS[run.record.kind]
         recorded = run.experiment()
         self.experiment = replace(recorded, data=data_of(recorded.data, root))
 

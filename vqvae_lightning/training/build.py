@@ -37,7 +37,7 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
         tokenizer, codes, description = (
             kept_tokenizer(run),
             codes_folder(run),
-            run.info["tokenizer"],
+            run.record.first_stage.as_dict(),
         )
     else:
         source = Run.open(experiment.model.tokenizer)

@@ -84,15 +84,15 @@ def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
     A file and its hash may both come from another run, from a prior on other codes, or from a
     training with other settings than config.yaml says now.
     """
-    checkpoint, info = read_checkpoint(path), run.info
-    if checkpoint.get("run") != info["id"]:
+    checkpoint, record = read_checkpoint(path), run.record
+    if checkpoint.get("run") != record.id:
         raise CheckpointError(
-            f"checkpoint: {path} is of run {checkpoint.get('run')}, wanted {info['id']}, that of"
+            f"checkpoint: {path} is of run {checkpoint.get('run')}, wanted {record.id}, that of"
             f" {run.path}"
         )
     trained = checkpoint.get("hyper_parameters")
     described = trained.get("tokenizer") if isinstance(trained, dict) else None
-    if described != info.get("tokenizer"):
+    if described != (record.tokenizer.as_dict() if record.tokenizer else None):
         raise CheckpointError(f"checkpoint: {path} is of a prior on another tokenizer's codes")
     known, then = computed_settings(run.experiment()), checkpoint.get("settings")
     # A setting that came later is not among those of an older checkpoint.
@@ -131,7 +131,7 @@ def tokenizer_record(run: Run) -> dict[str, str]:
 
     Empty for other kinds.
     """
-    if not KINDS[run.info["kind"]].is_tokenizer:
+    if not KINDS[run.record.kind].is_tokenizer:
         return {}
     return {"fingerprint": load_tokenizer(run.best).fingerprint}
 
@@ -156,7 +156,7 @@ def kept_tokenizer(prior: Run) -> Tokenizer:
 
     It is known by its fingerprint. Raises ConfigError if there is none.
     """
-    wanted = prior.info["tokenizer"]["fingerprint"]
+    wanted = prior.record.first_stage.fingerprint
     for path in _tokenizer_files(prior):
         try:
             tokenizer = load_tokenizer(path)
@@ -167,7 +167,7 @@ def kept_tokenizer(prior: Run) -> Tokenizer:
             return tokenizer
     raise ConfigError(
         f"tokenizer: neither {prior.tokenizer} nor a run beside {prior.path} holds the one that"
-        f" this prior was trained on, {prior.info['tokenizer']['run']} with fingerprint"
+        f" this prior was trained on, {prior.record.first_stage.run} with fingerprint"
         f" {wanted[:16]}"
     )
 
@@ -191,14 +191,14 @@ def tokenizer_runs(
         others: runs to search before that folder; without them, all folders beside the prior are
             searched after it.
     """
-    wanted = prior.info["tokenizer"]["fingerprint"]
+    wanted = prior.record.first_stage.fingerprint
     there = [Run(Path(recorded))] if recorded else []
     for run in itertools.chain(
         others or (), there, neighbours(prior.path) if others is None else ()
     ):
         # What cannot be read is not it.
         with suppress(ConfigError):
-            if run.info["status"] == "finished" and run.info.get("fingerprint") == wanted:
+            if run.record.status == "finished" and run.record.fingerprint == wanted:
                 yield run
 
 
@@ -210,10 +210,11 @@ def neighbours(folder: Path) -> list[Run]:
 def replaced_tokenizer(prior: Run) -> Path | None:
     """The folder that a prior's settings name, if it now holds another tokenizer; else None."""
     place = Path(getattr(prior.experiment().model, "tokenizer", None) or "")
-    if "tokenizer" not in prior.info or not (place / RECORD).is_file():
+    tokenizer = prior.record.tokenizer
+    if not tokenizer or not (place / RECORD).is_file():
         return None
-    named = Run.open(place).info.get("fingerprint")
-    return None if named == prior.info["tokenizer"]["fingerprint"] else place
+    named = Run.open(place).record.fingerprint
+    return None if named == tokenizer.fingerprint else place
 
 
 def codes_folder(prior: Run) -> Path:
@@ -227,7 +228,7 @@ def find_tokenizer(runs: str, data: DataConfig) -> Run:
     Raises ConfigError naming the command to run first.
     """
     finished = find_runs(runs, dataset=data.name)
-    tokenizers = [run for run in finished if KINDS[run.info["kind"]].is_tokenizer]
+    tokenizers = [run for run in finished if KINDS[run.record.kind].is_tokenizer]
     candidates = read_each(tokenizers, lambda run: run.experiment().data)
     found = [run for run, of_run in candidates if of_run.binarize == data.binarize]
     if not found:
@@ -243,15 +244,15 @@ def find_tokenizer(runs: str, data: DataConfig) -> Run:
 
 def check_tokenizer(run: Run, data: DataConfig) -> None:
     """Raises ConfigError unless `run` is a tokenizer trained on this dataset and binarization."""
-    info = run.info
-    if not KINDS[info["kind"]].is_tokenizer:
+    record = run.record
+    if not KINDS[record.kind].is_tokenizer:
         raise ConfigError(
             f"model.tokenizer: a prior needs a {_tokenizer_names()} run, but {run.path} holds"
-            f" kind={info['kind']}"
+            f" kind={record.kind}"
         )
-    if info["dataset"] != data.name:
+    if record.dataset != data.name:
         raise ConfigError(
-            f"model.tokenizer: {run.path} was trained on {info['dataset']}, the data is {data.name}"
+            f"model.tokenizer: {run.path} was trained on {record.dataset}, the data is {data.name}"
         )
     binarize = run.experiment().data.binarize
     if binarize != data.binarize:

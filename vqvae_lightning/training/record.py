@@ -4,6 +4,8 @@ import json
 import math
 import os
 import stat
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -18,6 +20,65 @@ STATUSES = ("running", "interrupted", "failed", "finished")
 RUN_LOCK, RECORD_LOCK = ".lock", ".run.json.lock"
 FOLDERS = ("checkpoints", "images", "codes", "wandb")
 FILES = (RECORD, "config.yaml", "metrics.jsonl", RUN_LOCK, RECORD_LOCK)
+
+
+@dataclass(frozen=True)
+class TokenizerRecord:
+    """The tokenizer of a prior, as the prior records it."""
+
+    run: str  # name of the run that it is of
+    fingerprint: str
+    codebook_size: int
+    grid: list[int]  # shape of one image's codes
+    dims: int  # C · H · W of its images
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as a checkpoint of the prior holds it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The content of run.json. What a run does not have, or not yet, is None or empty."""
+
+    id: str
+    name: str
+    kind: str
+    dataset: str
+    seed: int
+    status: str
+    created: str
+    command: list[str]
+    versions: dict[str, str]
+    data: dict[str, str | None] = field(default_factory=dict)  # file → SHA-256
+    parameters: int | None = None
+    tokenizer: TokenizerRecord | None = None  # of a prior
+    process: str | None = None  # the one that trains it, or did so last
+    fingerprint: str | None = None  # of a finished tokenizer
+    finished: str | None = None
+    test: dict[str, float] = field(default_factory=dict)
+    kl_per_dim: list[float] = field(default_factory=list)  # of a VAE, nats
+    generation: list[dict[str, Any]] = field(default_factory=list)  # a figure of each sampler
+    evaluated: dict[str, Any] | None = None  # settings of the last evaluation
+    wandb_id: str | None = None
+    wandb_url: str | None = None
+
+    @property
+    def first_stage(self) -> TokenizerRecord:
+        """The tokenizer of a prior."""
+        assert self.tokenizer is not None, self.kind
+        return self.tokenizer
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "RunRecord":
+        """The record in checked values of a run.json, whose other keys are left out."""
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        if "tokenizer" in known:
+            names = [f.name for f in fields(TokenizerRecord)]
+            described = {name: known["tokenizer"][name] for name in names}
+            known["tokenizer"] = TokenizerRecord(**described)
+        return cls(**known)
+
 
 # A shape is a type, a list of one shape, a mapping of keys to shapes, or one of `str` (any key) to
 # a shape.
@@ -34,6 +95,17 @@ COMMON: Shape = {
     "versions": {str: str},
 }
 FINISHED: Shape = {"finished": str, "parameters": int, "test": {str: float}}
+# Of entries that a run may have: those above that only a finished one must have are among them.
+OPTIONAL: Shape = {
+    **FINISHED,
+    "process": str,
+    "fingerprint": str,
+    "kl_per_dim": [float],
+    "generation": [{"checkpoint_sha256": str}],
+    "evaluated": {},
+    "wandb_id": str,
+    "wandb_url": str,
+}
 TOKENIZER: Shape = {
     "run": str,
     "fingerprint": str,
@@ -160,7 +232,7 @@ def _check(values: Any) -> None:
             )
     if values["status"] == "finished":
         check_shape(values, FINISHED, RECORD)
-    check_shape(values.get("generation", []), [{"checkpoint_sha256": str}], f"{RECORD}: generation")
+    check_shape(values, {key: shape for key, shape in OPTIONAL.items() if key in values}, RECORD)
 
 
 def _check_texts(value: Any) -> None:

@@ -45,8 +45,8 @@ def resumed_run(experiment: Experiment) -> Run | None:
     if experiment.name:
         named = Path(experiment.runs) / experiment.name
         return Run.open(named) if (named / RECORD).is_file() else None
-    runs = [run for run in all_runs(experiment.runs) if run.info["kind"] == experiment.kind]
-    unfinished = [run for run in runs if run.info["status"] != "finished"]
+    runs = [run for run in all_runs(experiment.runs) if run.record.kind == experiment.kind]
+    unfinished = [run for run in runs if run.record.status != "finished"]
     same = read_each(unfinished, lambda run: not changed_settings(run, experiment))
     return next((run for run, is_same in reversed(same) if is_same), None)
 
@@ -111,7 +111,7 @@ def computed_otherwise(run: Run, experiment: Experiment) -> dict[str, tuple[Any,
         {"trainer.steps": then.trainer.steps}, {"trainer.steps": experiment.trainer.steps}
     )
     place = getattr(experiment.model, "tokenizer", None)
-    if place and "tokenizer" in run.info:
-        known = {"model.tokenizer": run.info["tokenizer"]["fingerprint"]}
-        changed |= differences(known, {"model.tokenizer": Run.open(place).info.get("fingerprint")})
+    if place and run.record.tokenizer:
+        known = {"model.tokenizer": run.record.tokenizer.fingerprint}
+        changed |= differences(known, {"model.tokenizer": Run.open(place).record.fingerprint})
     return changed

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +26,7 @@ from vqvae_lightning.config import (
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.experiment import describe_record, read_experiment
 from vqvae_lightning.storage import check_writable, new_folder, sweep, write_json, write_whole
-from vqvae_lightning.training.record import RECORD, RECORD_LOCK, RUN_LOCK, read_record
+from vqvae_lightning.training.record import RECORD, RECORD_LOCK, RUN_LOCK, RunRecord, read_record
 
 TAKEN = (
     errno.EEXIST,
@@ -59,7 +58,7 @@ class Run:
         checkpoints = path / "checkpoints"
         self.best, self.last = checkpoints / "best.ckpt", checkpoints / "last.ckpt"
         self.tokenizer = checkpoints / "tokenizer.ckpt"
-        self._read: tuple[Any, dict[str, Any]] | None = None
+        self._read: tuple[Any, RunRecord] | None = None
 
     @classmethod
     def create(cls, experiment: Experiment, **more: Any) -> "Run":
@@ -111,7 +110,7 @@ class Run:
     def open(cls, path: str | Path) -> "Run":
         """An existing run folder. Raises ConfigError for any other folder."""
         run = cls(Path(path))
-        assert run.info
+        assert run.record
         return run
 
     @property
@@ -119,11 +118,11 @@ class Run:
         return self.path.name
 
     @property
-    def info(self) -> dict[str, Any]:
-        """What run.json holds, checked and not to be changed; see `change`. Raises ConfigError."""
+    def record(self) -> RunRecord:
+        """The content of run.json, read again only if it has changed. Raises ConfigError."""
         found = self._stamp()
         if self._read is None or found is None or self._read[0] != found:
-            self._read = (found, read_record(self.path))
+            self._read = (found, RunRecord.of(read_record(self.path)))
         return self._read[1]
 
     def _stamp(self) -> Any:
@@ -138,7 +137,7 @@ class Run:
     def change(self) -> Iterator[dict[str, Any]]:
         """run.json as a mapping to be changed, under a lock; written atomically at the end."""
         with FileLock(self.path / RECORD_LOCK, poll_interval=0.01):
-            values = deepcopy(self.info)
+            values = read_record(self.path)
             yield values
             write_json(self.path / RECORD, values)
 
@@ -160,7 +159,7 @@ class Run:
                 self.write(process=f"{os.getpid()} on {platform.node()}")
                 yield
         except Timeout:
-            holder = self.info.get("process", "another")
+            holder = self.record.process or "another"
             raise ConfigError(
                 f"run: {self.path} is being trained by process {holder}; wait, or stop that"
             ) from None
@@ -186,10 +185,14 @@ class Run:
         """
         file = self.path / "config.yaml"
         try:
-            found = read_experiment(self.path, self.info["kind"])
-            for key, value in (("dataset", found.data.name), ("seed", found.seed)):
-                if value != self.info[key]:
-                    raise ConfigError(f"{key} is {value}, wanted {self.info[key]}, as in {RECORD}")
+            found = read_experiment(self.path, self.record.kind)
+            recorded = self.record
+            for key, value, wanted in (
+                ("dataset", found.data.name, recorded.dataset),
+                ("seed", found.seed, recorded.seed),
+            ):
+                if value != wanted:
+                    raise ConfigError(f"{key} is {value}, wanted {wanted}, as in {RECORD}")
             return found
         except ConfigError as error:
             raise ConfigError(

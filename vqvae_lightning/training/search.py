@@ -31,7 +31,7 @@ def read_each(runs: Iterable[Run], read: Callable[[Run], Read]) -> list[tuple[Ru
 def all_runs(root: str | Path) -> list[Run]:
     """The run folders under `root` that can be read, oldest first."""
     candidates = [Run(path.parent) for path in Path(root).glob(f"*/{RECORD}") if path.is_file()]
-    found = read_each(candidates, lambda run: str(run.info["created"]))
+    found = read_each(candidates, lambda run: str(run.record.created))
     return [run for run, _ in sorted(found, key=lambda item: item[1])]
 
 
@@ -40,8 +40,8 @@ def find_runs(root: str | Path, kind: str | None = None, dataset: str | None = N
     chosen = [
         run
         for run in all_runs(root)
-        if run.info["status"] == "finished"
-        and kind in (None, run.info["kind"])
-        and dataset in (None, run.info["dataset"])
+        if run.record.status == "finished"
+        and kind in (None, run.record.kind)
+        and dataset in (None, run.record.dataset)
     ]
-    return sorted(chosen, key=lambda run: str(run.info["finished"]))
+    return sorted(chosen, key=lambda run: str(run.record.finished))

@@ -61,10 +61,10 @@ class RunWandbLogger(WandbLogger):
     """W&B with the experiment's settings as config, and no word on stdout."""
 
     def __init__(self, experiment: Experiment, run: Run) -> None:
-        info, settings = run.info, plain(experiment)
+        record, settings = run.record, plain(experiment)
         super().__init__(
-            name=info["name"],
-            id=info["wandb_id"],
+            name=record.name,
+            id=record.wandb_id,
             save_dir=str(run.path),
             project=experiment.tracking.project,
             group=experiment.tracking.group or experiment.data.name,
@@ -74,7 +74,7 @@ class RunWandbLogger(WandbLogger):
             config={
                 **settings,
                 "dataset": experiment.data.name,
-                "commit": info["versions"].get("commit"),
+                "commit": record.versions.get("commit"),
             },
         )
         self.failed = False
@@ -201,11 +201,11 @@ def log_artifacts(tracked: Any, run: Run, codes: Path | None) -> None:
     """
     import wandb
 
-    info = run.info
-    source = info.get("tokenizer")
+    record = run.record
+    source = record.tokenizer
     if source and codes:
-        name = Path(source["run"]).name
-        origin = {"tokenizer": name, "fingerprint": source["fingerprint"]}
+        name = Path(source.run).name
+        origin = {"tokenizer": name, "fingerprint": source.fingerprint}
         artifact = wandb.Artifact(f"{name}-codes", type="codes", metadata=origin)
         artifact.add_reference(codes.resolve().as_uri())
         logged = tracked.log_artifact(artifact)
@@ -221,8 +221,12 @@ def log_artifacts(tracked: Any, run: Run, codes: Path | None) -> None:
                     flush=True,
                 )
             tracked.use_artifact(logged.wait())
-    described = {"sha256": file_hash(run.best), "test": info["test"], "tokenizer": source}
-    model = wandb.Artifact(run.name, type=KINDS[info["kind"]].artifact, metadata=described)
+    described = {
+        "sha256": file_hash(run.best),
+        "test": record.test,
+        "tokenizer": source.as_dict() if source else None,
+    }
+    model = wandb.Artifact(run.name, type=KINDS[record.kind].artifact, metadata=described)
     model.add_file(str(run.best))
     tracked.log_artifact(model, aliases=["best"])
 

@@ -65,10 +65,10 @@ def _go_on(experiment: Experiment, devices: int, run: Run) -> TrainResult:
     """Trains a run on from its newest valid checkpoint, or leaves it alone if it is finished."""
     check_settings(run, experiment)
     steps = experiment.trainer.steps
-    if run.info["status"] == "finished" and newest_checkpoint(run).step >= steps:
+    if run.record.status == "finished" and newest_checkpoint(run).step >= steps:
         if is_first_process():
             print(f"resume    {run.path} is finished: nothing to do", flush=True)
-        return TrainResult(run, run.info["test"])
+        return TrainResult(run, run.record.test)
     data, module = _prepared(experiment, run)
     if not is_first_process():
         checkpoint = newest_checkpoint(run).checkpoint
@@ -119,8 +119,8 @@ def check_new(experiment: Experiment) -> None:
         Run.check_new(experiment)
     if KINDS[experiment.kind].stage == 2:
         tokenizer = Run.open(experiment.model.tokenizer)
-        if tokenizer.info["status"] != "finished":
-            status = tokenizer.info["status"]
+        if tokenizer.record.status != "finished":
+            status = tokenizer.record.status
             raise ConfigError(
                 f"model.tokenizer: {tokenizer.path} has status={status}, wanted a finished run"
             )
@@ -141,7 +141,7 @@ def fit_and_test(
     trainer: pl.Trainer | None = None
     try:
         with interrupts.caught():
-            if run and "tokenizer" in run.info:
+            if run and run.record.tokenizer:
                 keep_tokenizer(run)
             trainer = build_trainer(experiment, devices, run)
             start = str(checkpoint) if checkpoint else None

@@ -85,9 +85,7 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
         use_distributed_sampler=False,
         logger=start_tracking(experiment, run) if run else False,
         callbacks=callbacks,
-        plugins=[
-            VerifiedCheckpointIO(run.info["id"] if run else "", computed_settings(experiment))
-        ],
+        plugins=[VerifiedCheckpointIO(run.record.id if run else "", computed_settings(experiment))],
         enable_model_summary=False,
         enable_progress_bar=False,
         enable_autolog_hparams=False,
@@ -96,7 +94,7 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
 
 def start_tracking(experiment: Experiment, run: Run) -> list[Logger]:
     """The run's loggers: metrics.jsonl and W&B."""
-    if "wandb_id" not in run.info:
+    if not run.record.wandb_id:
         # An agent of a W&B sweep names it.
         named = os.environ.get("WANDB_RUN_ID", "")
         run.write(

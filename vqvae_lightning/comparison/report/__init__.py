@@ -104,6 +104,6 @@ def _thinned(group: Group) -> Group:
 
 def _command(row: Row) -> str:
     """The command of a run, without the folder that the program happened to lie in."""
-    program, *arguments = row.info["command"]
+    program, *arguments = row.record.command
     name = Path(program).name
     return shlex.join(["vqvae" if name == "__main__.py" else name, *arguments])
