@@ -11,7 +11,6 @@ import fake_data
 import pytest
 
 from vqvae_lightning import cli
-from vqvae_lightning.data import sources
 
 FILES = {
     "vqvae.yaml": "kind: vqvae\n",
@@ -163,10 +162,8 @@ def workplace(tmp_path_factory):
         (root / name).write_text(text)
     (root / "bytes.yaml").write_bytes(b"\xff\xfe\x00k")
     (root / "dead").symlink_to("gone")
-    before = dict(sources.DATASETS)
-    fake_data.install(root / "data")
-    yield root
-    sources.DATASETS.update(before)
+    with fake_data.installed(root / "data"):
+        yield root
 
 
 def full(line: str) -> list[str]:

@@ -4,16 +4,16 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 
-import fake_data
 import pytest
+import small
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from untrained import workplace
 
 from vqvae_lightning import cli
-from vqvae_lightning.config import NetworkConfig, VQVAEConfig
-from vqvae_lightning.data import sources
+from vqvae_lightning.config import NetworkConfig, VQVAEConfig, last_words
 from vqvae_lightning.evaluation import codebook
 from vqvae_lightning.evaluation.codebook import codes_picture, mean_patches, usage_picture
 from vqvae_lightning.evaluation.information import (
@@ -184,41 +184,20 @@ class TestPictures:
         assert bars == [(66, 105, 208)] * 3 + [(255, 255, 255)]
 
 
-SMALL = [
-    "trainer.accelerator=cpu",
-    "trainer.steps=2",
-    "trainer.validate_every=2",
-    "trainer.log_every=2",
-    "data.batch_size=20",
-    "data.eval_batch_size=30",
-    "data.validation_size=40",
-]
-MODELS = {
-    "vqvae": [
-        "model.network.hidden=8",
-        "model.network.residual_hidden=4",
-        "model.network.residual_blocks=1",
-        "model.codebook_size=16",
-        "model.latent_dim=8",
-    ],
-    "prior": ["model.layers=1", "model.width=16", "model.heads=2"],
-}
+TWO_STEPS = ["trainer.steps=2", "trainer.validate_every=2", "trainer.log_every=2"]
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A trained tokenizer and a prior on it, on generated images."""
-    root, before = tmp_path_factory.mktemp("information"), dict(sources.DATASETS)
-    fake_data.install(root / "data")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    for kind, words in MODELS.items():
-        file = Path(__file__).parents[2] / "experiments" / "mnist" / f"{kind}.yaml"
-        places = [f"data.root={root / 'data'}", f"runs={root / 'runs'}", f"name={kind}"]
-        cli.main(["train", str(file), *SMALL, *words, *places])
-    yield {kind: Run.open(root / "runs" / kind) for kind in MODELS}
-    torch.set_num_threads(threads)
-    sources.DATASETS.update(before)
+    root = tmp_path_factory.mktemp("information")
+    with workplace(root):
+        for kind in ("vqvae", "prior"):
+            file = Path(__file__).parents[2] / "experiments" / "mnist" / f"{kind}.yaml"
+            places = [f"data.root={root / 'data'}", f"runs={root / 'runs'}", f"name={kind}"]
+            settings = last_words(small.DATA, small.TRAINER, small.KINDS[kind], TWO_STEPS, places)
+            cli.main(["train", str(file), *settings])
+        yield {kind: Run.open(root / "runs" / kind) for kind in ("vqvae", "prior")}
 
 
 def test_a_tokenizer_is_measured_and_shown(runs):

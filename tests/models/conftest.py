@@ -2,19 +2,20 @@
 thread.
 """
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
+from small import model_config
 
-from vqvae_lightning.config import AEConfig, NetworkConfig, VAEConfig, VQVAEConfig
 from vqvae_lightning.models.autoencoder import Autoencoder
 
+FOUR = "model.latent_dim=4"
 CONFIGS = {
-    "ae": AEConfig(latent_dim=4),
-    "vae": VAEConfig(latent_dim=4),
-    "vq-ema": VQVAEConfig(latent_dim=4, codebook_size=16, codebook="ema"),
-    "vq-gradient": VQVAEConfig(latent_dim=4, codebook_size=16, codebook="gradient"),
+    "ae": model_config("ae", FOUR),
+    "vae": model_config("vae", FOUR),
+    "vq-ema": model_config("vqvae", FOUR, "model.codebook=ema"),
+    "vq-gradient": model_config("vqvae", FOUR, "model.codebook=gradient"),
 }
 
 
@@ -35,9 +36,8 @@ def build():
     """(kind, image shape, fields of the model's config …) → a small Autoencoder."""
 
     def build(kind, shape=(1, 8, 8), *, hidden=8, downsamples=2, **fields):
-        network = NetworkConfig(
-            hidden=hidden, residual_hidden=4, residual_blocks=1, downsamples=downsamples
-        )
-        return Autoencoder(shape, dataclasses.replace(CONFIGS[kind], network=network, **fields))
+        config = CONFIGS[kind]
+        network = replace(config.network, hidden=hidden, downsamples=downsamples)
+        return Autoencoder(shape, replace(config, network=network, **fields))
 
     return build

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import small
 import torch
 from pytorch_lightning.callbacks import Callback
-from untrained import SMALL_KIND, workplace
+from untrained import workplace
 
 from vqvae_lightning.config import ConfigError, last_words, load_experiment
 from vqvae_lightning.models.priors import PRIORS
@@ -92,7 +93,7 @@ def trained(
         "data.validation_size=40",
         "trainer.precision=64-true",
         f"trainer.accumulate={passes}",
-        *SMALL_KIND[kind],
+        *small.KINDS[kind],
     ]
     experiment = load_experiment(None, last_words(settings, words))
     if kind == "prior":
@@ -141,7 +142,7 @@ def test_a_step_in_three_passes_is_the_step_in_one(root, member):
 @pytest.mark.parametrize("member", REFUSED)
 def test_a_term_over_the_whole_batch_is_refused_in_passes(root, member):
     kind, words = MEMBERS[member]
-    settings = [f"kind={kind}", *SMALL_KIND[kind], *words]
+    settings = [f"kind={kind}", *small.KINDS[kind], *words]
     load_experiment(None, last_words(settings, ["trainer.accumulate=1"]))
     line = (
         f"trainer.accumulate: got 2 with {REFUSED[member]}=.*whole batch.*wanted 1, or"

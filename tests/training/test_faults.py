@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 import torch
 
 TESTS = Path(__file__).parents[1]
@@ -30,16 +31,11 @@ SETTINGS = [
     "data.validation_size=40",
     "optimizer.lr=1e-3",
 ]
-NETWORK = [
-    "model.network.hidden=8",
-    "model.network.residual_hidden=4",
-    "model.network.residual_blocks=1",
-]
 KINDS = {
-    "ae": [*NETWORK, "data.flip=true"],
-    "vae": [*NETWORK, "model.latent_dim=4"],
-    "vqvae": [*NETWORK, "model.codebook_size=16", "model.latent_dim=4", "model.restart_below=0.5"],
-    "prior": ["model.layers=1", "model.width=16", "model.heads=2", "model.dropout=0.1"],
+    "ae": [*small.KINDS["ae"], "data.flip=true"],
+    "vae": small.KINDS["vae"],
+    "vqvae": [*small.KINDS["vqvae"], "model.restart_below=0.5"],
+    "prior": [*small.KINDS["prior"], "model.dropout=0.1"],
 }
 POINTS = {
     "the first step after a checkpoint": {"point": "batch", "step": EVERY + 1},
