@@ -2,13 +2,13 @@
 nothing behind.
 """
 
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import fake_data
 import pytest
+from own_process import environment, run_fork
 
 from vqvae_lightning import cli
 
@@ -211,18 +211,8 @@ def test_two_ranks_say_it_once(workplace):
         "trainer.devices=2",
         "trainer.validate_every=250",
     ]
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(Path(__file__).parent / "launch_fake.py"),
-            str(workplace / "data"),
-            *words,
-        ],
-        cwd=workplace,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    program = [sys.executable, str(Path(__file__).parent / "launch_fake.py")]
+    done = run_fork([*program, str(workplace / "data"), *words], environment(), cwd=workplace)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [
         "vqvae: data.batch_size: got 4000, but there are only 280 training images"

@@ -4,12 +4,11 @@ can be seen.
 
 import io
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
 import wandb
-from own_process import command, environment
+from own_process import command, environment, run_fork
 from PIL import Image
 from run_folders import write_run
 
@@ -20,15 +19,10 @@ from vqvae_lightning import cli
 def published(tmp_path_factory):
     root = tmp_path_factory.mktemp("published")
     (root / "home").mkdir()
-    done = subprocess.run(  # in a process of its own: W&B reads its settings once
-        command("publish_comparison", root),
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-        env=environment(HOME=str(root / "home")),
+    done = run_fork(  # in a process of its own: W&B reads its settings once
+        command("publish_comparison", root), environment(HOME=str(root / "home")), cwd=root
     )
+    assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("AT ")]
     return root, Path(line[3:])
 

@@ -163,6 +163,8 @@ class TestPictures:
     def test_usage_of_any_number_of_codes(self, counts):
         assert usage_picture(torch.tensor(counts), "test").size == (1000, 460)
 
+    # its counts are set, not updated
+    @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
     @pytest.mark.parametrize("shape", [(16,), (1, 16), (3, 16)])
     def test_the_perplexity_shown_is_that_of_the_metrics(self, shape, monkeypatch):
         texts = []

@@ -18,6 +18,8 @@ from vqvae_lightning.training.build import ANY_TOKENIZER, build
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.trainer import quieten
 
+pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
+
 STEPS = 2
 VQ = ["model.restart_below=0.9", "model.decay=0.5"]  # so that codes restart in the second step
 SMALL_QUANTIZER = {"fsq": ["model.levels=[4,4]"], "simvq": [], "lfq": []}

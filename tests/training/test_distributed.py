@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 import small
 import torch
-from own_process import command, environment
+from own_process import command, environment, run_fork
 from programs.train_ranks import CASES, LOCAL
 
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.training.launch import check_launch
 
 TESTS = Path(__file__).parents[1]
+LAUNCH = [sys.executable, str(TESTS / "launch_fake.py")]
 STEPS = 4
 SMALL = [
     "kind=vqvae",
@@ -118,20 +119,10 @@ def test_the_command_line_trains_on_two_and_three_ranks_as_on_one(tmp_path):
     cuts = {"one": (1, 1), "passes": (1, 2), "two": (2, 1), "three": (3, 1)}
     for name, (devices, passes) in cuts.items():
         words = [f"trainer.devices={devices}", f"trainer.accumulate={passes}", f"name={name}"]
-        subprocess.run(
-            [
-                sys.executable,
-                str(TESTS / "launch_fake.py"),
-                str(tmp_path / "data"),
-                "train",
-                str(empty),
-                *settings,
-                *words,
-            ],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=120,
-            check=True,
+        done = run_fork(
+            [*LAUNCH, str(tmp_path / "data"), "train", str(empty), *settings, *words], environment()
         )
+        assert done.returncode == 0, done.stderr
     assert {p.name for p in (tmp_path / "runs").iterdir()} == set(cuts)
     runs = {name: tmp_path / "runs" / name for name in cuts}
     infos = {name: json.loads((run / "run.json").read_text()) for name, run in runs.items()}
@@ -161,12 +152,9 @@ def test_a_launcher_that_disagrees_with_the_settings_is_refused(tmp_path):
         "trainer.devices=1",
         f"runs={tmp_path}/runs",
     ]
-    result = subprocess.run(
-        [sys.executable, str(TESTS / "launch_fake.py"), str(tmp_path / "data"), *words],
-        env={**os.environ, "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"},
-        capture_output=True,
-        text=True,
-        timeout=60,
+    result = run_fork(
+        [*LAUNCH, str(tmp_path / "data"), *words],
+        environment(WORLD_SIZE="2", RANK="0", LOCAL_RANK="0"),
     )
     assert result.returncode == 2
     assert (

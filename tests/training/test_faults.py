@@ -4,9 +4,7 @@ goes on is the same.
 
 import itertools
 import json
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 import small
 import torch
+from own_process import environment, run_fork
 
 TESTS = Path(__file__).parents[1]
 STEPS, EVERY, EPOCH = (
@@ -48,11 +47,13 @@ POINTS = {
 
 def carry_out(root: Path, plan: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The trainings of a plan, one after another; see faults.py."""
-    done = subprocess.run(
+    done = run_fork(
         [sys.executable, str(TESTS / "faults.py"), str(root / "data")],
-        input=json.dumps(plan), capture_output=True, text=True, timeout=200, check=True,
-        env={**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        environment(WANDB_MODE="disabled"),
+        stdin=json.dumps(plan),
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

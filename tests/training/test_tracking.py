@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import wandb
-from own_process import command, environment
+from own_process import command, environment, run_fork
 from PIL import Image
 from untrained import TOKENIZER, record
 
@@ -196,15 +196,11 @@ def test_a_run_that_does_not_start_online_starts_offline(tmp_path, monkeypatch, 
 
 
 def test_online_without_a_server_says_so_and_goes_on_offline(tmp_path):
-    result = subprocess.run(  # in a process of its own: W&B reads its settings once
+    result = run_fork(  # in a process of its own: W&B reads its settings once
         command("track", tmp_path, "[]"),
-        env=environment(WANDB_MODE="online", WANDB_BASE_URL="http://127.0.0.1:9"),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
+        environment(WANDB_MODE="online", WANDB_BASE_URL="http://127.0.0.1:9"),
     )
+    assert result.returncode == 0, result.stderr
     assert (
         "W&B: offline although WANDB_MODE=online, because its server does not answer"
         in result.stdout
@@ -282,15 +278,9 @@ def test_a_tokenizer_that_the_server_does_not_know_is_one_line(prior, capsys):
 def test_the_summary_keeps_the_best_and_the_last_value_and_no_secret_of_the_environment(tmp_path):
     secret = "canary-of-a-token"
     metrics = [{"val/loss": loss, "val/psnr": psnr} for loss, psnr in ((3, 10), (1, 30), (2, 20))]
-    subprocess.run(
-        command("track", tmp_path, json.dumps(metrics)),
-        check=True,
-        timeout=120,
-        stdin=subprocess.DEVNULL,
-        env=environment(
-            WANDB_MODE="offline", MY_API_TOKEN=secret, WANDB_API_KEY=secret.ljust(40, "0")
-        ),
-    )
+    variables = {"MY_API_TOKEN": secret, "WANDB_API_KEY": secret.ljust(40, "0")}
+    program = command("track", tmp_path, json.dumps(metrics))
+    assert run_fork(program, environment(WANDB_MODE="offline", **variables)).returncode == 0
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) > 5
     assert not [path for path in written if secret.encode() in path.read_bytes()]
@@ -347,13 +337,9 @@ def test_a_server_that_answers_nothing_or_nonsense_costs_seconds_and_no_metric(t
     server = Server(answer)
     metrics = [{"val/loss": 1.0 / (step + 1)} for step in range(5)]
     started = time.monotonic()
-    done = subprocess.run(
+    done = run_fork(
         command("track", tmp_path, json.dumps(metrics), 3),
-        env=environment(WANDB_MODE="online", WANDB_BASE_URL=server.url, WANDB_API_KEY="0" * 40),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
+        environment(WANDB_MODE="online", WANDB_BASE_URL=server.url, WANDB_API_KEY="0" * 40),
     )
     server.socket.close()
     assert done.returncode == 0, done.stderr
