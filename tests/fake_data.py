@@ -3,12 +3,16 @@ without a download.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
 from vqvae_lightning.data import sources
+from vqvae_lightning.data.sources import Dataset
 
 TRAIN, TEST = 320, 64
 
@@ -34,8 +38,8 @@ def idx(array: np.ndarray) -> bytes:
     return header + array.tobytes()
 
 
-def install(root: Path, name: str = "mnist") -> None:
-    """Writes the files under root/name and makes `name` mean them in this process."""
+def write(root: Path, name: str = "mnist") -> Dataset:
+    """Writes the files under root/name; the dataset that they are."""
     files = {}
     for prefix, n, seed in (("train", TRAIN, 0), ("t10k", TEST, 1)):
         pixels, labels = images(n, seed)
@@ -46,10 +50,22 @@ def install(root: Path, name: str = "mnist") -> None:
     for file, data in files.items():
         if not (folder / file).exists():
             (folder / file).write_bytes(data)
-    sources.DATASETS[name] = replace(
+    return replace(
         sources.DATASETS[name],
         train_size=TRAIN,
         test_size=TEST,
         files={file: hashlib.sha256(data).hexdigest() for file, data in files.items()},
         sources=(),
     )
+
+
+@contextmanager
+def installed(root: Path, name: str = "mnist") -> Iterator[None]:
+    """Writes the files under root/name, which `name` means until the block ends."""
+    with mock.patch.dict(sources.DATASETS, {name: write(root, name)}):
+        yield
+
+
+def install(root: Path, name: str = "mnist") -> None:
+    """Writes the files under root/name, which `name` means in this process: for a program."""
+    sources.DATASETS[name] = write(root, name)

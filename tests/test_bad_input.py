@@ -2,16 +2,15 @@
 nothing behind.
 """
 
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import fake_data
 import pytest
+from own_process import environment, run_fork
 
 from vqvae_lightning import cli
-from vqvae_lightning.data import sources
 
 FILES = {
     "vqvae.yaml": "kind: vqvae\n",
@@ -175,10 +174,8 @@ def workplace(tmp_path_factory):
         (root / name).write_text(text)
     (root / "bytes.yaml").write_bytes(b"\xff\xfe\x00k")
     (root / "dead").symlink_to("gone")
-    before = dict(sources.DATASETS)
-    fake_data.install(root / "data")
-    yield root
-    sources.DATASETS.update(before)
+    with fake_data.installed(root / "data"):
+        yield root
 
 
 def full(line: str) -> list[str]:
@@ -226,18 +223,8 @@ def test_two_ranks_say_it_once(workplace):
         "trainer.devices=2",
         "trainer.validate_every=250",
     ]
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(Path(__file__).parent / "launch_fake.py"),
-            str(workplace / "data"),
-            *words,
-        ],
-        cwd=workplace,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    program = [sys.executable, str(Path(__file__).parent / "launch_fake.py")]
+    done = run_fork([*program, str(workplace / "data"), *words], environment(), cwd=workplace)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines() == [
         "vqvae: data.batch_size: got 4000, but there are only 280 training images"

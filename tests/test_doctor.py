@@ -17,10 +17,9 @@ CONSTRAINTS = Path(__file__).parents[1] / ".ci" / "constraints.txt"
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
-    monkeypatch.setitem(sources.DATASETS, "mnist", sources.DATASETS["mnist"])
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    fake_data.install(tmp_path / "data")
-    return tmp_path / "runs", tmp_path / "data"
+    with fake_data.installed(tmp_path / "data"):
+        yield tmp_path / "runs", tmp_path / "data"
 
 
 def about(findings, name):

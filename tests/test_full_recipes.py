@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import small
 
 from vqvae_lightning.experiment import describe, load_experiment
 from vqvae_lightning.training.runs import Run
@@ -22,16 +23,6 @@ RECIPES = {
     "prior_bits": "prior",
 }
 DIMS = 28 * 28
-NETWORK = [
-    "model.trunk.hidden=8",
-    "model.trunk.residual_hidden=4",
-    "model.trunk.residual_blocks=1",
-]
-TOY = {
-    "vae": [*NETWORK, "model.latent_dim=4"],
-    "vqvae": [*NETWORK, "model.quantizer.codebook_size=16"],
-    "prior": ["model.network.layers=1", "model.network.width=16", "model.network.heads=2"],
-}
 EVERY = [
     "data.name=mnist",
     "data.batch_size=20",
@@ -72,8 +63,8 @@ def test_the_whole_chain_runs_once_and_is_then_left_alone(tmp_path, monkeypatch)
     (tmp_path / "experiments" / "cifar10").mkdir(parents=True)
     for recipe, kind in RECIPES.items():
         path = Path("experiments") / "cifar10" / f"{recipe}.yaml"
-        small = load_experiment(ROOT / path, [*EVERY, *TOY[kind]])
-        (tmp_path / path).write_text(describe(small))
+        toy = load_experiment(ROOT / path, [*EVERY, *small.KINDS[kind]])
+        (tmp_path / path).write_text(describe(toy))
     make(tmp_path)
     runs = {recipe: Run.open(tmp_path / "runs" / f"cifar10_{recipe}") for recipe in RECIPES}
     assert {recipe: run.record.kind for recipe, run in runs.items()} == RECIPES

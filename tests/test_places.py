@@ -26,7 +26,6 @@ from vqvae_lightning.config import (
     own_command,
 )
 from vqvae_lightning.config.verbs import VERB_OPTIONS
-from vqvae_lightning.data import sources
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.models.build import PriorConfig
 from vqvae_lightning.training.runs import Run
@@ -280,10 +279,9 @@ def test_make_hands_a_run_and_a_file_on_as_one_word(tmp_path, name):
 
 
 @pytest.fixture
-def fake(here, monkeypatch):
-    monkeypatch.setattr(sources, "DATASETS", dict(sources.DATASETS))
-    fake_data.install(here / "data")
-    return here
+def fake(here):
+    with fake_data.installed(here / "data"):
+        yield here
 
 
 SMALL = [

@@ -11,7 +11,6 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 import zipfile
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from own_process import command
 
 from vqvae_lightning import storage
 from vqvae_lightning.storage import check_writable, write_whole
@@ -269,27 +269,13 @@ def test_what_could_run_a_stranger_s_code_is_not_in_the_sources(pattern):
     assert found == FORBIDDEN[pattern]
 
 
-# Saves checkpoints 1, 2, 3, … of 5 MB over each other, and says so after each.
-SAVE = """
-import sys, torch
-from pathlib import Path
-from vqvae_lightning.verified import write_checkpoint
-path, step = Path(sys.argv[1]), 0
-while True:
-    step += 1
-    write_checkpoint(path, {"step": step, "weights": torch.full((1_250_000,), float(step))})
-    print(step, flush=True)
-"""
-
-
 @pytest.mark.faults
 def test_killed_at_any_time_while_saving_the_last_acknowledged_checkpoint_or_a_later_one_is_there(
     tmp_path,
 ):
     path, random = tmp_path / "last.ckpt", Random(0)
-    saver = [sys.executable, "-c", SAVE, str(path)]
     for trial in range(30):
-        process = subprocess.Popen(saver, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command("save_forever", path), stdout=subprocess.PIPE, text=True)
         acknowledged = [process.stdout.readline()]
         time.sleep(random.uniform(0, 0.05))
         process.kill()
@@ -300,23 +286,6 @@ def test_killed_at_any_time_while_saving_the_last_acknowledged_checkpoint_or_a_l
         assert (found["weights"] == found["step"]).all()
     leftovers = [file for file in tmp_path.iterdir() if not file.name.startswith(".")]
     assert sorted(file.name for file in leftovers) == ["last.ckpt", "last.ckpt.sha256"]
-
-
-# Saves once more under a limit, as root or as nobody, and tells what went wrong.
-LIMITED = """
-import os, resource, sys, torch
-from pathlib import Path
-from vqvae_lightning.verified import write_checkpoint
-how, path = sys.argv[1], Path(sys.argv[2])
-if how == "disk full":
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-if how == "read-only folder" and os.getuid() == 0:
-    os.setuid(65534)
-try:
-    write_checkpoint(path, {"step": 2, "weights": torch.ones(1_250_000)})
-except OSError as error:
-    print(type(error).__name__, error)
-"""
 
 
 @pytest.mark.faults
@@ -335,10 +304,7 @@ def test_a_save_that_cannot_be_says_so_and_leaves_the_old_checkpoint(how, said):
         if how == "read-only folder":
             folder.chmod(0o555)
         done = subprocess.run(
-            [sys.executable, "-c", LIMITED, how, str(path)],
-            capture_output=True,
-            text=True,
-            timeout=60,
+            command("save_limited", how, path), capture_output=True, text=True, timeout=60
         )
         folder.chmod(0o755)
         assert said in done.stdout, done

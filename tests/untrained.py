@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import fake_data
+import small
 import torch
 
 from vqvae_lightning.config import last_words
-from vqvae_lightning.data import sources
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.storage import write_json
 from vqvae_lightning.training.build import build
@@ -17,18 +17,6 @@ from vqvae_lightning.training.loading import keep_tokenizer, tokenizer_record
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.train import lineage, parameter_count
 from vqvae_lightning.verified import write_checkpoint
-
-SMALL_NET = [
-    "model.trunk.hidden=8",
-    "model.trunk.residual_hidden=4",
-    "model.trunk.residual_blocks=1",
-]
-SMALL_KIND = {
-    "ae": [*SMALL_NET, "model.latent_dim=4"],
-    "vae": [*SMALL_NET, "model.latent_dim=4"],
-    "vqvae": [*SMALL_NET, "model.quantizer.codebook_size=16", "model.latent_dim=8"],
-    "prior": ["model.network.layers=1", "model.network.width=16", "model.network.heads=2"],
-}
 
 # What run.json of a prior says of its tokenizer.
 TOKENIZER = {
@@ -43,12 +31,11 @@ TOKENIZER = {
 @contextmanager
 def workplace(root: Path) -> Iterator[None]:
     """Generated data under root/data in place of MNIST, on one thread; put back afterwards."""
-    before, threads = dict(sources.DATASETS), torch.get_num_threads()
-    fake_data.install(root / "data")
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with fake_data.installed(root / "data"):
+        yield
     torch.set_num_threads(threads)
-    sources.DATASETS.update(before)
 
 
 def record(path: Path, **values: Any) -> Run:
@@ -71,10 +58,8 @@ def make_run(root: Path, kind: str, change: Callable[[Any, Path], None], *more: 
     settings = [
         f"data.root={root / 'data'}",
         f"runs={root / 'runs'}",
-        "data.batch_size=20",
-        "data.eval_batch_size=30",
-        "data.validation_size=40",
-        *SMALL_KIND[kind],
+        *small.DATA,
+        *small.KINDS[kind],
         f"name={kind}",
     ]
     if kind == "prior":

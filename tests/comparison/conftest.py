@@ -5,7 +5,6 @@ import pytest
 
 from vqvae_lightning import cli
 from vqvae_lightning.comparison import many
-from vqvae_lightning.data import sources
 
 
 @pytest.fixture
@@ -13,8 +12,6 @@ def calls(tmp_path, monkeypatch):
     """The words of every run, which is in this process in place of one of its own, and of generated
     images.
     """
-    monkeypatch.setitem(sources.DATASETS, "mnist", sources.DATASETS["mnist"])  # put back afterwards
-    fake_data.install(tmp_path / "data")
     called = []
 
     def in_this_process(words, log):
@@ -23,7 +20,8 @@ def calls(tmp_path, monkeypatch):
         return 0
 
     monkeypatch.setattr(many, "launch", in_this_process)
-    return called
+    with fake_data.installed(tmp_path / "data"):
+        yield called
 
 
 @pytest.fixture

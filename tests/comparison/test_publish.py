@@ -4,54 +4,25 @@ can be seen.
 
 import io
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import wandb
+from own_process import command, environment, run_fork
 from PIL import Image
 from run_folders import write_run
 
 from vqvae_lightning import cli
-
-TESTS = Path(__file__).parents[1]
-
-# In a process of its own: W&B reads its settings once.
-PUBLISH = """
-import json
-import sys
-from pathlib import Path
-sys.path[:0] = [sys.argv[2]]
-from run_folders import figure, write_run
-from vqvae_lightning.comparison.compare import compare
-from vqvae_lightning.comparison.publish import _samplers, publish
-root = Path(sys.argv[1])
-runs = [write_run(root, kind) for kind in ("ae", "vae")]
-runs[1].write(generation=[figure("mixture", 8.0), figure("reconstruction", 1.0)])
-print("AT", publish(compare(runs), "project", root / "out"))
-other = write_run(root / "others", "vae")
-other.write(generation=[{**figure("normal", 5.0), "temperature": 0.5}])
-rows = _samplers(compare([other])).data
-(root / "others.json").write_text(json.dumps([[row[4], row[-1] is not None] for row in rows]))
-"""
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     root = tmp_path_factory.mktemp("published")
     (root / "home").mkdir()
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    done = subprocess.run(
-        [sys.executable, "-c", PUBLISH, str(root), str(TESTS)],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-        env={**environment, "HOME": str(root / "home")},
+    done = run_fork(  # in a process of its own: W&B reads its settings once
+        command("publish_comparison", root), environment(HOME=str(root / "home")), cwd=root
     )
+    assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("AT ")]
     return root, Path(line[3:])
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pytest
+from own_process import command
 
 from vqvae_lightning.data import formats, sources
 from vqvae_lightning.data.sources import DATASETS, DataError, Source, load, prepare
@@ -377,25 +378,13 @@ def test_a_full_disk_is_not_blamed_on_the_sources(server, idx_files, add, tmp_pa
     assert tree(tmp_path / "tiny") == []
 
 
-CHILD = """
-import dataclasses, json, sys
-from vqvae_lightning.data import sources
-url, root, hashes = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-sources.DATASETS["tiny"] = dataclasses.replace(
-    sources.DATASETS["mnist"], name="tiny", train_size=7, test_size=5, files=hashes,
-    sources=(sources.Source(url),),
-)
-sources.TIMEOUT = 20.0
-folder = sources.prepare("tiny", root)
-print(sorted(path.name for path in folder.iterdir()), sources.load("tiny", root, "train")[0].sum())
-"""
-
-
 def start_child(url, root, files):
     hashes = json.dumps({name: sha256(data) for name, data in files.items()})
-    command = [sys.executable, "-c", CHILD, url, str(root), hashes]
     return subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command("fetch", url, root, hashes),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 

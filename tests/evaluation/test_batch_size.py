@@ -2,8 +2,9 @@
 
 import pytest
 import pytorch_lightning as pl
+import small
 import torch
-from untrained import SMALL_KIND, make_run, workplace
+from untrained import make_run, workplace
 
 from vqvae_lightning.config import last_words
 from vqvae_lightning.evaluation.densities import TrainLatents
@@ -40,7 +41,7 @@ def opened(root, name, size):
         "data.batch_size=20",
         "data.validation_size=40",
         f"data.eval_batch_size={size}",
-        *SMALL_KIND[kind],
+        *small.KINDS[kind],
         *words,
     ]
     if kind == "prior":

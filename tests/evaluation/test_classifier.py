@@ -32,19 +32,13 @@ def root(tmp_path_factory):
     """Generated images in place of MNIST, in batches and a validation split that so few of them can
     fill.
     """
-    root, before, threads = (
-        tmp_path_factory.mktemp("classifier"),
-        dict(sources.DATASETS),
-        torch.get_num_threads(),
-    )
-    fake_data.install(root)
+    root, threads = tmp_path_factory.mktemp("classifier"), torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
+    with fake_data.installed(root), pytest.MonkeyPatch.context() as patch:
         small = {"batch_size": 32, "eval_batch_size": 30, "validation_size": 40}
         patch.setattr(classifier, "DataConfig", lambda **settings: DataConfig(**settings | small))
         yield root
     torch.set_num_threads(threads)
-    sources.DATASETS.update(before)
 
 
 @pytest.fixture(scope="module")

@@ -108,7 +108,7 @@ def test_data_that_a_run_names_are_used_and_only_read(tried, made, here, command
 def test_nothing_is_made_where_a_run_says_that_data_are(
     tried, made, here, tmp_path, command, there
 ):
-    fake_data.install(here / "data")  # the user's own
+    fake_data.write(here / "data")  # the user's own
     named = tmp_path / "named"
     if there != "nothing":
         (named / "mnist").mkdir(parents=True)
@@ -141,7 +141,7 @@ def test_features_are_kept_in_the_users_own_folder(made, here, run, monkeypatch)
     assert tree(made / "data") == before
     assert len(list((here / "data" / "features").glob("*.npz"))) == 1
     run.write(generation=[])
-    fake_data.install(here / "own")
+    fake_data.write(here / "own")
     cli.main(["evaluate", str(run.path), "fid_samples=5", f"root={here / 'own'}"])
     assert len(list((here / "own" / "features").glob("*.npz"))) == 1
 

@@ -7,39 +7,26 @@ from pathlib import Path
 import fake_data
 import numpy as np
 import pytest
+import small
 import torch
 
 from vqvae_lightning import cli
 from vqvae_lightning.config import DataConfig
-from vqvae_lightning.data import sources
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.evaluation.representation import accuracies, latents, representation
-from vqvae_lightning.models.build import AEConfig, VAEConfig, VQVAEConfig, build_autoencoder
-from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
-from vqvae_lightning.models.trunks.conv import ConvTrunk
+from vqvae_lightning.models.build import build_autoencoder
 
-NETWORK = ConvTrunk.Config(hidden=8, residual_hidden=4, residual_blocks=1)
-CONFIGS = {
-    "ae": AEConfig(latent_dim=4, trunk=NETWORK),
-    "vae": VAEConfig(latent_dim=4, trunk=NETWORK),
-    "vqvae": VQVAEConfig(latent_dim=4, quantizer=EMAVectorQuantizer.Config(16), trunk=NETWORK),
-}
 SIZES = {"ae": 4, "vae": 4, "vqvae": 4 * 7 * 7}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def data_root(tmp_path_factory):
     """Generated images in place of MNIST."""
-    root, before, threads = (
-        tmp_path_factory.mktemp("images"),
-        dict(sources.DATASETS),
-        torch.get_num_threads(),
-    )
-    fake_data.install(root)
+    root, threads = tmp_path_factory.mktemp("images"), torch.get_num_threads()
     torch.set_num_threads(1)
-    yield root
+    with fake_data.installed(root):
+        yield root
     torch.set_num_threads(threads)
-    sources.DATASETS.update(before)
 
 
 @pytest.fixture
@@ -51,7 +38,7 @@ def data(data_root):
     return module
 
 
-@pytest.fixture(params=CONFIGS)
+@pytest.fixture(params=SIZES)
 def kind(request):
     return request.param
 
@@ -59,7 +46,7 @@ def kind(request):
 @pytest.fixture
 def net(kind):
     torch.manual_seed(0)
-    return build_autoencoder(CONFIGS[kind], (1, 28, 28))
+    return build_autoencoder(small.model_config(kind, "model.latent_dim=4"), (1, 28, 28))
 
 
 def clusters(n, spread, seed):
@@ -136,19 +123,9 @@ def runs(data_root, tmp_path_factory):
         f"data.root={data_root}",
         f"runs={root}",
     ]
-    net = [
-        "model.trunk.hidden=8",
-        "model.trunk.residual_hidden=4",
-        "model.trunk.residual_blocks=1",
-        "model.quantizer.codebook_size=16",
-        "model.latent_dim=4",
-    ]
-    for kind, model in {
-        "vqvae": net,
-        "prior": ["model.network.layers=1", "model.network.width=8", "model.network.heads=2"],
-    }.items():
+    for kind in ("vqvae", "prior"):
         file = Path(__file__).parents[2] / "experiments" / "mnist" / f"{kind}.yaml"
-        cli.main(["train", str(file), *words, *model, f"name={kind}"])
+        cli.main(["train", str(file), *words, *small.KINDS[kind], f"name={kind}"])
     return root
 
 

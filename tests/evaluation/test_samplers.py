@@ -9,6 +9,7 @@ from pathlib import Path
 import fake_data
 import numpy as np
 import pytest
+import small
 import torch
 import untrained
 from PIL import Image
@@ -37,7 +38,7 @@ def runs(tmp_path_factory):
     """Generated data in place of MNIST, and a finished, untrained run of every kind: kind → Run."""
     root = tmp_path_factory.mktemp("samplers")
     with untrained.workplace(root):
-        yield {kind: make_run(root, kind) for kind in untrained.SMALL_KIND}
+        yield {kind: make_run(root, kind) for kind in small.KINDS}
 
 
 def make_run(root: Path, kind: str, *more: str) -> Run:

@@ -2,20 +2,20 @@
 thread.
 """
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
+from small import model_config
 
-from vqvae_lightning.models.build import AEConfig, VAEConfig, VQVAEConfig, build_autoencoder
-from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, VectorQuantizer
-from vqvae_lightning.models.trunks.conv import ConvTrunk
+from vqvae_lightning.models.build import build_autoencoder
 
+FOUR = "model.latent_dim=4"
 CONFIGS = {
-    "ae": AEConfig(latent_dim=4),
-    "vae": VAEConfig(latent_dim=4),
-    "vq-ema": VQVAEConfig(latent_dim=4, quantizer=EMAVectorQuantizer.Config(16)),
-    "vq-gradient": VQVAEConfig(latent_dim=4, quantizer=VectorQuantizer.Config(16)),
+    "ae": model_config("ae", FOUR),
+    "vae": model_config("vae", FOUR),
+    "vq-ema": model_config("vqvae", FOUR, "model.quantizer.name=ema"),
+    "vq-gradient": model_config("vqvae", FOUR, "model.quantizer.name=gradient"),
 }
 
 
@@ -38,13 +38,10 @@ def build():
     """
 
     def build(kind, shape=(1, 8, 8), *, hidden=8, downsamples=2, quantizer=None, **fields):
-        trunk = ConvTrunk.Config(
-            hidden=hidden, residual_hidden=4, residual_blocks=1, downsamples=downsamples
-        )
-        config = dataclasses.replace(CONFIGS[kind], trunk=trunk, **fields)
-        if quantizer:
-            changed = dataclasses.replace(config.quantizer, **quantizer)
-            config = dataclasses.replace(config, quantizer=changed)
-        return build_autoencoder(config, shape)
+        config = CONFIGS[kind]
+        trunk = replace(config.trunk, hidden=hidden, downsamples=downsamples)
+        changed = replace(config.quantizer, **quantizer) if quantizer else None
+        parts = {"trunk": trunk, **({"quantizer": changed} if changed else {})}
+        return build_autoencoder(replace(config, **parts, **fields), shape)
 
     return build

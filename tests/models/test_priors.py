@@ -250,7 +250,7 @@ class TestSampler:
         ids=str,
     )
     def test_draws_from_the_exact_distribution(self, build, classes, settings):
-        k, n = 3, 20_000
+        k, n = 3, 8_000
         model = build(k, (2, 2), classes)
         sequences = all_sequences(k, model.length)
         logits = model.logits(sequences, with_label(model, 1, len(sequences))).detach()
@@ -365,7 +365,7 @@ class TestGuidance:
         ids=str,
     )
     def test_draws_from_the_formula(self, build, guidance, settings):
-        k, n = 3, 10_000
+        k, n = 3, 5_000
         model = build(k, (2, 2), label_dropout=0.1)
         sequences = all_sequences(k, 4)
         with_it, without = (
@@ -482,7 +482,7 @@ class TestPrefix:
         """By brute force over all sequences: p(rest | prefix) = p(prefix, rest) / Σ over every
         other rest.
         """
-        k, n = 3, 20_000
+        k, n = 3, 8_000
         model = build(k, (2, 2), classes)
         labels = with_label(model, 1, n)
         prefix = torch.tensor([2, 0, 1, 1])[:given]

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import small
 import torch
 from pytorch_lightning.callbacks import Callback
-from untrained import SMALL_KIND, workplace
+from untrained import workplace
 
 from vqvae_lightning.config import ConfigError, last_words
 from vqvae_lightning.experiment import load_experiment
@@ -16,6 +17,8 @@ from vqvae_lightning.models.build import PRIORS, QUANTIZERS
 from vqvae_lightning.training.build import ANY_TOKENIZER, build
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.trainer import quieten
+
+pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 
 STEPS = 2
 K = ["model.quantizer.codebook_size=16"]
@@ -114,7 +117,7 @@ def trained(
         "data.validation_size=40",
         "trainer.precision=64-true",
         f"trainer.accumulate={passes}",
-        *without_members_own(SMALL_KIND[kind]),
+        *without_members_own(small.KINDS[kind]),
     ]
     experiment = load_experiment(None, last_words(settings, words))
     if kind == "prior":
@@ -163,7 +166,7 @@ def test_a_step_in_three_passes_is_the_step_in_one(root, member):
 @pytest.mark.parametrize("member", REFUSED)
 def test_a_term_over_the_whole_batch_is_refused_in_passes(root, member):
     kind, words = MEMBERS[member]
-    settings = [f"kind={kind}", *SMALL_KIND[kind], *words]
+    settings = [f"kind={kind}", *small.KINDS[kind], *words]
     load_experiment(None, last_words(settings, ["trainer.accumulate=1"]))
     line = (
         f"trainer.accumulate: got 2 with {REFUSED[member]}=.*whole batch.*wanted 1, or"

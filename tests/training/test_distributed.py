@@ -7,22 +7,24 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import small
 import torch
+from own_process import command, environment, run_fork
+from programs.train_ranks import CASES, LOCAL
 
 from vqvae_lightning.config import ConfigError
-from vqvae_lightning.models.build import PRIORS
 from vqvae_lightning.training.launch import check_launch
 
 TESTS = Path(__file__).parents[1]
+LAUNCH = [sys.executable, str(TESTS / "launch_fake.py")]
 STEPS = 4
 SMALL = [
     "kind=vqvae",
-    "model.trunk.hidden=8",
-    "model.quantizer.codebook_size=16",
-    "model.latent_dim=8",
+    *small.KINDS["vqvae"],
     "data.batch_size=20",
     "data.eval_batch_size=15",
     "data.validation_size=40",
@@ -33,99 +35,6 @@ SMALL = [
 ]
 pytestmark = pytest.mark.dist
 
-# One rank's work: a float64 model trained on its share of fixed global batches, DDP's buffer
-# broadcast off.
-RANK = """
-import os, sys, torch, torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
-from vqvae_lightning.data.loader import Batch
-from vqvae_lightning.models.build import (
-    PRIORS, AEConfig, PriorConfig, VAEConfig, VQVAEConfig, build_autoencoder, build_prior
-)
-from vqvae_lightning.models.layout import CodeLayout
-from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, VectorQuantizer
-from vqvae_lightning.models.quantizers.lookup_free import LFQ
-from vqvae_lightning.models.trunks.conv import ConvTrunk
-
-kind, path, steps = sys.argv[1], sys.argv[2], int(sys.argv[3])
-local_statistics = sys.argv[4] == "local"
-torch.set_num_threads(1)
-dist.init_process_group("gloo") if "RANK" in os.environ else None
-rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-if local_statistics:  # negative control: each rank learns from its own rows
-    import vqvae_lightning.models.quantizers.quantizer as q
-    q.all_reduce_sum = lambda x: x
-torch.manual_seed(0)
-network = ConvTrunk.Config(hidden=8, residual_hidden=4, residual_blocks=1)
-config = {
-    "ae": AEConfig(latent_dim=4, trunk=network),
-    "ema": VQVAEConfig(
-        latent_dim=4, trunk=network,
-        quantizer=EMAVectorQuantizer.Config(16, restart_below=0.5, decay=0.5),
-    ),
-    "gradient": VQVAEConfig(latent_dim=4, trunk=network, quantizer=VectorQuantizer.Config(16)),
-    "residual products": VQVAEConfig(
-        trunk=network, groups=2,
-        quantizer=EMAVectorQuantizer.Config(
-            4, lookup_dim=2, residual_levels=2, restart_below=0.5, decay=0.5
-        ),
-    ),
-    "lfq": VQVAEConfig(trunk=network, quantizer=LFQ.Config(16, entropy=0.3)),
-    "vae": VAEConfig(latent_dim=4, trunk=network),
-    "free bits": VAEConfig(latent_dim=4, trunk=network),
-    **{
-        name: PriorConfig(network=prior.Config(layers=1, width=16, dropout=0))
-        for name, prior in PRIORS.items()
-    },
-}[kind]
-# between the means of one dimension on the two ranks
-arguments = (1.0, 0.0136) if kind == "free bits" else ()
-generator = torch.Generator().manual_seed(1)
-data = torch.rand(steps, 12, 1, 8, 8, dtype=torch.float64, generator=generator) * 2 - 1
-labels = torch.randint(10, (steps, 12), generator=generator)
-if kind in PRIORS:
-    net = build_prior(config, CodeLayout((2, 2), 16), 10).double()
-    data = torch.randint(16, (steps, 12, 4), generator=generator)
-else:
-    net = build_autoencoder(config, (1, 8, 8)).double()
-
-
-class Loss(torch.nn.Module):  # what DDP wraps: its forward gives the loss
-    def __init__(self):
-        super().__init__()
-        self.net = net
-
-    def forward(self, x, y):
-        if kind in PRIORS:
-            return net.nll(x, y).mean()
-        batch = Batch(x, y, y, step, part=rank, parts=world)
-        return net(x, *arguments, noise=batch.step_noise).loss
-
-
-model = Loss()
-model = DistributedDataParallel(model, forward_sync_buffers=False) if world > 1 else model
-optimizer = torch.optim.Adam(net.parameters(), 1e-3)
-share = slice(rank * 12 // world, (rank + 1) * 12 // world)
-found = {}
-for step in range(steps):
-    torch.manual_seed(step)
-    optimizer.zero_grad()
-    model(data[step, share], labels[step, share]).backward()
-    if step == 0:
-        gradients = {k: p.grad for k, p in net.named_parameters() if p.grad is not None}
-        found = {f"gradient of {k}": gradient.contiguous() for k, gradient in gradients.items()}
-    if kind not in PRIORS:
-        net.bottleneck.update()
-    optimizer.step()
-held = {k: v.contiguous() for k, v in net.state_dict().items()}
-torch.save({**found, **held}, f"{path}-{rank}.pt")
-if world > 1:
-    dist.barrier()
-    sys.stderr.flush()
-    # gloo's threads outlive the group while DDP holds it, and can abort an interpreter that ends
-    os._exit(0)
-"""
-
 
 def free_port() -> str:
     with socket.socket() as s:
@@ -133,8 +42,8 @@ def free_port() -> str:
         return str(s.getsockname()[1])
 
 
-def run_ranks(world: int, arguments: list[str]) -> None:
-    """Runs RANK in `world` processes; every one must succeed within a minute."""
+def run_ranks(world: int, folder: Path, cases: Iterable[str]) -> list[subprocess.Popen[bytes]]:
+    """`world` processes of train_ranks.py, which save what they find in the folder."""
     port, processes = free_port(), []
     for rank in range(world):
         group = {
@@ -143,30 +52,38 @@ def run_ranks(world: int, arguments: list[str]) -> None:
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": port,
         }
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **(group if world > 1 else {})}
         processes.append(
-            subprocess.Popen([sys.executable, "-c", RANK, *arguments], env=environment)
+            subprocess.Popen(
+                command("train_ranks", folder, STEPS, *cases),
+                env=environment(**(group if world > 1 else {})),
+            )
         )
+    return processes
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory):
+    """(case, world) → gradients and state of every rank; all cases train in the same processes."""
+    folders = {world: tmp_path_factory.mktemp(f"world-{world}") for world in (1, 2)}
+    processes = [*run_ranks(1, folders[1], CASES), *run_ranks(2, folders[2], CASES)]
     try:
-        assert [process.wait(timeout=60) for process in processes] == [0] * world
+        assert [process.wait(timeout=120) for process in processes] == [0] * 3
     finally:
         for process in processes:
             process.kill()
 
+    def states(case: str, world: int) -> list[dict[str, torch.Tensor]]:
+        return [
+            torch.load(folders[world] / f"{case}-{rank}.pt", weights_only=True)
+            for rank in range(world)
+        ]
 
-def states(
-    tmp_path: Path, world: int, kind: str, statistics: str = "summed"
-) -> list[dict[str, torch.Tensor]]:
-    path = tmp_path / f"{kind}-{world}-{statistics}"
-    run_ranks(world, [kind, str(path), str(STEPS), statistics])
-    return [torch.load(f"{path}-{rank}.pt", weights_only=True) for rank in range(world)]
+    return states
 
 
-@pytest.mark.parametrize(
-    "kind", ["ae", "ema", "gradient", "residual products", "lfq", "vae", "free bits", *PRIORS]
-)
-def test_two_ranks_equal_one_process(tmp_path, kind):
-    (one,), (first, second) = states(tmp_path, 1, kind), states(tmp_path, 2, kind)
+@pytest.mark.parametrize("case", [case for case in CASES if case != LOCAL])
+def test_two_ranks_equal_one_process(states, case):
+    (one,), (first, second) = states(case, 1), states(case, 2)
     assert sum(name.startswith("gradient of ") for name in one) >= 4
     for name, value in one.items():
         assert torch.equal(first[name], second[name]), f"{name} differs between ranks"
@@ -177,8 +94,8 @@ def test_two_ranks_equal_one_process(tmp_path, kind):
             torch.testing.assert_close(value, first[name], rtol=close, atol=close, msg=name)
 
 
-def test_the_comparison_sees_statistics_that_are_not_summed(tmp_path):
-    first, second = states(tmp_path, 2, "ema", "local")
+def test_the_comparison_sees_statistics_that_are_not_summed(states):
+    first, second = states(LOCAL, 2)
     assert not torch.equal(first["bottleneck.codebook"], second["bottleneck.codebook"])
 
 
@@ -202,20 +119,10 @@ def test_the_command_line_trains_on_two_and_three_ranks_as_on_one(tmp_path):
     cuts = {"one": (1, 1), "passes": (1, 2), "two": (2, 1), "three": (3, 1)}
     for name, (devices, passes) in cuts.items():
         words = [f"trainer.devices={devices}", f"trainer.accumulate={passes}", f"name={name}"]
-        subprocess.run(
-            [
-                sys.executable,
-                str(TESTS / "launch_fake.py"),
-                str(tmp_path / "data"),
-                "train",
-                str(empty),
-                *settings,
-                *words,
-            ],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=120,
-            check=True,
+        done = run_fork(
+            [*LAUNCH, str(tmp_path / "data"), "train", str(empty), *settings, *words], environment()
         )
+        assert done.returncode == 0, done.stderr
     assert {p.name for p in (tmp_path / "runs").iterdir()} == set(cuts)
     runs = {name: tmp_path / "runs" / name for name in cuts}
     infos = {name: json.loads((run / "run.json").read_text()) for name, run in runs.items()}
@@ -245,12 +152,9 @@ def test_a_launcher_that_disagrees_with_the_settings_is_refused(tmp_path):
         "trainer.devices=1",
         f"runs={tmp_path}/runs",
     ]
-    result = subprocess.run(
-        [sys.executable, str(TESTS / "launch_fake.py"), str(tmp_path / "data"), *words],
-        env={**os.environ, "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"},
-        capture_output=True,
-        text=True,
-        timeout=60,
+    result = run_fork(
+        [*LAUNCH, str(tmp_path / "data"), *words],
+        environment(WORLD_SIZE="2", RANK="0", LOCAL_RANK="0"),
     )
     assert result.returncode == 2
     assert (

@@ -4,15 +4,15 @@ goes on is the same.
 
 import itertools
 import json
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 import torch
+from own_process import environment, run_fork
 
 TESTS = Path(__file__).parents[1]
 STEPS, EVERY, EPOCH = (
@@ -30,26 +30,11 @@ SETTINGS = [
     "data.validation_size=40",
     "optimizer.lr=1e-3",
 ]
-NETWORK = [
-    "model.trunk.hidden=8",
-    "model.trunk.residual_hidden=4",
-    "model.trunk.residual_blocks=1",
-]
 KINDS = {
-    "ae": [*NETWORK, "data.flip=true"],
-    "vae": [*NETWORK, "model.latent_dim=4"],
-    "vqvae": [
-        *NETWORK,
-        "model.quantizer.codebook_size=16",
-        "model.latent_dim=4",
-        "model.quantizer.restart_below=0.5",
-    ],
-    "prior": [
-        "model.network.layers=1",
-        "model.network.width=16",
-        "model.network.heads=2",
-        "model.network.dropout=0.1",
-    ],
+    "ae": [*small.KINDS["ae"], "data.flip=true"],
+    "vae": small.KINDS["vae"],
+    "vqvae": [*small.KINDS["vqvae"], "model.quantizer.restart_below=0.5"],
+    "prior": [*small.KINDS["prior"], "model.network.dropout=0.1"],
 }
 POINTS = {
     "the first step after a checkpoint": {"point": "batch", "step": EVERY + 1},
@@ -62,11 +47,13 @@ POINTS = {
 
 def carry_out(root: Path, plan: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The trainings of a plan, one after another; see faults.py."""
-    done = subprocess.run(
+    done = run_fork(
         [sys.executable, str(TESTS / "faults.py"), str(root / "data")],
-        input=json.dumps(plan), capture_output=True, text=True, timeout=200, check=True,
-        env={**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        environment(WANDB_MODE="disabled"),
+        stdin=json.dumps(plan),
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 import torch
 from wandb_server import WandbServer
 
 TESTS = Path(__file__).parents[1]
 SETTINGS = [
     "kind=vqvae",
-    "model.trunk.hidden=8",
-    "model.quantizer.codebook_size=16",
-    "model.latent_dim=8",
+    *small.KINDS["vqvae"],
     "data.batch_size=20",
     "data.eval_batch_size=15",
     "data.validation_size=40",

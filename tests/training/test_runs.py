@@ -6,11 +6,11 @@ import errno
 import json
 import os
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from own_process import command
 
 from vqvae_lightning import storage
 from vqvae_lightning.config import ConfigError
@@ -74,20 +74,9 @@ def test_a_damaged_folder_is_named(tmp_path):
         Run.open(run.path)
 
 
-HOLD = """
-import sys, time
-from vqvae_lightning.training.runs import Run
-with Run.open(sys.argv[1]).lock():
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
 def test_a_run_is_trained_by_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path):
     run = Run.create(experiment(tmp_path, "name=a"))
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(run.path)], stdout=subprocess.PIPE, text=True
-    )
+    holder = subprocess.Popen(command("hold_run", run.path), stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     with (
         pytest.raises(ConfigError, match=f"a is being trained by process {holder.pid} on "),
@@ -262,18 +251,8 @@ def test_a_run_folder_is_whole_or_its_name_is_free(tmp_path, monkeypatch, where)
     assert Run.create(experiment(tmp_path, "name=a")).path == tmp_path / "a"
 
 
-KILLED = """
-import os, sys
-from pathlib import Path
-from vqvae_lightning.experiment import load_experiment
-from vqvae_lightning.training.runs import Run
-Path.rename = lambda *_: os.kill(os.getpid(), 9)
-Run.create(load_experiment(None, [f"runs={sys.argv[1]}", "name=a"]))
-"""
-
-
 def test_a_killed_creation_leaves_the_name_free_and_is_swept_by_the_next(tmp_path):
-    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=60)
+    subprocess.run(command("create_run_killed", tmp_path), timeout=60)
     assert [path.name.startswith(".a.") for path in tmp_path.iterdir()] == [True]
     assert find_runs(tmp_path) == []
     Run.create(experiment(tmp_path, "name=a"))

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import wandb
+from own_process import command, environment, run_fork
 from PIL import Image
 from untrained import TOKENIZER, record
 
@@ -38,7 +39,7 @@ WANDB = (
 
 
 @pytest.fixture(autouse=True)
-def environment(monkeypatch, tmp_path):
+def wandb_variables(monkeypatch, tmp_path):
     """W&B's variables as on a fresh machine, and put back afterwards whatever the code under test
     sets.
     """
@@ -46,13 +47,6 @@ def environment(monkeypatch, tmp_path):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-
-
-def alone() -> dict[str, str]:
-    """The environment without what W&B has put there, such as the address of this process's own
-    service.
-    """
-    return {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
 
 
 def test_lines_are_flushed_and_readable(tmp_path):
@@ -197,21 +191,11 @@ def test_a_run_that_does_not_start_online_starts_offline(tmp_path, monkeypatch, 
 
 
 def test_online_without_a_server_says_so_and_goes_on_offline(tmp_path):
-    # in a process of its own: wandb reads its settings once
-    code = f"""if True:
-        from vqvae_lightning.experiment import load_experiment
-        from vqvae_lightning.training.runs import Run
-        from vqvae_lightning.training.trainer import start_tracking
-        experiment = load_experiment(None, ["kind=ae", "runs={tmp_path}", "name=run"])
-        run = start_tracking(experiment, Run.create(experiment))[1].experiment
-        print("offline" if run.offline else "online")
-        run.finish()
-        """
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**alone(), "WANDB_MODE": "online", "WANDB_BASE_URL": "http://127.0.0.1:9"},
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+    result = run_fork(  # in a process of its own: W&B reads its settings once
+        command("track", tmp_path, "[]"),
+        environment(WANDB_MODE="online", WANDB_BASE_URL="http://127.0.0.1:9"),
+    )
+    assert result.returncode == 0, result.stderr
     assert (
         "W&B: offline although WANDB_MODE=online, because its server does not answer"
         in result.stdout
@@ -287,29 +271,11 @@ def test_a_tokenizer_that_the_server_does_not_know_is_one_line(prior, capsys):
 
 
 def test_the_summary_keeps_the_best_and_the_last_value_and_no_secret_of_the_environment(tmp_path):
-    # in a process of its own: wandb reads its settings once
-    code = f"""if True:
-        import os, pathlib
-        from vqvae_lightning.experiment import load_experiment
-        from vqvae_lightning.training.trainer import start_tracking
-        from vqvae_lightning.training.runs import Run
-        os.environ["WANDB_MODE"] = "offline"
-        experiment = load_experiment(None, ["kind=ae", "runs={tmp_path}", "name=run"])
-        run = Run.create(experiment)
-        logger = start_tracking(experiment, run)[1]
-        for step, (loss, psnr) in enumerate([(3.0, 10.0), (1.0, 30.0), (2.0, 20.0)]):
-            logger.log_metrics({{"val/loss": loss, "val/psnr": psnr}}, step=step)
-        logger.experiment.finish()
-        """
     secret = "canary-of-a-token"
-    environment = {**alone(), "MY_API_TOKEN": secret, "WANDB_API_KEY": secret.ljust(40, "0")}
-    subprocess.run(
-        [sys.executable, "-c", code],
-        check=True,
-        timeout=120,
-        stdin=subprocess.DEVNULL,
-        env=environment,
-    )
+    metrics = [{"val/loss": loss, "val/psnr": psnr} for loss, psnr in ((3, 10), (1, 30), (2, 20))]
+    variables = {"MY_API_TOKEN": secret, "WANDB_API_KEY": secret.ljust(40, "0")}
+    program = command("track", tmp_path, json.dumps(metrics))
+    assert run_fork(program, environment(WANDB_MODE="offline", **variables)).returncode == 0
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) > 5
     assert not [path for path in written if secret.encode() in path.read_bytes()]
@@ -327,7 +293,7 @@ def test_the_summary_keeps_the_best_and_the_last_value_and_no_secret_of_the_envi
         text=True,
         timeout=60,
         check=True,
-        env={**alone(), "WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"},
+        env=environment(WANDB_MODE="offline", WANDB_ERROR_REPORTING="false"),
     )
     summary = json.loads(shown.stdout)["summary"]
     assert summary["val/loss"] == {"min": 1, "last": 2}
@@ -364,32 +330,11 @@ class Server:
 )
 def test_a_server_that_answers_nothing_or_nonsense_costs_seconds_and_no_metric(tmp_path, answer):
     server = Server(answer)
-    code = f"""if True:
-        from vqvae_lightning.experiment import load_experiment
-        from vqvae_lightning.training import tracking
-        from vqvae_lightning.training.runs import Run
-        from vqvae_lightning.training.trainer import start_tracking
-        tracking.START_TIMEOUT = tracking.FINISH_TIMEOUT = 3
-        experiment = load_experiment(None, ["kind=ae", "runs={tmp_path}", "name=run"])
-        local, logger = start_tracking(experiment, Run.create(experiment))
-        for step in range(5):
-            for sink in (local, logger):
-                sink.log_metrics({{"val/loss": 1.0 / (step + 1)}}, step=step)
-        logger.experiment.finish()
-        """
+    metrics = [{"val/loss": 1.0 / (step + 1)} for step in range(5)]
     started = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={
-            **alone(),
-            "WANDB_MODE": "online",
-            "WANDB_BASE_URL": server.url,
-            "WANDB_API_KEY": "0" * 40,
-        },
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
+    done = run_fork(
+        command("track", tmp_path, json.dumps(metrics), 3),
+        environment(WANDB_MODE="online", WANDB_BASE_URL=server.url, WANDB_API_KEY="0" * 40),
     )
     server.socket.close()
     assert done.returncode == 0, done.stderr
