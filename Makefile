@@ -139,7 +139,7 @@ lint: $(VENV)/.dev  ## ruff and mypy
 	@$(VENV)/bin/mypy
 
 test: $(VENV)/.dev  ## all tests that are not slow; no network
-	@$(VENV)/bin/pytest
+	@OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile
 
 test-dist: $(VENV)/.dev  ## the tests of several ranks alone
 	@$(VENV)/bin/pytest -m dist
