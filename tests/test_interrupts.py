@@ -136,9 +136,10 @@ def test_a_child_that_ignores_a_signal_is_killed_in_the_end(monkeypatch):
     signals = subprocess.Popen(
         ["sh", "-c", f"trap '' {PASSED_ON + TERM}; echo; exec sleep 20"], stdout=subprocess.PIPE
     )
-    signals.stdout.readline()
-    interrupts.pass_on(signals, TERM)
-    assert signals.wait(2) == -signal.SIGKILL
+    with signals:
+        signals.stdout.readline()
+        interrupts.pass_on(signals, TERM)
+        assert signals.wait(2) == -signal.SIGKILL
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl")

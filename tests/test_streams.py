@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -15,11 +16,22 @@ from vqvae_lightning.config import visible
 from vqvae_lightning.streams import protected
 
 
-def text(descriptor: int, encoding: str = "utf-8") -> io.TextIOWrapper:
-    return open(os.dup(descriptor), "w", encoding=encoding)
+@pytest.fixture
+def text():
+    """(descriptor, encoding) → a text stream of it, closed when the test ends."""
+    opened: list[io.TextIOWrapper] = []
+
+    def text(descriptor: int, encoding: str = "utf-8") -> io.TextIOWrapper:
+        opened.append(os.fdopen(os.dup(descriptor), "w", encoding=encoding))
+        return opened[-1]
+
+    yield text
+    for stream in opened:
+        with suppress(OSError, ValueError):
+            stream.close()
 
 
-def test_a_reader_that_has_gone_is_written_to_without_an_error():
+def test_a_reader_that_has_gone_is_written_to_without_an_error(text):
     reader, writer = os.pipe()
     stream = protected(text(writer), writer)
     os.close(reader)
@@ -28,30 +40,32 @@ def test_a_reader_that_has_gone_is_written_to_without_an_error():
         stream.flush()
 
 
-def test_a_full_disk_is_written_to_without_an_error():
+def test_a_full_disk_is_written_to_without_an_error(text):
     with open("/dev/full", "wb", buffering=0) as full:
         stream = protected(text(full.fileno()), full.fileno())
         stream.write("line\n" * 10_000)
         stream.flush()
 
 
-def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything():
+def test_a_slow_reader_of_a_pipe_that_does_not_block_gets_everything(text):
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    stream = protected(text(writer), writer)
+    given = text(writer)
+    stream = protected(given, writer)
     got: list[bytes] = []
     thread = threading.Thread(target=lambda: got.extend(iter(lambda: os.read(reader, 1000), b"")))
     thread.start()
     stream.write("line\n" * 100_000)
     stream.flush()
     stream.close()
+    given.close()
     os.close(writer)
     thread.join()
     assert len(b"".join(got)) == 500_000
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
-def test_every_character_can_be_written_in_every_encoding(encoding):
+def test_every_character_can_be_written_in_every_encoding(text, encoding):
     reader, writer = os.pipe()
     stream = protected(text(writer, encoding), writer)
     stream.write("±10⁻³ ρ \udcff")

@@ -76,13 +76,18 @@ def swap(path, other):
         shutil.copy(f"{other}{suffix}", f"{path}{suffix}")
 
 
+def earlier(path):
+    with path.open("wb") as file:
+        np.save(file, np.zeros((3, 2), np.float32))
+
+
 # How the file of the first part came to be wrong, and what the line says.
 WRONG = {
     "one bit flipped": (flip, "damaged"),
     "cut short": (lambda path, other: path.write_bytes(path.read_bytes()[:-9]), "damaged"),
     "no hash": (lambda path, other: Path(f"{path}.sha256").unlink(), "cannot be verified"),
     "earlier format": (
-        lambda path, other: np.save(path.open("wb"), np.zeros((3, 2), np.float32)),
+        lambda path, other: earlier(path),
         "damaged",
     ),
     "zeros": (lambda path, other: path.write_bytes(bytes(path.stat().st_size)), "damaged"),
