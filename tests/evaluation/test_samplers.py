@@ -68,7 +68,7 @@ def pixels(path: Path) -> np.ndarray:
 
 class TestSamplers:
     @pytest.mark.parametrize(("kind", "name"), ALL)
-    def test_gives_images(self, runs, kind, name):
+    def test_every_sampler_gives_images(self, runs, kind, name):
         module, train = opened(runs[kind])
         images = draw(module, train, name, SampleOptions(n=7))
         assert images.shape == (7, 1, 28, 28)
@@ -113,7 +113,9 @@ class TestSamplers:
 
 
 class TestTrainLatents:
-    def test_are_those_of_the_first_training_images_unaugmented(self, runs, monkeypatch):
+    def test_training_latents_are_those_of_the_first_training_images_unaugmented(
+        self, runs, monkeypatch
+    ):
         monkeypatch.setattr(samplers, "TRAIN_IMAGES", 50)  # within a batch: 30 and 20
         module, train = opened(runs["ae"])
         data, _ = build(runs["ae"].experiment())
@@ -127,7 +129,7 @@ class TestTrainLatents:
         assert train.codes.shape == (280, *module.net.grid)
         assert len(train.codes.unique()) > 4
 
-    def test_of_a_vae_are_samples_and_leave_the_random_state(self, runs):
+    def test_training_latents_of_a_vae_are_samples_and_leave_the_random_state(self, runs):
         module, train = opened(runs["vae"])
         torch.manual_seed(0)
         before = torch.random.get_rng_state()

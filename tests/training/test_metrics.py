@@ -104,7 +104,7 @@ class TestReconstruction:
         )
 
     @pytest.mark.parametrize("size", [1, 5, 36])
-    def test_does_not_depend_on_the_batch_size(self, split, size):
+    def test_reconstruction_metrics_do_not_depend_on_the_batch_size(self, split, size):
         whole, cut = (measured(ReconstructionMetrics(DIMS, True), *split, n) for n in (37, size))
         assert whole.keys() == cut.keys()
         for name, value in whole.items():
@@ -124,7 +124,7 @@ class TestReconstruction:
         for name, value in measured(metric, x, reconstruction, distortion, rate, 37).items():
             assert value.item() == pytest.approx(expected[name].item()), name
 
-    def test_is_no_part_of_a_checkpoint(self):
+    def test_reconstruction_metrics_are_no_part_of_a_checkpoint(self):
         assert not ReconstructionMetrics(DIMS, True).state_dict()
 
 
@@ -149,7 +149,7 @@ class TestCodebookUsage:
         assert values["codes_used"] == k
         assert values["code_entropy_bits"] == pytest.approx(math.log2(k), abs=1e-9)
 
-    def test_by_hand(self):
+    def test_codebook_usage_is_that_by_hand(self):
         """Shares 1/2, 1/4, 1/4: 1.5 bits."""
         values = usage([0, 0, 1, 2], 8)
         assert values["code_entropy_bits"] == pytest.approx(1.5)
@@ -165,7 +165,7 @@ class TestCodebookUsage:
             metric.update(torch.full((2, 5, 5), code, dtype=torch.int32))
         assert metric.compute()["perplexity"].item() == pytest.approx(2.0)
 
-    def test_of_several_maps_each_has_its_own_histogram(self):
+    def test_each_of_several_codebooks_has_its_own_histogram(self):
         """Map 0 is always code 1, map 1 is 0 or 3: 0 and 1 bit. Pooled, it would be three codes."""
         codes = torch.stack(
             [torch.ones(2, 4, dtype=torch.int64), torch.tensor([[0, 3, 3, 0]] * 2)], dim=-1
@@ -200,7 +200,7 @@ class TestActiveUnits:
             metric.update(part)
         return metric.compute()["active_units"].item()
 
-    def test_by_hand(self):
+    def test_active_units_are_those_by_hand(self):
         """±a has variance a²: 0.09 does not pass 0.01, 0.11 does; a constant never does."""
         means = torch.tensor([[0.09, 0.11, 5.0, 0.0], [-0.09, -0.11, 5.0, 0.0]])
         assert self.active(means[:, :, None, None]) == 1
@@ -211,7 +211,7 @@ class TestActiveUnits:
         assert self.active(means) == 3
 
     @pytest.mark.parametrize("size", [1, 7])
-    def test_does_not_depend_on_the_batch_size(self, size):
+    def test_active_units_do_not_depend_on_the_batch_size(self, size):
         torch.manual_seed(0)
         means = torch.randn(37, 20, 1, 1) * torch.linspace(0, 0.3, 20).view(20, 1, 1) + 100
         assert self.active(means, size) == self.active(means)

@@ -43,7 +43,7 @@ def h():
 
 
 class TestResidual:
-    def test_is_a_loop_over_what_is_left(self, h):
+    def test_a_residual_quantizer_is_a_loop_over_what_is_left(self, h):
         parts = [vq(D) for _ in range(3)]
         latent = ResidualQuantizer(parts).eval()(h)
         for n, r, c in itertools.product(range(5), range(2), range(3)):
@@ -137,7 +137,7 @@ class TestProduct:
 
 
 class TestProjected:
-    def test_is_a_quantizer_between_two_linear_maps(self, h):
+    def test_a_projected_quantizer_is_one_between_two_linear_maps(self, h):
         module = ProjectedQuantizer(vq(2), D).double()
         found = module(h)
         inner = F.linear(
@@ -155,7 +155,7 @@ class TestProjected:
 
 
 class TestCosine:
-    def test_is_the_code_of_the_largest_cosine(self, h):
+    def test_a_cosine_code_is_that_of_the_largest_cosine(self, h):
         module = vq(D, CosineVectorQuantizer)
         latent = module.eval()(h)
         cosines = F.cosine_similarity(
@@ -185,7 +185,7 @@ class TestSimVQ:
         assert torch.equal(module.codebook, fixed)
         assert ((module.vectors() - before).abs().sum(1) > 0).all()
 
-    def test_is_a_nearest_code_of_the_mapped_codebook(self, h):
+    def test_a_simvq_code_is_the_nearest_of_the_mapped_codebook(self, h):
         module = SimVQ(K, D, 0.25).double().eval()
         module.weight.data.normal_()
         other = vq(D).eval()
@@ -195,7 +195,7 @@ class TestSimVQ:
 
 
 class TestOrder:
-    def test_of_a_tokenizer_is_place_by_place_and_at_each_place_map_by_map(self):
+    def test_codes_are_in_order_of_position_and_then_of_codebook(self):
         config = VQVAEConfig(codebook_size=K, latent_dim=6, groups=3)
         net = Autoencoder((1, 8, 16), config).eval()
         x, tokenizer = torch.rand(5, 1, 8, 16) * 2 - 1, Tokenizer(net)
