@@ -74,7 +74,7 @@ def test_a_model_logs_every_key_that_it_shows():
     assert {key.partition("/")[2] for key in logged} <= set(MEASURES)
 
 
-def test_without_its_package_the_extra_is_named(monkeypatch):
+def test_a_dashboard_without_its_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
     with pytest.raises(
         ConfigError,
@@ -96,14 +96,14 @@ def saved(monkeypatch):
     return sent
 
 
-def test_without_a_server_it_says_why_and_sends_nothing(monkeypatch, saved, capsys):
+def test_a_dashboard_without_a_server_says_why_and_sends_nothing(monkeypatch, saved, capsys):
     monkeypatch.setattr(dashboard, "why_not_online", lambda: "there is no API key")
     assert save_dashboard(DashboardOptions()) is None
     assert saved == []
     assert "not saved, because there is no API key" in capsys.readouterr().out
 
 
-def test_with_one_it_is_saved_once_for_the_team_that_is_named(monkeypatch, saved):
+def test_a_dashboard_is_saved_once_for_the_team_that_is_named(monkeypatch, saved):
     monkeypatch.setattr(dashboard, "why_not_online", lambda: None)
     assert (
         save_dashboard(DashboardOptions(project="p", entity="team")) == "https://wandb.example/view"

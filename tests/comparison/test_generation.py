@@ -114,7 +114,7 @@ class TestTables:
 
 
 class TestProtocol:
-    def test_of_inception(self):
+    def test_the_protocol_of_inception_is_said(self):
         (table,) = tables(figure())
         assert table.title.startswith("FID")
         assert (
@@ -123,11 +123,11 @@ class TestProtocol:
             " test images; precision, recall: 3 neighbours; KID: 100 subsets of 1,000"
         )
 
-    def test_of_few_samples(self):
+    def test_the_protocol_of_few_samples_is_said(self):
         (table,) = tables(figure(samples=300))
         assert "KID: 100 subsets of 300" in table.protocol
 
-    def test_of_a_classifier_claims_no_fid(self):
+    def test_a_distance_by_a_classifier_claims_no_fid(self):
         (table,) = tables(figure(network="classifier-mnist"))
         assert "no FID" in table.title
         assert table.protocol.startswith("classifier-mnist (SHA-256")
@@ -135,7 +135,7 @@ class TestProtocol:
 
 
 class TestTerminal:
-    def test_names_run_sampler_and_protocol_of_every_table(self):
+    def test_the_terminal_names_run_sampler_and_protocol_of_every_table(self):
         found = tables(
             figure(),
             figure("mixture", 8.0),

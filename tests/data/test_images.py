@@ -78,13 +78,13 @@ class TestStratifiedSplit:
             share = size * (labels == label).mean()
             assert abs((mask & (labels == label)).sum() - share) <= 1
 
-    def test_is_a_function_of_the_seed(self):
+    def test_a_split_is_a_function_of_the_seed(self):
         labels = np.arange(1000) % 10
         first, again, other = (stratified_split(labels, 100, seed) for seed in (0, 0, 1))
         assert np.array_equal(first, again)
         assert not np.array_equal(first, other)
 
-    def test_does_not_take_the_first_rows_of_a_label(self):
+    def test_a_split_does_not_take_the_first_rows_of_a_label(self):
         labels = np.zeros(1000, dtype=int)
         assert 0.3 < np.flatnonzero(stratified_split(labels, 100, 0)).mean() / 1000 < 0.7
 
@@ -122,7 +122,7 @@ class TestSplits:
             ("data.batch_size", {"batch_size": 49_989}),
         ],
     )
-    def test_refuses_what_the_training_set_cannot_fill(self, name, fields):
+    def test_splits_that_the_training_set_cannot_fill_are_refused(self, name, fields):
         """CIFAR-10 has 50 000 training images, 12 of which are held out here."""
         with pytest.raises(ValueError, match=name):
             module(**fields)
@@ -147,14 +147,14 @@ class TestFlip:
         assert (kept ^ mirrored).all()
         assert 0.4 < mirrored.float().mean() < 0.6
 
-    def test_is_a_function_of_the_batchs_seed(self, data, batch):
+    def test_a_flip_is_a_function_of_the_batchs_seed(self, data, batch):
         first, again, other = (
             data.scale(batch._replace(seed=seed), augment=True).x for seed in (1, 1, 2)
         )
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
-    def test_leaves_the_global_random_state(self, data, batch):
+    def test_a_flip_leaves_the_global_random_state(self, data, batch):
         before = torch.get_rng_state()
         data.scale(batch, augment=True)
         assert torch.equal(torch.get_rng_state(), before)

@@ -149,7 +149,7 @@ class TestEvaluation:
         counts = [len(self.batches(5, rank, 3)) for rank in range(3)]
         assert max(counts) - min(counts) <= 1
 
-    def test_is_the_same_at_every_validation(self):
+    def test_evaluation_noise_is_the_same_at_every_validation(self):
         loader = EvalLoader(X, LABELS, 5, 0, 0, 1)
         assert [batch.seed for batch in loader] == [batch.seed for batch in loader]
 
@@ -157,7 +157,7 @@ class TestEvaluation:
 class TestStepNoise:
     @pytest.mark.parametrize("passes", [1, 2, 3])
     @pytest.mark.parametrize("world", [1, 2])
-    def test_is_the_steps_however_it_is_cut(self, passes, world):
+    def test_noise_of_a_step_is_the_same_however_the_step_is_cut(self, passes, world):
         def noise(batch):
             seed_torch(batch.seed)
             return [batch.step_noise(batch.x.double()) for _ in range(2)]  # it goes on
@@ -180,7 +180,7 @@ class TestRowNoise:
 
     @pytest.mark.parametrize("shape", [(1,), (3, 2), (16,), (5, 7)])
     @pytest.mark.parametrize("size", [1, 7, 30, 40])
-    def test_is_the_rows_whatever_stands_beside_it(self, size, shape):
+    def test_noise_of_a_row_is_the_same_whatever_stands_beside_it(self, size, shape):
         whole = self.draws(self.ROWS, shape=shape)
         assert torch.equal(
             torch.cat([self.draws(part, shape=shape) for part in self.ROWS.split(size)]), whole
@@ -191,7 +191,7 @@ class TestRowNoise:
         drawn = torch.cat([self.draws(self.ROWS, seed, name) for seed in (1, 2) for name in "ab"])
         assert len(drawn.unique()) == drawn.numel()
 
-    def test_is_standard_normal_and_uniform(self):
+    def test_noise_of_rows_is_standard_normal_and_uniform(self):
         """Over rows, for every row is a stream of its own: mean and variance to five standard
         errors.
         """
@@ -205,20 +205,20 @@ class TestRowNoise:
         assert 0 <= uniform.min() <= uniform.max() < 1
         assert ((uniform.mean(0) - 0.5).abs() < 5 * (1 / 12 / 4000) ** 0.5).all()
 
-    def test_leaves_the_global_random_state(self):
+    def test_noise_of_rows_leaves_the_global_random_state(self):
         before = torch.get_rng_state()
         self.draws(self.ROWS)
         assert torch.equal(torch.get_rng_state(), before)
 
 
 class TestDeriveSeed:
-    def test_is_the_same_on_every_machine(self):
+    def test_a_derived_seed_is_the_same_on_every_machine(self):
         """The first 8 bytes of SHA-256("0/order/1"), halved: changing it changes every run."""
         assert derive_seed(0, "order", 1) == 4489457307835839548
 
     @settings(max_examples=30, deadline=None)
     @given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=4))
-    def test_is_a_seed_torch_accepts(self, parts):
+    def test_a_derived_seed_is_one_that_torch_accepts(self, parts):
         seed = derive_seed(*parts)
         assert 0 <= seed < 2**63
         torch.Generator().manual_seed(seed)

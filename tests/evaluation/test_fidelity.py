@@ -66,7 +66,7 @@ class TestDistances:
         expected = ((means[0] - means[1]) ** 2).sum() + np.trace(sum(covariances) - 2 * root)
         assert distances(a, b, kernel=False)["frechet"] == pytest.approx(expected, rel=1e-6)
 
-    def test_of_a_set_from_itself(self):
+    def test_distances_of_a_set_from_itself_are_those_of_no_difference(self):
         found = distances(normal(100), normal(100), kernel=False)
         assert found == pytest.approx({"frechet": 0, "precision": 1, "recall": 1}, abs=1e-5)
 
@@ -74,7 +74,7 @@ class TestDistances:
         x, shift = normal(100), torch.tensor([3.0, 0, -4, 0.5])
         assert distances(x, x + shift, kernel=False)["frechet"] == pytest.approx(25.25, rel=1e-5)
 
-    def test_are_in_double_precision_far_from_zero(self):
+    def test_distances_are_in_double_precision_far_from_zero(self):
         x = (normal(100) * 64).round() / 64 + 1000  # exact in float32
         assert distances(x, x + 0.5, kernel=False)["frechet"] == pytest.approx(4 * 0.25, rel=1e-4)
 
@@ -122,7 +122,7 @@ class TestDistances:
 
 class TestCovered:
     @pytest.mark.parametrize(("points", "manifold"), [(30, 40), (40, 30), (5, 3), (5, 2)])
-    def test_is_the_share_within_a_ball_by_brute_force(self, points, manifold, monkeypatch):
+    def test_coverage_is_the_share_within_a_ball_by_brute_force(self, points, manifold, monkeypatch):
         monkeypatch.setattr(distances_module, "ROWS", 7)
         x, others = normal(points, 3, 1).double(), 0.8 * normal(manifold, 3, 2).double() + 0.3
         inside = 0
@@ -229,14 +229,14 @@ class TestFigures:
     @pytest.mark.parametrize(
         ("kind", "sampler"), [("ae", "normal"), ("ae", "gaussian"), ("vqvae", "uniform")]
     )
-    def test_are_distances_of_what_the_sampler_draws(self, run, made, test_images, kind, sampler):
+    def test_figures_are_distances_of_what_the_sampler_draws(self, run, made, test_images, kind, sampler):
         run, network = run(kind), Quarters()
         (figure,) = measure(run, sampler, seed=1, fid_samples=30)
         samples = draw(Subject(run), sampler, SampleOptions(n=30, seed=1))
         expected = distances(network(test_images), network(to_uint8(samples)), kernel=False)
         assert {key: figure[key] for key in expected} == pytest.approx(expected)
 
-    def test_of_a_reconstruction_are_those_of_the_first_test_images(self, run, test_images):
+    def test_figures_of_a_reconstruction_are_those_of_the_first_test_images(self, run, test_images):
         run, network = run("ae"), Quarters()
         (figure,) = measure(run, RECONSTRUCTION, fid_samples=40)  # batches hold 30
         net = load_run(run).net
@@ -246,7 +246,7 @@ class TestFigures:
         expected = distances(network(test_images), network(samples), kernel=False)
         assert {key: figure[key] for key in expected} == pytest.approx(expected)
 
-    def test_do_not_depend_on_what_was_measured_before(self, run):
+    def test_figures_do_not_depend_on_what_was_measured_before(self, run):
         run = run("ae")
         names = ["normal", "gaussian", RECONSTRUCTION]
         forth = measure(run, *names)
@@ -263,7 +263,7 @@ class TestFigures:
         with pytest.raises(AssertionError, match="measured again"):
             measure(run, *names, seed=1)
 
-    def test_are_kept_one_by_one(self, run, monkeypatch):
+    def test_figures_are_kept_one_by_one(self, run, monkeypatch):
         run = run("ae")
         monkeypatch.setattr(module_under_test, "reconstructions", None)  # not callable
         with pytest.raises(TypeError):
@@ -273,19 +273,19 @@ class TestFigures:
     @pytest.mark.parametrize(
         "other", [{"fid_samples": 21}, {"fid_reference": "train"}, {"seed": 1}]
     )
-    def test_by_another_protocol_stand_beside_the_first(self, run, other):
+    def test_figures_by_another_protocol_stand_beside_the_first(self, run, other):
         run = run("ae")
         first, second = measure(run, "normal"), measure(run, "normal", **other)
         assert figures(run) == first + second
         assert first[0]["frechet"] != second[0]["frechet"]
 
-    def test_by_another_network_stand_beside_the_first(self, run):
+    def test_figures_by_another_network_stand_beside_the_first(self, run):
         run, network = run("ae"), Quarters()
         network.weights = "1" * 64
         found = measure(run, "normal") + measure(run, "normal", network=network)
         assert figures(run) == found
 
-    def test_of_another_checkpoint_replace_all(self, run):
+    def test_figures_of_another_checkpoint_replace_all(self, run):
         run = run("ae")
         old, _ = measure(run, "normal", "gaussian")
         module = load_run(run)
@@ -306,7 +306,7 @@ class TestFigures:
 
 
 class TestPrior:
-    def test_draws_the_labels_of_the_reference(self, run, made, monkeypatch):
+    def test_a_prior_draws_the_labels_of_the_reference(self, run, made, monkeypatch):
         subject, seen = Subject(run("prior")), []
         generate = subject.prior.net.generate
         monkeypatch.setattr(
@@ -319,7 +319,7 @@ class TestPrior:
         labels = torch.from_numpy(sources.load("mnist", made / "data", "test")[1])
         assert torch.equal(torch.cat(seen), torch.cat([labels, labels[:6]]))
 
-    def test_is_told_how_many_samples_show_their_class(self, run, made, tmp_path):
+    def test_a_prior_is_told_how_many_samples_show_their_class(self, run, made, tmp_path):
         torch.manual_seed(0)
         shape, root = (1, 28, 10), made / "data"
         path = classifier_path("mnist", root)
@@ -339,7 +339,7 @@ class TestPrior:
         )
         assert "class_accuracy" not in measure(unconditional, "prior", network=network)[0]
 
-    def test_is_measured_as_it_is_asked_to_draw(self, run, made, test_images):
+    def test_a_prior_is_measured_as_it_is_asked_to_draw(self, run, made, test_images):
         run, network = run("prior"), Quarters()
         labels = torch.from_numpy(sources.load("mnist", made / "data", "test")[1])[:30]
         for settings in ({}, {"temperature": 3.0}, {"top_k": 2}):
@@ -350,7 +350,7 @@ class TestPrior:
             assert figure.items() >= settings.items()
         assert len(figures(run)) == 3
 
-    def test_without_a_label_has_no_class_to_show(self, made, tmp_path):
+    def test_a_prior_without_a_label_has_no_class_to_show(self, made, tmp_path):
         torch.manual_seed(0)
         shape, root = (1, 28, 10), made / "data"
         state = Classifier(*shape).state_dict()
@@ -367,7 +367,7 @@ class TestPrior:
 
 class TestNames:
     @pytest.mark.parametrize("kind", SAMPLERS)
-    def test_are_the_samplers_and_what_a_perfect_one_would_reach(self, run, kind):
+    def test_names_are_the_samplers_and_what_a_perfect_one_would_reach(self, run, kind):
         also = [] if kind == "prior" else [RECONSTRUCTION]
         run = run(kind)
         assert check_fidelity(run.experiment(), EvaluateOptions()) == []
@@ -383,11 +383,11 @@ class TestNames:
     @pytest.mark.parametrize(
         ("kind", "name"), [("ae", "unigram"), ("vqvae", "normal"), ("prior", RECONSTRUCTION)]
     )
-    def test_of_another_kind_are_refused(self, run, kind, name):
+    def test_samplers_of_another_kind_are_refused(self, run, kind, name):
         with pytest.raises(ConfigError, match=f"got '{name}', but a {kind} run has "):
             check_fidelity(run(kind).experiment(), EvaluateOptions(fid_samples=2, sampler=name))
 
-    def test_without_samples_are_refused(self, run):
+    def test_figures_without_samples_are_refused(self, run):
         with pytest.raises(
             ConfigError, match="sampler: got 'normal', but nothing is drawn with fid_samples=0"
         ):
@@ -397,7 +397,7 @@ class TestNames:
         ):
             check_fidelity(run("prior").experiment(), EvaluateOptions(temperature=0.5))
 
-    def test_of_a_guidance_that_the_prior_did_not_learn_are_refused(self, run):
+    def test_figures_of_a_guidance_that_the_prior_did_not_learn_are_refused(self, run):
         with pytest.raises(
             ConfigError,
             match=r"guidance: got 2\.0, but the prior is one with model\.label_dropout=0",
@@ -407,11 +407,11 @@ class TestNames:
             run("ae").experiment(), EvaluateOptions(fid_samples=20, sampler="normal", guidance=2.0)
         ) == ["normal"]
 
-    def test_of_one_sample_are_refused(self, run):
+    def test_figures_of_one_sample_are_refused(self, run):
         with pytest.raises(ConfigError, match="fid_samples: got 1, wanted 0, or at least 2"):
             check_fidelity(run("ae").experiment(), EvaluateOptions(fid_samples=1))
 
-    def test_of_binary_pixels_are_not_compared_with_grey_ones(self, run):
+    def test_binary_pixels_are_not_compared_with_grey_ones(self, run):
         run = run("ae")
         settings = (run.path / "config.yaml").read_text()
         (run.path / "config.yaml").write_text(
@@ -422,7 +422,7 @@ class TestNames:
         ):
             check_fidelity(run.experiment(), EvaluateOptions(fid_samples=2))
 
-    def test_of_more_reconstructions_than_test_images_are_refused_before_anything_is_measured(
+    def test_more_reconstructions_than_test_images_are_refused_before_anything_is_measured(
         self, run
     ):
         run = run("ae")
@@ -432,7 +432,7 @@ class TestNames:
             run.experiment(), EvaluateOptions(fid_samples=65, sampler="normal")
         ) == ["normal"]
 
-    def test_of_networks_give_what_is_at_hand(self, tmp_path, monkeypatch):
+    def test_names_of_networks_give_what_is_at_hand(self, tmp_path, monkeypatch):
         monkeypatch.setattr(module_under_test, "Inception", Quarters)
         assert isinstance(feature_network(EvaluateOptions(), "mnist", tmp_path), Quarters)
         with pytest.raises(ConfigError, match="make classifier DATASET=cifar10"):

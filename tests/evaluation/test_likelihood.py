@@ -167,7 +167,7 @@ def batches(x, size):
 
 
 class TestWholeSplit:
-    def test_is_a_mean_over_images_whose_draws_are_their_own(self):
+    def test_a_bound_is_a_mean_over_images_whose_draws_are_their_own(self):
         """Neither how images are batched nor how many draws are made at once changes it, up to the
         order of sums.
         """

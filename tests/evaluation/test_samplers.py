@@ -69,7 +69,7 @@ class TestSamplers:
         assert samplers_of(KINDS[kind]) == NAMES[kind]
 
     @pytest.mark.parametrize(("kind", "name"), ALL)
-    def test_gives_images(self, runs, kind, name):
+    def test_every_sampler_gives_images(self, runs, kind, name):
         images = draw(Subject(runs[kind]), name, SampleOptions(n=7))
         assert images.shape == (7, 1, 28, 28)
         assert images.dtype == torch.float32
@@ -115,7 +115,7 @@ class TestSamplers:
 
 
 class TestTrainLatents:
-    def test_are_those_of_the_first_training_images_unaugmented(self, runs, monkeypatch):
+    def test_training_latents_are_those_of_the_first_training_images_unaugmented(self, runs, monkeypatch):
         monkeypatch.setattr(densities, "TRAIN_IMAGES", 50)  # within a batch: 30 and 20
         subject = Subject(runs["ae"])
         data, _ = build(runs["ae"].experiment())
@@ -130,7 +130,7 @@ class TestTrainLatents:
         assert codes.shape == (280, *subject.net.grid)
         assert len(codes.unique()) > 4
 
-    def test_of_a_vae_are_samples_and_leave_the_random_state(self, runs):
+    def test_training_latents_of_a_vae_are_samples_and_leave_the_random_state(self, runs):
         subject = Subject(runs["vae"])
         torch.manual_seed(0)
         before = torch.random.get_rng_state()

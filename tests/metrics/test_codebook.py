@@ -31,7 +31,7 @@ class TestCodebookUsage:
         assert values["codes_used"] == k
         assert values["code_entropy_bits"] == pytest.approx(math.log2(k), abs=1e-9)
 
-    def test_by_hand(self):
+    def test_codebook_usage_is_that_by_hand(self):
         """Shares 1/2, 1/4, 1/4: 1.5 bits."""
         values = usage([0, 0, 1, 2], 8)
         assert values["code_entropy_bits"] == pytest.approx(1.5)
@@ -47,7 +47,7 @@ class TestCodebookUsage:
             metric.update(torch.full((2, 5, 5), code, dtype=torch.int32))
         assert metric.compute()["perplexity"].item() == pytest.approx(2.0)
 
-    def test_of_several_maps_each_has_its_own_histogram(self):
+    def test_each_of_several_codebooks_has_its_own_histogram(self):
         """Map 0 is always code 1, map 1 is 0 or 3: 0 and 1 bit. Pooled, it would be three codes."""
         codes = torch.stack(
             [torch.ones(2, 4, dtype=torch.int64), torch.tensor([[0, 3, 3, 0]] * 2)], dim=-1

@@ -13,7 +13,7 @@ class TestActiveUnits:
             metric.update(part)
         return metric.compute()["active_units"].item()
 
-    def test_by_hand(self):
+    def test_active_units_are_those_by_hand(self):
         """±a has variance a²: 0.09 does not pass 0.01, 0.11 does; a constant never does."""
         means = torch.tensor([[0.09, 0.11, 5.0, 0.0], [-0.09, -0.11, 5.0, 0.0]])
         assert self.active(means[:, :, None, None]) == 1
@@ -24,7 +24,7 @@ class TestActiveUnits:
         assert self.active(means) == 3
 
     @pytest.mark.parametrize("size", [1, 7])
-    def test_does_not_depend_on_the_batch_size(self, size):
+    def test_active_units_do_not_depend_on_the_batch_size(self, size):
         torch.manual_seed(0)
         means = torch.randn(37, 20, 1, 1) * torch.linspace(0, 0.3, 20).view(20, 1, 1) + 100
         assert self.active(means, size) == self.active(means)

@@ -96,7 +96,7 @@ class TestReconstruction:
         )
 
     @pytest.mark.parametrize("size", [1, 5, 36])
-    def test_does_not_depend_on_the_batch_size(self, split, size):
+    def test_reconstruction_metrics_do_not_depend_on_the_batch_size(self, split, size):
         whole, cut = (measured(ReconstructionMetrics(DIMS, True), *split, n) for n in (37, size))
         assert whole.keys() == cut.keys()
         for name, value in whole.items():
@@ -116,7 +116,7 @@ class TestReconstruction:
         for name, value in measured(metric, x, reconstruction, distortion, rate, 37).items():
             assert value.item() == pytest.approx(expected[name].item()), name
 
-    def test_is_no_part_of_a_checkpoint(self):
+    def test_reconstruction_metrics_are_no_part_of_a_checkpoint(self):
         assert not ReconstructionMetrics(DIMS, True).state_dict()
 
 

@@ -165,13 +165,13 @@ def test_loss_is_float32_and_close_under_autocast(build, kind):
     torch.testing.assert_close(objectives[1].loss, objectives[0].loss, rtol=0.05, atol=0.05)
 
 
-def test_samples_in_float64(build, kind):
+def test_an_autoencoder_samples_in_float64(build, kind):
     """`trainer.precision: 64-true` makes a float64 model; its pictures must not fail."""
     assert build(kind).double().eval().sample(2).shape == (2, 1, 8, 8)
 
 
 @pytest.mark.parametrize("kind", ["ae", "vae"])
-def test_has_the_right_gradient(build, kind):
+def test_every_model_has_the_right_gradient(build, kind):
     """Analytic against numerical gradients, with the VAE's noise held fixed."""
     net = build(kind, (1, 4, 4), hidden=2, downsamples=1, latent_dim=2).double()
     x = images((1, 4, 4), n=2).double()
@@ -217,7 +217,7 @@ class TestFreeBits:
 
 
 class TestImportanceWeights:
-    def test_by_hand(self, build):
+    def test_importance_weights_are_those_by_hand(self, build):
         """log p(x|z) + log p(z) − log q(z|x) of each draw, and the loss −log of their mean."""
         net, x, k = build("vae").double(), images().double(), 6
         torch.manual_seed(1)
@@ -388,7 +388,7 @@ class TestTokenizer:
                 ask(x)
 
     @pytest.mark.parametrize("code", [-1, 16])
-    def test_refuses_codes_outside_the_codebook(self, net, code):
+    def test_a_tokenizer_refuses_codes_outside_the_codebook(self, net, code):
         with pytest.raises(ValueError, match="codes"):
             Tokenizer(net).decode(torch.full((1, 8), code))
 

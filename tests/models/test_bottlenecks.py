@@ -342,7 +342,7 @@ class TestGaussian:
         )
 
     @pytest.mark.parametrize("log_variance", [-30.0, 30.0])
-    def test_is_finite_in_float32_at_extreme_variances(self, log_variance):
+    def test_the_rate_of_a_gaussian_is_finite_in_float32_at_extreme_variances(self, log_variance):
         h = torch.cat(
             [torch.ones(2, D, 1, 1), torch.full((2, D, 1, 1), log_variance)], dim=1
         ).requires_grad_()

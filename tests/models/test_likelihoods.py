@@ -115,7 +115,7 @@ class TestDiscretizedLogistic:
         assert abs(probability.sum() - 1) < 1e-12
 
     @pytest.mark.parametrize("scale", [0.01, 0.4, 3.0])
-    def test_is_the_formula(self, scale):
+    def test_the_discretized_logistic_is_the_formula(self, scale):
         likelihood = logistic(scale, False).double()
         s = likelihood.log_scale.exp().item()
         for location in (-1.3, -1.0, 0.1, 0.99):
@@ -142,7 +142,7 @@ class TestDiscretizedLogistic:
                 exact = level_nll(logistic(scale, False).double(), location)
                 torch.testing.assert_close(nll.detach(), exact.float(), rtol=1e-4, atol=1e-4)
 
-    def test_has_the_right_gradient(self, decoded):
+    def test_the_discretized_logistic_has_the_right_gradient(self, decoded):
         likelihood = logistic(0.05, True).double()
         x = LEVELS[torch.randint(256, SHAPE)]
         x[0, 0, 0, :2] = torch.tensor([-1.0, 1.0])
@@ -165,7 +165,7 @@ class TestDiscretizedLogistic:
                 1e-4 if scale >= 0.01 else 1 / 255 + 1e-9
             )  # at most half a level
 
-    def test_of_each_pixel_is_that_with_its_own_scale(self):
+    def test_the_discretized_logistic_of_a_pixel_is_that_of_its_own_scale(self):
         """Means, then logarithms of factors of the scale: each pixel as if its scale were the only
         one.
         """
@@ -241,7 +241,7 @@ class TestEvery:
         assert mean.shape == SHAPE
         assert -1 <= mean.min() <= mean.max() <= 1
 
-    def test_has_the_right_gradient(self, likelihood, decoded):
+    def test_every_likelihood_has_the_right_gradient(self, likelihood, decoded):
         x = torch.sign(torch.randn(SHAPE, dtype=torch.float64))
         assert torch.autograd.gradcheck(lambda d: likelihood.nll(x, d), decoded)
 

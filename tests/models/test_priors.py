@@ -187,7 +187,7 @@ class TestCache:
         )
         assert cache.length == model.length
 
-    def test_refuses_to_overflow(self, build):
+    def test_a_cache_refuses_to_overflow(self, build):
         model = build(grid=(1, 2))
         cache, labels = model.new_cache(3), some_labels(model)
         for previous in (None, torch.zeros(3, dtype=torch.int64)):
@@ -249,7 +249,7 @@ class TestSampler:
         ],
         ids=str,
     )
-    def test_draws_from_the_exact_distribution(self, build, classes, settings):
+    def test_a_prior_draws_from_the_exact_distribution(self, build, classes, settings):
         k, n = 3, 8_000
         model = build(k, (2, 2), classes)
         sequences = all_sequences(k, model.length)
@@ -311,7 +311,7 @@ class TestSampler:
         assert 0 <= codes.min() <= codes.max() < model.codebook_size
 
     @pytest.mark.parametrize("training", [True, False])
-    def test_samples_without_dropout_and_leaves_the_mode(self, build, training):
+    def test_a_prior_samples_without_dropout_and_leaves_the_mode(self, build, training):
         model = build(dropout=0.5).train(training)
         labels = some_labels(model)
         assert torch.equal(
@@ -328,7 +328,7 @@ class TestSampler:
             *[("guidance", value) for value in (-0.1, 1001.0, float("inf"), float("nan"))],
         ],
     )
-    def test_refuses_settings_out_of_range(self, build, name, value):
+    def test_sampling_settings_out_of_range_are_refused(self, build, name, value):
         model = build(k=5, label_dropout=0.1)
         with pytest.raises(ValueError, match=name):
             model.generate(3, some_labels(model), **{name: value})
@@ -364,7 +364,7 @@ class TestGuidance:
         [(0.0, {}), (0.5, {}), (1.0, {}), (2.5, {}), (2.5, {"temperature": 2.0, "top_k": 2})],
         ids=str,
     )
-    def test_draws_from_the_formula(self, build, guidance, settings):
+    def test_a_guided_prior_draws_from_the_formula(self, build, guidance, settings):
         k, n = 3, 5_000
         model = build(k, (2, 2), label_dropout=0.1)
         sequences = all_sequences(k, 4)
@@ -379,7 +379,7 @@ class TestGuidance:
         codes = model.generate(n, with_label(model, 1, n), guidance=guidance, **settings)
         assert chi_square_p(counts(codes, k), expected) > 1e-4
 
-    def test_goes_on_from_a_prefix(self, build):
+    def test_a_guided_prior_goes_on_from_a_prefix(self, build):
         model = build(label_dropout=0.1)
         codes, labels = some_codes(model), some_labels(model)
         whole = model.generate(3, labels, temperature=0.0, guidance=3.0)
@@ -388,7 +388,7 @@ class TestGuidance:
         )
         assert torch.equal(codes, model.generate(3, labels, guidance=3.0, prefix=codes))
 
-    def test_needs_label_dropout(self, build, classes):
+    def test_guidance_needs_label_dropout(self, build, classes):
         model = build(classes=classes)
         with pytest.raises(
             ValueError, match=r"guidance: got 2.0, wanted 1: .* model.label_dropout=0"
@@ -405,7 +405,7 @@ class TestGuidance:
         assert (was_forgotten | (found == kept)).all()
         assert abs(was_forgotten.double().mean() - 0.3) < 0.05
 
-    def test_without_it_a_prior_has_no_row_for_it_and_draws_nothing(self, build):
+    def test_a_prior_without_label_dropout_has_no_row_for_it_and_draws_nothing(self, build):
         """Checkpoints and random numbers of priors that were made before there was label_dropout
         stay what they are.
         """
@@ -417,7 +417,7 @@ class TestGuidance:
 
 
 @pytest.mark.parametrize("length", [5, 7])
-def test_refuses_sequences_of_another_length(build, length):
+def test_a_prior_refuses_sequences_of_another_length(build, length):
     model = build()
     with pytest.raises(ValueError, match="codes"):
         model.nll(torch.zeros(3, length, dtype=torch.int64), some_labels(model))
@@ -438,7 +438,7 @@ def test_a_new_prior_charges_about_the_uniform_rate(untrained, seed):
     assert abs(nll - torch.tensor(64.0).log()) < 0.5
 
 
-def test_has_the_right_gradient(build):
+def test_every_prior_has_the_right_gradient(build):
     model = build(k=3, grid=(2, 2))
     codes, labels = some_codes(model), some_labels(model)
     names, values = zip(*model.named_parameters(), strict=True)
@@ -465,7 +465,7 @@ class _Nll(torch.nn.Module):
         return self.model.nll(codes, labels)
 
 
-def test_learns_a_constant_grid(untrained):
+def test_a_prior_learns_a_constant_grid(untrained):
     model = untrained(8, (3, 3), 0, layers=1, width=16, dropout=0.0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     codes = torch.full((4, 9), 5)
@@ -555,7 +555,7 @@ class TestPrefix:
             "code negative",
         ],
     )
-    def test_refuses_what_is_no_prefix(self, build, prefix):
+    def test_what_is_no_prefix_is_refused(self, build, prefix):
         model = build(k=5)
         with pytest.raises(ValueError, match=r"prefix: got .*, wanted "):
             model.generate(3, some_labels(model), prefix=prefix)

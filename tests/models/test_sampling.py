@@ -38,7 +38,7 @@ def test_however_cold_it_draws_the_likeliest_code(temperature, top_p):
     assert draw(logits, temperature, None, top_p, None).tolist() == [0, 2]
 
 
-def test_does_not_write_into_its_logits():
+def test_sampling_does_not_write_into_its_logits():
     logits = torch.randn(10, 4)
     before = logits.clone()
     draw(logits, 1.0, 2, 0.5, None)

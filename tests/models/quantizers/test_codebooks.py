@@ -149,7 +149,7 @@ class TestNearestCode:
             torch.tensor([[512804.0]]), torch.tensor([[512400.0], [512695.0]])
         ).tolist() == [1]
 
-    def test_of_equal_scores_the_lowest_index_wins(self):
+    def test_the_lowest_index_of_equal_scores_wins(self):
         rows, codebook = torch.tensor([[0.0], [3.0]]), torch.tensor([[-1.0], [1.0], [-1.0], [1.0]])
         assert nearest_code(rows, codebook).tolist() == [0, 1]
 
@@ -296,7 +296,7 @@ class TestMovingAverage:
         ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)]
     )
     @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
-    def test_is_that_of_an_independent_loop(self, decay, dtype, tolerance):
+    def test_the_moving_average_is_that_of_an_independent_loop(self, decay, dtype, tolerance):
         module = make(EMAVectorQuantizer, decay=decay, dtype=dtype)
         random = np.random.default_rng(0)
         codebook = module.codebook.double().numpy().copy()
@@ -518,7 +518,7 @@ class TestKMeans:
         return centres
 
     @pytest.mark.parametrize(("m", "k"), [(200, 8), (30, 30), (7, 1)])
-    def test_is_lloyds_algorithm(self, m, k):
+    def test_k_means_is_lloyds_algorithm(self, m, k):
         rows = torch.randn(m, D, dtype=torch.float64)
         torch.manual_seed(5)
         centres = kmeans(rows, k, iterations=6)
@@ -528,7 +528,7 @@ class TestKMeans:
             centres, self.lloyd(rows.numpy(), start.numpy(), 6), rtol=0, atol=1e-10
         )
 
-    def test_starts_at_repeated_rows_if_there_are_too_few(self):
+    def test_k_means_starts_at_repeated_rows_if_there_are_too_few(self):
         rows = torch.randn(5, D, dtype=torch.float64)
         centres = kmeans(rows, 20)
         assert centres.shape == (20, D)

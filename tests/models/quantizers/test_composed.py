@@ -46,7 +46,7 @@ def h():
 
 
 class TestResidual:
-    def test_is_a_loop_over_what_is_left(self, h):
+    def test_a_residual_quantizer_is_a_loop_over_what_is_left(self, h):
         parts = [vq(D) for _ in range(3)]
         latent = ResidualQuantizer(parts).eval()(h)
         for n, r, c in itertools.product(range(5), range(2), range(3)):
@@ -140,7 +140,7 @@ class TestProduct:
 
 
 class TestProjected:
-    def test_is_a_quantizer_between_two_linear_maps(self, h):
+    def test_a_projected_quantizer_is_one_between_two_linear_maps(self, h):
         module = ProjectedQuantizer(vq(2), D).double()
         found = module(h)
         inner = F.linear(
@@ -158,7 +158,7 @@ class TestProjected:
 
 
 class TestCosine:
-    def test_is_the_code_of_the_largest_cosine(self, h):
+    def test_a_cosine_code_is_that_of_the_largest_cosine(self, h):
         module = vq(D, CosineVectorQuantizer)
         latent = module.eval()(h)
         cosines = F.cosine_similarity(
@@ -188,7 +188,7 @@ class TestSimVQ:
         assert torch.equal(module.codebook, fixed)
         assert ((module.vectors() - before).abs().sum(1) > 0).all()
 
-    def test_is_a_nearest_code_of_the_mapped_codebook(self, h):
+    def test_a_simvq_code_is_the_nearest_of_the_mapped_codebook(self, h):
         module = SimVQ(K, D, 0.25).double().eval()
         module.weight.data.normal_()
         other = vq(D).eval()

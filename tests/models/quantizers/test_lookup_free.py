@@ -85,7 +85,7 @@ class TestFSQ:
         bounded = module.bound(h.movedim(1, -1)).movedim(-1, 1) / half
         torch.testing.assert_close(gradient, torch.autograd.grad((bounded * weights).sum(), h)[0])
 
-    def test_has_no_penalty_and_nothing_to_learn(self):
+    def test_fsq_has_no_penalty_and_nothing_to_learn(self):
         module = FSQ([5, 8])
         assert module(torch.randn(2, 2, 3, 3)).penalty == 0
         assert not list(module.parameters())
@@ -100,7 +100,7 @@ class TestLFQ:
         ).codes
         assert codes.flatten().tolist() == [0, 1, 2, 7]
 
-    def test_is_the_nearest_corner(self):
+    def test_an_lfq_code_is_the_nearest_corner(self):
         module, rows = LFQ(4, 0.25, 0.1).eval(), torch.randn(50, 4)
         corners = module.codes_to_latents(torch.arange(16)[:, None, None])[:, :, 0, 0]
         assert len(corners.unique(dim=0)) == 16
@@ -136,7 +136,7 @@ class TestLFQ:
         assert torch.isfinite(rows.grad).all()
 
     @pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
-    def test_is_finite_where_probabilities_underflow(self, scale):
+    def test_lfq_entropy_is_finite_where_probabilities_underflow(self, scale):
         rows = (scale * torch.ones(10, 8)).requires_grad_()
         entropy, divergence = assignment_entropies(rows)
         (entropy + divergence).backward()
