@@ -175,9 +175,7 @@ def test_an_evaluator_that_is_added_is_asked_measured_and_kept(
 ):
     run = Run(shutil.copytree(made / "runs" / "vae", tmp_path / "vae"))
     before = run.record.test
-    monkeypatch.setattr(
-        module_under_test, "EVALUATORS", (*module_under_test.EVALUATORS, Brightness())
-    )
+    monkeypatch.setitem(module_under_test.EVALUATORS, "brightness", Brightness())
     assert f"{split}/brightness" not in cli.evaluate([str(run.path), f"split={split}"])
     measured = cli.evaluate([str(run.path), f"split={split}", "iwae_samples=1"])
     assert 0 < measured[f"{split}/brightness"] < 255

@@ -27,7 +27,8 @@ from vqvae_lightning.training.launch import is_first_process
 def parser() -> argparse.ArgumentParser:
     """The parser of the console script `vqvae`."""
     top = argparse.ArgumentParser(
-        prog="vqvae", description="Train, compare and sample AE, VAE and VQ-VAE."
+        prog="vqvae",
+        description="Train, compare and sample autoencoders, and priors over their codes.",
     )
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")

@@ -10,17 +10,11 @@ from vqvae_lightning.comparison.records import Records
 from vqvae_lightning.comparison.rows import Row, read_row
 from vqvae_lightning.comparison.settings import Settings, settings_by_stage
 from vqvae_lightning.config import ConfigError, one_line
+from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.metrics.measures import Measure, in_table
 from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.search import read_each
-
-TITLES = {
-    "mnist": "MNIST",
-    "fashion_mnist": "Fashion-MNIST",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-}
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,8 @@ def _images(row: Row) -> str:
 
     Binary pixels are as little comparable with grey ones as another dataset.
     """
-    title, binarize = TITLES[row.record.dataset], row.settings["data"]["binarize"]
+    dataset, binarize = DATASETS[row.record.dataset], row.settings["data"]["binarize"]
+    title = dataset.title
     return title if binarize == "none" else f"{title}, {binarize} binarization"
 
 

@@ -77,7 +77,7 @@ def read_row(run: Run, records: Records) -> Row:
         of_tokenizer, its_experiment = records.read(tokenizer)
         model = its_experiment.model
         measured |= _both_stages(measured["rate"], of_tokenizer.test, dims)
-    likelihood = plain(model.likelihood) if hasattr(model, "likelihood") else None
+    likelihood = plain(model).get("likelihood")
     values, limits = _shown(measured, dims), _limits(record, experiment)
     return Row(0, run, kind, record, plain(experiment), tokenizer, likelihood, values, limits)
 

@@ -220,7 +220,7 @@ def with_members(config: Config, values: Mapping[str, Any], prefix: str) -> Conf
 
 
 def _read_fields(defaults: Config, values: Mapping[str, Any], prefix: str) -> Config:
-    types, changes = get_type_hints(type(defaults)), {}
+    types, changes = get_type_hints(type(defaults), include_extras=True), {}
     for f in dataclasses.fields(defaults):  # type: ignore[arg-type]
         child, key = getattr(defaults, f.name), prefix + f.name
         if f.name in values and dataclasses.is_dataclass(child):

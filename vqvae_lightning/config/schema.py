@@ -6,12 +6,21 @@ differs from the defaults.
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 Member = TypeVar("Member")
-DatasetName = Literal["mnist", "fashion_mnist", "cifar10", "cifar100"]
+
+
+def _datasets() -> Collection[str]:
+    """The names of the datasets; imported when one is read, for that table lies above settings."""
+    from vqvae_lightning.data.sources import DATASETS
+
+    return DATASETS
+
+
+DatasetName = Annotated[str, _datasets]
 
 
 class ConfigError(ValueError):

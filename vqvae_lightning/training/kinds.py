@@ -50,6 +50,7 @@ class Kind:
     colours: tuple[str, str]  # of its rows and curves, on light and on dark paper
     required: tuple[str, ...]  # test metrics without which a run cannot stand in the ledger
     notes: tuple[Note, ...]  # how to read its rows
+    price: str  # what it pays for a z: a clause of the page's sentence on rates
     samples: str  # what its usual samples are drawn from, and whether they can be good
 
     @property
@@ -79,6 +80,7 @@ KINDS: dict[str, Kind] = {
                     "AE: no rate and no likelihood. An AE has no p(z), so nothing can be charged."
                 ),
             ),
+            price="an AE pays nothing, because it has no p(z) to charge against",
             samples="normal: z ~ N(0, I). Nothing in its loss made its latents look like that: an"
             " AE reconstructs, but it cannot generate.",
         ),
@@ -101,6 +103,7 @@ KINDS: dict[str, Kind] = {
                     unless=("beta", 1.0),
                 ),
             ),
+            price="a VAE pays KL(q(z|x)\u00a0‖\u00a0N(0,\u00a0I))",
             samples="normal: z ~ N(0, I). The KL term pulled q(z|x) towards N(0, I), so the decoder"
             " has been trained on such z.",
         ),
@@ -122,6 +125,7 @@ KINDS: dict[str, Kind] = {
                     " equally likely."
                 ),
             ),
+            price="a VQ-VAE pays log\u00a0K for each of its T codes",
             samples="uniform: codes drawn uniformly. Every code is one that the decoder knows, but"
             " not next to those: it cannot generate by itself.",
         ),
@@ -147,6 +151,8 @@ KINDS: dict[str, Kind] = {
                     " counted, not ordered."
                 ),
             ),
+            price="a prior pays −log p(codes) in place of T\u00a0log\u00a0K, and the dashed part is"
+            " what it saved",
             samples="codes drawn from the learned p(codes), decoded by its tokenizer. As far as it"
             " has learned which codes go together, it can. (A row per class if it is"
             " class-conditional.)",

@@ -22,7 +22,6 @@ from vqvae_lightning.config import (
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.bounds import built_on_meta
 from vqvae_lightning.training.kinds import KINDS, kind_names
-from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.search import find_runs, read_each
@@ -106,9 +105,9 @@ def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
 
 
 def load_run(run: Run) -> pl.LightningModule:
-    """The best module of a run; a prior comes with its tokenizer attached."""
-    module = module_of(own_checkpoint(run, run.best), run.best)
-    if isinstance(module, CodePrior):
+    """The best module of a run; one of stage 2 comes with its tokenizer attached."""
+    module: Any = module_of(own_checkpoint(run, run.best), run.best)
+    if KINDS[run.info["kind"]].stage == 2:
         module.attach(kept_tokenizer(run))
     return module
 
@@ -234,7 +233,8 @@ def find_tokenizer(runs: str, data: DataConfig) -> Run:
     if not found:
         such = f" with data.binarize={data.binarize}" if data.binarize != "none" else ""
         wanted = _tokenizer_names()
-        first = make_command("train-vqvae", DATASET=data.name, ARGS=runs_argument(runs))
+        kind = kind_names(lambda kind: kind.is_tokenizer)[0]
+        first = make_command(f"train-{kind}", DATASET=data.name, ARGS=runs_argument(runs))
         raise ConfigError(
             f"model.tokenizer: there is no finished {wanted} run of {data.name}{such} in"
             f" {runs}/; run `{first}` first"

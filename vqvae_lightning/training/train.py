@@ -19,7 +19,6 @@ from vqvae_lightning.training.loading import (
     tokenizer_record,
     with_tokenizer,
 )
-from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.resume import check_settings, newest_checkpoint, resumed_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.signals import end_ranks
@@ -193,4 +192,5 @@ def _finish(run: Run, trainer: pl.Trainer, test: dict[str, float], codes: Path |
 
 def lineage(module: pl.LightningModule) -> dict[str, Any]:
     """The entry of run.json about the run that this one builds on."""
-    return {"tokenizer": module.description} if isinstance(module, CodePrior) else {}
+    of: Any = module
+    return {"tokenizer": of.description} if KINDS[of.kind].stage == 2 else {}
