@@ -288,7 +288,7 @@ def test_codes_are_computed_once(workplace):
 
 def test_the_tokenizer_is_untouched_by_its_prior(workplace):
     run = run_of(workplace, "vqvae")
-    assert run_of(workplace, "prior").record.tokenizer["fingerprint"] == load_tokenizer_fingerprint(
+    assert run_of(workplace, "prior").record.first_stage.fingerprint == load_tokenizer_fingerprint(
         run
     )
 
@@ -604,7 +604,9 @@ def test_settings_that_were_changed_by_hand_are_refused(moved):
     run = Run.open(moved / "vqvae")
     config = run.path / "config.yaml"
     config.write_text(config.read_text().replace("commitment: 0.25", "commitment: 0.5"))
-    with pytest.raises(ValueError, match=r"trained with model\.commitment=0\.25, but config\.yaml"):
+    with pytest.raises(
+        ValueError, match=r"trained with model\.quantizer\.commitment=0\.25, but config\.yaml"
+    ):
         cli.sample([str(run.path), "n=4"])
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import small
 from extending.walked import Walked, experiment, finish, train
-from untrained import SMALL_NET, workplace
+from untrained import workplace
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +22,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("extending")
     with workplace(root), pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")
-        words = [*SMALL_NET, "model.quantizer.codebook_size=16", "model.latent_dim=8"]
+        words = [*small.NETWORK, "model.quantizer.codebook_size=16", "model.latent_dim=8"]
         train(root, root / "runs", experiment("vqvae"), *words, "name=tokenizer")
     return root
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small
 from extending.walked import Walked, experiment
-from untrained import SMALL_NET
 
 from vqvae_lightning import cli
 from vqvae_lightning.data.formats import Arrays, Format, Shape
@@ -74,8 +74,8 @@ def test_a_dataset(
     add((3, 12, 16))
     chosen = ("data.name=stripes", f"data.root={tmp_path / 'data'}")
     net = ("model.quantizer.codebook_size=16", "model.latent_dim=8")
-    walked = walk(experiment("vqvae"), *SMALL_NET, *net, *chosen, sample=("sampler=all",))
-    assert walked.run.info["dataset"] == "stripes"
+    walked = walk(experiment("vqvae"), *small.NETWORK, *net, *chosen, sample=("sampler=all",))
+    assert walked.run.record.dataset == "stripes"
     assert walked.test("rate") == pytest.approx(3 * 4 * math.log(16))
     # another dataset than that of the run beside it: the two are in two groups
     assert '<h2 class="dataset">Stripes</h2>' in walked.page

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import small
 import torch
 from extending.walked import ROOT, Walked
 from torch import Tensor
-from untrained import SMALL_NET
 
 from vqvae_lightning.config import ConfigError, setting
 from vqvae_lightning.evaluation.samplers import samplers_of
@@ -134,13 +134,13 @@ def test_a_bottleneck_as_a_kind(
     file = tmp_path / "toy.yaml"
     file.write_text("kind: toy\nmodel:\n  latent_dim: 4\n  scale: 0.25\n")
     words = ("iwae_samples=3", "representation=true", "representation_images=100")
-    walked = walk(file, *SMALL_NET, evaluate=words, sample=("sampler=all",))
+    walked = walk(file, *small.NETWORK, evaluate=words, sample=("sampler=all",))
     net = load_run(walked.run).net
     assert net.bottleneck.scale == 0.25
     # D = 4 dimensions, each at least KL(N(0, s²) ‖ N(0, 1))
     assert walked.test("rate") >= 4 * (0.5 * (0.25**2 - 1) - math.log(0.25))
     assert walked.test("iwae_nats") <= walked.test("distortion") + walked.test("rate") + 1
-    assert len(walked.run.info["kl_per_dim"]) == 4
+    assert len(walked.run.record.kl_per_dim) == 4
     assert 0 <= walked.test("knn_accuracy") <= 1
     assert walked.pictures() >= {"samples-normal", "samples-mixture"}
     assert ["toy", "Toy"] in [line.split()[:2] for line in walked.printed.splitlines()]

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import small
 import torch
 from extending.walked import Walked, example, experiment
 from torch import Tensor, nn
-from untrained import SMALL_NET
 
 from vqvae_lightning.config import ConfigError, setting
 from vqvae_lightning.experiment import load_experiment
@@ -77,7 +77,7 @@ def test_a_quantizer(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
     random = example("quantizer")["RandomCodebook"]
     monkeypatch.setitem(QUANTIZERS, "random", random)
     chosen = ("model.quantizer.name=random", "model.quantizer.codebook_size=16")
-    walked = walk(experiment("vqvae"), *SMALL_NET, *chosen, sample=("sampler=all",))
+    walked = walk(experiment("vqvae"), *small.NETWORK, *chosen, sample=("sampler=all",))
     assert isinstance(load_run(walked.run).net.bottleneck, random)
     # K = 16 codes on a grid of 7×7, of which each costs log 16
     assert walked.test("rate") == pytest.approx(49 * math.log(16))
@@ -111,14 +111,18 @@ def test_a_likelihood(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(LIKELIHOODS, "laplace", laplace)
     chosen = ("model.likelihood.name=laplace", "model.likelihood.scale=0.5")
     walked = walk(
-        experiment("vae"), *SMALL_NET, "model.latent_dim=4", *chosen, evaluate=("iwae_samples=2",)
+        experiment("vae"),
+        *small.NETWORK,
+        "model.latent_dim=4",
+        *chosen,
+        evaluate=("iwae_samples=2",),
     )
     assert load_run(walked.run).net.likelihood.scale == 0.5
     # errors are at least 0, so that log(2·scale) of each of 784 pixels bounds it; here it is 0
     assert walked.test("distortion") > 784 * math.log(2 * 0.5)
     assert math.isfinite(walked.test("iwae_nats"))
     # of a density there are no bits
-    assert "test/bits_per_dim" not in walked.run.info["test"]
+    assert "test/bits_per_dim" not in walked.run.record.test
     assert "p(x|z): laplace" in walked.page
 
 

@@ -35,7 +35,7 @@ class Walked:
 
     def test(self, name: str) -> float:
         """A measure of the test split, as run.json has it."""
-        return float(self.run.info["test"][f"test/{name}"])
+        return float(self.run.record.test[f"test/{name}"])
 
     def pictures(self) -> set[str]:
         return {path.stem for path in self.run.pictures()}

@@ -127,7 +127,7 @@ BAD_RECORDS = {
     "test metrics that are a list": ({"test": [1]}, "run.json.test is list, wanted a mapping"),
     "a test metric that is a text": ({"test": {"test/psnr": "x"}}, "psnr is 'x', wanted a number"),
     "a number beyond all": ({"test": {"test/psnr": 10**400}}, ", wanted a number"),
-    "figures that are none": ({"generation": [1]}, "run.json: generation.0 is 1, wanted a mapping"),
+    "figures that are none": ({"generation": [1]}, "run.json.generation.0 is 1, wanted a mapping"),
     "a prior without a tokenizer": ({"kind": "prior"}, "run.json has no tokenizer"),
     "what a terminal obeys": ({"name": "a\x1b[2J"}, "holds control characters"),
     "what a terminal obeys, deep": ({"versions": {"x\x9b": "1"}}, "holds control characters"),

@@ -107,7 +107,7 @@ def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
 def load_run(run: Run) -> pl.LightningModule:
     """The best module of a run; one of stage 2 comes with its tokenizer attached."""
     module: Any = module_of(own_checkpoint(run, run.best), run.best)
-    if KINDS[run.info["kind"]].stage == 2:
+    if KINDS[run.record.kind].stage == 2:
         module.attach(kept_tokenizer(run))
     return module
 
