@@ -15,7 +15,7 @@ VQVAE := $(VENV)/bin/vqvae
 PIP := $(VENV)/bin/pip --disable-pip-version-check install -qq --constraint .ci/constraints.txt
 # One word of the shell, whatever it holds; ARGS, and RUN of `compare`, are several, with the shell's own quotes.
 quote = '$(subst ','\'',$(value $(1)))'
-# Settings of a training, and of any verb that draws; a setting that is not given here may stand in ARGS.
+# Settings of a training, and of any command that draws; a setting that is not given here may stand in ARGS.
 HERE = $(ON) $(DRAW)
 ON = $(if $(DEVICES),trainer.devices=$(DEVICES))
 DRAW = $(if $(SEED),seed=$(SEED)) $(ARGS)
@@ -128,7 +128,7 @@ fid-calibrate: $(VENV)/.fid  ## check FID against the literature (CIFAR-10 train
 wandb-dashboard: $(VENV)/.dashboard  ## the W&B workspace of the project: built, and saved if you are logged in
 	@$(VQVAE) dashboard $(ARGS)
 
-bench: $(VENV)/.bench  ## speed side by side with peers: experiments/benchmarks/README.md; ARGS="sampling ddp" for some rooms
+bench: $(VENV)/.bench  ## speed side by side with peers: experiments/benchmarks/README.md; ARGS="sampling ddp" for some suites
 	@for dataset in mnist cifar10; do $(VQVAE) data name=$$dataset; done
 	@$(VENV)/bin/python -m experiments.benchmarks $(ARGS)
 

@@ -52,7 +52,7 @@ class Fault(Callback):
         self.target = os.getppid() if parent else os.getpid()
         self.trainer: Any = None
         if point == "save":
-            whole = verified.write_whole
+            whole = verified.write_atomic
 
             def half(path: Path, data: bytes) -> None:
                 if path.suffix == ".ckpt" and self.point and self.trainer.global_step == step:
@@ -62,7 +62,7 @@ class Fault(Callback):
                     self.strike()
                 whole(path, data)
 
-            verified.write_whole = half
+            verified.write_atomic = half
 
     def strike(self) -> None:
         self.point = ""  # once

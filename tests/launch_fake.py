@@ -1,4 +1,4 @@
-"""`python launch_fake.py ROOT VERB …`: the command line on generated images, in processes that a
+"""`python launch_fake.py ROOT COMMAND …`: the command line on generated images, in processes that a
 test starts.
 
 FAULT, a JSON mapping, says what goes wrong on the rank it names: the arguments of `faults.install`.

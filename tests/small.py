@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from vqvae_lightning.config import last_words
+from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.experiment import load_experiment
 
 NETWORK = [
@@ -28,4 +28,4 @@ TRAINER = [
 
 def model_config(kind: str, *more: str) -> Any:
     """The config of the small model of `kind`; `more` are settings on top."""
-    return load_experiment(None, [f"kind={kind}", *last_words(KINDS[kind], more)]).model
+    return load_experiment(None, [f"kind={kind}", *merge_overrides(KINDS[kind], more)]).model

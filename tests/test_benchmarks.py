@@ -37,7 +37,7 @@ def test_goals(goal, met):
 
 
 def test_a_room_that_fails_is_a_line_of_the_report(monkeypatch, tmp_path):
-    monkeypatch.setattr(benchmarks, "ROOMS", {"nowhere": "nowhere"})
+    monkeypatch.setattr(benchmarks, "SUITES", {"nowhere": "nowhere"})
     monkeypatch.setattr(benchmarks, "RESULTS", tmp_path / "results.json")
     monkeypatch.setattr(report, "README", tmp_path / "README.md")
     monkeypatch.setattr(report, "FIGURE", tmp_path / "scaling.svg")
@@ -59,11 +59,12 @@ def test_the_figure_holds_every_point():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("room", benchmarks.GPU_ROOMS)
-def test_the_rooms_of_a_gpu_run_at_toy_size(room, tmp_path):
+@pytest.mark.parametrize("suite", benchmarks.GPU_SUITES)
+def test_the_suites_of_a_gpu_run_at_toy_size(suite, tmp_path):
     out = tmp_path / "rows.jsonl"
     subprocess.run(
-        [sys.executable, "-m", "experiments.benchmarks", "--in-process", room, str(out)], check=True
+        [sys.executable, "-m", "experiments.benchmarks", "--in-process", suite, str(out)],
+        check=True,
     )
     rows = [Row(**json.loads(line)) for line in out.read_text().splitlines()]
     assert rows

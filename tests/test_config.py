@@ -19,7 +19,7 @@ from vqvae_lightning.config import (
     is_setting,
     model_config,
     options,
-    plain,
+    to_dict,
 )
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.experiment import describe, experiment_from, load_experiment
@@ -223,7 +223,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
 
 def test_a_checkpoints_mapping_becomes_the_dataclass_and_back():
     config = VAEConfig(beta=0.5)
-    assert model_config(VAEConfig, plain(config)) == config
+    assert model_config(VAEConfig, to_dict(config)) == config
     with pytest.raises(ConfigError):
         model_config(VAEConfig, {"beta": "much"})
 
@@ -331,7 +331,7 @@ model:
                 load_experiment(tmp_path / "e.yaml", words)
 
     def test_a_record_names_every_member_and_all_of_its_settings(self, file):
-        recorded = plain(load_experiment(file, ["model.quantizer.name=fsq"]))["model"]
+        recorded = to_dict(load_experiment(file, ["model.quantizer.name=fsq"]))["model"]
         assert recorded["quantizer"] == {"name": "fsq", "levels": [8, 8, 8]}
         assert recorded["trunk"] == {
             "name": "conv", "hidden": 128, "residual_hidden": 32, "residual_blocks": 2,

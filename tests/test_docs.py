@@ -26,7 +26,7 @@ from vqvae_lightning.config import (
     SweepOptions,
     options,
 )
-from vqvae_lightning.config.verbs import VERB_OPTIONS
+from vqvae_lightning.config.commands import COMMAND_OPTIONS
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.models.build import MODEL_CONFIGS
 
@@ -218,8 +218,8 @@ def check_command(command: str) -> None:
     places = [word for word in words if "=" not in word]
     if name in ("train", "config"):
         return check_experiment(places[0] if places else None, settings)
-    (cls,) = [cls for cls in VERB_OPTIONS if cls.__name__ == OPTIONS.get(name, "")] or [
-        cls for cls in VERB_OPTIONS if cls.__name__ == f"{name.capitalize()}Options"
+    (cls,) = [cls for cls in COMMAND_OPTIONS if cls.__name__ == OPTIONS.get(name, "")] or [
+        cls for cls in COMMAND_OPTIONS if cls.__name__ == f"{name.capitalize()}Options"
     ]
     known = names_of(cls)
     others = [word for word in settings if word.partition("=")[0] not in known]
@@ -269,7 +269,7 @@ def test_a_command_with_an_unknown_setting_is_found() -> None:
 
 
 VARIABLES = frozenset(re.findall(r"^([A-Z]+) \?=", (ROOT / "Makefile").read_text(), re.M))
-PLAIN = {name for cls in (Experiment, *VERB_OPTIONS) for name in names_of(cls)}
+PLAIN = {name for cls in (Experiment, *COMMAND_OPTIONS) for name in names_of(cls)}
 
 
 def unknown_settings(span: str) -> list[str]:

@@ -14,7 +14,7 @@ import torch
 import untrained
 
 from vqvae_lightning import cli
-from vqvae_lightning.config import last_words
+from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.models.build import PRIORS
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
@@ -37,7 +37,7 @@ def train_words(root: Path, kind: str, *more: str) -> list[str]:
     return [
         "train",
         str(file),
-        *last_words(small.DATA, small.TRAINER, small.KINDS[kind], places, more),
+        *merge_overrides(small.DATA, small.TRAINER, small.KINDS[kind], places, more),
     ]
 
 

@@ -25,7 +25,7 @@ from vqvae_lightning.config import (
     options,
     own_command,
 )
-from vqvae_lightning.config.verbs import VERB_OPTIONS
+from vqvae_lightning.config.commands import COMMAND_OPTIONS
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.models.build import PriorConfig
 from vqvae_lightning.training.runs import Run
@@ -369,7 +369,7 @@ def settings_of(cls):
 
 def test_every_setting_that_names_a_folder_or_a_file_is_a_place():
     for cls, f in (
-        found for top in (Experiment, PriorConfig, *VERB_OPTIONS) for found in settings_of(top)
+        found for top in (Experiment, PriorConfig, *COMMAND_OPTIONS) for found in settings_of(top)
     ):
         names_one = re.match(r"(run )?folder|(PNG|HTML) file", f.metadata.get("meaning", ""))
         assert bool(names_one) == bool(f.metadata.get("place")) or f.name == "resume", (cls, f.name)

@@ -26,7 +26,7 @@ import torch
 from own_process import command
 
 from vqvae_lightning import storage
-from vqvae_lightning.storage import check_writable, write_whole
+from vqvae_lightning.storage import check_writable, write_atomic
 from vqvae_lightning.verified import (
     CheckpointError,
     StoredError,
@@ -57,10 +57,10 @@ def test_round_trip_and_nothing_left_beside(checkpoint):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    write_whole(path, b"old")
+    write_atomic(path, b"old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
-        write_whole(path, b"new")
+        write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -505,7 +505,7 @@ def test_a_place_in_a_closed_folder_is_refused_and_named(tmp_path, monkeypatch):
 def test_writers_of_one_folder_do_not_sweep_each_others_files(tmp_path):
     def write(writer):
         for number in range(40):
-            write_whole(tmp_path / f"{writer}-{number % 3}", bytes(1000))
+            write_atomic(tmp_path / f"{writer}-{number % 3}", bytes(1000))
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(write, range(6)))
@@ -522,7 +522,7 @@ def test_what_a_killed_writer_left_is_swept_and_what_may_be_a_living_ones_is_not
     for path in (young, old):
         path.touch()
     os.utime(old, (0, 0))
-    write_whole(tmp_path / "new", b"new")
+    write_atomic(tmp_path / "new", b"new")
     assert {path.name for path in tmp_path.iterdir()} == {young.name, theirs.name, "new"}
 
 

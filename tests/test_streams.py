@@ -124,7 +124,7 @@ def test_a_system_error_does_not_either(monkeypatch, capsys):
     def fails(words):
         raise OSError("no \x1b[31mspace")
 
-    monkeypatch.setitem(cli.VERBS, "data", cli.VERBS["data"]._replace(run=fails))
+    monkeypatch.setitem(cli.COMMANDS, "data", cli.COMMANDS["data"]._replace(run=fails))
     with pytest.raises(SystemExit) as stop:
         cli.main(["data"])
     assert (stop.value.code, capsys.readouterr().err) == (

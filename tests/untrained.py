@@ -9,7 +9,7 @@ import fake_data
 import small
 import torch
 
-from vqvae_lightning.config import last_words
+from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.storage import write_json
 from vqvae_lightning.training.build import build
@@ -67,7 +67,7 @@ def make_run(root: Path, kind: str, change: Callable[[Any, Path], None], *more: 
     if "model.quantizer.name=fsq" in more:  # the size of its codebook follows from its levels
         settings.remove("model.quantizer.codebook_size=16")
     file = Path(__file__).parents[1] / "experiments" / "mnist" / f"{kind}.yaml"
-    experiment = load_experiment(file, last_words(settings, more))
+    experiment = load_experiment(file, merge_overrides(settings, more))
     module: Any = build(experiment)[1]
     change(module, root)
     count = parameter_count(module)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vqvae_lightning.config import ConfigError, Experiment, check_name, plain, read_yaml
+from vqvae_lightning.config import ConfigError, Experiment, check_name, read_yaml, to_dict
 from vqvae_lightning.config.files import to_yaml
 from vqvae_lightning.config.places import absolute_places, canonical_places, find_places
 from vqvae_lightning.config.reader import configured, overridden, sections, without_leftovers
@@ -27,7 +27,7 @@ def load_experiment(file: str | Path | None, overrides: Sequence[str]) -> Experi
     wrong type or out of range, an override without `=`, and two overrides of one key.
     """
     if file and _is_record(Path(file)):
-        before = plain(read_experiment(Path(file).parent))
+        before = to_dict(read_experiment(Path(file).parent))
     else:
         before = read_yaml(file) if file else {}
     values = overridden(before, overrides, _sections())
@@ -100,7 +100,7 @@ def describe_record(experiment: Experiment) -> str:
 
 def describe(experiment: Experiment) -> str:
     """The experiment as YAML, which reads back as the same experiment."""
-    return to_yaml(plain(experiment))
+    return to_yaml(to_dict(experiment))
 
 
 def _is_record(file: Path) -> bool:

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from vqvae_lightning.data.images import to_uint8
-from vqvae_lightning.storage import write_whole
+from vqvae_lightning.storage import write_atomic
 
 
 def grid_image(images: Tensor, columns: int) -> Image.Image:
@@ -33,4 +33,4 @@ def write_picture(path: Path, picture: Image.Image) -> None:
     """Writes the picture as a PNG file, atomically."""
     buffer = io.BytesIO()
     picture.save(buffer, "png")
-    write_whole(path, buffer.getvalue())
+    write_atomic(path, buffer.getvalue())

@@ -22,7 +22,7 @@ UNFINISHED = ".vqvae-tmp"
 ABANDONED = 60
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_atomic(path: Path, data: bytes) -> None:
     """Writes beside the target, flushes to disk, then renames: readers see the old or the new file.
 
     Unfinished files of killed processes in the folder are removed first. Raises OSError if the
@@ -156,4 +156,4 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
 
 def write_json(path: Path, values: Any) -> None:
     """Writes `values` as indented JSON, atomically."""
-    write_whole(path, (json.dumps(values, indent=2) + "\n").encode())
+    write_atomic(path, (json.dumps(values, indent=2) + "\n").encode())

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vqvae_lightning.storage import file_hash, write_whole
+from vqvae_lightning.storage import file_hash, write_atomic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -182,8 +182,8 @@ def _array(
 def _write_verified(path: Path, data: bytes, *also: str) -> None:
     """Writes the hash file, which names the hashes `also` beside that of `data`, then the file."""
     hashes = [hashlib.sha256(data).hexdigest(), *also]
-    write_whole(hash_path(path), ("\n".join(hashes) + "\n").encode())
-    write_whole(path, data)
+    write_atomic(hash_path(path), ("\n".join(hashes) + "\n").encode())
+    write_atomic(path, data)
 
 
 def _read_verified(path: Path, largest: int | None = None) -> bytes:

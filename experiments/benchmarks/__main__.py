@@ -1,7 +1,7 @@
-"""`python -m experiments.benchmarks [ROOM …]`: measures (default: every room of the CPU), then
+"""`python -m experiments.benchmarks [SUITE …]`: measures (default: every suite of the CPU), then
 writes the report.
 
-Each room runs in a process of its own, so that one that fails, or hangs, is a line of the report
+Each suite runs in a process of its own, so that one that fails, or hangs, is a line of the report
 and no more.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 from experiments.benchmarks.report import RESULTS, write_report
 
-ROOMS = {  # name → module; each is a generator function of rows, named as the room
+SUITES = {  # name → module; each is a generator function of rows, named as the suite
     "quantizers": "quantizers",
     "gradient_quantizer": "quantizers",
     "training": "training",
@@ -34,22 +34,22 @@ ROOMS = {  # name → module; each is a generator function of rows, named as the
     "memory": "memory",
     "scaling": "scaling",
 }
-GPU_ROOMS = {"gpu_correctness": "gpu", "gpu_speed": "gpu"}
-LIMIT = 300  # seconds for a room
+GPU_SUITES = {"gpu_correctness": "gpu", "gpu_speed": "gpu"}
+LIMIT = 300  # seconds for a suite
 
 
 def main(names: list[str]) -> None:
-    """Measures the rooms named, keeps what was known of the others, writes results.json and
+    """Measures the suites named, keeps what was known of the others, writes results.json and
     README.md.
     """
-    rooms = {**ROOMS, **GPU_ROOMS}
+    suites = {**SUITES, **GPU_SUITES}
     if names[:1] == ["gpu"]:
-        names = [*GPU_ROOMS, *names[1:]]
-    unknown = [name for name in names if name not in rooms]
+        names = [*GPU_SUITES, *names[1:]]
+    unknown = [name for name in names if name not in suites]
     if unknown:
-        sys.exit(f"benchmarks: got {unknown[0]}, wanted gpu or some of {', '.join(rooms)}")
+        sys.exit(f"benchmarks: got {unknown[0]}, wanted gpu or some of {', '.join(suites)}")
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    for name in names or ROOMS:
+    for name in names or SUITES:
         started = time.perf_counter()
         measured = measure(name)
         results[name] = {**measured, **where(), "seconds": round(time.perf_counter() - started)}
@@ -60,7 +60,7 @@ def main(names: list[str]) -> None:
 
 
 def measure(name: str) -> dict[str, Any]:
-    """A room's rows, or why there are none."""
+    """A suite's rows, or why there are none."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         out = Path(folder) / "rows.jsonl"
         out.touch()
@@ -81,7 +81,7 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def environment(folder: str) -> dict[str, str]:
-    """Of a room: its runs and other files go to a folder that is removed after it, and W&B is
+    """Of a suite: its runs and other files go to a folder that is removed after it, and W&B is
     silent.
     """
     return {**os.environ, "TMPDIR": folder, "WANDB_SILENT": "true"}
@@ -108,7 +108,7 @@ def threads() -> int:
 
 
 def run_in_process(name: str, out: Path) -> None:
-    """Measures a room in this process; its rows go to `out` one by one."""
+    """Measures a suite in this process; its rows go to `out` one by one."""
     import torch
 
     from vqvae_lightning.allocator import keep_freed_memory
@@ -116,11 +116,11 @@ def run_in_process(name: str, out: Path) -> None:
     keep_freed_memory()  # as `vqvae` does, for every variant
     torch.set_num_threads(threads())
     torch.manual_seed(0)
-    room = getattr(
-        importlib.import_module(f"experiments.benchmarks.{ {**ROOMS, **GPU_ROOMS}[name] }"), name
+    suite = getattr(
+        importlib.import_module(f"experiments.benchmarks.{ {**SUITES, **GPU_SUITES}[name] }"), name
     )
     with out.open("w") as file:
-        for row in room():
+        for row in suite():
             file.write(json.dumps(dataclasses.asdict(row)) + "\n")
             file.flush()
 

@@ -69,9 +69,9 @@ def worker(kind: str, ranks: int, out: Path) -> None:
     from experiments.benchmarks.priors import RandomCodes, new_prior
     from experiments.benchmarks.training import experiment_of
     from vqvae_lightning.training.build import build
-    from vqvae_lightning.training.trainer import build_trainer, quieten
+    from vqvae_lightning.training.trainer import build_trainer, silence_known_warnings
 
-    quieten()
+    silence_known_warnings()
     experiment = experiment_of(
         f"cifar10/{kind}.yaml", f"trainer.devices={ranks}", steps=WARM_UP + STEPS
     )

@@ -26,14 +26,12 @@ def write_report(results: dict[str, Any]) -> None:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Every row with its goal and whether it is met, room by room, under the machine that measured
+    """Every row with its goal and whether it is met, suite by suite, under the machine that measured
     it.
     """
     lines, heading = [], None
-    for name, room in results.items():
-        place = (
-            f"{room['machine']}, torch {room['torch']}, {room['threads']} threads, {room['date']}"
-        )
+    for name, suite in results.items():
+        place = f"{suite['machine']}, torch {suite['torch']}, {suite['threads']} threads, {suite['date']}"
         if place != heading:
             heading = place
             lines += [
@@ -44,9 +42,9 @@ def table(results: dict[str, Any]) -> str:
                 "|---|---|---|---|---|",
             ]
         if name != "scaling":
-            lines += [line(Row(**row)) for row in room["rows"]]
-        if "failed" in room:
-            lines.append(f"| {name} | – | failed: {room['failed'].replace('|', '/')} | – | no |")
+            lines += [line(Row(**row)) for row in suite["rows"]]
+        if "failed" in suite:
+            lines.append(f"| {name} | – | failed: {suite['failed'].replace('|', '/')} | – | no |")
     return "\n".join(lines).strip("\n")
 
 

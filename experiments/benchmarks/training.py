@@ -24,7 +24,7 @@ from vqvae_lightning.training.autoencoders import VQVAE
 from vqvae_lightning.training.build import build
 from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.trainer import build_trainer, quieten
+from vqvae_lightning.training.trainer import build_trainer, silence_known_warnings
 
 STEPS = 10  # of a turn; metrics are logged once in it
 ROUNDS = 12
@@ -79,7 +79,7 @@ def fit(
     turns: Callback,
 ) -> None:
     """`trainer.fit` with everything that `vqvae train` gives it, until the turns are over."""
-    quieten()
+    silence_known_warnings()
     trainer = build_trainer(experiment, devices=1, run=Run.create(experiment))
     trainer.callbacks.append(turns)  # type: ignore[attr-defined]
     with contextlib.suppress(Finished):
@@ -182,7 +182,7 @@ def endless(data: pl.LightningDataModule) -> Iterator[Any]:
 def validation() -> Iterator[Row]:
     """Validation of 2,000 CIFAR-10 images with all metrics, through Lightning."""
     data, module = vqvae(experiment_of("cifar10/vqvae.yaml"))
-    quieten()
+    silence_known_warnings()
     trainer = pl.Trainer(
         accelerator="cpu",
         logger=False,

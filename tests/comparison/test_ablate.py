@@ -8,7 +8,7 @@ import pytest
 
 from vqvae_lightning import cli
 from vqvae_lightning.comparison.ablate import ablate, read_ablation
-from vqvae_lightning.config import AblateOptions, ConfigError, last_words
+from vqvae_lightning.config import AblateOptions, ConfigError, merge_overrides
 from vqvae_lightning.experiment import load_experiment
 
 ABLATIONS = sorted((Path(__file__).parents[2] / "experiments" / "ablations").glob("*.yaml"))
@@ -126,6 +126,6 @@ def test_every_shipped_ablation_is_valid_and_says_what_it_asks(file, monkeypatch
     assert f"make ablate STUDY={file.stem}: " in file.read_text().splitlines()[0]
     ablation = read_ablation(file)
     for words in ablation.variants.values():
-        experiment = load_experiment(ablation.experiment, last_words(ablation.settings, words))
+        experiment = load_experiment(ablation.experiment, merge_overrides(ablation.settings, words))
         if experiment.kind == "vqvae":
             experiment.model.bottleneck()

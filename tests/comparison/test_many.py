@@ -7,7 +7,7 @@ from untrained import TOKENIZER, record
 
 from vqvae_lightning.comparison import many
 from vqvae_lightning.comparison.many import evaluate_once, train_once
-from vqvae_lightning.config import ConfigError, EvaluateOptions, options, plain
+from vqvae_lightning.config import ConfigError, EvaluateOptions, options, to_dict
 from vqvae_lightning.experiment import describe, load_experiment
 from vqvae_lightning.training.runs import Run
 
@@ -85,7 +85,9 @@ def test_an_evaluation_leaves_out_what_its_kind_has_no_use_for(tmp_path, asked, 
 
 
 def test_an_evaluation_is_done_once_with_the_same_settings(tmp_path, asked):
-    run = make(tmp_path, kind="prior", evaluated=plain(options(EvaluateOptions, ["fid_samples=7"])))
+    run = make(
+        tmp_path, kind="prior", evaluated=to_dict(options(EvaluateOptions, ["fid_samples=7"]))
+    )
     evaluate_once(run, ["fid_samples=7"])
     assert asked == []
     evaluate_once(run, ["fid_samples=8"])
@@ -93,7 +95,7 @@ def test_an_evaluation_is_done_once_with_the_same_settings(tmp_path, asked):
 
 
 def test_samplers_draw_only_what_is_missing(tmp_path, asked):
-    run = make(tmp_path, kind="vae", evaluated=plain(EvaluateOptions()))
+    run = make(tmp_path, kind="vae", evaluated=to_dict(EvaluateOptions()))
     evaluate_once(run, [])
     assert asked == [["sample", str(run.path), "sampler=all"]]
     (run.images / "samples-mixture.png").touch()

@@ -6,12 +6,12 @@ import small
 import torch
 from untrained import make_run, workplace
 
-from vqvae_lightning.config import last_words
+from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.evaluation.densities import TrainLatents
 from vqvae_lightning.evaluation.likelihood import iwae_metrics, two_stage_metrics
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.training.build import build
-from vqvae_lightning.training.trainer import quieten
+from vqvae_lightning.training.trainer import silence_known_warnings
 
 BINARY = ["data.binarize=dynamic", "model.likelihood.name=bernoulli"]
 RUNS = {
@@ -26,7 +26,7 @@ RUNS = {
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("batch-size")
-    quieten()
+    silence_known_warnings()
     with workplace(root):
         make_run(root, "vqvae", lambda module, root: None)
         yield root
@@ -46,7 +46,7 @@ def opened(root, name, size):
     ]
     if kind == "prior":
         settings.append(f"model.tokenizer={root / 'runs' / 'vqvae'}")
-    experiment = load_experiment(None, last_words(settings))
+    experiment = load_experiment(None, merge_overrides(settings))
     data, module = build(experiment)
     data.prepare_data()
     return data, module

@@ -227,7 +227,7 @@ def test_a_prior_whose_codes_cannot_be_stored_is_refused_in_one_line(
 def test_data_that_cannot_be_had_are_named_with_the_users_own_folder(
     tried, here, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(cli, "main", lambda words: cli.VERBS[words[0]].run(words[1:]))
+    monkeypatch.setattr(cli, "main", lambda words: cli.COMMANDS[words[0]].run(words[1:]))
     with pytest.raises(DataError, match=f"place {here}/data/mnist/"):
         tried("evaluate", tmp_path / "named")
     assert sources.DATASETS["mnist"].sources == ()  # of the generated data: nothing can be fetched

@@ -10,7 +10,7 @@ from PIL import Image
 from untrained import workplace
 
 from vqvae_lightning import cli
-from vqvae_lightning.config import last_words
+from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.evaluation import codebook
 from vqvae_lightning.evaluation.codebook import codes_picture, mean_patches, usage_picture
 from vqvae_lightning.evaluation.information import code_counts
@@ -111,7 +111,9 @@ def runs(tmp_path_factory):
         for kind in ("vqvae", "prior"):
             file = Path(__file__).parents[2] / "experiments" / "mnist" / f"{kind}.yaml"
             places = [f"data.root={root / 'data'}", f"runs={root / 'runs'}", f"name={kind}"]
-            settings = last_words(small.DATA, small.TRAINER, small.KINDS[kind], TWO_STEPS, places)
+            settings = merge_overrides(
+                small.DATA, small.TRAINER, small.KINDS[kind], TWO_STEPS, places
+            )
             cli.main(["train", str(file), *settings])
         yield {kind: Run.open(root / "runs" / kind) for kind in ("vqvae", "prior")}
 

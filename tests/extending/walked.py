@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from vqvae_lightning import cli
-from vqvae_lightning.config import last_words
+from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.training.runs import Run
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +58,7 @@ def finish(
 
 def train(place: Path, runs: Path, file: Path, *settings: str) -> Path:
     """The run folder of `vqvae train`, of a few steps."""
-    words = last_words(SMALL, [f"data.root={place / 'data'}", f"runs={runs}"], settings)
+    words = merge_overrides(SMALL, [f"data.root={place / 'data'}", f"runs={runs}"], settings)
     cli.main(["train", str(file), *words])
     (name,) = [word.partition("=")[2] for word in words if word.startswith("name=")]
     return runs / name

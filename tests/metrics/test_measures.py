@@ -11,7 +11,7 @@ from vqvae_lightning.comparison.compare import compare
 from vqvae_lightning.comparison.dashboard import workspace
 from vqvae_lightning.comparison.publish import _results
 from vqvae_lightning.config import options
-from vqvae_lightning.config.verbs import Ablation
+from vqvae_lightning.config.commands import Ablation
 from vqvae_lightning.metrics.measures import (
     BOTH,
     MEASURES,

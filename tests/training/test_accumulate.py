@@ -11,12 +11,12 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from untrained import workplace
 
-from vqvae_lightning.config import ConfigError, last_words
+from vqvae_lightning.config import ConfigError, merge_overrides
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.models.build import PRIORS, QUANTIZERS
 from vqvae_lightning.training.build import ANY_TOKENIZER, build
 from vqvae_lightning.training.prior import CodePrior
-from vqvae_lightning.training.trainer import quieten
+from vqvae_lightning.training.trainer import silence_known_warnings
 
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
 
@@ -73,7 +73,7 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("accumulate")
-    quieten()
+    silence_known_warnings()
     with workplace(root):
         yield root
 
@@ -119,7 +119,7 @@ def trained(
         f"trainer.accumulate={passes}",
         *without_members_own(small.KINDS[kind]),
     ]
-    experiment = load_experiment(None, last_words(settings, words))
+    experiment = load_experiment(None, merge_overrides(settings, words))
     if kind == "prior":
         data, _ = build(load_experiment(None, ["kind=ae", *settings[1:6]]))
         module: Any = CodePrior(
@@ -167,10 +167,10 @@ def test_a_step_in_three_passes_is_the_step_in_one(root, member):
 def test_a_term_over_the_whole_batch_is_refused_in_passes(root, member):
     kind, words = MEMBERS[member]
     settings = [f"kind={kind}", *small.KINDS[kind], *words]
-    load_experiment(None, last_words(settings, ["trainer.accumulate=1"]))
+    load_experiment(None, merge_overrides(settings, ["trainer.accumulate=1"]))
     line = (
         f"trainer.accumulate: got 2 with {REFUSED[member]}=.*whole batch.*wanted 1, or"
         f" {REFUSED[member]}=0"
     )
     with pytest.raises(ConfigError, match=line):
-        load_experiment(None, last_words(settings, ["trainer.accumulate=2"]))
+        load_experiment(None, merge_overrides(settings, ["trainer.accumulate=2"]))

@@ -242,8 +242,8 @@ def test_a_run_folder_is_whole_or_its_name_is_free(tmp_path, monkeypatch, where)
     if where in ("mkdir", "rename"):
         monkeypatch.setattr(Path, where, full)
     else:
-        monkeypatch.setattr(runs, "write_whole", fail(runs.write_whole))
-        monkeypatch.setattr(storage, "write_whole", fail(storage.write_whole))
+        monkeypatch.setattr(runs, "write_atomic", fail(runs.write_atomic))
+        monkeypatch.setattr(storage, "write_atomic", fail(storage.write_atomic))
     with pytest.raises(ConfigError, match="No space left on device"):
         Run.create(experiment(tmp_path, "name=a"))
     monkeypatch.undo()

@@ -1,6 +1,6 @@
-"""The command line: one verb per function, `key=value` for every setting.
+"""The command line: one command per function, `key=value` for every setting.
 
-Heavy imports wait until a verb needs them, so that `vqvae --help` answers at once.
+Heavy imports wait until a command needs them, so that `vqvae --help` answers at once.
 """
 
 import argparse
@@ -31,10 +31,10 @@ def parser() -> argparse.ArgumentParser:
         description="Train, compare and sample autoencoders, and priors over their codes.",
     )
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, verb in VERBS.items():
-        sub = verbs.add_parser(name, help=verb.sentence, description=verb.sentence)
-        sub.add_argument("words", nargs="*", metavar=verb.words, help=verb.example)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(name, help=command.sentence, description=command.sentence)
+        sub.add_argument("words", nargs="*", metavar=command.words, help=command.example)
     return top
 
 
@@ -56,16 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the verb of parsed options; an expected error becomes a line and an exit code."""
+    """Runs the command of parsed options; an expected error becomes a line and an exit code."""
     try:
-        VERBS[options.verb].run(options.words)
+        COMMANDS[options.command].run(options.words)
     except ArithmeticError as error:
         if options.debug:
             raise
         complain(error)  # each rank says what it saw
         sys.exit(1)
     except OSError as error:
-        if options.debug or options.verb == "train":
+        if options.debug or options.command == "train":
             raise
         complain(error, " (vqvae --debug shows where)")
         sys.exit(1)
@@ -84,7 +84,7 @@ def complain(error: Exception, hint: str = "") -> None:
     print(f"vqvae: {one_line(error)}{hint}", file=sys.stderr)
 
 
-class Verb(NamedTuple):
+class Command(NamedTuple):
     """One command: its function, what it does, and the words that it takes."""
 
     run: Callable[[Sequence[str]], Any]
@@ -94,66 +94,66 @@ class Verb(NamedTuple):
 
 
 RUN = ("RUN|key=value", "run folder (default: the newest), then settings")
-VERBS = {
-    "train": Verb(
+COMMANDS = {
+    "train": Command(
         train,
         "train the experiment of FILE, or go on with resume=RUN",
         "FILE|key=value",
         "a YAML file, then settings as key=value, for example trainer.steps=500",
     ),
-    "config": Verb(
+    "config": Command(
         config, "print what `train` would run, and run nothing", "FILE|key=value", "as for train"
     ),
-    "data": Verb(
+    "data": Command(
         data, "fetch and verify a dataset", "key=value", "name=cifar10 root=data download=false"
     ),
-    "doctor": Verb(
+    "doctor": Command(
         doctor,
         "versions, devices, disk, data and W&B of this machine; exit code 1 if something is wrong",
         "key=value",
         "runs=runs root=data",
     ),
-    "evaluate": Verb(
+    "evaluate": Command(
         evaluate, "test metrics of a run's best checkpoint, and what is asked for besides", *RUN
     ),
-    "sample": Verb(sample, "draw images from a run into a PNG grid", *RUN),
-    "compare": Verb(
+    "sample": Command(sample, "draw images from a run into a PNG grid", *RUN),
+    "compare": Command(
         compare,
         "several runs as a table and one HTML page",
         "RUN|key=value",
         "run folders (default: all), then settings",
     ),
-    "study": Verb(
+    "study": Command(
         study,
         "every kind of model with several seeds: train, evaluate, compare, mean and spread",
         "key=value",
         "dataset=mnist seeds=3, then settings of the evaluations and of the runs",
     ),
-    "sweep": Verb(
+    "sweep": Command(
         sweep,
         "the grid of a W&B sweep file, run here without a server",
         "FILE|key=value",
         "a sweep file, then settings of the runs",
     ),
-    "ablate": Verb(
+    "ablate": Command(
         ablate,
         "variants of one experiment with several seeds: train, evaluate, compare, mean and spread",
         "FILE|key=value",
         "an ablation file, seeds=3, then settings of the runs",
     ),
-    "classifier": Verb(
+    "classifier": Command(
         classifier,
         "train the classifier whose features and labels judge samples of a dataset",
         "key=value",
         "dataset=mnist, then settings",
     ),
-    "fid-calibrate": Verb(
+    "fid-calibrate": Command(
         fid_calibrate,
         "check FID against the literature: CIFAR-10 train and test must be 3.15 apart",
         "key=value",
         "root=data",
     ),
-    "dashboard": Verb(
+    "dashboard": Command(
         dashboard,
         "build the W&B workspace of a project, and save it if there is a server and a key",
         "key=value",

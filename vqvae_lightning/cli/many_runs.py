@@ -1,4 +1,4 @@
-"""The verbs of several runs: each prints what a user wants to know and returns its result."""
+"""The commands of several runs: each prints what a user wants to know and returns its result."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -99,20 +99,20 @@ def ablate(words: Sequence[str]) -> Any:
 
 
 def _own(kind: type, settings: Sequence[str]) -> tuple[Any, list[str]]:
-    """The options of a verb that are among its settings, and the settings that go to its runs."""
-    from vqvae_lightning.config import options, own_words
+    """The options of a command that are among its settings, and the settings that go to its runs."""
+    from vqvae_lightning.config import options, split_overrides
 
-    own, others = own_words([field.name for field in dataclasses.fields(kind)], settings)
+    own, others = split_overrides([field.name for field in dataclasses.fields(kind)], settings)
     return options(kind, own), others
 
 
-def _one_file(verb: str, words: Sequence[str], example: str) -> tuple[Path, list[str]]:
-    """The one file among the words of a verb, and the settings."""
+def _one_file(command: str, words: Sequence[str], example: str) -> tuple[Path, list[str]]:
+    """The one file among the words of a command, and the settings."""
     from vqvae_lightning.config import ConfigError
 
     files, settings = split_words(words)
     if len(files) != 1:
-        raise ConfigError(f"{verb}: got {len(files)} files, wanted one such as {example}")
+        raise ConfigError(f"{command}: got {len(files)} files, wanted one such as {example}")
     return Path(files[0]), settings
 
 

@@ -13,7 +13,7 @@ from vqvae_lightning.config import (
     Ablation,
     ConfigError,
     check_name,
-    last_words,
+    merge_overrides,
     options,
 )
 from vqvae_lightning.training.runs import Run
@@ -42,7 +42,7 @@ def ablate(file: Path, chosen: AblateOptions, settings: Sequence[str]) -> Ablate
         refuse_own([*ablation.settings, *words], f"{file}, {name}", "seed")
         check_plan(
             Path(ablation.experiment),
-            last_words(ablation.settings, words, everywhere),
+            merge_overrides(ablation.settings, words, everywhere),
             ablation.evaluation,
         )
     if ablation.tokenizer:
@@ -51,12 +51,14 @@ def ablate(file: Path, chosen: AblateOptions, settings: Sequence[str]) -> Ablate
     for seed in range(chosen.seeds):
         tokenizer = []
         if ablation.tokenizer:
-            words = last_words(everywhere, [f"seed={seed}"])
+            words = merge_overrides(everywhere, [f"seed={seed}"])
             trained = train_once(root, f"tokenizer-s{seed}", Path(ablation.tokenizer), words)
             tokenizer = [f"model.tokenizer={trained.path}"]
         for name, words in ablation.variants.items():
             started = time.monotonic()
-            every = last_words(ablation.settings, words, everywhere, tokenizer, [f"seed={seed}"])
+            every = merge_overrides(
+                ablation.settings, words, everywhere, tokenizer, [f"seed={seed}"]
+            )
             run = train_once(root, f"{name}-s{seed}", Path(ablation.experiment), every)
             evaluate_once(run, ablation.evaluation)
             variants[name].append(run)

@@ -13,9 +13,9 @@ from vqvae_lightning.config import (
     ConfigError,
     EvaluateOptions,
     options,
-    own_words,
-    plain,
     short,
+    split_overrides,
+    to_dict,
 )
 from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network
 from vqvae_lightning.evaluation.samplers import sampler_names
@@ -59,7 +59,7 @@ def evaluate_once(run: Run, settings: Sequence[str]) -> None:
     log, if it fails.
     """
     words = evaluation_words(KINDS[run.record.kind], settings)
-    if run.record.evaluated != plain(options(EvaluateOptions, words)):
+    if run.record.evaluated != to_dict(options(EvaluateOptions, words)):
         _do(run, ["evaluate", short(run.path), *words])
     others = sampler_names(run.experiment(), "all")[1:]
     if any(not (run.images / f"samples-{name}.png").is_file() for name in others):
@@ -73,14 +73,14 @@ def evaluation_words(kind: Kind, settings: Sequence[str]) -> list[str]:
         unused += ["representation", "representation_images"]
     if kind.stage == 2 or not kind.has_density:  # it draws no z to weight
         unused += ["iwae_samples"]
-    return own_words(unused, settings)[1]
+    return split_overrides(unused, settings)[1]
 
 
 def refuse_own(words: Sequence[str], where: str, *more: str) -> None:
     """Raises ConfigError for a setting among these that the command gives each of its runs
     itself.
     """
-    for word in own_words((*OWN, *more), words)[0]:
+    for word in split_overrides((*OWN, *more), words)[0]:
         key = word.partition("=")[0]
         raise ConfigError(f"{key}: got {word} in {where}, but each run is given its own {key}")
 

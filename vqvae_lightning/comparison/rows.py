@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vqvae_lightning.comparison.records import Records
-from vqvae_lightning.config import Experiment, plain
+from vqvae_lightning.config import Experiment, to_dict
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.samplers import latent_size
 from vqvae_lightning.metrics.information import bits, bits_per_dim, saved_vs_uniform
@@ -77,9 +77,9 @@ def read_row(run: Run, records: Records) -> Row:
         of_tokenizer, its_experiment = records.read(tokenizer)
         model = its_experiment.model
         measured |= _both_stages(measured["rate"], of_tokenizer.test, dims)
-    likelihood = plain(model).get("likelihood")
+    likelihood = to_dict(model).get("likelihood")
     values, limits = _shown(measured, dims), _limits(record, experiment)
-    return Row(0, run, kind, record, plain(experiment), tokenizer, likelihood, values, limits)
+    return Row(0, run, kind, record, to_dict(experiment), tokenizer, likelihood, values, limits)
 
 
 def _against_uniform(tokenizer: TokenizerRecord, measured: dict[str, float]) -> dict[str, float]:

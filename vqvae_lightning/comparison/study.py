@@ -19,8 +19,8 @@ from vqvae_lightning.config import (
     ConfigError,
     EvaluateOptions,
     StudyOptions,
-    last_words,
-    own_words,
+    merge_overrides,
+    split_overrides,
     visible,
 )
 from vqvae_lightning.evaluation.samplers import changed_sampling
@@ -66,8 +66,8 @@ def study(options: StudyOptions, settings: Sequence[str]) -> list[Run]:
     files = experiment_files(options)
     plan = [(seed, kind) for seed in range(options.seeds) for kind in files]
     root = Path(options.runs or f"runs/study-{options.dataset}")
-    measured, settings = own_words(EVALUATION, settings)
-    measured = last_words(["representation=true"], measured)
+    measured, settings = split_overrides(EVALUATION, settings)
+    measured = merge_overrides(["representation=true"], measured)
     for kind, file in files.items():
         check_plan(file, _settings(root, kind, 0, settings, files), measured)
     runs = []
@@ -116,7 +116,7 @@ def _settings(
     tokenizers = [name for name in kinds if KINDS[name].is_tokenizer]
     if KINDS[kind].stage == 2 and tokenizers:
         own.append(f"model.tokenizer={root / _name(tokenizers[0], seed)}")
-    return last_words(settings, own)
+    return merge_overrides(settings, own)
 
 
 # Row of a table of spreads → column → values or their spread.

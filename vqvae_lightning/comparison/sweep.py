@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vqvae_lightning.comparison.many import check_plan, refuse_own, train_once
-from vqvae_lightning.config import ConfigError, SweepOptions, last_words, read_yaml, word_of
+from vqvae_lightning.config import ConfigError, SweepOptions, merge_overrides, read_yaml, word_of
 from vqvae_lightning.training.runs import Run
 
 
@@ -26,7 +26,7 @@ def sweep(file: Path, options: SweepOptions, settings: Sequence[str]) -> list[Ru
     plan = []
     for words in combinations:
         refuse_own(words, str(file))
-        every = last_words(settings, words, [f"tracking.group={root.name}"])
+        every = merge_overrides(settings, words, [f"tracking.group={root.name}"])
         check_plan(experiment, every, [])
         plan.append((run_name(words), every))
     runs = []

@@ -1,42 +1,11 @@
-"""Settings: of an experiment (`schema`), of a verb (`verbs`), and how YAML and a command line are
+"""Settings: of an experiment (`schema`), of a command (`commands`), and how YAML and a command line are
 read (`reader`).
 
 The settings of a model and its parts are in `models`, and an experiment is read by
 `vqvae_lightning.experiment`.
 """
 
-from vqvae_lightning.config.files import read_yaml
-from vqvae_lightning.config.places import (
-    canonical,
-    command_line,
-    make_command,
-    own_command,
-    runs_argument,
-    short,
-)
-from vqvae_lightning.config.reader import (
-    check_name,
-    is_setting,
-    last_words,
-    model_config,
-    options,
-    own_words,
-)
-from vqvae_lightning.config.schema import (
-    ConfigError,
-    DataConfig,
-    Experiment,
-    OptimizerConfig,
-    TrackingConfig,
-    TrainerConfig,
-    member_of,
-    name_of,
-    part,
-    plain,
-    setting,
-)
-from vqvae_lightning.config.values import check_text, one_line, visible, word_of
-from vqvae_lightning.config.verbs import (
+from vqvae_lightning.config.commands import (
     AblateOptions,
     Ablation,
     CalibrateOptions,
@@ -51,6 +20,37 @@ from vqvae_lightning.config.verbs import (
     StudyOptions,
     SweepOptions,
 )
+from vqvae_lightning.config.files import read_yaml
+from vqvae_lightning.config.places import (
+    canonical,
+    command_line,
+    make_command,
+    own_command,
+    runs_argument,
+    short,
+)
+from vqvae_lightning.config.reader import (
+    check_name,
+    is_setting,
+    merge_overrides,
+    model_config,
+    options,
+    split_overrides,
+)
+from vqvae_lightning.config.schema import (
+    ConfigError,
+    DataConfig,
+    Experiment,
+    OptimizerConfig,
+    TrackingConfig,
+    TrainerConfig,
+    member_of,
+    name_of,
+    part,
+    setting,
+    to_dict,
+)
+from vqvae_lightning.config.values import check_text, one_line, visible, word_of
 
 __all__ = [
     "AblateOptions",
@@ -77,21 +77,21 @@ __all__ = [
     "check_text",
     "command_line",
     "is_setting",
-    "last_words",
     "make_command",
     "member_of",
+    "merge_overrides",
     "model_config",
     "name_of",
     "one_line",
     "options",
     "own_command",
-    "own_words",
     "part",
-    "plain",
     "read_yaml",
     "runs_argument",
     "setting",
     "short",
+    "split_overrides",
+    "to_dict",
     "visible",
     "word_of",
 ]

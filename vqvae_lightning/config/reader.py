@@ -14,15 +14,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from vqvae_lightning.config.commands import COMMAND_OPTIONS
 from vqvae_lightning.config.files import read_mapping, read_yaml
 from vqvae_lightning.config.places import canonical_places
 from vqvae_lightning.config.references import resolve_references
-from vqvae_lightning.config.schema import ConfigError, Experiment, name_of, plain
+from vqvae_lightning.config.schema import ConfigError, Experiment, name_of, to_dict
 from vqvae_lightning.config.values import Word, check_text, read, shown, visible, word_of
-from vqvae_lightning.config.verbs import VERB_OPTIONS
 
 Config = TypeVar("Config")
-SETTINGS = {f.name for cls in (Experiment, *VERB_OPTIONS) for f in dataclasses.fields(cls)}
+SETTINGS = {f.name for cls in (Experiment, *COMMAND_OPTIONS) for f in dataclasses.fields(cls)}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -49,12 +49,12 @@ def options(cls: type[Config], settings: Sequence[str], file: str | Path | None 
     return canonical_places(configured(cls(), values))
 
 
-def last_words(*settings: Sequence[str]) -> list[str]:
+def merge_overrides(*settings: Sequence[str]) -> list[str]:
     """`key=value` words of several lists, where a later list has the last word on a key."""
     return list({word.partition("=")[0]: word for words in settings for word in words}.values())
 
 
-def own_words(names: Collection[str], settings: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_overrides(names: Collection[str], settings: Sequence[str]) -> tuple[list[str], list[str]]:
     """The `key=value` words whose keys are among `names`, and the others."""
     own = [word for word in settings if word.partition("=")[0] in names]
     return own, [word for word in settings if word not in own]
@@ -64,7 +64,7 @@ def is_setting(word: str) -> bool:
     """Whether a word of a command line is `key=value`, and no file or folder with `=` in its name.
 
     A key holds no `/`, so `./a=b` is never a setting. Nor is `a=b` if there is a file of that name,
-    and `a` is no setting of any verb.
+    and `a` is no setting of any command.
     """
     key, equals, _ = word.partition("=")
     if not equals or "/" in key:
@@ -193,7 +193,7 @@ def _members_settings(
 def configured(defaults: Config, values: Mapping[str, Any]) -> Config:
     """The dataclass `defaults` with values on top, each read by its type. Raises ConfigError."""
     defaults = with_members(defaults, values, "")
-    values = resolve_references(values, plain(defaults))
+    values = resolve_references(values, to_dict(defaults))
     _check_keys(values, defaults, "")
     return _read_fields(defaults, values, "")
 

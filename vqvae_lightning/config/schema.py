@@ -187,7 +187,7 @@ class Experiment:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
-def plain(config: Any) -> dict[str, Any]:
+def to_dict(config: Any) -> dict[str, Any]:
     """Nested dicts of plain values, fit for YAML, JSON and checkpoints.
 
     The settings of a part stand behind its `name`.
@@ -198,7 +198,7 @@ def plain(config: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             table = f.metadata.get("table")
             name = {} if table is None else {"name": name_of(value, table)}
-            values[f.name] = name | plain(value)
+            values[f.name] = name | to_dict(value)
         else:
             values[f.name] = copy.deepcopy(value)
     return values

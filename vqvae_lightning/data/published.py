@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from vqvae_lightning.data.formats import DataError
-from vqvae_lightning.storage import file_hash, write_whole
+from vqvae_lightning.storage import file_hash, write_atomic
 
 SUMS = (  # in the folder, of files without a published hash: computed at the first download
     "SHA256SUMS"
@@ -85,10 +85,10 @@ class PublishedFiles:
         if os.path.lexists(self.folder / name):
             _check(self.folder / name, sha256)
         else:
-            write_whole(self.folder / name, data)
+            write_atomic(self.folder / name, data)
         if published is None:
             sums = self._sums() | {name: sha256}
-            write_whole(
+            write_atomic(
                 self.folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sums).encode()
             )
 

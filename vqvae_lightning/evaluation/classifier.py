@@ -26,7 +26,7 @@ from vqvae_lightning.config import (
     command_line,
     make_command,
     one_line,
-    plain,
+    to_dict,
 )
 from vqvae_lightning.data.images import ImageDataModule, to_float
 from vqvae_lightning.data.loader import Batch, seed_torch
@@ -36,7 +36,7 @@ from vqvae_lightning.storage import check_writable, file_hash
 from vqvae_lightning.training.callbacks import Progress
 from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
 from vqvae_lightning.training.runs import versions
-from vqvae_lightning.training.trainer import quieten
+from vqvae_lightning.training.trainer import silence_known_warnings
 from vqvae_lightning.verified import CheckpointError, read_checkpoint, write_checkpoint
 
 WIDTH, FEATURES, GROUPS = 32, 128, 8
@@ -126,7 +126,7 @@ def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
     root, dataset = Path(options.root), DATASETS[options.dataset]
     path = classifier_path(options.dataset, root)
     check_writable(path, "root")
-    quieten()
+    silence_known_warnings()
     pl.seed_everything(options.seed, verbose=False)
     channels, side, width = dataset.shape
     if side != width:
@@ -159,7 +159,7 @@ def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
     state = {"shape": [channels, side, dataset.classes], "state_dict": module.cpu().state_dict()}
     write_checkpoint(
         path,
-        {**state, "test_accuracy": accuracy, "options": plain(options), "versions": versions()},
+        {**state, "test_accuracy": accuracy, "options": to_dict(options), "versions": versions()},
     )
     return {"path": path, "test_accuracy": accuracy, "sha256": file_hash(path)}
 

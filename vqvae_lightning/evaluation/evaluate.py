@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping
 
 import pytorch_lightning as pl
 
-from vqvae_lightning.config import ConfigError, EvaluateOptions, plain
+from vqvae_lightning.config import ConfigError, EvaluateOptions, to_dict
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.evaluators import EVALUATORS
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.storage import check_writable
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.trainer import quieten
+from vqvae_lightning.training.trainer import silence_known_warnings
 
 
 def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
@@ -32,7 +32,7 @@ def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
     for file in (subject.run.path / RECORD, subject.run.images / "codes.png"):
         check_writable(file, "run")
     evaluators = list(chosen(subject, options))
-    quieten()
+    silence_known_warnings()
     # No part of an evaluation that is here needs it; one of the user's own may.
     pl.seed_everything(subject.experiment.seed, verbose=False)
     known: dict[str, float] = {}
@@ -42,7 +42,7 @@ def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
         if options.split == "test" and found:
             with subject.run.change() as record:
                 record["test"] = {**record.get("test", {}), **named(found, options.split)}
-    subject.run.write(evaluated=plain(options))
+    subject.run.write(evaluated=to_dict(options))
     return named(known, options.split)
 
 

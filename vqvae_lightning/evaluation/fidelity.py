@@ -17,7 +17,7 @@ from vqvae_lightning.config import (
     EvaluateOptions,
     Experiment,
     SampleOptions,
-    plain,
+    to_dict,
 )
 from vqvae_lightning.data.images import ImageDataModule, to_uint8
 from vqvae_lightning.data.sources import DATASETS, load, prepare
@@ -51,7 +51,7 @@ def check_fidelity(experiment: Experiment, options: EvaluateOptions) -> list[str
             raise ConfigError(
                 f"sampler: got '{options.sampler}', but nothing is drawn with fid_samples=0"
             )
-        for name, value in changed_sampling(plain(options)).items():
+        for name, value in changed_sampling(to_dict(options)).items():
             raise ConfigError(f"{name}: got {value}, but nothing is drawn with fid_samples=0")
         return []
     if samples < 2:
@@ -186,7 +186,7 @@ class Generation(Evaluator):
     """`generation` in run.json: how near the samples of each sampler are to real images."""
 
     def asked(self, options: EvaluateOptions) -> bool | None:
-        return bool(options.fid_samples or options.sampler or changed_sampling(plain(options)))
+        return bool(options.fid_samples or options.sampler or changed_sampling(to_dict(options)))
 
     def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
         try:

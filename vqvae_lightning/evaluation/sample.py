@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from vqvae_lightning.config import ConfigError, SampleOptions, plain
+from vqvae_lightning.config import ConfigError, SampleOptions, to_dict
 from vqvae_lightning.evaluation.samplers import changed_sampling, draw, sampler_names
 from vqvae_lightning.evaluation.show import SHOWS, check_show
 from vqvae_lightning.evaluation.subject import Subject
@@ -64,6 +64,6 @@ def _unusual(options: SampleOptions) -> str:
     given = {
         "seed": options.seed or None,
         "label": options.label,
-        **changed_sampling(plain(options)),
+        **changed_sampling(to_dict(options)),
     }
     return "".join(f"-{name}{value}" for name, value in given.items() if value is not None)

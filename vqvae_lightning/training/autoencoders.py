@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from vqvae_lightning.config import OptimizerConfig, model_config, plain
+from vqvae_lightning.config import OptimizerConfig, model_config, to_dict
 from vqvae_lightning.data.loader import Batch, RowNoise, seed_torch
 from vqvae_lightning.metrics.codebook import CodebookUsage
 from vqvae_lightning.metrics.latents import ActiveUnits
@@ -65,9 +65,9 @@ class AutoencoderModule(pl.LightningModule):
         self.save_hyperparameters(
             {
                 "kind": self.kind,
-                "config": plain(self.config),
+                "config": to_dict(self.config),
                 "image_shape": list(image_shape),
-                "optimizer": plain(self.optimizer_config),
+                "optimizer": to_dict(self.optimizer_config),
             }
         )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from vqvae_lightning.config import OptimizerConfig, model_config, plain
+from vqvae_lightning.config import OptimizerConfig, model_config, to_dict
 from vqvae_lightning.data.loader import Batch, seed_torch
 from vqvae_lightning.metrics.codebook import CodebookUsage
 from vqvae_lightning.metrics.information import code_rate, entropy_ratio
@@ -63,10 +63,10 @@ class CodePrior(pl.LightningModule):
         self.save_hyperparameters(
             {
                 "kind": self.kind,
-                "config": plain(self.config),
+                "config": to_dict(self.config),
                 "tokenizer": self.description,
                 "classes": classes,
-                "optimizer": plain(self.optimizer_config),
+                "optimizer": to_dict(self.optimizer_config),
             }
         )
 

@@ -25,7 +25,7 @@ from vqvae_lightning.config import (
 )
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.experiment import describe_record, read_experiment
-from vqvae_lightning.storage import check_writable, new_folder, sweep, write_json, write_whole
+from vqvae_lightning.storage import check_writable, new_folder, sweep, write_atomic, write_json
 from vqvae_lightning.training.record import RECORD, RECORD_LOCK, RUN_LOCK, RunRecord, read_record
 
 TAKEN = (
@@ -77,7 +77,7 @@ class Run:
         try:
             with new_folder(root, name) as path:
                 (path / "images").mkdir()
-                write_whole(path / "config.yaml", settings)
+                write_atomic(path / "config.yaml", settings)
                 # Two trainings without a name may begin in the same second.
                 for taken in (
                     [name] if experiment.name else [name, *(f"{name}-{n}" for n in range(2, 100))]
@@ -176,7 +176,7 @@ class Run:
             # Steps are numbered from 0.
             rows = [row for row in self.metrics() if row["step"] < step]
             lines = "".join(json.dumps(row) + "\n" for row in rows)
-            write_whole(self.metrics_path, lines.encode())
+            write_atomic(self.metrics_path, lines.encode())
 
     def experiment(self) -> Experiment:
         """The settings of the run.
@@ -204,7 +204,7 @@ class Run:
         known = self.experiment()
         if known.trainer.steps != steps:
             changed = replace(known, trainer=replace(known.trainer, steps=steps))
-            write_whole(self.path / "config.yaml", describe_record(changed).encode())
+            write_atomic(self.path / "config.yaml", describe_record(changed).encode())
 
     def metrics(self) -> list[dict[str, float]]:
         """Every logged line, in order.

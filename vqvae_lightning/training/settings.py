@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from vqvae_lightning.config import Experiment, plain
+from vqvae_lightning.config import Experiment, to_dict
 
 # Settings of the place and the length of a run, which do not change what is computed.
 PLACE = (
@@ -25,7 +25,9 @@ PLACE = (
 
 def computed_settings(experiment: Experiment) -> dict[str, Any]:
     """The settings that decide what is computed: dotted keys with their values."""
-    return {key: value for key, value in _flat(plain(experiment), "") if not key.startswith(PLACE)}
+    return {
+        key: value for key, value in _flat(to_dict(experiment), "") if not key.startswith(PLACE)
+    }
 
 
 def _flat(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

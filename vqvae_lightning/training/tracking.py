@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.loggers.logger import DummyExperiment, rank_zero_experiment
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from vqvae_lightning.config import Experiment, one_line, plain
+from vqvae_lightning.config import Experiment, one_line, to_dict
 from vqvae_lightning.metrics.measures import best_values
 from vqvae_lightning.storage import file_hash
 from vqvae_lightning.training.kinds import KINDS
@@ -61,7 +61,7 @@ class RunWandbLogger(WandbLogger):
     """W&B with the experiment's settings as config, and no word on stdout."""
 
     def __init__(self, experiment: Experiment, run: Run) -> None:
-        record, settings = run.record, plain(experiment)
+        record, settings = run.record, to_dict(experiment)
         super().__init__(
             name=record.name,
             id=record.wandb_id,

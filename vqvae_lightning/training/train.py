@@ -23,7 +23,7 @@ from vqvae_lightning.training.resume import check_settings, newest_checkpoint, r
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.signals import end_ranks
 from vqvae_lightning.training.tracking import RunWandbLogger
-from vqvae_lightning.training.trainer import build_trainer, quieten
+from vqvae_lightning.training.trainer import build_trainer, silence_known_warnings
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def train(experiment: Experiment) -> TrainResult:
     the experiment cannot run. With `experiment.resume` a run goes on from its newest valid
     checkpoint; a finished one is left alone.
     """
-    quieten()
+    silence_known_warnings()
     devices = device_count(experiment)
     check_launch(devices * experiment.trainer.nodes)
     run = resumed_run(experiment)

@@ -106,7 +106,7 @@ def start_tracking(experiment: Experiment, run: Run) -> list[Logger]:
     return [JsonLinesLogger(run.metrics_path), RunWandbLogger(experiment, run)]
 
 
-def quieten() -> None:
+def silence_known_warnings() -> None:
     """Silences warnings of the libraries that do not concern a user of this one."""
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*")

@@ -17,7 +17,7 @@ from vqvae_lightning.comparison.report.sections import section, series
 from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.evaluation.samplers import SAMPLERS
 from vqvae_lightning.metrics.measures import in_table
-from vqvae_lightning.storage import write_whole
+from vqvae_lightning.storage import write_atomic
 from vqvae_lightning.training.kinds import KINDS
 
 PAGE_BYTES = 2_000_000
@@ -32,7 +32,7 @@ def write_report(comparison: Comparison, path: Path) -> Path:
     What does not fit is left out: points of curves first, then pictures, then runs. The page says
     what is missing. Raises OSError if it cannot be written.
     """
-    write_whole(path, _page(comparison).encode())
+    write_atomic(path, _page(comparison).encode())
     return path
 
 

@@ -1,4 +1,4 @@
-"""Every setting of a verb other than `train`, once: name, type, default, range and meaning."""
+"""Every setting of a command other than `train`, once: name, type, default, range and meaning."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -238,7 +238,7 @@ class DashboardOptions:
         check_project(self.project, "project")
 
 
-VERB_OPTIONS = (
+COMMAND_OPTIONS = (
     AblateOptions,
     CalibrateOptions,
     ClassifierOptions,
