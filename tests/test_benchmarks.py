@@ -62,10 +62,8 @@ def test_the_figure_holds_every_point():
 @pytest.mark.parametrize("suite", benchmarks.GPU_SUITES)
 def test_the_suites_of_a_gpu_run_at_toy_size(suite, tmp_path):
     out = tmp_path / "rows.jsonl"
-    subprocess.run(
-        [sys.executable, "-m", "experiments.benchmarks", "--in-process", suite, str(out)],
-        check=True,
-    )
+    program = [sys.executable, "-m", "experiments.benchmarks", "--in-process"]
+    subprocess.run([*program, suite, str(out)], check=True)
     rows = [Row(**json.loads(line)) for line in out.read_text().splitlines()]
     assert rows
     assert all(row.met for row in rows if row.unit == "error")

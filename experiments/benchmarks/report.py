@@ -26,12 +26,11 @@ def write_report(results: dict[str, Any]) -> None:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Every row with its goal and whether it is met, suite by suite, under the machine that measured
-    it.
-    """
+    """Every row with its goal and whether it is met, suite by suite, under its machine."""
     lines, heading = [], None
     for name, suite in results.items():
-        place = f"{suite['machine']}, torch {suite['torch']}, {suite['threads']} threads, {suite['date']}"
+        machine, threads = suite["machine"], f"{suite['threads']} threads"
+        place = f"{machine}, torch {suite['torch']}, {threads}, {suite['date']}"
         if place != heading:
             heading = place
             lines += [

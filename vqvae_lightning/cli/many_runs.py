@@ -99,7 +99,7 @@ def ablate(words: Sequence[str]) -> Any:
 
 
 def _own(kind: type, settings: Sequence[str]) -> tuple[Any, list[str]]:
-    """The options of a command that are among its settings, and the settings that go to its runs."""
+    """A command's own options among its settings, and the settings that go to its runs."""
     from vqvae_lightning.config import options, split_overrides
 
     own, others = split_overrides([field.name for field in dataclasses.fields(kind)], settings)

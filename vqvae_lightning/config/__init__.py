@@ -1,5 +1,4 @@
-"""Settings: of an experiment (`schema`), of a command (`commands`), and how YAML and a command line are
-read (`reader`).
+"""Settings of an experiment (`schema`) and of a command (`commands`), and their `reader`.
 
 The settings of a model and its parts are in `models`, and an experiment is read by
 `vqvae_lightning.experiment`.
