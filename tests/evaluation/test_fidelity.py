@@ -122,7 +122,9 @@ class TestDistances:
 
 class TestCovered:
     @pytest.mark.parametrize(("points", "manifold"), [(30, 40), (40, 30), (5, 3), (5, 2)])
-    def test_coverage_is_the_share_within_a_ball_by_brute_force(self, points, manifold, monkeypatch):
+    def test_coverage_is_the_share_within_a_ball_by_brute_force(
+        self, points, manifold, monkeypatch
+    ):
         monkeypatch.setattr(distances_module, "ROWS", 7)
         x, others = normal(points, 3, 1).double(), 0.8 * normal(manifold, 3, 2).double() + 0.3
         inside = 0
@@ -229,7 +231,9 @@ class TestFigures:
     @pytest.mark.parametrize(
         ("kind", "sampler"), [("ae", "normal"), ("ae", "gaussian"), ("vqvae", "uniform")]
     )
-    def test_figures_are_distances_of_what_the_sampler_draws(self, run, made, test_images, kind, sampler):
+    def test_figures_are_distances_of_what_the_sampler_draws(
+        self, run, made, test_images, kind, sampler
+    ):
         run, network = run(kind), Quarters()
         (figure,) = measure(run, sampler, seed=1, fid_samples=30)
         samples = draw(Subject(run), sampler, SampleOptions(n=30, seed=1))

@@ -115,7 +115,9 @@ class TestSamplers:
 
 
 class TestTrainLatents:
-    def test_training_latents_are_those_of_the_first_training_images_unaugmented(self, runs, monkeypatch):
+    def test_training_latents_are_those_of_the_first_training_images_unaugmented(
+        self, runs, monkeypatch
+    ):
         monkeypatch.setattr(densities, "TRAIN_IMAGES", 50)  # within a batch: 30 and 20
         subject = Subject(runs["ae"])
         data, _ = build(runs["ae"].experiment())
