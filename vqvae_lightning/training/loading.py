@@ -68,7 +68,7 @@ def module_of(checkpoint: dict[str, Any], path: Path) -> pl.LightningModule:
                 raise CheckpointError(
                     f"checkpoint: {path} holds weights that are not finite: {name}"
                 )
-        module = build(**settings)
+        module: pl.LightningModule = build(**settings)
         module.load_state_dict(checkpoint["state_dict"], strict=True)
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         reason = one_line(error)
@@ -123,6 +123,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def tokenizer_of(checkpoint: dict[str, Any], path: Path) -> Tokenizer:
     """The frozen tokenizer of what `path` holds. Raises as `load_tokenizer`."""
+    # nn.Module gives its attributes no types of their own.
     return Tokenizer(module_of(checkpoint, path).net)  # type: ignore[arg-type]
 
 
