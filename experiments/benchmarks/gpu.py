@@ -234,7 +234,8 @@ def busy_share(step: Callable[[], Any]) -> float:
             step()
         _wait()
         seconds = time.perf_counter() - started
-    return sum(event.self_device_time_total for event in profile.key_averages()) / 1e6 / seconds
+    busy: float = sum(event.self_device_time_total for event in profile.key_averages())
+    return busy / 1e6 / seconds
 
 
 def _wait() -> None:

@@ -54,7 +54,8 @@ def peak(*words: str) -> dict[str, float]:
         capture_output=True,
         timeout=200,
     )
-    return json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def highest() -> float:

@@ -20,7 +20,7 @@ from vqvae_lightning.models.autoencoder import Autoencoder
 BATCH = 128
 
 
-class SingleImages(Dataset):
+class SingleImages(Dataset[tuple[Tensor, int]]):
     """The usual Dataset: one image at a time, scaled and flipped by itself."""
 
     def __init__(self, images: Tensor, labels: Tensor, flip: bool) -> None:
@@ -77,7 +77,10 @@ class OneHotEMA(nn.Module):
 
 def nchw(module: nn.Module) -> nn.Module:
     """A copy of a module with weights in PyTorch's default layout."""
-    return copy.deepcopy(module).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    copied = copy.deepcopy(module)
+    # torch's annotations want a dtype or a device beside a memory format.
+    copied.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return copied
 
 
 def usual_loop(net: Autoencoder, images: Tensor, labels: Tensor, steps: int) -> Callable[[], None]:
@@ -111,7 +114,8 @@ def usual_loop(net: Autoencoder, images: Tensor, labels: Tensor, steps: int) -> 
     return run
 
 
-class _Encoder(BaseEncoder):
+# pythae has no types: its classes are Any to mypy.
+class _Encoder(BaseEncoder):  # type: ignore[misc]
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
@@ -120,7 +124,8 @@ class _Encoder(BaseEncoder):
         return ModelOutput(embedding=self.module(x))
 
 
-class _Decoder(BaseDecoder):
+# pythae has no types, as above.
+class _Decoder(BaseDecoder):  # type: ignore[misc]
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module

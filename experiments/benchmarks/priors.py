@@ -136,7 +136,7 @@ def hugging_face(length: int) -> Callable[[Tensor], Tensor]:
     @torch.inference_mode()
     def generate(labels: Tensor) -> Tensor:
         start = K + labels[:, None]
-        return model.generate(
+        codes: Tensor = model.generate(
             start,
             attention_mask=torch.ones_like(start),
             do_sample=True,
@@ -146,6 +146,7 @@ def hugging_face(length: int) -> Callable[[Tensor], Tensor]:
             use_cache=True,
             pad_token_id=0,
         )
+        return codes
 
     return generate
 

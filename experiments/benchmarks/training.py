@@ -81,6 +81,7 @@ def fit(
     """`trainer.fit` with everything that `vqvae train` gives it, until the turns are over."""
     silence_known_warnings()
     trainer = build_trainer(experiment, devices=1, run=Run.create(experiment))
+    # Lightning sets it outside of Trainer's own class.
     trainer.callbacks.append(turns)  # type: ignore[attr-defined]
     with contextlib.suppress(Finished):
         trainer.fit(module, datamodule=data)
@@ -205,7 +206,7 @@ def validation() -> Iterator[Row]:
         for x in images:
             module.net(x)
 
-    # a Trainer verifies the files once, not each time
+    # a Trainer verifies the files once, not each time: the method is replaced on purpose
     data.prepare_data = lambda: None  # type: ignore[method-assign]
     ours = lambda: trainer.validate(module, datamodule=data, verbose=False)  # noqa: E731
     times = interleave({"ours": ours, "forward": forward}, rounds=11)

@@ -6,7 +6,7 @@ Heavy imports wait until a command needs them, so that `vqvae --help` answers at
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vqvae_lightning.cli.many_runs import ablate, compare, dashboard, study, sweep
 from vqvae_lightning.cli.one_run import (
@@ -87,7 +87,7 @@ def complain(error: Exception, hint: str = "") -> None:
 class Command(NamedTuple):
     """One command: its function, what it does, and the words that it takes."""
 
-    run: Callable[[Sequence[str]], Any]
+    run: Callable[[Sequence[str]], object]
     sentence: str
     words: str
     example: str

@@ -3,12 +3,22 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from vqvae_lightning.cli.one_run import no_runs, refuse_beside_runs, split_words, sync_command
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-def compare(words: Sequence[str]) -> Any:
+    from vqvae_lightning.comparison.compare import Comparison
+    from vqvae_lightning.comparison.study import Spread
+    from vqvae_lightning.training.runs import Run
+
+Options = TypeVar("Options", bound="DataclassInstance")
+Spreads = dict[tuple[str, ...], dict[str, "Spread"]]  # row → column → spread
+
+
+def compare(words: Sequence[str]) -> "Comparison":
     """`vqvae compare RUN …`; returns the Comparison."""
     from vqvae_lightning.config import CompareOptions, options
 
@@ -52,7 +62,7 @@ def dashboard(words: Sequence[str]) -> str | None:
     return address
 
 
-def study(words: Sequence[str]) -> Any:
+def study(words: Sequence[str]) -> Spreads:
     """`vqvae study dataset=mnist seeds=3`; returns the spreads of the test metrics."""
     from vqvae_lightning.config import StudyOptions
 
@@ -69,7 +79,7 @@ def study(words: Sequence[str]) -> Any:
     return summary
 
 
-def sweep(words: Sequence[str]) -> Any:
+def sweep(words: Sequence[str]) -> "Comparison":
     """`vqvae sweep FILE`; trains the grid of a W&B sweep file and returns its Comparison."""
     from vqvae_lightning.config import SweepOptions
 
@@ -81,7 +91,7 @@ def sweep(words: Sequence[str]) -> Any:
     return _show(runs, runs[0].path.parent / "compare.html")
 
 
-def ablate(words: Sequence[str]) -> Any:
+def ablate(words: Sequence[str]) -> Spreads:
     """`vqvae ablate FILE seeds=3`; returns the spreads of the variants' test metrics."""
     from vqvae_lightning.config import AblateOptions
 
@@ -98,7 +108,7 @@ def ablate(words: Sequence[str]) -> Any:
     return summary
 
 
-def _own(kind: type, settings: Sequence[str]) -> tuple[Any, list[str]]:
+def _own(kind: type[Options], settings: Sequence[str]) -> tuple[Options, list[str]]:
     """A command's own options among its settings, and the settings that go to its runs."""
     from vqvae_lightning.config import options, split_overrides
 
@@ -116,7 +126,7 @@ def _one_file(command: str, words: Sequence[str], example: str) -> tuple[Path, l
     return Path(files[0]), settings
 
 
-def _show(runs: Any, page: Path, named: bool = True) -> Any:
+def _show(runs: Sequence["Run"], page: Path, named: bool = True) -> "Comparison":
     """The comparison of runs: printed, and as a page."""
     from vqvae_lightning.comparison.compare import compare as compare_runs
     from vqvae_lightning.comparison.report import write_report

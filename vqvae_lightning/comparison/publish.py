@@ -4,7 +4,7 @@ and the pictures.
 
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from vqvae_lightning.comparison.compare import Comparison
 from vqvae_lightning.comparison.report.pictures import open_picture, sample_pictures
@@ -13,6 +13,9 @@ from vqvae_lightning.config import one_line
 from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
 from vqvae_lightning.metrics.measures import Measure
 from vqvae_lightning.training.tracking import choose_wandb_mode, start_wandb
+
+if TYPE_CHECKING:
+    import wandb
 
 HEAD = ("dataset", "run", "kind", "seed")
 
@@ -60,7 +63,7 @@ def publish(comparison: Comparison, project: str, folder: Path) -> Path | str | 
     return None if tracked.disabled else place
 
 
-def _results(comparison: Comparison) -> Any:
+def _results(comparison: Comparison) -> "wandb.Table":
     import wandb
 
     columns = list(dict.fromkeys(column for group in comparison.groups for column in group.columns))
@@ -74,7 +77,7 @@ def _results(comparison: Comparison) -> Any:
     return table
 
 
-def _samplers(comparison: Comparison) -> Any:
+def _samplers(comparison: Comparison) -> "wandb.Table":
     """A row for each sampler of which there is a picture or a figure; the protocol stands beside
     the figures.
     """
@@ -115,7 +118,7 @@ def _title(column: Measure) -> str:
     return f"{column.title} ({column.unit})" if column.unit else column.title
 
 
-def _picture(row: Row, stem: str | None) -> Any:
+def _picture(row: Row, stem: str | None) -> "wandb.Image | None":
     """The picture as uint8, for W&B turns floats black; None if there is none that opens."""
     import wandb
 

@@ -22,7 +22,8 @@ EXPONENT = re.compile(
 )
 
 
-class Loader(Composer, CParser, SafeConstructor, Resolver):
+# PyYAML has no types: its classes are Any to mypy.
+class Loader(Composer, CParser, SafeConstructor, Resolver):  # type: ignore[misc]
     """Keeps the text of every value, as a Bare where YAML would make something else of it.
 
     Refuses a key that is given twice, and merge keys that make more than a config holds. The
@@ -61,7 +62,8 @@ class Loader(Composer, CParser, SafeConstructor, Resolver):
         return Bare(node.value) if written_bare and node.tag != f"{TAG}str" else str(node.value)
 
 
-class Dumper(yaml.SafeDumper):
+# PyYAML has no types, as above.
+class Dumper(yaml.SafeDumper):  # type: ignore[misc]
     """Puts text in quotes wherever Loader would not take it for text."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -119,7 +121,10 @@ def read_mapping(text: str, key: str) -> dict[str, Any]:
 
 def to_yaml(values: dict[str, Any]) -> str:
     """Plain values as YAML, one line each."""
-    return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
+    text: str = yaml.dump(
+        values, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=math.inf
+    )
+    return text
 
 
 def _check_content(values: dict[str, Any], where: str) -> None:

@@ -11,14 +11,17 @@ import re
 import shlex
 import shutil
 import sys
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from vqvae_lightning.config.schema import ConfigError, DataConfig, Experiment
+from vqvae_lightning.config.schema import ConfigError, DataConfig, Experiment, is_section
 from vqvae_lightning.config.values import check_text, visible
 
-Config = TypeVar("Config")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 LONGEST_PATH = 4000  # bytes: Linux takes 4,096
 LONGEST_NAME = 230  # bytes: an unfinished file has a longer one
 
@@ -66,14 +69,14 @@ def canonical_places(config: Config, prefix: str = "") -> Config:
     Raises ConfigError as `canonical` does, and for a file that is to be a folder.
     """
     changes: dict[str, Any] = {}
-    for f in fields(config):  # type: ignore[arg-type]
+    for f in fields(config):
         value, key, kind = getattr(config, f.name), f"{prefix}{f.name}", f.metadata.get("place")
-        if is_dataclass(value):
+        if is_section(value):
             changes[f.name] = canonical_places(value, f"{key}.")
         elif kind and value and value != "auto":
             changes[f.name] = canonical(value, key)
             _check_kind(changes[f.name], kind, key)
-    return replace(config, **changes)  # type: ignore[type-var]
+    return replace(config, **changes)
 
 
 def _check_kind(place: str, kind: str, key: str) -> None:

@@ -12,16 +12,19 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from vqvae_lightning.config.commands import COMMAND_OPTIONS
 from vqvae_lightning.config.files import read_mapping, read_yaml
 from vqvae_lightning.config.places import canonical_places
 from vqvae_lightning.config.references import resolve_references
-from vqvae_lightning.config.schema import ConfigError, Experiment, name_of, to_dict
+from vqvae_lightning.config.schema import ConfigError, Experiment, is_section, name_of, to_dict
 from vqvae_lightning.config.values import Word, check_text, read, shown, visible, word_of
 
-Config = TypeVar("Config")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 SETTINGS = {f.name for cls in (Experiment, *COMMAND_OPTIONS) for f in dataclasses.fields(cls)}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -138,18 +141,18 @@ def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def sections(config: Any, prefix: str = "") -> set[str]:
+def sections(config: "DataclassInstance", prefix: str = "") -> set[str]:
     """The dotted keys of the sections of a dataclass of settings."""
     found: set[str] = set()
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
+        if is_section(value):
             found |= {prefix + f.name, *sections(value, f"{prefix}{f.name}.")}
     return found
 
 
 def without_leftovers(
-    defaults: Any, before: Mapping[str, Any], after: Mapping[str, Any]
+    defaults: "DataclassInstance", before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The values of a command line, less what a file says of members that are no longer chosen.
 
@@ -175,7 +178,7 @@ def without_leftovers(
                 for key, value in new.items()
                 if key not in gone or isinstance(value, Word)
             }
-        elif dataclasses.is_dataclass(child):
+        elif is_section(child):
             result[f.name] = without_leftovers(child, old, new)
     return result
 
@@ -204,9 +207,9 @@ def with_members(config: Config, values: Mapping[str, Any], prefix: str) -> Conf
     Raises ConfigError for a member that is not in the table.
     """
     changes = {}
-    for f in dataclasses.fields(config):  # type: ignore[arg-type]
+    for f in dataclasses.fields(config):
         child, section = getattr(config, f.name), values.get(f.name)
-        if not (dataclasses.is_dataclass(child) and isinstance(section, Mapping)):
+        if not (is_section(child) and isinstance(section, Mapping)):
             continue
         table = f.metadata.get("table")
         if table is not None and "name" in section:
@@ -216,19 +219,19 @@ def with_members(config: Config, values: Mapping[str, Any], prefix: str) -> Conf
                 raise ConfigError(f"{key}: got {shown(name)}, wanted one of {wanted}")
             child = table[name].Config()
         changes[f.name] = with_members(child, section, f"{prefix}{f.name}.")
-    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+    return dataclasses.replace(config, **changes)
 
 
 def _read_fields(defaults: Config, values: Mapping[str, Any], prefix: str) -> Config:
     types, changes = get_type_hints(type(defaults), include_extras=True), {}
-    for f in dataclasses.fields(defaults):  # type: ignore[arg-type]
+    for f in dataclasses.fields(defaults):
         child, key = getattr(defaults, f.name), prefix + f.name
-        if f.name in values and dataclasses.is_dataclass(child):
+        if f.name in values and is_section(child):
             changes[f.name] = _read_fields(child, values[f.name], f"{key}.")
         elif f.name in values:
             changes[f.name] = read(values[f.name], types[f.name], key)
             _check_range(changes[f.name], f.metadata, key)
-    return dataclasses.replace(defaults, **changes)  # type: ignore[type-var]
+    return dataclasses.replace(defaults, **changes)
 
 
 def _check_keys(values: Mapping[str, Any], config: Any, prefix: str, root: Any = None) -> None:
@@ -241,7 +244,7 @@ def _check_keys(values: Mapping[str, Any], config: Any, prefix: str, root: Any =
             hint = _hint(str(key), list(known), prefix, root)
             raise ConfigError(f"unknown key {visible(full)}; {hint}")
         child = getattr(config, key)
-        if dataclasses.is_dataclass(child):
+        if is_section(child):
             _check_section(value, child, known[key].metadata.get("table"), full, root)
         elif isinstance(value, Mapping) and isinstance(child, list):
             example = ",".join(map(str, child)) or "a,b"
@@ -289,15 +292,11 @@ def _hint(key: str, names: list[str], prefix: str, root: Any) -> str:
     return f"did you mean {prefix}{nearest[0]}?" if nearest else f"known here: {', '.join(names)}"
 
 
-def _all_keys(config: Any, prefix: str = "") -> list[str]:
+def _all_keys(config: "DataclassInstance", prefix: str = "") -> list[str]:
     keys = []
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
-        keys += (
-            _all_keys(value, f"{prefix}{f.name}.")
-            if dataclasses.is_dataclass(value)
-            else [prefix + f.name]
-        )
+        keys += _all_keys(value, f"{prefix}{f.name}.") if is_section(value) else [prefix + f.name]
     return keys
 
 

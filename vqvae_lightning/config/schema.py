@@ -8,7 +8,10 @@ import copy
 import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Member = TypeVar("Member")
 
@@ -187,7 +190,12 @@ class Experiment:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
-def to_dict(config: Any) -> dict[str, Any]:
+def is_section(value: object) -> TypeGuard["DataclassInstance"]:
+    """Whether the value of a field is a section of settings of its own."""
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def to_dict(config: "DataclassInstance") -> dict[str, Any]:
     """Nested dicts of plain values, fit for YAML, JSON and checkpoints.
 
     The settings of a part stand behind its `name`.
@@ -195,7 +203,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
-        if dataclasses.is_dataclass(value):
+        if is_section(value):
             table = f.metadata.get("table")
             name = {} if table is None else {"name": name_of(value, table)}
             values[f.name] = name | to_dict(value)

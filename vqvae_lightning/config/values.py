@@ -62,7 +62,7 @@ def _read(value: object, kind: Any, key: str) -> Any:
         if type(None) in members and is_nothing(value):
             return None
         given = [member for member in members if member is not type(None)]
-        *choices, last = sorted(given, key=lambda member: get_origin(member) is not Literal)
+        *choices, last = sorted(given, key=_is_no_literal)
         chosen = next((choice for choice in choices if value in get_args(choice)), last)
         return _read(value, chosen, key)
     if origin in (Literal, Annotated):
@@ -81,6 +81,10 @@ def _read(value: object, kind: Any, key: str) -> Any:
             raise _Unfit
         return {str(name): read(item, members[1], f"{key}.{name}") for name, item in value.items()}
     return {str: _text, int: _whole, float: _number, bool: _truth}[kind](value)
+
+
+def _is_no_literal(kind: Any) -> bool:
+    return get_origin(kind) is not Literal
 
 
 def wanted(kind: Any) -> str:

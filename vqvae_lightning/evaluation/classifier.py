@@ -73,10 +73,12 @@ class Classifier(pl.LightningModule):
 
     def embed(self, x: Tensor) -> Tensor:
         """Features (N, FEATURES) of images x (N, C, H, W) in [-1, 1]."""
-        return self.features(x.contiguous(memory_format=torch.channels_last))
+        features: Tensor = self.features(x.contiguous(memory_format=torch.channels_last))
+        return features
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.embed(x))
+        logits: Tensor = self.head(self.embed(x))
+        return logits
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         seed_torch(batch.seed)
@@ -206,4 +208,5 @@ class ClassifierFeatures(FeatureNetwork):
     @torch.inference_mode()
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
         """Share of features (N, F) whose image the classifier takes for its label (N,)."""
-        return (self.module.cpu().head(features).argmax(1) == labels).double().mean().item()
+        logits: Tensor = self.module.cpu().head(features)
+        return float((logits.argmax(1) == labels).double().mean())

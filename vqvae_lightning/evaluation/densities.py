@@ -106,4 +106,5 @@ def square_root(covariance: Tensor) -> Tensor:
     The covariance may be singular: a latent that never varies has no variance.
     """
     values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp_min(0).sqrt()
+    root: Tensor = vectors * values.clamp_min(0).sqrt()
+    return root

@@ -49,7 +49,8 @@ def interpolate(net: Autoencoder, left: Tensor, right: Tensor, steps: int) -> Te
     weights = torch.linspace(0, 1, steps, device=a.device, dtype=a.dtype)
     weights = weights.view(-1, 1, 1, 1)  # steps,1,1,1
     z = torch.lerp(a[:, None], b[:, None], weights)  # N,steps,D,h,w; exact at both ends
-    return decode(net, z.flatten(0, 1)).unflatten(0, (len(a), steps))
+    images: Tensor = decode(net, z.flatten(0, 1)).unflatten(0, (len(a), steps))
+    return images
 
 
 def completion(subject: Subject, options: SampleOptions) -> Grid:

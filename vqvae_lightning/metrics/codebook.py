@@ -41,4 +41,5 @@ class CodebookUsage(Metric):
 def code_entropy(counts: Tensor) -> Tensor:
     """Entropy of a code in nats, (), of counts (…, K): a mean over histograms, at most log K."""
     share = counts.double() / counts.sum(-1, keepdim=True)  # …,K
-    return -torch.special.xlogy(share, share).sum(-1).mean()
+    nats: Tensor = -torch.special.xlogy(share, share).sum(-1).mean()
+    return nats

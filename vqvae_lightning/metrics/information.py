@@ -64,7 +64,8 @@ def cross_entropy_bits(counts: Tensor, shares: Tensor) -> float:
     Cover & Thomas 2006, theorem 5.4.3). Infinite for a code that occurs and has share 0.
     """
     share = counts.double() / counts.sum(-1, keepdim=True)
-    return -torch.special.xlogy(share, shares.double()).sum(-1).mean().item() / math.log(2)
+    nats: float = -torch.special.xlogy(share, shares.double()).sum(-1).mean().item()
+    return nats / math.log(2)
 
 
 def kl_bits(p: Tensor, q: Tensor) -> float:
@@ -74,7 +75,8 @@ def kl_bits(p: Tensor, q: Tensor) -> float:
     p, q = p.double(), q.double()
     divergence = (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum(-1).mean()
     # Rounding may leave −1e-17. Python's max would also make 0 of NaN.
-    return divergence.clamp_min(0).item() / math.log(2)
+    nats: float = divergence.clamp_min(0).item()
+    return nats / math.log(2)
 
 
 def code_information(train: Tensor, held_out: Tensor, split: str) -> dict[str, float]:

@@ -104,7 +104,8 @@ def _ssim(x: Tensor, y: Tensor) -> Tensor:
     structure = (2 * (product - mean_product) + 0.03**2) / (
         (squares - mean_squares).clamp_min(0) + 0.03**2
     )
-    return (luminance * structure).flatten(1).mean(1)
+    similarity: Tensor = luminance * structure  # N,C,H,W
+    return similarity.flatten(1).mean(1)
 
 
 @functools.cache

@@ -64,7 +64,8 @@ class Autoencoder(nn.Module):
         self.bottleneck = bottleneck
         self.encoder, self.decoder = encoder, decoder
         self.likelihood = likelihood
-        # faster than NCHW on CPUs and tensor cores
+        # Faster than NCHW on CPUs and tensor cores. torch's annotations want a dtype or a device
+        # beside a memory format.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
@@ -79,7 +80,8 @@ class Autoencoder(nn.Module):
 
     def encode(self, x: Tensor, noise: Noise = fresh_noise) -> Latent:
         """Latent of images x (N, C, H, W) in [-1, 1]. Raises ValueError on another shape."""
-        return self.bottleneck(self._features(x), noise)
+        latent: Latent = self.bottleneck(self._features(x), noise)
+        return latent
 
     def _features(self, x: Tensor) -> Tensor:
         """h (N, bottleneck.in_channels, h, w), what the bottleneck reads.
@@ -91,7 +93,8 @@ class Autoencoder(nn.Module):
                 f"images: got shape {tuple(x.shape)}, wanted (N,"
                 f" {', '.join(map(str, self.image_shape))})"
             )
-        return self.encoder(x.contiguous(memory_format=torch.channels_last))
+        h: Tensor = self.encoder(x.contiguous(memory_format=torch.channels_last))
+        return h
 
     def compile_layers(self) -> None:
         """Compiles what is nothing but layers.

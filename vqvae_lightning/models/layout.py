@@ -62,7 +62,8 @@ class CodeLayout:
 
     def unflatten(self, sequences: Tensor) -> Tensor:
         """Codes (N, *shape) of sequences (N, T); undoes `flatten`."""
-        return sequences.unflatten(1, self.shape)
+        codes: Tensor = sequences.unflatten(1, self.shape)
+        return codes
 
     def from_cells(self, codes: Tensor) -> Tensor:
         """Codes (N, *shape) of the codes of each cell in raster order, (N·h·w, M)."""

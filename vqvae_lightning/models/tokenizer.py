@@ -5,7 +5,7 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.autoencoder import Autoencoder, Objective
 
 
 class Tokenizer:
@@ -61,7 +61,8 @@ class Tokenizer:
         """−log p(x|z) in nats per image (N,) of images x (N, C, H, W) in [-1, 1], with z of their
         own codes.
         """
-        return self._net(x).distortion
+        objective: Objective = self._net(x)
+        return objective.distortion
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:

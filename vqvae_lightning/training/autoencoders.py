@@ -84,7 +84,8 @@ class AutoencoderModule(pl.LightningModule):
 
     def training_objective(self, x: Tensor, noise: Noise) -> Objective:
         """The objective of a training step for images x (N, C, H, W) in [-1, 1]."""
-        return self.net(x, self.beta(), noise=noise)
+        objective: Objective = self.net(x, self.beta(), noise=noise)
+        return objective
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         seed_torch(batch.seed)  # every draw of this step is then a function of (seed, epoch, batch)
@@ -123,6 +124,7 @@ class AutoencoderModule(pl.LightningModule):
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         x = batch.x.to(self.dtype)
         objective: Objective = self.net(x, self.beta(), noise=batch.row_noise("latent").normal)
+        # nn.ModuleDict does not say what it holds.
         metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
         metrics["reconstruction"].update(x, objective)
         self.update_extra_metrics(metrics, objective)
@@ -134,6 +136,7 @@ class AutoencoderModule(pl.LightningModule):
         self._log_split("test")
 
     def _log_split(self, split: str) -> None:
+        # nn.ModuleDict does not say what it holds.
         metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
         self.log_dict(
             {f"{split}/{name}": value.float() for name, value in metrics.compute().items()}
@@ -183,7 +186,8 @@ class VAE(AutoencoderModule):
     config_type = VAEConfig
 
     def beta(self) -> float:
-        return self.config.beta
+        config: VAEConfig = self.config
+        return config.beta
 
     def training_objective(self, x: Tensor, noise: Noise) -> Objective:
         config: VAEConfig = self.config
@@ -192,7 +196,8 @@ class VAE(AutoencoderModule):
         beta = warmed_up(config.beta, self.trainer.global_step, config.kl_warmup_steps)
         if config.kl_warmup_steps and logs_now(self):
             self.log("train/beta", beta)
-        return self.net(x, beta, config.free_bits, noise)
+        objective: Objective = self.net(x, beta, config.free_bits, noise)
+        return objective
 
     def extra_metrics(self) -> dict[str, Metric]:
         units = self.config.latent_dim * self.net.grid[0] * self.net.grid[1]

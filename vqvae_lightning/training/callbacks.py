@@ -39,6 +39,7 @@ class Pictures(Callback):
     def _write(self, trainer: pl.Trainer, module: pl.LightningModule, split: str) -> None:
         if not trainer.is_global_zero:
             return
+        # Lightning sets it outside of Trainer's own class.
         references = trainer.datamodule.references(split, self.shown)  # type: ignore[attr-defined]
         pictures = render(module, references)
         for path in self.folder.glob("*.png") if split == "test" else ():
@@ -117,6 +118,7 @@ class Throughput(Callback):
         self.started, self.first_step = time.monotonic(), trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+        # Lightning sets it outside of Trainer's own class.
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             steps, seconds = trainer.global_step - self.first_step, time.monotonic() - self.started
             module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])

@@ -67,7 +67,7 @@ def module_of(checkpoint: dict[str, Any], path: Path) -> pl.LightningModule:
                 raise CheckpointError(
                     f"checkpoint: {path} holds weights that are not finite: {name}"
                 )
-        module = build(**settings)
+        module: pl.LightningModule = build(**settings)
         module.load_state_dict(checkpoint["state_dict"], strict=True)
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         reason = one_line(error)
@@ -106,9 +106,10 @@ def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
 
 def load_run(run: Run) -> pl.LightningModule:
     """The best module of a run; one of stage 2 comes with its tokenizer attached."""
-    module: Any = module_of(own_checkpoint(run, run.best), run.best)
+    module = module_of(own_checkpoint(run, run.best), run.best)
     if KINDS[run.record.kind].stage == 2:
-        module.attach(kept_tokenizer(run))
+        prior: Any = module
+        prior.attach(kept_tokenizer(run))
     return module
 
 
@@ -122,6 +123,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def tokenizer_of(checkpoint: dict[str, Any], path: Path) -> Tokenizer:
     """The frozen tokenizer of what `path` holds. Raises as `load_tokenizer`."""
+    # nn.Module gives its attributes no types of their own.
     return Tokenizer(module_of(checkpoint, path).net)  # type: ignore[arg-type]
 
 

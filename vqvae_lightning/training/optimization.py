@@ -130,4 +130,6 @@ def logs_now(module: pl.LightningModule) -> bool:
     """Whether Lightning logs the step under way: what is only logged need not be computed at the
     others.
     """
-    return (module.trainer.global_step + 1) % module.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+    # Lightning sets it outside of Trainer's own class.
+    every: int = module.trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return (module.trainer.global_step + 1) % every == 0

@@ -107,6 +107,7 @@ class CodePrior(pl.LightningModule):
         self._evaluation_step("test", batch)
 
     def _evaluation_step(self, split: str, batch: Batch) -> None:
+        # nn.ModuleDict does not say what it holds.
         metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
         metrics["rate"].update(-self.net.log_prob(batch.x.long(), self._labels(batch)))
         metrics["codebook"].update(batch.x)
@@ -118,6 +119,7 @@ class CodePrior(pl.LightningModule):
         self._log_split("test")
 
     def _log_split(self, split: str) -> None:
+        # nn.ModuleDict does not say what it holds.
         metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
         values = metrics.compute()
         values = {**values, **code_rate(values["rate"], self.net.length)}

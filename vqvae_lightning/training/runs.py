@@ -33,6 +33,7 @@ TAKEN = (
     errno.ENOTEMPTY,
     errno.ENOTDIR,
 )  # errors of a rename onto an existing file or folder
+Stamp = tuple[int, int, int]  # inode, time of change in ns, size
 LARGEST_METRICS = 2**28  # bytes of a metrics.jsonl: a million steps, each of them logged
 
 
@@ -58,7 +59,7 @@ class Run:
         checkpoints = path / "checkpoints"
         self.best, self.last = checkpoints / "best.ckpt", checkpoints / "last.ckpt"
         self.tokenizer = checkpoints / "tokenizer.ckpt"
-        self._read: tuple[Any, RunRecord] | None = None
+        self._read: tuple[Stamp | None, RunRecord] | None = None
 
     @classmethod
     def create(cls, experiment: Experiment, **more: Any) -> "Run":
@@ -125,7 +126,7 @@ class Run:
             self._read = (found, RunRecord.of(read_record(self.path)))
         return self._read[1]
 
-    def _stamp(self) -> Any:
+    def _stamp(self) -> Stamp | None:
         """What differs between two versions of run.json: each is a file of its own."""
         try:
             found = (self.path / RECORD).stat()

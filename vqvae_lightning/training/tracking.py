@@ -9,18 +9,22 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
+from lightning_fabric.loggers.logger import _DummyExperiment as DummyExperiment
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import Logger, WandbLogger
-from pytorch_lightning.loggers.logger import DummyExperiment, rank_zero_experiment
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only
 
 from vqvae_lightning.config import Experiment, one_line, to_dict
 from vqvae_lightning.metrics.measures import best_values
 from vqvae_lightning.storage import file_hash
 from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.runs import Run
+
+if TYPE_CHECKING:
+    import wandb
 
 # Seconds: for a server to answer at all, to start a run, and to take what is left of it at the end.
 # W&B's own are none, 90, and for ever; what was not taken stays on disk, to be synced.
@@ -91,10 +95,10 @@ class RunWandbLogger(WandbLogger):
             self._experiment = cast(Any, start_wandb(self._start) or DummyExperiment())
         return self._experiment
 
-    def _start(self, settings: Any) -> Any:
+    def _start(self, settings: "wandb.Settings") -> "wandb.Run":
         """A new W&B run, whose summary holds the best and the last value of each measure."""
         self._wandb_init["settings"], self._experiment = settings, None
-        run = super().experiment
+        run: wandb.Run = super().experiment
         for key, best in best_values().items():
             run.define_metric(key, summary=f"{best},last", step_metric="trainer/global_step")
         return run
@@ -142,7 +146,7 @@ class RunWandbLogger(WandbLogger):
                 wandb.teardown(exit_code=exit_code)
 
 
-def start_wandb(start: Callable[[Any], Any]) -> Any:
+def start_wandb(start: Callable[["wandb.Settings"], "wandb.Run"]) -> "wandb.Run | None":
     """The W&B run that `start` makes from W&B's settings; None, after one line, if W&B does not
     start.
 
@@ -168,7 +172,7 @@ def start_wandb(start: Callable[[Any], Any]) -> Any:
             )
 
 
-def quiet_settings() -> Any:
+def quiet_settings() -> "wandb.Settings":
     """W&B settings that upload no system metadata, console output or code.
 
     `mode` is set explicitly: wandb caches the first value that it reads from the environment.
@@ -192,7 +196,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {one_line(error)[:200]}"
 
 
-def log_artifacts(tracked: Any, run: Run, codes: Path | None) -> None:
+def log_artifacts(tracked: "wandb.Run", run: Run, codes: Path | None) -> None:
     """Puts a finished run into the lineage tokenizer → codes → prior of the W&B run `tracked`.
 
     The best checkpoint becomes an artifact named like the run; `codes`, those that a prior learned

@@ -39,16 +39,16 @@ class VerifiedCheckpointIO(CheckpointIO):
         self.known = {"run": run, "settings": settings}
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         write_checkpoint(Path(path), {**checkpoint, **self.known})
 
     def load_checkpoint(
-        self, path: Any, map_location: Any = None, weights_only: bool | None = None
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         return read_checkpoint(Path(path))
 
-    def remove_checkpoint(self, path: Any) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         """Does nothing: a checkpoint replaces the older one of its name."""
 
 

@@ -71,6 +71,7 @@ class AutoregressivePrior(nn.Module, ABC):
 
     def compile_layers(self) -> None:
         """Compiles the pass over whole sequences; drawing, position by position, stays as it is."""
+        # The compiled method takes the place of the method, in this instance only.
         self.logits = torch.compile(self.logits)  # type: ignore[method-assign]
 
     def start(self, labels: Tensor | None, n: int) -> Tensor:
@@ -88,7 +89,8 @@ class AutoregressivePrior(nn.Module, ABC):
             labels = labels.masked_fill(
                 torch.rand(n, device=labels.device) < self.label_dropout, self.classes
             )
-        return self.start_embedding(labels)
+        embedded: Tensor = self.start_embedding(labels)
+        return embedded
 
     def nll(self, codes: Tensor, labels: Tensor | None) -> Tensor:
         """−log p(z_t | z_<t, label) in nats per position, (N, T) for codes (N, T), in float32 or

@@ -63,7 +63,8 @@ class HorizontalLayer(nn.Module):
 
     def forward(self, x: Tensor, above: Tensor, cache: GridCache | None) -> Tensor:
         features = gate(self.conv(x, cache) + above)
-        return x + self.out(F.dropout(features, self.dropout, self.training))
+        change: Tensor = self.out(F.dropout(features, self.dropout, self.training))
+        return x + change
 
 
 class PixelCNN(GridPrior):
@@ -113,4 +114,5 @@ class PixelCNN(GridPrior):
     ) -> Tensor:
         for layer, link in zip(self.horizontal, above, strict=True):
             x = layer(x, link, cache)
-        return self.head(x)
+        logits: Tensor = self.head(x)
+        return logits

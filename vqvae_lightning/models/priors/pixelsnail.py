@@ -44,7 +44,8 @@ class GatedResidual(nn.Module):
     def forward(self, x: Tensor, cache: GridCache | None, beside: Tensor | float = 0.0) -> Tensor:
         hidden = F.elu(self.conv1(F.elu(x), cache) + beside)
         a, b = self.conv2(F.dropout(hidden, self.dropout, self.training), cache).chunk(2, dim=1)
-        return x + a * torch.sigmoid(b)
+        change: Tensor = a * torch.sigmoid(b)
+        return x + change
 
 
 class CausalAttention(nn.Module):
@@ -98,7 +99,8 @@ class CausalAttention(nn.Module):
 
     def _sequence(self, x: Tensor) -> Tensor:
         """(N, heads·D, h, w) → (N, heads, h·w, D)."""
-        return x.flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3)
+        by_head: Tensor = x.flatten(2).unflatten(1, (self.heads, -1))  # N,heads,D,h·w
+        return by_head.transpose(2, 3)
 
 
 class Block(nn.Module):
@@ -119,7 +121,8 @@ class Block(nn.Module):
         for residual in self.residuals:
             features = residual(features, cache)
         found = F.elu(self.attention(before, features, cache))
-        return self.join(features, cache, beside=self.found(found))
+        joined: Tensor = self.join(features, cache, beside=self.found(found))
+        return joined
 
 
 class PixelSNAIL(GridPrior):
@@ -172,4 +175,5 @@ class PixelSNAIL(GridPrior):
         before = x + above[1]  # N,width,h,w: the code before each cell, in raster order
         for block in self.blocks:
             features = block(before, features, cache)
-        return self.head(F.elu(features))
+        logits: Tensor = self.head(F.elu(features))
+        return logits

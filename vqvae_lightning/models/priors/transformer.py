@@ -63,7 +63,8 @@ class Block(nn.Module):
         q = q.reshape(n * self.heads, 1, -1) * q.shape[-1] ** -0.5
         scores = torch.bmm(q, keys.transpose(1, 2))  # N·heads,1,t
         x = x + self.out(torch.bmm(scores.softmax(-1), values).view(n, width))
-        return x + self.down(F.gelu(self.up(self.norm2(x))))
+        change: Tensor = self.down(F.gelu(self.up(self.norm2(x))))
+        return x + change
 
 
 class CodeTransformer(AutoregressivePrior):
@@ -111,7 +112,8 @@ class CodeTransformer(AutoregressivePrior):
         x = F.dropout(x + self.position[: x.shape[1]], self.dropout, self.training)
         for block in self.blocks:
             x = block(x)
-        return self.head(self.norm(x))
+        logits: Tensor = self.head(self.norm(x))
+        return logits
 
     def new_cache(self, n: int) -> Cache:
         weight = self.head.weight
@@ -125,5 +127,7 @@ class CodeTransformer(AutoregressivePrior):
         x = start if previous is None else self.code_embedding(previous)  # N,width
         x = x + self.position[cache.length]
         for i, block in enumerate(self.blocks):
+            # nn.ModuleList does not say what it holds.
             x = block.step(x, cache, i)  # type: ignore[operator]
-        return self.head(self.norm(x))
+        logits: Tensor = self.head(self.norm(x))
+        return logits

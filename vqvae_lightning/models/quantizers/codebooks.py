@@ -307,7 +307,8 @@ class CosineVectorQuantizer(VectorQuantizer):
     class Config(VectorQuantizer.Config):
         """Settings of `cosine`."""
 
-        # The residual of a direction has no length to keep.
+        # The residual of a direction has no length to keep. A class variable here takes the place
+        # of the parent's field, which mypy does not allow for a dataclass in general.
         residual_levels: ClassVar[int] = 1  # type: ignore[misc]
 
     def features(self, z_e: Tensor) -> Tensor:
@@ -329,6 +330,7 @@ class SimVQ(VectorQuantizer):
     class Config(VectorQuantizer.Config):
         """Settings of `simvq`."""
 
+        # No settings here: as in `cosine`, class variables in place of the parent's fields.
         decay: ClassVar[float] = 0.99  # type: ignore[misc]
         restart_below: ClassVar[float] = 0.0  # type: ignore[misc]
 

@@ -154,4 +154,5 @@ class ProjectedQuantizer(ComposedQuantizer):
         return Quantized(self.project_out(found.z), found.codes, found.penalty, found.logs)
 
     def decode(self, codes: Tensor) -> Tensor:
-        return self.project_out(self.parts[0].decode(codes))
+        z: Tensor = self.project_out(self.parts[0].decode(codes))
+        return z

@@ -61,7 +61,8 @@ class Residual(nn.Module):
         self.conv1 = nn.Conv2d(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv1(F.relu(self.conv3(F.relu(x))))
+        change: Tensor = self.conv1(F.relu(self.conv3(F.relu(x))))
+        return x + change
 
 
 class Encoder(nn.Module):
@@ -93,7 +94,8 @@ class Encoder(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+        h: Tensor = self.layers(x)
+        return h
 
 
 class Decoder(nn.Module):
@@ -117,7 +119,8 @@ class Decoder(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.layers(z)
+        decoded: Tensor = self.layers(z)
+        return decoded
 
 
 def feature_grid(image_shape: ImageShape, downsamples: int) -> tuple[int, int]:
