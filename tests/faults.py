@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import fake_data
 import pytorch_lightning as pl
@@ -29,6 +30,7 @@ from vqvae_lightning.data.loader import TrainLoader
 from vqvae_lightning.evaluation import classifier
 from vqvae_lightning.evaluation import evaluate as _everything  # noqa: F401  imported before the fork
 from vqvae_lightning.training import train
+from vqvae_lightning.training.trainer import build_trainer
 
 
 class Fault(Callback):
@@ -52,7 +54,7 @@ class Fault(Callback):
         self.target = os.getppid() if parent else os.getpid()
         self.trainer: Any = None
         if point == "save":
-            whole = verified.write_atomic
+            whole = storage.write_atomic
 
             def half(path: Path, data: bytes) -> None:
                 if path.suffix == ".ckpt" and self.point and self.trainer.global_step == step:
@@ -62,7 +64,7 @@ class Fault(Callback):
                     self.strike()
                 whole(path, data)
 
-            verified.write_atomic = half
+            mock.patch.object(verified, "write_atomic", half).start()
 
     def strike(self) -> None:
         self.point = ""  # once
@@ -116,16 +118,15 @@ def install(fault: dict[str, Any], rows: str = "", forget: bool = False, poison:
 
     `forget` drops the position in the data at a resume, `poison` makes a pixel NaN at that step.
     """
-    build = train.build_trainer
 
-    def with_fault(*arguments: Any) -> pl.Trainer:
-        trainer = build(*arguments)
+    def with_fault(*arguments: Any) -> Any:
+        trainer: Any = build_trainer(*arguments)
         trainer.callbacks.insert(0, Fault(rows, **fault))
         return trainer
 
-    train.build_trainer = with_fault
+    mock.patch.object(train, "build_trainer", with_fault).start()
     if forget:
-        TrainLoader.load_state_dict = lambda self, state: None
+        mock.patch.object(TrainLoader, "load_state_dict", return_value=None).start()
     if poison:
         scale = ImageDataModule.scale
 
@@ -135,14 +136,14 @@ def install(fault: dict[str, Any], rows: str = "", forget: bool = False, poison:
                 scaled.x[2, 0, 3, 4] = math.nan
             return scaled
 
-        ImageDataModule.scale = poisoned
+        mock.patch.object(ImageDataModule, "scale", poisoned).start()
 
 
 def main(root: Path) -> None:
     torch.set_num_threads(1)
     fake_data.install(root)
     small = {"batch_size": 32, "eval_batch_size": 30, "validation_size": 40}
-    classifier.DataConfig = lambda **given: DataConfig(**given | small)
+    mock.patch.object(classifier, "DataConfig", lambda **given: DataConfig(**given | small)).start()
     for entry in json.load(sys.stdin):
         with tempfile.TemporaryFile() as output:
             pid = os.fork()

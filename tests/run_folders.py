@@ -122,9 +122,9 @@ def figure(sampler: str, frechet: float) -> dict[str, Any]:
 
 
 def terminal(comparison: Comparison, width: int = 400) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    print_table(comparison, console)
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    output = io.StringIO()
+    print_table(comparison, Console(file=output, width=width))
+    return output.getvalue()
 
 
 def page(comparison: Comparison, folder: Path) -> str:

@@ -5,6 +5,7 @@ at.
 import json
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -15,8 +16,8 @@ from experiments.benchmarks.timing import Row, cost, faster, interleave
 
 def test_variants_take_turns(monkeypatch):
     monkeypatch.setattr(timing, "TURN", 0)
-    calls = []
-    times = interleave({name: lambda name=name: calls.append(name) for name in "ab"}, rounds=4)
+    calls: list[str] = []
+    times = interleave({name: partial(calls.append, name) for name in "ab"}, rounds=4)
     assert "".join(calls) == "ab" + 4 * "ab"  # once to warm up
     assert {name: len(values) for name, values in times.items()} == {"a": 4, "b": 4}
 

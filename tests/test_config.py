@@ -3,6 +3,7 @@ and wanted.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,12 +67,12 @@ def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file, tmp_path
     dataset = DATASETS[experiment.data.name]
     if experiment.kind == "prior":
         tokenizer = {"run": "", "fingerprint": "", "codebook_size": 16, "grid": [2, 2], "dims": 4}
-        module = CodePrior(experiment.model, tokenizer, dataset.classes, experiment.optimizer)
-        assert module.net.nll(
+        prior = CodePrior(experiment.model, tokenizer, dataset.classes, experiment.optimizer)
+        assert prior.net.nll(
             torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, dtype=torch.long)
         ).shape == (1, 4)
     else:
-        module = KINDS[experiment.kind].module(
+        module: Any = KINDS[experiment.kind].module(
             experiment.model, dataset.shape, experiment.optimizer
         )
         assert module.net.eval()(torch.zeros(1, *dataset.shape)).reconstruction.shape == (

@@ -2,6 +2,8 @@
 with.
 """
 
+import importlib.metadata
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -53,7 +55,7 @@ def test_a_sound_machine_has_nothing_wrong(folders):
     ],
 )
 def test_a_version_that_will_not_do_is_wrong(folders, monkeypatch, package, found, line):
-    real = doctor.version
+    real = importlib.metadata.version
     monkeypatch.setattr(doctor, "version", lambda name: found if name == package else real(name))
     ((what, wrong),) = about(examine(*folders), package)
     assert wrong
@@ -61,14 +63,14 @@ def test_a_version_that_will_not_do_is_wrong(folders, monkeypatch, package, foun
 
 
 def test_another_version_that_will_do_is_said_to_be_another(folders, monkeypatch):
-    real = doctor.version
+    real = importlib.metadata.version
     monkeypatch.setattr(doctor, "version", lambda name: "2.15.0" if name == "torch" else real(name))
     assert about(examine(*folders), "torch") == [("2.15.0 (tested with 2.13.0)", False)]
 
 
 def test_a_damaged_file_a_full_disk_and_a_server_that_is_gone_are_wrong(folders, monkeypatch):
     (folders[1] / "mnist" / "t10k-labels-idx1-ubyte").write_bytes(b"x")
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1e9}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1e9}))
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     findings = examine(*folders)
@@ -106,8 +108,8 @@ def test_a_driver_that_does_not_answer_is_a_finding(folders, monkeypatch):
     def hangs(command, **more):
         raise subprocess.TimeoutExpired(command, 10)
 
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-    monkeypatch.setattr(doctor.subprocess, "run", hangs)
+    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(subprocess, "run", hangs)
     ((what, wrong),) = about(examine(*folders), "gpu")
     assert wrong
     assert what.startswith("nvidia-smi does not answer (")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small
@@ -191,9 +192,9 @@ def test_sample_draws_the_same_picture_for_a_seed(workplace, kind, tmp_path):
 
 
 def test_a_prior_knows_its_tokenizer_and_refuses_another(workplace):
-    prior = load_run(run_of(workplace, "prior"))
+    prior: Any = load_run(run_of(workplace, "prior"))
     assert prior.description["run"] == "vqvae"
-    other = load_run(run_of(workplace, "vqvae")).net
+    other: Any = load_run(run_of(workplace, "vqvae")).net
     other.bottleneck.codebook.add_(1)
     from vqvae_lightning.models.tokenizer import Tokenizer
 
@@ -288,9 +289,8 @@ def test_codes_are_computed_once(workplace):
 
 def test_the_tokenizer_is_untouched_by_its_prior(workplace):
     run = run_of(workplace, "vqvae")
-    assert run_of(workplace, "prior").record.first_stage.fingerprint == load_tokenizer_fingerprint(
-        run
-    )
+    source = run_of(workplace, "prior").record.first_stage
+    assert source.fingerprint == load_tokenizer_fingerprint(run)
 
 
 def load_tokenizer_fingerprint(run: Run) -> str:

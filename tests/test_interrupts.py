@@ -137,6 +137,7 @@ def test_a_child_that_ignores_a_signal_is_killed_in_the_end(monkeypatch):
         ["sh", "-c", f"trap '' {PASSED_ON + TERM}; echo; exec sleep 20"], stdout=subprocess.PIPE
     )
     with signals:
+        assert signals.stdout
         signals.stdout.readline()
         interrupts.pass_on(signals, TERM)
         assert signals.wait(2) == -signal.SIGKILL

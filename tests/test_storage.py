@@ -29,6 +29,7 @@ from vqvae_lightning import storage
 from vqvae_lightning.storage import check_writable, write_atomic
 from vqvae_lightning.verified import (
     CheckpointError,
+    Layout,
     StoredError,
     hash_path,
     read_arrays,
@@ -37,7 +38,7 @@ from vqvae_lightning.verified import (
     write_checkpoint,
 )
 
-CONTENT = {
+CONTENT: dict[str, Any] = {
     "state_dict": {"w": torch.arange(200.0)},
     "hyper_parameters": {"kind": "ae", "sizes": [1, 2]},
 }
@@ -133,7 +134,7 @@ def test_a_pickle_that_would_run_code_runs_nothing(tmp_path):
 
 
 def claimed(
-    checkpoint: dict[str, Any], claim: Callable[[bytes], bytes] = bytes, compressed: bool = False
+    checkpoint: Any, claim: Callable[[bytes], bytes] = bytes, compressed: bool = False
 ) -> bytes:
     """A checkpoint's bytes after `claim` has had its hands on the pickle in it."""
     source, target = io.BytesIO(), io.BytesIO()
@@ -169,6 +170,7 @@ def overlapping(records: int) -> bytes:
             info.header_offset, info.file_size, info.compress_size, info.CRC = (
                 first.header_offset, first.file_size, first.compress_size, first.CRC,
             )  # fmt: skip
+        # typeshed leaves out the private attribute; with it the list of files is written anew.
         archive._didModify = True  # type: ignore[attr-defined]
     return data.getvalue()
 
@@ -196,7 +198,7 @@ LIES = {
         "claim more than",
     ),
     "tensors that share one storage": (
-        claimed(dict(enumerate(torch.zeros(2**18).expand(200, -1)))),
+        claimed(dict(zip(map(str, range(200)), torch.zeros(2**18).expand(200, -1), strict=True))),
         "claim more than",
     ),
     "records that lie over each other": (overlapping(100), "records claim more than"),
@@ -276,6 +278,7 @@ def test_killed_at_any_time_while_saving_the_last_acknowledged_checkpoint_or_a_l
     path, random = tmp_path / "last.ckpt", Random(0)
     for trial in range(30):
         process = subprocess.Popen(command("save_forever", path), stdout=subprocess.PIPE, text=True)
+        assert process.stdout
         acknowledged = [process.stdout.readline()]
         time.sleep(random.uniform(0, 0.05))
         process.kill()
@@ -323,7 +326,10 @@ def test_nothing_is_staged_on_another_device(tmp_path, monkeypatch):
 # --- arrays ---
 
 OF = "mnist of tokenizer 0123"
-LAYOUT = {"codes": ((30, 7), np.dtype(np.uint16)), "labels": ((30,), np.dtype(np.uint8))}
+LAYOUT: Layout = {
+    "codes": ((30, 7), np.dtype(np.uint16)),
+    "labels": ((30,), np.dtype(np.uint8)),
+}
 
 
 def some_arrays() -> dict[str, Any]:

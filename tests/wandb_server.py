@@ -6,6 +6,7 @@ import gzip
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 VIEWER = {"id": "v", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}
 PROJECT = {"id": "p", "name": "vqvae_lightning", "entity": {"id": "e", "name": "me"}}
@@ -21,14 +22,16 @@ class WandbServer(ThreadingHTTPServer):
 
     def __init__(self, lost: str) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.lost, self.runs, self.history, self.over = lost, set(), [], threading.Event()
+        self.lost, self.over = lost, threading.Event()
+        self.runs: set[str] = set()
+        self.history: list[Any] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     def handle_error(self, request, client_address):
         pass  # connections that the client gave up
 
-    def answer(self, path: str, text: str) -> dict | None:
+    def answer(self, path: str, text: str) -> dict[str, Any] | None:
         """What it says to a request; None: nothing, ever."""
         if "file_stream" in path:
             self.history += (
@@ -61,6 +64,7 @@ class WandbServer(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: WandbServer
     protocol_version = "HTTP/1.1"
 
     def do_POST(self):

@@ -144,11 +144,11 @@ def caught(ends_process: bool = False) -> Iterator[None]:
             _current = None
 
 
-def hold(limited: bool, saved: Path) -> None:
+def hold(limited: bool, saved: Path | None) -> None:
     """From now on a signal is only noted, see `received`.
 
     If `limited`, the process ends when PATIENCE seconds pass after a signal without a call of
-    `moved`, and names the checkpoint `saved`.
+    `moved`, and names the checkpoint `saved`, if there is one.
     """
     if _current:
         _current.held, _current.limited, _current.saved = True, limited, saved

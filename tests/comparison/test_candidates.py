@@ -222,12 +222,13 @@ def test_a_name_steers_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture
     run = write_run(tmp_path, "vae")
     with pytest.raises(ConfigError, match=r"'\\x1b\[31mred\\x07\\u202e' holds control"):
         compare([write_run(tmp_path, "vae", name="\x1b[31mred\x07\u202e")])
-    console = Console(file=io.StringIO(), width=100)
+    output = io.StringIO()
+    console = Console(file=output, width=100)
     print_spreads(
         {("\x1b[31m[bold]",): {"\x1bvae": Spread(1.0, 0.0, 1)}}, ("test metric",), console
     )
-    assert "\x1b" not in console.file.getvalue()  # type: ignore[attr-defined]
-    assert "[bold]" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\x1b" not in output.getvalue()
+    assert "[bold]" in output.getvalue()
     compare([Run(tmp_path / "\x1b[31mgone"), run], named=False)
     assert "\x1b" not in capsys.readouterr().err
 

@@ -5,6 +5,7 @@ can be.
 import json
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from vqvae_lightning.comparison.dashboard import save_dashboard, workspace
 from vqvae_lightning.config import ConfigError, DashboardOptions
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.metrics.measures import MEASURES, best_values, dashboard_curves
-from vqvae_lightning.models.build import MODEL_CONFIGS
+from vqvae_lightning.models.build import PriorConfig
 from vqvae_lightning.models.likelihoods import DiscretizedLogistic
 from vqvae_lightning.training.callbacks import Throughput
 from vqvae_lightning.training.kinds import KINDS
@@ -43,12 +44,12 @@ def test_its_validation_keys_are_those_whose_best_value_the_summary_keeps():
 def test_a_model_logs_every_key_that_it_shows():
     logged: set[str] = set()
     labels, tokenizer = torch.zeros(2, dtype=torch.long), {"codebook_size": 4, "grid": [2, 2]}
-    modules = [
+    modules: list[Any] = [
         kind.module(kind.config(likelihood=DiscretizedLogistic.Config()), (1, 28, 28))
         for kind in KINDS.values()
         if kind.stage == 1
     ]
-    for module in [*modules, CodePrior(MODEL_CONFIGS["prior"](), tokenizer, 10)]:
+    for module in [*modules, CodePrior(PriorConfig(), tokenizer, 10)]:
         module.log_dict = logged.update
         images = torch.rand(2, 1, 28, 28)
         module.validation_step(
@@ -64,12 +65,13 @@ def test_a_model_logs_every_key_that_it_shows():
     logged |= {
         f"train/{name}" for module in modules for name in module.net.bottleneck.diagnostics()
     }
-    trainer = SimpleNamespace(
+    fake: Any = SimpleNamespace(log=lambda key, value: logged.add(key))
+    trainer: Any = SimpleNamespace(
         global_step=25, log_every_n_steps=25, optimizers=[SimpleNamespace(param_groups=[{"lr": 1}])]
     )
     speed = Throughput(2)
-    speed.on_train_start(trainer, None)
-    speed.on_train_batch_end(trainer, SimpleNamespace(log=lambda key, value: logged.add(key)))
+    speed.on_train_start(trainer, fake)
+    speed.on_train_batch_end(trainer, fake)
     assert {*KEYS, *best_values()} <= logged
     assert {key.partition("/")[2] for key in logged} <= set(MEASURES)
 

@@ -42,9 +42,9 @@ def tables(*figures, run=A):
 
 
 def terminal(found, width=400):
-    console = Console(file=io.StringIO(), width=width)
-    print_generation(found, console)
-    return console.file.getvalue()
+    output = io.StringIO()
+    print_generation(found, Console(file=output, width=width))
+    return output.getvalue()
 
 
 class TestTables:

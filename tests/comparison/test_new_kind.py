@@ -102,6 +102,7 @@ def test_a_kind_that_measures_next_to_nothing(
 def test_an_evaluation_of_it_leaves_out_what_it_cannot_be_asked(
     toy: None, changed: dict[str, object], unused: set[str]
 ) -> None:
+    # The fields are of different types.
     kind = replace(KINDS["toy"], **changed)  # type: ignore[arg-type]
     words = evaluation_words(kind, ["representation=true", "iwae_samples=5"])
     assert {word.partition("=")[0] for word in words} == {"representation", "iwae_samples"} - unused

@@ -5,6 +5,7 @@ can be seen.
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import wandb
@@ -27,7 +28,7 @@ def published(tmp_path_factory):
     return root, Path(line[3:])
 
 
-def table(folder: Path, name: str) -> list[dict]:
+def table(folder: Path, name: str) -> list[dict[str, Any]]:
     (file,) = folder.glob(f"files/media/table/compare/{name}*.json")
     content = json.loads(file.read_text())
     return [dict(zip(content["columns"], row, strict=True)) for row in content["data"]]

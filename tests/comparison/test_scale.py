@@ -9,6 +9,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every file that is opened, by whatever means."""
     if not hasattr(sys, "_watched_by_test_scale"):
         sys.addaudithook(_watch)
+        # An audit hook stays for good, and so does its mark, which `sys` does not declare.
         sys._watched_by_test_scale = True  # type: ignore[attr-defined]
     monkeypatch.setattr(sys.modules[__name__], "OPENED", [])
     assert OPENED is not None
@@ -87,7 +89,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 
 def repeated(comparison: Comparison, times: int) -> Comparison:
     """Every row of the one group, under `times` names each."""
-    rows = []
+    rows: list[Any] = []
     for row in comparison.rows:
         for i in range(times):
             settings = {
@@ -132,7 +134,7 @@ def test_the_terminal_measures_each_column_once(
     built = []
     build = table._table
 
-    def counted(heads, lines, columns, best):  # type: ignore[no-untyped-def]
+    def counted(heads, lines, columns, best):
         built.append(len(columns))
         return build(heads, lines, columns, best)
 
@@ -151,7 +153,7 @@ def test_tables_take_as_many_columns_as_fit(many: Comparison, width: int) -> Non
     lines = [(row, (row.name, row.kind.title)) for row in rows]
     shown: list[list[str]] = []
 
-    def build(some):  # type: ignore[no-untyped-def]
+    def build(some):
         shown.append([column.key for column in some])
         return table._table(("run", "kind"), lines, some, many.groups[0].best)
 

@@ -11,6 +11,7 @@ from untrained import record
 
 from vqvae_lightning.comparison import many, study
 from vqvae_lightning.config import ConfigError, StudyOptions
+from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.runs import Run
 
 
@@ -38,7 +39,7 @@ def test_every_kind_and_seed_once_then_nothing_more(workplace):
     options, settings, calls = workplace
     runs = study.study(options, settings)
     assert [run.path.name for run in runs] == [
-        f"{kind}-s{seed}" for seed in (0, 1) for kind in study.KINDS
+        f"{kind}-s{seed}" for seed in (0, 1) for kind in KINDS
     ]
     assert all(run.record.status == "finished" for run in runs)
     assert Run.open(runs[3].path).record.first_stage.run == runs[2].name
@@ -149,7 +150,9 @@ def test_a_spread_shows_the_digits_that_its_deviation_allows(mean, deviation, co
 
 def test_spreads_too_wide_for_the_terminal_go_on_below():
     names = [f"a_metric_of_number_{i}" for i in range(8)]
-    summary = {("ema",): {name: study.Spread(1.5, 0.25, 3) for name in names}}
+    summary: dict[tuple[str, ...], dict[str, study.Spread]] = {
+        ("ema",): {name: study.Spread(1.5, 0.25, 3) for name in names}
+    }
     console = Console(width=80, record=True, file=io.StringIO())
     study.print_spreads(summary, ("variant",), console)
     text = console.export_text()

@@ -55,7 +55,7 @@ def test_idx_agrees_with_an_independent_parser(rng):
 
     labels = rng.integers(0, 10, 5, dtype=np.uint8)
     x, y = formats.decode_idx([data, idx(labels)])
-    assert (x.shape, x.dtype, y.dtype) == ((5, 1, 28, 28), np.uint8, np.int64)
+    assert (x.shape, x.dtype, y.dtype) == ((5, 1, 28, 28), np.dtype(np.uint8), np.dtype(np.int64))
     assert x.flags.writeable  # torch.from_numpy wants it
     assert y.tolist() == labels.tolist()
 
@@ -83,7 +83,7 @@ def test_idx_refuses_what_is_not_idx(damage):
 def test_cifar_agrees_with_an_independent_parser(rng, label_bytes):
     data = rng.integers(0, 100, 6 * (label_bytes + 3072), dtype=np.uint8).tobytes()
     x, y = formats.decode_cifar([data[: len(data) // 2], data[len(data) // 2 :]], label_bytes)
-    assert (x.shape, x.dtype, y.dtype) == ((6, 3, 32, 32), np.uint8, np.int64)
+    assert (x.shape, x.dtype, y.dtype) == ((6, 3, 32, 32), np.dtype(np.uint8), np.dtype(np.int64))
     stream = io.BytesIO(data)
     for image, label in zip(x, y, strict=True):
         assert label == stream.read(label_bytes)[-1]  # CIFAR-100: the fine label is the second

@@ -14,9 +14,11 @@ import tarfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Literal
 
 import filelock
 import numpy as np
@@ -61,7 +63,9 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.gets, self.over = {}, Counter(), threading.Event()
+        self.files: dict[str, bytes] = {}
+        self.gets: Counter[tuple[str, str]] = Counter()
+        self.over = threading.Event()
         self.stall = threading.Event()  # set when a "stalling" host has begun to stall
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -73,6 +77,8 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Server
+
     def do_GET(self):
         _, temper, name = self.path.split("/")
         self.server.gets[temper, name] += 1
@@ -149,12 +155,16 @@ def test_prepare_then_load(server, idx_files, add, tmp_path):
     folder = prepare("tiny", tmp_path)
     assert folder == tmp_path / "tiny"
     assert_complete(folder, idx_files)
-    for split, names, count in (("train", IDX_NAMES[:2], 7), ("test", IDX_NAMES[2:], 5)):
+    splits: list[tuple[Literal["train", "test"], list[str], int]] = [
+        ("train", IDX_NAMES[:2], 7),
+        ("test", IDX_NAMES[2:], 5),
+    ]
+    for split, names, count in splits:
         images, labels = load("tiny", tmp_path, split)
         assert (images.shape, images.dtype, labels.dtype) == (
             (count, 1, 28, 28),
-            np.uint8,
-            np.int64,
+            np.dtype(np.uint8),
+            np.dtype(np.int64),
         )
         assert images.tobytes() == idx_files[names[0]][16:]
         assert labels.tolist() == list(idx_files[names[1]][8:])
@@ -339,9 +349,12 @@ def test_what_is_no_regular_file_is_left_alone_and_named(server, idx_files, add,
     add("mnist", idx_files, Source(server.url("good")))
     path = tmp_path / "tiny" / IDX_NAMES[1]
     path.parent.mkdir()
-    {"folder": Path.mkdir, "pipe": os.mkfifo, "dead link": lambda p: p.symlink_to("nowhere")}[what](
-        path
-    )
+    make: dict[str, Callable[[Path], None]] = {
+        "folder": Path.mkdir,
+        "pipe": os.mkfifo,
+        "dead link": lambda p: p.symlink_to("nowhere"),
+    }
+    make[what](path)
     with pytest.raises(DataError, match=f"{path} differs .*no regular file.*move it away"):
         prepare("tiny", tmp_path)
     assert tree(tmp_path) == ["tiny", f"tiny/{path.name}"]

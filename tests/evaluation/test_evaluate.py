@@ -19,6 +19,7 @@ from vqvae_lightning.data.sources import DataError
 from vqvae_lightning.evaluation import evaluate as module_under_test
 from vqvae_lightning.evaluation import fidelity
 from vqvae_lightning.evaluation.evaluator import Evaluator
+from vqvae_lightning.evaluation.evaluators import EVALUATORS
 from vqvae_lightning.evaluation.features import FeatureNetwork
 from vqvae_lightning.training.runs import Run
 
@@ -175,7 +176,7 @@ def test_an_evaluator_that_is_added_is_asked_measured_and_kept(
 ):
     run = Run(shutil.copytree(made / "runs" / "vae", tmp_path / "vae"))
     before = run.record.test
-    monkeypatch.setitem(module_under_test.EVALUATORS, "brightness", Brightness())
+    monkeypatch.setitem(EVALUATORS, "brightness", Brightness())
     assert f"{split}/brightness" not in cli.evaluate([str(run.path), f"split={split}"])
     measured = cli.evaluate([str(run.path), f"split={split}", "iwae_samples=1"])
     assert 0 < measured[f"{split}/brightness"] < 255

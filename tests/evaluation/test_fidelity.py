@@ -5,6 +5,7 @@ made by.
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,8 +187,8 @@ def test_images(made):
 
 def measure(run, *names, network=None, **options):
     """The figures of the named samplers, 20 samples each unless told otherwise."""
-    options = EvaluateOptions(**{"fid_samples": 20, "root": run.experiment().data.root, **options})
-    return fidelity(Subject(run), network or Quarters(), list(names), options)
+    given = {"fid_samples": 20, "root": run.experiment().data.root, **options}
+    return fidelity(Subject(run), network or Quarters(), list(names), EvaluateOptions(**given))
 
 
 def figures(run):
@@ -243,7 +244,7 @@ class TestFigures:
     def test_figures_of_a_reconstruction_are_those_of_the_first_test_images(self, run, test_images):
         run, network = run("ae"), Quarters()
         (figure,) = measure(run, RECONSTRUCTION, fid_samples=40)  # batches hold 30
-        net = load_run(run).net
+        net: Any = load_run(run).net
         with torch.no_grad():
             samples = to_uint8(net.decode(net.encode(to_float(test_images[:40])).mean))
         assert samples.float().std(0).max() > 5  # they do differ
@@ -312,9 +313,10 @@ class TestFigures:
 class TestPrior:
     def test_a_prior_draws_the_labels_of_the_reference(self, run, made, monkeypatch):
         subject, seen = Subject(run("prior")), []
-        generate = subject.prior.net.generate
+        prior: Any = subject.prior
+        generate = prior.net.generate
         monkeypatch.setattr(
-            subject.prior.net,
+            prior.net,
             "generate",
             lambda n, labels, **k: seen.append(labels) or generate(n, labels),
         )

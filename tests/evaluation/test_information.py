@@ -2,16 +2,18 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from untrained import workplace
 
 from vqvae_lightning import cli
 from vqvae_lightning.config import merge_overrides
-from vqvae_lightning.evaluation import codebook
+from vqvae_lightning.data.codes import CodeDataModule
+from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.evaluation.codebook import codes_picture, mean_patches, usage_picture
 from vqvae_lightning.evaluation.information import code_counts
 from vqvae_lightning.metrics.codebook import CodebookUsage
@@ -83,7 +85,7 @@ class TestPictures:
     def test_the_perplexity_shown_is_that_of_the_metrics(self, shape, monkeypatch):
         texts = []
         monkeypatch.setattr(
-            codebook.ImageDraw.ImageDraw, "text", lambda self, place, text, **_: texts.append(text)
+            ImageDraw.ImageDraw, "text", lambda self, place, text, **_: texts.append(text)
         )
         counts = torch.randint(0, 50, shape, generator=torch.Generator().manual_seed(0))
         usage = CodebookUsage(16, shape[0] if len(shape) > 1 else 1)
@@ -147,11 +149,14 @@ def test_a_prior_is_measured_by_subtraction(runs):
 
 def test_a_tokenizer_and_its_prior_count_the_same_codes(runs):
     images, codes = (build(run.experiment())[0] for run in runs.values())
+    assert isinstance(images, ImageDataModule)
+    assert isinstance(codes, CodeDataModule)
+    net: Any = load_run(runs["vqvae"]).net
     images.setup()
     codes.prepare_data()
     codes.setup()
     for split, n in {"train": 280, "test": 64}.items():
-        counts = code_counts(load_run(runs["vqvae"]).net, images, split)
+        counts = code_counts(net, images, split)
         assert torch.equal(counts, codes.code_counts(split))
         assert counts.sum() == 49 * n
 

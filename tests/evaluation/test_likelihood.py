@@ -4,6 +4,7 @@ each.
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +15,12 @@ from vqvae_lightning.config import EvaluateOptions
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.evaluation.likelihood import (
     ImportanceWeightedBound,
-    bits_per_dim,
     iwae_bound,
     kl_per_dim,
     log_mean_weight,
     mean_distortion,
 )
+from vqvae_lightning.metrics.information import bits_per_dim
 from vqvae_lightning.models.build import VAEConfig, VQVAEConfig, build_autoencoder
 from vqvae_lightning.models.likelihoods import DiscretizedLogistic
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
@@ -68,9 +69,10 @@ def linear_gaussian(shift=0.0, stretch=1.0):
     """
     net = build_autoencoder(VAEConfig(latent_dim=2, trunk=NETWORK), (1, 2, 2)).double().eval()
     w = torch.tensor([[1.0, 0.5], [0.5, -1.0], [0.8, 0.0]], dtype=torch.float64)
+    likelihood: Any = net.likelihood
     b, s = (
         torch.tensor([0.1, -0.2, 0.3], dtype=torch.float64),
-        net.likelihood.log_scale.exp().item(),
+        likelihood.log_scale.exp().item(),
     )
     net.encoder, net.decoder, net.image_shape = (
         LinearEncoder(w, b, s, shift, stretch),
@@ -148,7 +150,7 @@ def test_every_weight_is_used_once_whatever_the_chunk(samples, chunk):
 
 
 def test_weights_far_below_the_smallest_number_still_count():
-    net = SimpleNamespace(log_weights=lambda x, k, noise: torch.full((k, 2), -5000.0))
+    net: Any = SimpleNamespace(log_weights=lambda x, k, noise: torch.full((k, 2), -5000.0))
     torch.testing.assert_close(
         log_mean_weight(net, torch.zeros(2, 1), 11, 4), torch.full((2,), -5000.0).double()
     )
@@ -212,6 +214,7 @@ class TestWholeSplit:
         kl = kl_divergence(
             Normal(mean, (0.5 * log_variance).exp()), Normal(torch.zeros_like(mean), 1.0)
         )
+        assert rates is not None
         assert len(rates) == 3 * 2 * 2
         assert rates == pytest.approx(kl.mean(0).flatten().tolist(), abs=1e-12)
         assert sum(rates) == pytest.approx(net(x).latent.rate.mean().item(), abs=1e-12)
@@ -230,7 +233,7 @@ def test_kinds_without_a_bound_are_refused(kind, line):
     assert not bound.asked(EvaluateOptions())
     options = EvaluateOptions(iwae_samples=5)
     assert bound.asked(options)
-    assert line in bound.refuses(subject, options)
+    assert line in (bound.refuses(subject, options) or "")
 
 
 @pytest.mark.parametrize("kind", ["vae", "vqvae"])

@@ -5,6 +5,8 @@ given.
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import fake_data
 import numpy as np
@@ -303,12 +305,15 @@ class TestInterpolation:
 
 class TestCompletion:
     def complete(self, runs, **settings):
-        subject, seen = Subject(runs["prior"]), {}
+        seen: dict[str, Any] = {}
+        subject = Subject(runs["prior"])
         tokenizer = subject.prior.tokenizer
         decode = tokenizer.decode
-        tokenizer.decode = lambda codes: seen.update(codes=codes) or decode(codes)
         options = SampleOptions(n=20, columns=10, **settings)
-        images, columns = show.completion(subject, options)
+        with mock.patch.object(
+            tokenizer, "decode", lambda codes: seen.update(codes=codes) or decode(codes)
+        ):
+            images, columns = show.completion(subject, options)
         return (
             subject.prior,
             images.unflatten(0, (2, columns)),

@@ -1,5 +1,7 @@
 """A subject is opened once for a command, whatever is asked of it, and no further than asked."""
 
+from typing import Any, Literal
+
 import fake_data
 import pytest
 import pytorch_lightning as pl
@@ -49,7 +51,7 @@ def opened(monkeypatch):
 
     A module on the meta device is not built: it has no weights, and is held against a checkpoint.
     """
-    opened = {"read": [], "verified": [], "built": [], "fingerprints": []}
+    opened: dict[str, list[Any]] = {"read": [], "verified": [], "built": [], "fingerprints": []}
 
     def count(what, owner, name, told):
         real = getattr(owner, name)
@@ -139,7 +141,8 @@ def test_opening_leaves_the_random_state(made):
 
 def test_a_published_split_is_given_as_it_was_published(made):
     data = Subject(Run(made / "runs" / "ae")).images
-    for split, n in {"train": fake_data.TRAIN, "test": fake_data.TEST}.items():
+    sizes: dict[Literal["train", "test"], int] = {"train": fake_data.TRAIN, "test": fake_data.TEST}
+    for split, n in sizes.items():
         expected = map(torch.from_numpy, sources.load("mnist", made / "data", split))
         for found, wanted in zip(data.published(split), expected, strict=True):
             assert len(found) == n

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -67,10 +68,11 @@ def test_it_is_in_the_terminals_line_of_a_validation(
         {"val/sharpness": torch.tensor(2.5), "val/other": torch.ones(())},
     )
     progress.started = 0.0
-    trainer = SimpleNamespace(
+    trainer: Any = SimpleNamespace(
         is_global_zero=True, callback_metrics=metrics, global_step=5, max_steps=9
     )
-    progress.on_validation_end(trainer, None)  # type: ignore[arg-type]
+    module: Any = None  # not looked at
+    progress.on_validation_end(trainer, module)
     assert capsys.readouterr().out.endswith("val: sharpness 2.5\n")
 
 

@@ -21,8 +21,9 @@ def objective(reconstruction, distortion, rate):
     return Objective(loss, distortion, reconstruction, Latent(z, z, rate, rate.new_zeros(())))
 
 
-def measured(metric, x, reconstruction, distortion, rate, size):
-    """The metric's values over the rows, given in batches of `size`."""
+def measured(metric, split, size):
+    """The metric's values over the rows of a `split`, given in batches of `size`."""
+    x, reconstruction, distortion, rate = split
     for start in range(0, len(x), size):
         rows = slice(start, start + size)
         metric.update(x[rows], objective(reconstruction[rows], distortion[rows], rate[rows]))
@@ -44,19 +45,19 @@ class TestReconstruction:
         dimensions.
         """
         x, nats = torch.zeros(2, *SHAPE), math.log(2) * torch.ones(2)
-        values = measured(ReconstructionMetrics(DIMS, True), x, x, 12 * nats, 4 * nats, 2)
+        values = measured(ReconstructionMetrics(DIMS, True), (x, x, 12 * nats, 4 * nats), 2)
         assert values["bits_per_dim"].item() == pytest.approx(1 / 16)
         assert values["distortion"].item() == pytest.approx(12 * math.log(2))
         assert values["rate"].item() == pytest.approx(4 * math.log(2))
         assert values["loss"].item() == pytest.approx(math.log(2) / 16)
 
     def test_no_bits_where_there_is_no_bound(self, split):
-        assert "bits_per_dim" not in measured(ReconstructionMetrics(DIMS, False), *split, 37)
+        assert "bits_per_dim" not in measured(ReconstructionMetrics(DIMS, False), split, 37)
 
     def test_psnr_of_a_known_error(self):
         """An error of 0.2 in [-1, 1] is 0.1 in [0, 1]: MSE 0.01, PSNR 20 dB."""
         x, zero = torch.zeros(2, *SHAPE), torch.zeros(2)
-        values = measured(ReconstructionMetrics(DIMS, False), x, x + 0.2, zero, zero, 2)
+        values = measured(ReconstructionMetrics(DIMS, False), (x, x + 0.2, zero, zero), 2)
         assert values["mse"].item() == pytest.approx(0.01, rel=1e-6)
         assert values["psnr"].item() == pytest.approx(20.0, rel=1e-6)
 
@@ -64,24 +65,19 @@ class TestReconstruction:
         """Two images of MSE 0.01 and 0.0001: the split's is 0.00505, whatever the batches."""
         x, zero = torch.zeros(2, *SHAPE), torch.zeros(2)
         reconstruction = x + torch.tensor([0.2, 0.02]).view(2, 1, 1, 1)
-        values = measured(ReconstructionMetrics(DIMS, False), x, reconstruction, zero, zero, 1)
+        values = measured(ReconstructionMetrics(DIMS, False), (x, reconstruction, zero, zero), 1)
         assert values["psnr"].item() == pytest.approx(-10 * math.log10(0.00505), rel=1e-6)
 
     def test_perfect_images_have_ssim_1(self, split):
         x, _, distortion, rate = split
-        values = measured(ReconstructionMetrics(DIMS, False), x, x, distortion, rate, 37)
+        values = measured(ReconstructionMetrics(DIMS, False), (x, x, distortion, rate), 37)
         assert values["ssim"].item() == pytest.approx(1.0, abs=1e-5)
 
     def test_ssim_under_autocast_is_that_without(self, split):
         """Lightning validates under autocast with trainer.precision=bf16-mixed."""
-        x, reconstruction, distortion, rate = split
-        without = measured(
-            ReconstructionMetrics(DIMS, False), x, reconstruction, distortion, rate, 37
-        )
+        without = measured(ReconstructionMetrics(DIMS, False), split, 37)
         with torch.autocast("cpu", torch.bfloat16):
-            within = measured(
-                ReconstructionMetrics(DIMS, False), x, reconstruction, distortion, rate, 37
-            )
+            within = measured(ReconstructionMetrics(DIMS, False), split, 37)
         assert within["ssim"] == without["ssim"]
 
     def test_ssim_of_a_shade_by_hand(self):
@@ -89,7 +85,7 @@ class TestReconstruction:
         2004).
         """
         x, zero = torch.zeros(2, *SHAPE), torch.zeros(2)  # 0.5 in [0, 1]
-        values = measured(ReconstructionMetrics(DIMS, False), x, x + 0.5, zero, zero, 2)  # 0.75
+        values = measured(ReconstructionMetrics(DIMS, False), (x, x + 0.5, zero, zero), 2)  # 0.75
         c = 0.01**2
         assert values["ssim"].item() == pytest.approx(
             (2 * 0.5 * 0.75 + c) / (0.5**2 + 0.75**2 + c), abs=1e-3
@@ -97,7 +93,7 @@ class TestReconstruction:
 
     @pytest.mark.parametrize("size", [1, 5, 36])
     def test_reconstruction_metrics_do_not_depend_on_the_batch_size(self, split, size):
-        whole, cut = (measured(ReconstructionMetrics(DIMS, True), *split, n) for n in (37, size))
+        whole, cut = (measured(ReconstructionMetrics(DIMS, True), split, n) for n in (37, size))
         assert whole.keys() == cut.keys()
         for name, value in whole.items():
             # loss is the mean of a float32 batch mean, SSIM is summed in float32; the rest in
@@ -108,12 +104,12 @@ class TestReconstruction:
 
     def test_reset_forgets_everything(self, split):
         """Every validation of a run uses the same object."""
-        x, reconstruction, distortion, rate = split
+        x, _, distortion, rate = split
         metric = ReconstructionMetrics(DIMS, True)
-        measured(metric, x, -x, 2 * distortion, 3 * rate, 37)
+        measured(metric, (x, -x, 2 * distortion, 3 * rate), 37)
         metric.reset()
-        expected = measured(ReconstructionMetrics(DIMS, True), *split, 37)
-        for name, value in measured(metric, x, reconstruction, distortion, rate, 37).items():
+        expected = measured(ReconstructionMetrics(DIMS, True), split, 37)
+        for name, value in measured(metric, split, 37).items():
             assert value.item() == pytest.approx(expected[name].item()), name
 
     def test_reconstruction_metrics_are_no_part_of_a_checkpoint(self):

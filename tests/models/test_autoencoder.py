@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -224,7 +225,7 @@ class TestImportanceWeights:
         log_weights = net.log_weights(x, k)
         mean, log_variance = net.encoder(x).chunk(2, dim=1)
         torch.manual_seed(1)
-        expected = []
+        drawn = []
         for _ in range(k):
             z = mean + torch.exp(0.5 * log_variance) * torch.randn(mean.shape, dtype=mean.dtype)
             log_p = (
@@ -232,8 +233,8 @@ class TestImportanceWeights:
             )
             log_prior = Normal(0.0, 1.0).log_prob(z).flatten(1).sum(1)
             log_q = Normal(mean, (0.5 * log_variance).exp()).log_prob(z).flatten(1).sum(1)
-            expected.append(log_p + log_prior - log_q)
-        expected = torch.stack(expected)
+            drawn.append(log_p + log_prior - log_q)
+        expected = torch.stack(drawn)
         torch.testing.assert_close(log_weights, expected, rtol=0, atol=1e-10)
         torch.manual_seed(1)
         objective = net.importance_weighted(x, k)
@@ -364,7 +365,7 @@ class TestTokenizer:
     def test_weights_never_change(self, net, x):
         tokenizer = Tokenizer(net)
         before = fingerprint(net)
-        holder = torch.nn.Module()
+        holder: Any = torch.nn.Module()
         holder.tokenizer = tokenizer
         holder.train()
         for _ in range(3):

@@ -1,5 +1,7 @@
 """What is the Transformer's own; what it has in common with every prior is in test_priors.py."""
 
+from typing import Any
+
 import torch
 
 from vqvae_lightning.config import model_config
@@ -32,7 +34,7 @@ def test_checkpoints_of_older_versions_fit():
 
 
 def test_settings_without_a_name_mean_the_transformer():
-    size = {"layers": 3, "width": 64, "heads": 2, "dropout": 0.2}
+    size: dict[str, Any] = {"layers": 3, "width": 64, "heads": 2, "dropout": 0.2}
     config = model_config(PriorConfig, {"tokenizer": "runs/t", "network": size})
     assert config == PriorConfig(tokenizer="runs/t", network=CodeTransformer.Config(**size))
 

@@ -17,5 +17,6 @@ def kill(*_: Any) -> None:
 
 
 if __name__ == "__main__":
+    # The method is replaced on purpose, in this process only.
     Path.rename = kill  # type: ignore[method-assign, assignment]
     Run.create(load_experiment(None, [f"runs={sys.argv[1]}", "name=a"]))

@@ -60,9 +60,11 @@ class Loss(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         if self.case in PRIORS:
-            return self.net.nll(x, y).mean()
+            nll: Tensor = self.net.nll(x, y)
+            return nll.mean()
         batch = Batch(x, y, y, step, part=self.rank, parts=self.world)
-        return self.net(x, *self.arguments, noise=batch.step_noise).loss
+        loss: Tensor = self.net(x, *self.arguments, noise=batch.step_noise).loss
+        return loss
 
 
 @contextmanager

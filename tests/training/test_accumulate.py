@@ -25,7 +25,7 @@ K = ["model.quantizer.codebook_size=16"]
 # so that codes are reset in the second step
 VQ = [*K, "model.quantizer.restart_below=0.9", "model.quantizer.decay=0.5"]
 SMALL_QUANTIZER = {"fsq": ["model.quantizer.levels=[4,4]"], "simvq": K, "lfq": K}
-SMALL_PRIOR = {"pixelcnn": []}
+SMALL_PRIOR: dict[str, list[str]] = {"pixelcnn": []}
 
 # A new quantizer or prior is in the table by its name. A new bottleneck or option costs one line
 # here.

@@ -4,6 +4,7 @@ test.
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ def vae(step=0, **fields):
     """A small VAE in float64 whose trainer is at `step` and logs nothing."""
     torch.manual_seed(0)
     module = VAE(VAEConfig(latent_dim=3, trunk=NETWORK, **fields), (1, 8, 8)).double()
-    module._trainer = SimpleNamespace(global_step=step, log_every_n_steps=10**9)
+    trainer: Any = SimpleNamespace(global_step=step, log_every_n_steps=10**9)
+    module._trainer = trainer
     return module
 
 

@@ -196,7 +196,7 @@ def test_torchrun_and_two_nodes_on_loopback_train_as_lightning_does(tmp_path):
     empty.write_text("{}\n")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
 
-    def start(name: str, launch: list[str], *more: str) -> subprocess.Popen:
+    def start(name: str, launch: list[str], *more: str) -> subprocess.Popen[bytes]:
         torchrun = [sys.executable, "-m", "torch.distributed.run", *launch]
         places = [f"runs={tmp_path / 'runs'}", f"name={name}", *more]
         words = [

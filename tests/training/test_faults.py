@@ -116,7 +116,7 @@ def equal(a: Any, b: Any) -> bool:
         return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
     if isinstance(a, list):
         return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
+    return bool(a == b)
 
 
 @pytest.mark.faults

@@ -2,12 +2,14 @@
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from vqvae_lightning.config import OptimizerConfig
 from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.models.bottlenecks import NonFiniteError
 from vqvae_lightning.models.build import (
     PRIORS,
     AEConfig,
@@ -22,7 +24,6 @@ from vqvae_lightning.models.likelihoods import GaussianLikelihood
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, VectorQuantizer
 from vqvae_lightning.models.trunks.conv import ConvTrunk
 from vqvae_lightning.training.optimization import (
-    NonFiniteError,
     StepRecord,
     clip_gradients,
     configure_adamw,
@@ -158,9 +159,8 @@ class TestClipping:
 
 
 def test_logs_at_every_nth_step():
-    steps = [
-        step
-        for step in range(12)
-        if logs_now(SimpleNamespace(trainer=SimpleNamespace(global_step=step, log_every_n_steps=4)))
-    ]
+    def module(step: int) -> Any:
+        return SimpleNamespace(trainer=SimpleNamespace(global_step=step, log_every_n_steps=4))
+
+    steps = [step for step in range(12) if logs_now(module(step))]
     assert steps == [3, 7, 11]

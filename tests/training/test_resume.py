@@ -103,6 +103,7 @@ def test_auto_without_a_name_is_the_newest_unfinished_run_with_these_settings(tm
     found = resumed_run(
         experiment(tmp_path, "resume=auto", "trainer.steps=5000", "trainer.devices=2")
     )
+    assert found
     assert found.path == run.path
     finish(run)
     assert resumed_run(experiment(tmp_path, "resume=auto")) is None
@@ -113,13 +114,16 @@ def test_auto_without_a_name_is_the_newest_unfinished_run_with_these_settings(tm
 def test_auto_takes_a_moved_run_by_its_name(tmp_path, run):
     run.path.rename(tmp_path / "moved")
     found = resumed_run(experiment(tmp_path, "name=moved", "resume=auto"))
+    assert found
     assert newest_checkpoint(found).checkpoint == tmp_path / "moved" / "checkpoints" / "last.ckpt"
 
 
 def test_auto_names_a_run_that_it_cannot_read_and_takes_the_next(tmp_path, run, capsys):
     bad = Run.create(experiment(tmp_path, "name=bad"))
     (bad.path / "config.yaml").write_text("no_such_key: 1\n")
-    assert resumed_run(experiment(tmp_path, "resume=auto")).path == run.path
+    found = resumed_run(experiment(tmp_path, "resume=auto"))
+    assert found
+    assert found.path == run.path
     assert "no_such_key" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="no_such_key"):
         check_settings(Run.open(bad.path), experiment(tmp_path, "name=bad", "resume=auto"))

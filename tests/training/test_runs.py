@@ -8,6 +8,7 @@ import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from own_process import command
@@ -77,6 +78,7 @@ def test_a_damaged_folder_is_named(tmp_path):
 def test_a_run_is_trained_by_one_process_at_a_time_and_a_killed_one_lets_go(tmp_path):
     run = Run.create(experiment(tmp_path, "name=a"))
     holder = subprocess.Popen(command("hold_run", run.path), stdout=subprocess.PIPE, text=True)
+    assert holder.stdout
     assert holder.stdout.readline() == "held\n"
     with (
         pytest.raises(ConfigError, match=f"a is being trained by process {holder.pid} on "),
@@ -86,7 +88,7 @@ def test_a_run_is_trained_by_one_process_at_a_time_and_a_killed_one_lets_go(tmp_
     holder.kill()
     holder.communicate()
     with run.lock():
-        assert run.record.process.startswith(f"{os.getpid()} on ")
+        assert (run.record.process or "").startswith(f"{os.getpid()} on ")
 
 
 def test_a_rewound_run_holds_what_was_logged_before_a_step_and_nothing_unfinished(tmp_path):
@@ -109,7 +111,7 @@ def test_a_cut_off_line_of_metrics_is_left_out(tmp_path):
 
 
 # What run.json holds in place of what a training wrote, and what is said of it.
-BAD_RECORDS = {
+BAD_RECORDS: dict[str, Any] = {
     "no mapping": ([], "wanted a mapping"),
     "nothing": (None, "wanted a mapping"),
     "no kind": ({"kind": None}, "run.json.kind is None, wanted text"),
@@ -242,7 +244,7 @@ def test_a_run_folder_is_whole_or_its_name_is_free(tmp_path, monkeypatch, where)
     if where in ("mkdir", "rename"):
         monkeypatch.setattr(Path, where, full)
     else:
-        monkeypatch.setattr(runs, "write_atomic", fail(runs.write_atomic))
+        monkeypatch.setattr(runs, "write_atomic", fail(storage.write_atomic))
         monkeypatch.setattr(storage, "write_atomic", fail(storage.write_atomic))
     with pytest.raises(ConfigError, match="No space left on device"):
         Run.create(experiment(tmp_path, "name=a"))

@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import wandb
@@ -24,7 +25,12 @@ from vqvae_lightning.config import CompareOptions, ConfigError, DashboardOptions
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.training import tracking
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.tracking import JsonLinesLogger, choose_wandb_mode, log_artifacts
+from vqvae_lightning.training.tracking import (
+    JsonLinesLogger,
+    RunWandbLogger,
+    choose_wandb_mode,
+    log_artifacts,
+)
 from vqvae_lightning.training.trainer import start_tracking
 from vqvae_lightning.verified import write_checkpoint
 
@@ -80,7 +86,7 @@ def test_a_mode_is_read_whatever_its_spelling_and_the_empty_one_is_none(
     monkeypatch.setenv("WANDB_MODE", given)
     said = choose_wandb_mode(tmp_path)
     assert os.environ["WANDB_MODE"] == mode
-    assert said is None if says is None else says in said
+    assert said is None if says is None else says in (said or "")
 
 
 @pytest.mark.parametrize(
@@ -124,13 +130,14 @@ def test_what_is_just_within_the_limits_is_taken_by_wandb_too():
         f"tracking.group={'g' * 128}",
     ]
     chosen = load_experiment(None, ["kind=ae", *settings]).tracking
-    wandb.Settings(project=chosen.project, run_tags=chosen.tags, run_group=chosen.group)
+    wandb.Settings(project=chosen.project, run_tags=tuple(chosen.tags), run_group=chosen.group)
 
 
 def unreadable_variable() -> Exception:
     """What W&B raises for a variable that it cannot read, in the type of pydantic."""
+    mode: Any = "nonsense"
     with pytest.raises(ValueError, match="mode") as raised:
-        wandb.Settings(mode="nonsense")
+        wandb.Settings(mode=mode)
     return raised.value
 
 
@@ -160,6 +167,7 @@ def test_whatever_wandb_raises_at_its_start_the_run_goes_on_and_says_so_once(
     experiment = load_experiment(None, ["kind=ae", f"runs={tmp_path}", "name=run"])
     run = Run.create(experiment)
     local, logger = start_tracking(experiment, run)
+    assert isinstance(logger, RunWandbLogger)
     for step in range(3):
         for sink in (local, logger):
             sink.log_metrics({"val/loss": 1.0}, step=step)
@@ -185,6 +193,7 @@ def test_a_run_that_does_not_start_online_starts_offline(tmp_path, monkeypatch, 
     monkeypatch.setenv("WANDB_MODE", "Online")
     experiment = load_experiment(None, ["kind=ae", f"runs={tmp_path}", "name=run"])
     _, logger = start_tracking(experiment, Run.create(experiment))
+    assert isinstance(logger, RunWandbLogger)
     assert logger.experiment is started
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("W&B: offline, because its server did not start the run")
@@ -207,7 +216,9 @@ class Recorder:
     """Stands for a W&B run; online, it answers what a server would."""
 
     def __init__(self, offline: bool, known: bool = True) -> None:
-        self.offline, self.known, self.logged, self.used = offline, known, [], []
+        self.offline, self.known = offline, known
+        self.logged: list[Any] = []
+        self.used: list[Any] = []
         self.disabled = False
 
     def log_artifact(self, artifact, aliases=None):
@@ -233,7 +244,7 @@ def prior(tmp_path):
 def test_a_tokenizer_becomes_an_artifact_with_its_hash(tmp_path, prior):
     run, _ = prior
     run.write(kind="vqvae", tokenizer=None)
-    recorder = Recorder(offline=True)
+    recorder: Any = Recorder(offline=True)
     log_artifacts(recorder, run, None)
     ((artifact, aliases),) = recorder.logged
     assert (artifact.name, artifact.type, aliases) == ("prior-run", "tokenizer", ["best"])
@@ -243,7 +254,7 @@ def test_a_tokenizer_becomes_an_artifact_with_its_hash(tmp_path, prior):
 
 def test_offline_a_prior_says_what_it_was_made_of_in_its_artifacts(prior):
     run, codes = prior
-    recorder = Recorder(offline=True)
+    recorder: Any = Recorder(offline=True)
     log_artifacts(recorder, run, codes)
     (stored, _), (model, _) = recorder.logged
     assert (stored.name, stored.type, stored.metadata["fingerprint"]) == (
@@ -257,14 +268,14 @@ def test_offline_a_prior_says_what_it_was_made_of_in_its_artifacts(prior):
 
 
 def test_online_the_lineage_runs_from_tokenizer_to_codes_to_prior(prior):
-    recorder = Recorder(offline=False)
+    recorder: Any = Recorder(offline=False)
     log_artifacts(recorder, *prior)
     (stored, _), _ = recorder.logged
     assert recorder.used == ["tok:latest", stored]
 
 
 def test_a_tokenizer_that_the_server_does_not_know_is_one_line(prior, capsys):
-    recorder = Recorder(offline=False, known=False)
+    recorder: Any = Recorder(offline=False, known=False)
     log_artifacts(recorder, *prior)
     assert capsys.readouterr().out == "W&B: no lineage to the tokenizer tok: no such artifact\n"
     assert len(recorder.logged) == 2
@@ -306,7 +317,8 @@ class Server:
     """
 
     def __init__(self, answer: bytes) -> None:
-        self.answer, self.open = answer, []
+        self.answer = answer
+        self.open: list[Any] = []
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
         threading.Thread(target=self.serve, daemon=True).start()
@@ -355,4 +367,4 @@ def test_an_agents_run_id_is_taken_if_wandb_would_take_it(tmp_path, monkeypatch,
     run = Run.create(experiment)
     start_tracking(experiment, run)
     assert (run.record.wandb_id == name) is taken
-    assert Run.open(run.path).record.wandb_id.isalnum() is not taken
+    assert (Run.open(run.path).record.wandb_id or "").isalnum() is not taken

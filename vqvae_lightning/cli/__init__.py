@@ -23,6 +23,27 @@ from vqvae_lightning.interrupts import caught, follow_parent
 from vqvae_lightning.streams import protect_streams
 from vqvae_lightning.training.launch import is_first_process
 
+__all__ = [
+    "VERBS",
+    "ablate",
+    "classifier",
+    "compare",
+    "complain",
+    "config",
+    "dashboard",
+    "data",
+    "doctor",
+    "evaluate",
+    "fid_calibrate",
+    "main",
+    "parser",
+    "run",
+    "sample",
+    "study",
+    "sweep",
+    "train",
+]
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the console script `vqvae`."""

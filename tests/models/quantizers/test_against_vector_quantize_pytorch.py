@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from vqvae_lightning.models.quantizers.codebooks import (
+    CodebookQuantizer,
     CosineVectorQuantizer,
     SimVQ,
     VectorQuantizer,
@@ -30,6 +31,11 @@ def vq(d=D, quantizer=VectorQuantizer, estimator="straight_through"):
     module = quantizer(K, d, 1.0, 0.9, 0.0, ESTIMATORS[estimator])
     module.initialized.fill_(True)
     return module.train()
+
+
+def codebook(part):
+    assert isinstance(part, CodebookQuantizer)
+    return part.codebook
 
 
 def learnable(**options):
@@ -110,7 +116,7 @@ def test_cosine(h, estimator):
 
 def test_projected(h):
     ours, theirs = ProjectedQuantizer(vq(2), D).train(), learnable(codebook_dim=2)
-    theirs._codebook.embed.data.copy_(ours.parts[0].codebook[None])
+    theirs._codebook.embed.data.copy_(codebook(ours.parts[0])[None])
     for name in ("project_in", "project_out"):
         found = getattr(theirs, name)
         (found if hasattr(found, "weight") else found[0]).load_state_dict(
@@ -122,7 +128,7 @@ def test_projected(h):
 def test_product(h):
     ours = ProductQuantizer([vq(2) for _ in range(3)]).train()
     theirs = learnable(heads=3, separate_codebook_per_head=True, codebook_dim=2)
-    theirs._codebook.embed.data.copy_(torch.stack([part.codebook for part in ours.parts]))
+    theirs._codebook.embed.data.copy_(torch.stack([codebook(part) for part in ours.parts]))
     latent, loss = compare(ours, theirs, h)
     torch.testing.assert_close(latent.penalty, 2 * loss.squeeze())
 
@@ -154,7 +160,7 @@ def test_residual(h):
         commitment_weight=1.0,
     ).train()
     for mine, layer in zip(ours.parts, theirs.layers, strict=True):
-        layer._codebook.embed.data.copy_(mine.codebook[None])
+        layer._codebook.embed.data.copy_(codebook(mine)[None])
     latent, losses = compare(ours, OnMaps(theirs), h, gradient=3.0)
     torch.testing.assert_close(latent.penalty, 2 * losses.sum())
 

@@ -5,6 +5,7 @@ config's table.
 import copy
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -50,7 +51,8 @@ class TestResidual:
         parts = [vq(D) for _ in range(3)]
         latent = ResidualQuantizer(parts).eval()(h)
         for n, r, c in itertools.product(range(5), range(2), range(3)):
-            left, total = h[n, :, r, c].detach(), 0
+            left = h[n, :, r, c].detach()
+            total = torch.zeros_like(left)
             for m, part in enumerate(parts):
                 code = (part.codebook - left).square().sum(1).argmin()
                 assert latent.codes[n, r, c, m] == code
@@ -60,7 +62,7 @@ class TestResidual:
     def test_penalty_is_the_sum_over_levels_of_what_each_left(self, h):
         module = ResidualQuantizer([vq(D) for _ in range(3)]).train()
         latent = module(h)
-        left, commitment = h.movedim(1, -1), 0
+        left, commitment = h.movedim(1, -1), h.new_zeros(())
         for m, part in enumerate(module.parts):
             z_q = part.decode(latent.codes[..., m]).detach()
             commitment = commitment + (left - z_q).square().mean()
@@ -154,7 +156,8 @@ class TestProjected:
         assert torch.equal(found.codes, latent.codes)
         torch.testing.assert_close(found.penalty, latent.penalty)
         (found.z.square().sum() + found.penalty).backward()
-        assert all(parameter.grad.abs().sum() > 0 for parameter in module.parameters())
+        gradients = [parameter.grad for parameter in module.parameters()]
+        assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
 
 
 class TestCosine:
@@ -184,7 +187,9 @@ class TestSimVQ:
         module(h).penalty.backward()
         module.update()
         assert module.codebook.grad is None
-        module.weight.data -= 0.1 * module.weight.grad
+        gradient = module.weight.grad
+        assert gradient is not None
+        module.weight.data -= 0.1 * gradient
         assert torch.equal(module.codebook, fixed)
         assert ((module.vectors() - before).abs().sum(1) > 0).all()
 
@@ -239,7 +244,7 @@ class TestBuild:
             assert latent.rate.item() == pytest.approx(5760 * math.log(2))
 
     def test_every_member_has_a_config_of_its_own_with_the_size_of_its_codebook(self):
-        configs = [member.Config for member in QUANTIZERS.values()]
+        configs: list[Any] = [member.Config for member in QUANTIZERS.values()]
         assert len(set(configs)) == len(configs)
         assert [config().codebook_size for config in configs] == [512] * len(configs)
 

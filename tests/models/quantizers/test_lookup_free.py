@@ -133,6 +133,7 @@ class TestLFQ:
         (entropy + divergence).backward()
         assert 0 < entropy < 18 * math.log(2)
         assert 0 < divergence < 18 * math.log(2)
+        assert rows.grad is not None
         assert torch.isfinite(rows.grad).all()
 
     @pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
@@ -140,6 +141,7 @@ class TestLFQ:
         rows = (scale * torch.ones(10, 8)).requires_grad_()
         entropy, divergence = assignment_entropies(rows)
         (entropy + divergence).backward()
+        assert rows.grad is not None
         assert torch.isfinite(rows.grad).all()
         assert divergence.item() == pytest.approx(8 * math.log(2) if scale else 0, abs=1e-4)
 
