@@ -24,11 +24,11 @@ from vqvae_lightning.config import (
 )
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.experiment import describe, experiment_from, load_experiment
-from vqvae_lightning.models.build import MODEL_CONFIGS, QUANTIZERS, VAEConfig
+from vqvae_lightning.kinds import KINDS
+from vqvae_lightning.models.build import QUANTIZERS, VAEConfig
 from vqvae_lightning.models.likelihoods import DiscretizedLogistic
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ
-from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.prior import CodePrior
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -83,7 +83,7 @@ def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file, tmp_path
 
 def test_there_are_experiments_for_every_kind_and_dataset():
     names = {(file.parent.name, file.stem) for file in SHIPPED}
-    assert names >= {(d, k) for d in ("mnist", "fashion_mnist", "cifar10") for k in MODEL_CONFIGS}
+    assert names >= {(d, k) for d in ("mnist", "fashion_mnist", "cifar10") for k in KINDS}
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from vqvae_lightning.config import (
 )
 from vqvae_lightning.config.commands import COMMAND_OPTIONS
 from vqvae_lightning.experiment import load_experiment
-from vqvae_lightning.models.build import MODEL_CONFIGS
+from vqvae_lightning.kinds import KINDS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vqvae_lightning"
@@ -195,7 +195,7 @@ def check_experiment(file: str | None, settings: list[str]) -> None:
         load_experiment(ROOT / file, settings)
         return
     errors = []
-    for kind in MODEL_CONFIGS:
+    for kind in KINDS:
         try:
             load_experiment(None, [f"kind={kind}", *settings])
             return
@@ -290,7 +290,7 @@ def unknown_settings(span: str) -> list[str]:
             check_experiment(None, dotted)
         except ConfigError as error:
             # A setting may need another one beside it, which the text says.
-            found = [_refusal(kind, dotted) for kind in MODEL_CONFIGS]
+            found = [_refusal(kind, dotted) for kind in KINDS]
             wrong += [str(error)] if all("unknown key" in text for text in found) else []
     return wrong
 

@@ -465,7 +465,10 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
         ),
         (["sample", "PRIOR-RUN", "temprature=1"], "did you mean temperature?"),
         (["evaluate", "/nowhere"], "is no run folder"),
-        (["evaluate", "AE", "iwae_samples=5"], "an AE has no p(z), so it has no likelihood"),
+        (
+            ["evaluate", "AE", "iwae_samples=5"],
+            "is a run of kind ae, which has no p(z) and so no likelihood",
+        ),
         (["evaluate", "PRIOR-RUN", "iwae_samples=5"], "wanted a run of kind vae or vqvae"),
         (
             [

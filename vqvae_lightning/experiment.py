@@ -14,7 +14,7 @@ from vqvae_lightning.config.files import to_yaml
 from vqvae_lightning.config.places import absolute_places, canonical_places, find_places
 from vqvae_lightning.config.reader import configured, overridden, sections, without_leftovers
 from vqvae_lightning.config.values import shown, visible
-from vqvae_lightning.models.build import MODEL_CONFIGS
+from vqvae_lightning.kinds import KINDS
 
 
 def load_experiment(file: str | Path | None, overrides: Sequence[str]) -> Experiment:
@@ -50,25 +50,25 @@ def experiment_from(values: Mapping[str, Any], kind: str) -> Experiment:
 
 def _defaults(kind: Any) -> Experiment:
     """The default experiment of a kind. Raises ConfigError for a kind that is not there."""
-    if not isinstance(kind, str) or kind not in MODEL_CONFIGS:
-        raise ConfigError(f"kind: got {shown(kind)}, wanted one of {', '.join(MODEL_CONFIGS)}")
-    return Experiment(kind=str(kind), model=MODEL_CONFIGS[kind]())
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ConfigError(f"kind: got {shown(kind)}, wanted one of {', '.join(KINDS)}")
+    return Experiment(kind=str(kind), model=KINDS[kind].config())
 
 
 def _sections() -> set[str]:
     """The dotted keys of all sections that an experiment of any kind may have."""
-    of_models = (sections(config(), "model.") for config in MODEL_CONFIGS.values())
+    of_models = (sections(kind.config(), "model.") for kind in KINDS.values())
     return sections(Experiment()) | {"model"}.union(*of_models)
 
 
 def _check_model_keys(values: Any, kind: str) -> None:
     """Raises ConfigError for a setting of the model that only other kinds have."""
-    own = {f.name for f in dataclasses.fields(MODEL_CONFIGS[kind])}
+    own = {f.name for f in dataclasses.fields(KINDS[kind].config)}
     for key in values if isinstance(values, Mapping) else ():
         others = [
             name
-            for name, config in MODEL_CONFIGS.items()
-            if key in {f.name for f in dataclasses.fields(config)}
+            for name, other in KINDS.items()
+            if key in {f.name for f in dataclasses.fields(other.config)}
         ]
         if others and key not in own:
             raise ConfigError(

@@ -15,11 +15,11 @@ from vqvae_lightning.comparison import dashboard
 from vqvae_lightning.comparison.dashboard import save_dashboard, workspace
 from vqvae_lightning.config import ConfigError, DashboardOptions
 from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import MEASURES, best_values, dashboard_curves
 from vqvae_lightning.models.build import PriorConfig
 from vqvae_lightning.models.likelihoods import DiscretizedLogistic
 from vqvae_lightning.training.callbacks import Throughput
-from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.prior import CodePrior
 
 KEYS = [key for keys in dashboard_curves().values() for key in keys.values()]
@@ -44,11 +44,10 @@ def test_its_validation_keys_are_those_whose_best_value_the_summary_keeps():
 def test_a_model_logs_every_key_that_it_shows():
     logged: set[str] = set()
     labels, tokenizer = torch.zeros(2, dtype=torch.long), {"codebook_size": 4, "grid": [2, 2]}
-    modules: list[Any] = [
-        kind.module(kind.config(likelihood=DiscretizedLogistic.Config()), (1, 28, 28))
-        for kind in KINDS.values()
-        if kind.stage == 1
-    ]
+    # Each kind of stage 1 has a config and a module of these arguments.
+    kinds: list[Any] = [kind for kind in KINDS.values() if kind.stage == 1]
+    likelihood = DiscretizedLogistic.Config()
+    modules = [kind.module(kind.config(likelihood=likelihood), (1, 28, 28)) for kind in kinds]
     for module in [*modules, CodePrior(PriorConfig(), tokenizer, 10)]:
         module.log_dict = logged.update
         images = torch.rand(2, 1, 28, 28)

@@ -11,8 +11,8 @@ from vqvae_lightning.comparison.compare import Comparison, compare
 from vqvae_lightning.comparison.many import evaluation_words
 from vqvae_lightning.comparison.study import experiment_files
 from vqvae_lightning.config import ConfigError, StudyOptions
-from vqvae_lightning.models.build import MODEL_CONFIGS, VAEConfig
-from vqvae_lightning.training.kinds import KINDS, Note
+from vqvae_lightning.kinds import KINDS, Note
+from vqvae_lightning.models.build import VAEConfig
 
 
 @dataclass
@@ -27,7 +27,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
         KINDS["vae"],
         name="toy",
         title="Toy",
-        config=ToyConfig,
+        config_at=f"{__name__}:ToyConfig",
         colours=("#123456", "#abcdef"),
         mark="diamond",
         required=("distortion", "rate"),
@@ -35,7 +35,6 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
         samples="drawn by hand.",
     )
     monkeypatch.setitem(KINDS, "toy", kind)
-    monkeypatch.setitem(MODEL_CONFIGS, "toy", ToyConfig)
     monkeypatch.setitem(run_folders.TESTED, "toy", run_folders.TESTED["vae"])
 
 

@@ -11,7 +11,7 @@ from untrained import record
 
 from vqvae_lightning.comparison import many, study
 from vqvae_lightning.config import ConfigError, StudyOptions
-from vqvae_lightning.training.kinds import KINDS
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.training.runs import Run
 
 

@@ -390,7 +390,7 @@ class TestNames:
         ("kind", "name"), [("ae", "unigram"), ("vqvae", "normal"), ("prior", RECONSTRUCTION)]
     )
     def test_samplers_of_another_kind_are_refused(self, run, kind, name):
-        with pytest.raises(ConfigError, match=f"got '{name}', but a {kind} run has "):
+        with pytest.raises(ConfigError, match=f"got '{name}', but a run of kind {kind} has "):
             check_fidelity(run(kind).experiment(), EvaluateOptions(fid_samples=2, sampler=name))
 
     def test_figures_without_samples_are_refused(self, run):

@@ -20,13 +20,13 @@ from vqvae_lightning.evaluation.likelihood import (
     log_mean_weight,
     mean_distortion,
 )
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.information import bits_per_dim
 from vqvae_lightning.models.build import VAEConfig, VQVAEConfig, build_autoencoder
 from vqvae_lightning.models.likelihoods import DiscretizedLogistic
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.models.trunks.conv import ConvTrunk
-from vqvae_lightning.training.kinds import KINDS
 
 NETWORK = ConvTrunk.Config(hidden=4, residual_hidden=2, residual_blocks=1, downsamples=1)
 

@@ -22,8 +22,8 @@ from vqvae_lightning.evaluation import densities, samplers, show
 from vqvae_lightning.evaluation.densities import TrainLatents, fit_gaussian, fit_mixture
 from vqvae_lightning.evaluation.samplers import draw, samplers_of
 from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.training.build import build
-from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.runs import Run
 
 NAMES = {
@@ -417,11 +417,11 @@ class TestCommand:
             (
                 "vae",
                 ["sampler=mixtur"],
-                "sampler: got 'mixtur', but a vae run has normal, mixture;",
+                "sampler: got 'mixtur', but a run of kind vae has normal, mixture;",
             ),
-            ("vae", ["sampler=gaussian"], "but a vae run has normal, mixture;"),
-            ("vqvae", ["sampler=normal"], "but a vqvae run has uniform, unigram;"),
-            ("prior", ["sampler=mixture"], "but a prior run has prior;"),
+            ("vae", ["sampler=gaussian"], "but a run of kind vae has normal, mixture;"),
+            ("vqvae", ["sampler=normal"], "but a run of kind vqvae has uniform, unigram;"),
+            ("prior", ["sampler=mixture"], "but a run of kind prior has prior;"),
             (
                 "ae",
                 ["sampler=all", "out=x.png"],

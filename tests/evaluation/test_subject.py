@@ -14,8 +14,8 @@ from vqvae_lightning.data import images, sources
 from vqvae_lightning.evaluation import fidelity
 from vqvae_lightning.evaluation.features import FeatureNetwork
 from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.models import tokenizer
-from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.runs import Run
 
 IMAGES = ["fid_samples=20", "representation=true", "representation_images=200"]

@@ -64,13 +64,16 @@ class Bigram(AutoregressivePrior):
     def logits(self, codes: Tensor, labels: Tensor | None) -> Tensor:
         start = self.start(labels, len(codes))[:, None]  # N,1,width
         before = self.code_embedding(codes[:, :-1]) + start  # N,T−1,width
-        return self.head(torch.cat([start, before], 1))
+        logits: Tensor = self.head(torch.cat([start, before], 1))  # N,T,K
+        return logits
 
     def new_cache(self, n: int) -> Any:
         return SimpleNamespace(length=0)
 
     def step(self, previous: Tensor | None, start: Tensor, cache: Any) -> Tensor:
-        return self.head(start if previous is None else self.code_embedding(previous) + start)
+        seen = start if previous is None else self.code_embedding(previous) + start
+        logits: Tensor = self.head(seen)  # N,K
+        return logits
 
 
 def test_a_quantizer(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +81,8 @@ def test_a_quantizer(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(QUANTIZERS, "random", random)
     chosen = ("model.quantizer.name=random", "model.quantizer.codebook_size=16")
     walked = walk(experiment("vqvae"), *small.NETWORK, *chosen, sample=("sampler=all",))
-    assert isinstance(load_run(walked.run).net.bottleneck, random)
+    net: Any = load_run(walked.run).net
+    assert isinstance(net.bottleneck, random)
     # K = 16 codes on a grid of 7×7, of which each costs log 16
     assert walked.test("rate") == pytest.approx(49 * math.log(16))
     assert 1 <= walked.test("codes_used") <= 16
@@ -100,7 +104,7 @@ def test_a_trunk(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRUNKS, "patches", Patches)
     chosen = ("model.trunk.name=patches", "model.trunk.side=14", "model.latent=grid")
     walked = walk(experiment("ae"), *chosen, "model.latent_dim=4", sample=("sampler=all",))
-    net = load_run(walked.run).net
+    net: Any = load_run(walked.run).net
     assert net.grid == (2, 2)
     assert isinstance(net.encoder, nn.Conv2d)
     assert walked.pictures() >= {"samples-normal", "samples-gaussian", "samples-mixture"}
@@ -117,7 +121,8 @@ def test_a_likelihood(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
         *chosen,
         evaluate=("iwae_samples=2",),
     )
-    assert load_run(walked.run).net.likelihood.scale == 0.5
+    net: Any = load_run(walked.run).net
+    assert net.likelihood.scale == 0.5
     # errors are at least 0, so that log(2·scale) of each of 784 pixels bounds it; here it is 0
     assert walked.test("distortion") > 784 * math.log(2 * 0.5)
     assert math.isfinite(walked.test("iwae_nats"))

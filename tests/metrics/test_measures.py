@@ -13,6 +13,7 @@ from vqvae_lightning.comparison.dashboard import workspace
 from vqvae_lightning.comparison.publish import _results
 from vqvae_lightning.config import options
 from vqvae_lightning.config.commands import Ablation
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import (
     BOTH,
     MEASURES,
@@ -24,7 +25,6 @@ from vqvae_lightning.metrics.measures import (
     in_table,
 )
 from vqvae_lightning.training.callbacks import Progress
-from vqvae_lightning.training.kinds import KINDS
 
 ABLATIONS = sorted((Path(__file__).parents[2] / "experiments" / "ablations").glob("*.yaml"))
 

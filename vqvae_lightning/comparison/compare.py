@@ -11,8 +11,8 @@ from vqvae_lightning.comparison.rows import Row, read_row
 from vqvae_lightning.comparison.settings import Settings, settings_by_stage
 from vqvae_lightning.config import ConfigError, one_line
 from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import Measure, in_table
-from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.search import read_each
 

@@ -8,8 +8,8 @@ and a key.
 from typing import Any
 
 from vqvae_lightning.config import ConfigError, DashboardOptions, one_line
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import dashboard_curves
-from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.tracking import why_not_online
 
 X = "trainer/global_step"

@@ -21,8 +21,8 @@ from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network
 from vqvae_lightning.evaluation.samplers import sampler_names
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.interrupts import Stopped, pass_on
+from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.training.build import check
-from vqvae_lightning.training.kinds import KINDS, Kind
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.resume import computed_otherwise
 from vqvae_lightning.training.runs import Run

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.data.sources import DATASETS
-from vqvae_lightning.training.kinds import KINDS
+from vqvae_lightning.kinds import KINDS
 
 
 def notes(rows: Sequence[Row]) -> Iterable[str]:

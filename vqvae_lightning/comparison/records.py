@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from vqvae_lightning.config import ConfigError, Experiment
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import in_table
-from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.loading import neighbours, tokenizer_runs
 from vqvae_lightning.training.record import RunRecord, check_shape
 from vqvae_lightning.training.runs import Run

@@ -8,9 +8,9 @@ from vqvae_lightning.comparison.records import Records
 from vqvae_lightning.config import Experiment, to_dict
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.samplers import latent_size
+from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.metrics.information import bits, bits_per_dim, saved_vs_uniform
 from vqvae_lightning.metrics.measures import MEASURES
-from vqvae_lightning.training.kinds import KINDS, Kind
 from vqvae_lightning.training.record import RunRecord, TokenizerRecord
 from vqvae_lightning.training.runs import Run
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from vqvae_lightning.comparison.columns import MISSING
 from vqvae_lightning.comparison.rows import Row
-from vqvae_lightning.training.kinds import STAGES
+from vqvae_lightning.kinds import STAGES
 from vqvae_lightning.training.settings import differences
 
 # Settings that say where a run lies, not what it computes.

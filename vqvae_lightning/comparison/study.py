@@ -24,8 +24,8 @@ from vqvae_lightning.config import (
     visible,
 )
 from vqvae_lightning.evaluation.samplers import changed_sampling
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import in_table
-from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.runs import Run
 
 # Of every evaluation; a sampler is not every kind's.

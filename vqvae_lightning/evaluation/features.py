@@ -1,7 +1,7 @@
 """Feature networks: frozen extractors in whose features distributions of images are compared.
 
 ```
-uint8 N,C,H,W ──► preprocessing of the network ──► network ──► features N,F ──► `fidelity.py`
+uint8 N,C,H,W ──► preprocessing of the network ──► network ──► features N,F ──► `distances.py`
 ```
 """
 

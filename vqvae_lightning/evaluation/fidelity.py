@@ -32,8 +32,8 @@ from vqvae_lightning.evaluation.samplers import (
     sampling,
 )
 from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.training.kinds import KINDS
 
 # The test images after a round trip: what a perfect sampler would reach.
 RECONSTRUCTION = "reconstruction"

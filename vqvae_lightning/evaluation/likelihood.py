@@ -12,11 +12,11 @@ from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.kinds import kind_names
 from vqvae_lightning.metrics.information import bits_per_dim
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Noise, fresh_noise
 from vqvae_lightning.models.tokenizer import Tokenizer
-from vqvae_lightning.training.kinds import kind_names
 
 IMAGES_PER_PASS = 5000  # decoded at once, images times draws: about 1 GB for 3 x 32 x 32
 
@@ -139,8 +139,8 @@ class ImportanceWeightedBound(Evaluator):
             return f"iwae_samples: {place} is a prior of codes, wanted a run of kind {wanted}"
         if not kind.has_density:
             return (
-                f"iwae_samples: {place} is an {kind.name}; an {kind.title} has no p(z), so it has"
-                " no likelihood"
+                f"iwae_samples: {place} is a run of kind {kind.name}, which has no p(z) and so no"
+                " likelihood"
             )
         return None
 

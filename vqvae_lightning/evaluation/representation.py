@@ -18,8 +18,8 @@ from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.kinds import kind_names
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.training.kinds import kind_names
 
 NEIGHBOURS = 10
 # Of the probe: C of the L2 penalty, and L-BFGS steps at most.

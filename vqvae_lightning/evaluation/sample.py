@@ -32,7 +32,8 @@ def sample(run: Run, options: SampleOptions) -> list[Path]:
             raise ConfigError(f"sampler: got '{options.sampler}', but show={options.show} has none")
     if options.label is not None and kind.stage == 1:
         raise ConfigError(
-            f"label: got {options.label}, but a {kind.name} has no classes; sample a prior run"
+            f"label: got {options.label}, but a run of kind {kind.name} has no classes; sample a"
+            " prior"
         )
     if options.out and len(names) > 1:
         raise ConfigError(

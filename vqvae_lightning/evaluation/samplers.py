@@ -20,9 +20,9 @@ from vqvae_lightning.config import ConfigError, Drawing, Experiment, SampleOptio
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.densities import COMPONENTS, fit_gaussian, fit_mixture
 from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.build import build_trunk
-from vqvae_lightning.training.kinds import KINDS, Kind
 
 LARGEST_LATENT = 512  # D·h·w: a full covariance has D·h·w squared entries
 BATCH = 500  # images decoded at once
@@ -129,8 +129,8 @@ def sampler_names(experiment: Experiment, name: str | None, also: Sequence[str] 
     known = [*samplers_of(KINDS[kind]), *also]
     if name not in (None, "all", *known):
         raise ConfigError(
-            f"sampler: got '{name}', but a {kind} run has {', '.join(known)}; wanted one of them,"
-            " or all"
+            f"sampler: got '{name}', but a run of kind {kind} has {', '.join(known)}; wanted one of"
+            " them, or all"
         )
     if size > LARGEST_LATENT:
         fitted = [other for other, sampler in SAMPLERS.items() if sampler.has_covariance]

@@ -12,8 +12,8 @@ from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.samplers import decode, labels_of, sampling
 from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.kinds import Kind, kind_names
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.training.kinds import Kind, kind_names
 
 STEPS = 10
 COMPLETIONS = 4

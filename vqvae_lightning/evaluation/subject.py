@@ -22,11 +22,11 @@ from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule, data_of
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.densities import TrainLatents
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.build import PriorConfig
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.storage import file_hash
-from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.loading import codes_folder, load_run
 from vqvae_lightning.training.runs import Run
 
@@ -34,7 +34,7 @@ from vqvae_lightning.training.runs import Run
 class HasLatents(Protocol):
     """A module of stage 1: from images to latents and back.
 
-    `net.bottleneck.codebook_size` says whether the latents have codes.
+    `net.layout` is None where the latents have no codes.
     """
 
     net: Autoencoder

@@ -6,7 +6,7 @@
 ```
 
 A new part is a class that owns a dataclass `Config`, and one line in a table. A new bottleneck is a
-class, a config here that builds it, and one line in `MODEL_CONFIGS`.
+class, a config here that builds it, and a record in `kinds.py`.
 """
 
 from dataclasses import dataclass
@@ -217,15 +217,6 @@ class PriorConfig(ModelConfig):
                 f"model.label_dropout: got {self.label_dropout} with model.class_conditional=false,"
                 " but then there is no label to forget; wanted 0"
             )
-
-
-# Kinds of model by name.
-MODEL_CONFIGS: dict[str, type[ModelConfig]] = {
-    "ae": AEConfig,
-    "vae": VAEConfig,
-    "vqvae": VQVAEConfig,
-    "prior": PriorConfig,
-}
 
 
 def build_autoencoder(config: AutoencoderConfig, image_shape: ImageShape) -> Autoencoder:

@@ -8,7 +8,7 @@ import torch
 from vqvae_lightning.config import Experiment
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
-from vqvae_lightning.training.kinds import KINDS
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.training.loading import (
     check_tokenizer,
     codes_folder,

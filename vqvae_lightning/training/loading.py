@@ -19,9 +19,9 @@ from vqvae_lightning.config import (
     one_line,
     runs_argument,
 )
+from vqvae_lightning.kinds import KINDS, kind_names
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.bounds import built_on_meta
-from vqvae_lightning.training.kinds import KINDS, kind_names
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.search import find_runs, read_each

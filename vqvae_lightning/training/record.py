@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from vqvae_lightning.config import ConfigError, one_line, visible
 from vqvae_lightning.data.sources import DATASETS
-from vqvae_lightning.training.kinds import KINDS
+from vqvae_lightning.kinds import KINDS
 
 RECORD = "run.json"
 LARGEST = 2**24  # bytes of a run.json
@@ -95,9 +95,18 @@ COMMON: Shape = {
     "versions": {str: str},
 }
 FINISHED: Shape = {"finished": str, "parameters": int, "test": {str: float}}
-# Of entries that a run may have: those above that only a finished one must have are among them.
+TOKENIZER: Shape = {
+    "run": str,
+    "fingerprint": str,
+    "codebook_size": int,
+    "grid": [int],
+    "dims": int,
+}
+# Entries that a run may have, of which a finished one must have some.
 OPTIONAL: Shape = {
     **FINISHED,
+    "data": {},
+    "tokenizer": TOKENIZER,
     "process": str,
     "fingerprint": str,
     "kl_per_dim": [float],
@@ -105,13 +114,6 @@ OPTIONAL: Shape = {
     "evaluated": {},
     "wandb_id": str,
     "wandb_url": str,
-}
-TOKENIZER: Shape = {
-    "run": str,
-    "fingerprint": str,
-    "codebook_size": int,
-    "grid": [int],
-    "dims": int,
 }
 WANTED = {
     str: "text",
@@ -221,18 +223,19 @@ def _check(values: Any) -> None:
             wanted = ", ".join(known)
             raise ConfigError(f"{RECORD}: {key} is {_shown(values[key])}, wanted one of {wanted}")
     if not values["command"]:
-        raise ConfigError(f"{RECORD}: command is empty, wanted the words of a command line")
+        raise ConfigError(f"{RECORD}: command is empty, wanted a command line")
+    if values["status"] == "finished":
+        check_shape(values, FINISHED, RECORD)
     if KINDS[values["kind"]].stage == 2:
         check_shape(values, {"tokenizer": TOKENIZER}, RECORD)
+    check_shape(values, {key: shape for key, shape in OPTIONAL.items() if key in values}, RECORD)
+    if "tokenizer" in values:
         size, grid = values["tokenizer"]["codebook_size"], values["tokenizer"]["grid"]
         if not (1 <= len(grid) <= 4 and size * math.prod(grid) >= 1):
             raise ConfigError(
                 f"{RECORD}: tokenizer has {size} codes and a grid of {len(grid)} sides, wanted at"
                 " least 1 of each"
             )
-    if values["status"] == "finished":
-        check_shape(values, FINISHED, RECORD)
-    check_shape(values, {key: shape for key, shape in OPTIONAL.items() if key in values}, RECORD)
 
 
 def _check_texts(value: Any) -> None:

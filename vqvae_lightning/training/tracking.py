@@ -18,9 +18,9 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from vqvae_lightning.config import Experiment, one_line, to_dict
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import best_values
 from vqvae_lightning.storage import file_hash
-from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.runs import Run
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 
 from vqvae_lightning import interrupts
 from vqvae_lightning.config import ConfigError, Experiment, own_command
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.training.build import DataModule, build
-from vqvae_lightning.training.kinds import KINDS
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
 from vqvae_lightning.training.loading import (
     keep_tokenizer,

@@ -16,9 +16,9 @@ from vqvae_lightning.comparison.report.pictures import PICTURE_BYTES, Picture, e
 from vqvae_lightning.comparison.report.sections import section, series
 from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.evaluation.samplers import SAMPLERS
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import in_table
 from vqvae_lightning.storage import write_atomic
-from vqvae_lightning.training.kinds import KINDS
 
 PAGE_BYTES = 2_000_000
 # Bytes of the page that are kept for pictures before curves lose points.

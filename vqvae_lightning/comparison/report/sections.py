@@ -9,8 +9,8 @@ from vqvae_lightning.comparison.compare import Group
 from vqvae_lightning.comparison.report.figures import Series, curves, ledger, logged, points
 from vqvae_lightning.comparison.report.pictures import Picture, sample_pictures
 from vqvae_lightning.comparison.rows import Row
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import MEASURES, Measure
-from vqvae_lightning.training.kinds import KINDS
 
 Curves = list[tuple[Measure, Series]]
 

@@ -1,18 +1,19 @@
 """The kinds of run: one record each, which is all that names, tables and pages know of a kind.
 
 What a run can be asked is what its record and its module offer, never what its kind is called: a
-new kind is a module and a record here.
+new kind is a config, a module and a record here. A record names the two classes and imports each
+when it is asked for, so that a mistyped command line is answered without torch and Lightning.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Literal, cast
 
-import pytorch_lightning as pl
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
-from vqvae_lightning.models.build import MODEL_CONFIGS
-from vqvae_lightning.training.autoencoders import AE, VAE, VQVAE
-from vqvae_lightning.training.prior import CodePrior
+    from vqvae_lightning.models.build import ModelConfig
 
 STAGES = {1: "Autoencoders", 2: "Priors"}  # what the runs of a stage are called together
 
@@ -39,8 +40,8 @@ class Kind:
 
     name: str  # in settings, run.json and checkpoints
     title: str  # in tables, pages and pictures
-    config: type  # of the settings under `model`
-    module: type[pl.LightningModule]
+    config_at: str  # "package.module:Class" of the settings under `model`
+    module_at: str  # … and of the LightningModule
     # 1: it learns from images. 2: it learns p(z) over the latents of a run of stage 1.
     stage: Literal[1, 2]
     has_density: bool  # whether there is a p(z) that its rate is charged against
@@ -52,6 +53,16 @@ class Kind:
     notes: tuple[Note, ...]  # how to read its rows
     price: str  # what it pays for a z: a clause of the page's sentence on rates
     samples: str  # what its usual samples are drawn from, and whether they can be good
+
+    @property
+    def config(self) -> "type[ModelConfig]":
+        """The class of the settings under `model`."""
+        return cast("type[ModelConfig]", resolve_name(self.config_at))
+
+    @property
+    def module(self) -> "type[pl.LightningModule]":
+        """The LightningModule that is trained."""
+        return cast("type[pl.LightningModule]", resolve_name(self.module_at))
 
     @property
     def is_tokenizer(self) -> bool:
@@ -66,8 +77,8 @@ KINDS: dict[str, Kind] = {
         Kind(
             "ae",
             "AE",
-            MODEL_CONFIGS["ae"],
-            AE,
+            "vqvae_lightning.models.build:AEConfig",
+            "vqvae_lightning.training.autoencoders:AE",
             stage=1,
             has_density=False,
             has_codes=False,
@@ -87,8 +98,8 @@ KINDS: dict[str, Kind] = {
         Kind(
             "vae",
             "VAE",
-            MODEL_CONFIGS["vae"],
-            VAE,
+            "vqvae_lightning.models.build:VAEConfig",
+            "vqvae_lightning.training.autoencoders:VAE",
             stage=1,
             has_density=True,
             has_codes=False,
@@ -110,8 +121,8 @@ KINDS: dict[str, Kind] = {
         Kind(
             "vqvae",
             "VQ-VAE",
-            MODEL_CONFIGS["vqvae"],
-            VQVAE,
+            "vqvae_lightning.models.build:VQVAEConfig",
+            "vqvae_lightning.training.autoencoders:VQVAE",
             stage=1,
             has_density=True,
             has_codes=True,
@@ -132,8 +143,8 @@ KINDS: dict[str, Kind] = {
         Kind(
             "prior",
             "prior",
-            MODEL_CONFIGS["prior"],
-            CodePrior,
+            "vqvae_lightning.models.build:PriorConfig",
+            "vqvae_lightning.training.prior:CodePrior",
             stage=2,
             has_density=True,
             has_codes=True,
