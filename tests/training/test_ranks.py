@@ -270,6 +270,7 @@ def test_a_tracker_that_is_lost_costs_seconds_and_no_metric(tmp_path, lost):
     code, output = end(start(tmp_path, words(tmp_path, "run"), environment=online), limit=10)
     server.over.set()
     server.shutdown()
+    server.server_close()
     assert code == 0, output
     assert time.monotonic() - started < 60
     assert "Traceback" not in output
