@@ -96,9 +96,8 @@ def test_evaluate_gives_what_training_logged(workplace, kind):
     measured = cli.evaluate([str(run.path)])
     assert {name: measured[name] for name in logged} == pytest.approx(logged, rel=1e-6)
     assert run.record.test.items() >= measured.items()
-    assert (
-        measured["test/distortion"] > 0 or kind != "prior"
-    )  # a prior's is its tokenizer's, measured here
+    # a prior's is its tokenizer's, measured here
+    assert measured["test/distortion"] > 0 or kind != "prior"
     if kind == "vae":
         rates = run.record.kl_per_dim
         assert len(rates) == 4
@@ -120,9 +119,8 @@ def test_evaluate_bounds_the_likelihood_by_importance_sampling(workplace):
     assert cli.evaluate([str(vae.path), "iwae_samples=50"]) == fifty  # seeded
     assert cli.evaluate([str(vae.path), "iwae_samples=2", "split=val"])["val/iwae_samples"] == 2
     assert vae.record.test["test/iwae_samples"] == 50
-    values = cli.evaluate(
-        [str(vqvae.path), "iwae_samples=50"]
-    )  # nothing is drawn: one sample says all
+    # nothing is drawn: one sample says all
+    values = cli.evaluate([str(vqvae.path), "iwae_samples=50"])
     assert values["test/iwae_samples"] == 1
     assert values["test/iwae_nats"] == pytest.approx(
         values["test/distortion"] + values["test/rate"], rel=1e-5
@@ -315,10 +313,8 @@ def test_a_finished_run_is_left_alone(workplace, resume, capsys):
 
 def test_a_resumed_run_goes_on_where_it_stopped(workplace):
     """6 steps, then 3 more, must equal 9 steps at once: same losses, same weights, bit for bit."""
-    schedule = [
-        "optimizer.schedule=constant",
-        "optimizer.warmup_steps=2",
-    ]  # a cosine depends on the last step
+    # a cosine depends on the last step
+    schedule = ["optimizer.schedule=constant", "optimizer.warmup_steps=2"]
     cli.main(train_words(workplace, "vqvae", "name=whole", "trainer.steps=9", *schedule))
     cli.main(train_words(workplace, "vqvae", "name=part", *schedule))
     part = run_of(workplace, "part")
@@ -336,15 +332,12 @@ def test_a_resumed_run_goes_on_where_it_stopped(workplace):
     ]
     assert losses[0] == losses[1]
     assert part.record.wandb_id == wandb_id
-    assert [path.stem for path in part.pictures()] == [
-        "reconstructions",
-        "samples",
-    ]  # others were of the older weights
+    # others were of the older weights
+    assert [path.stem for path in part.pictures()] == ["reconstructions", "samples"]
     sessions = list((part.path / "wandb").glob("offline-run-*"))
     assert len(sessions) == 2
-    assert all(
-        f"-{wandb_id}" in session.name for session in sessions
-    )  # of one second, the later ends in "-1"
+    # of one second, the later ends in "-1"
+    assert all(f"-{wandb_id}" in session.name for session in sessions)
 
 
 # name → settings and M, codes per grid cell
@@ -513,9 +506,8 @@ def test_a_name_that_is_taken_is_seen_before_data_are_fetched_or_codes_computed(
     run = run_of(workplace, "vqvae")
     stored = list((run.path / "codes").iterdir())
     for kind in ("vqvae", "prior"):
-        words = train_words(
-            workplace, kind, "name=ae", "data.validation_size=30"
-        )  # other codes than are stored
+        # other codes than are stored
+        words = train_words(workplace, kind, "name=ae", "data.validation_size=30")
         with pytest.raises(SystemExit):
             cli.main([*words, f"model.tokenizer={run.path}"] if kind == "prior" else words)
         assert "exists already" in capsys.readouterr().err

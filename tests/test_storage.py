@@ -297,9 +297,8 @@ def test_killed_at_any_time_while_saving_the_last_acknowledged_checkpoint_or_a_l
     [("disk full", "OSError [Errno 27] File too large"), ("read-only folder", "PermissionError")],
 )
 def test_a_save_that_cannot_be_says_so_and_leaves_the_old_checkpoint(how, said):
-    with (
-        tempfile.TemporaryDirectory() as name
-    ):  # pytest's own folders are closed to others than their owner
+    # pytest's own folders are closed to others than their owner
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
         path = folder / "last.ckpt"

@@ -74,9 +74,8 @@ def measure(name: str) -> dict[str, Any]:
         else:
             last = done.stderr.strip().splitlines()[-1:] or ["nothing on stderr"]
             failed = f"exit code {done.returncode}: {last[0][:200]}" if done.returncode else ""
-        rows = [
-            json.loads(line) for line in out.read_text().splitlines()
-        ]  # those before a failure count
+        # those before a failure count
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
         return {"rows": rows, "failed": failed} if failed else {"rows": rows}
 
 

@@ -154,9 +154,8 @@ def hugging_face(length: int) -> Callable[[Tensor], Tensor]:
 @torch.inference_mode()
 def without_cache(prior: CodeTransformer, labels: Tensor) -> Tensor:
     """Sampling as nanoGPT does: everything before is computed again at each position."""
-    codes = torch.zeros(
-        len(labels), 1, dtype=torch.int64
-    )  # the last column is a place, and is not read
+    # the last column is a place, and is not read
+    codes = torch.zeros(len(labels), 1, dtype=torch.int64)
     for _ in range(prior.length):
         codes[:, -1] = draw(prior.logits(codes, labels)[:, -1], 1.0, None, None, None)
         codes = torch.cat([codes, codes.new_zeros(len(labels), 1)], dim=1)

@@ -37,9 +37,8 @@ def quantizers() -> Iterator[Row]:
             ours(h)
             ours.update()
 
-        peers_h = (
-            h.detach().flatten(2).movedim(1, -1).contiguous().requires_grad_()
-        )  # N,T,D: as the peer likes it
+        # N,T,D: as the peer likes it
+        peers_h = h.detach().flatten(2).movedim(1, -1).contiguous().requires_grad_()
         times = interleave(
             {
                 "ours": step,

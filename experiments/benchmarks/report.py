@@ -98,13 +98,11 @@ def figure(found: dict[str, list[tuple[float, float]]]) -> str:
     for i, (title, points) in enumerate(found.items()):
         left, top = (i % columns) * width, (i // columns) * height
         xs, ys = ([math.log2(value) for value in axis] for axis in zip(*points, strict=True))
-        span = max(
-            max(xs) - min(xs), max(ys) - min(ys), 1.0
-        )  # the same scale on both axes, so that slopes compare
+        # the same scale on both axes, so that slopes compare
+        span = max(max(xs) - min(xs), max(ys) - min(ys), 1.0)
         steps = max(xs) - xs[0]
-        proportional = ys[0] + (
-            steps if ys[-1] >= ys[0] else -steps
-        )  # where a cost that grows, or falls, as x ends
+        # where a cost that grows, or falls, as x ends
+        proportional = ys[0] + (steps if ys[-1] >= ys[0] else -steps)
         bottom = min(*ys, proportional)
 
         def place(

@@ -19,9 +19,8 @@ LIMIT = 60  # seconds
 def startup() -> Iterator[Row]:
     """`vqvae --help`, and `make train-vqvae` until the first step is in metrics.jsonl."""
     vqvae = Path(sys.executable).parent / "vqvae"
-    seconds = [clock_help(vqvae) for _ in range(2 * ROUNDS + 1)][
-        1:
-    ]  # the first fills the disk's cache
+    # the first fills the disk's cache
+    seconds = [clock_help(vqvae) for _ in range(2 * ROUNDS + 1)][1:]
     yield spread(seconds, "`vqvae --help`", "–", unit="s", at_most=0.5)
     seconds = [clock_first_step() for _ in range(ROUNDS + 1)][1:]
     yield spread(

@@ -29,9 +29,8 @@ class Row:
     unit: str = "x"
     at_least: float | None = None  # the goal; without one, a report
     at_most: float | None = None
-    detail: dict[str, float] = field(
-        default_factory=dict
-    )  # what the figure is made of: seconds, rates …
+    # what the figure is made of: seconds, rates …
+    detail: dict[str, float] = field(default_factory=dict)
 
     @property
     def met(self) -> bool | None:
@@ -46,9 +45,8 @@ def interleave(
     """Seconds per call of each variant, round by round: until `rounds` are done or `seconds` are
     over.
     """
-    repeats = {
-        name: max(1, round(TURN / max(1e-9, _clock(run)))) for name, run in variants.items()
-    }  # and warm up
+    # and warm up
+    repeats = {name: max(1, round(TURN / max(1e-9, _clock(run)))) for name, run in variants.items()}
     times: Times = {name: [] for name in variants}
     started = time.perf_counter()
     for i in range(rounds):

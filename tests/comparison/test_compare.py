@@ -200,9 +200,8 @@ def test_only_settings_that_differ_are_listed(tmp_path: Path) -> None:
 
 
 def test_settings_that_one_kind_lacks(four: Comparison) -> None:
-    (settings,) = four.groups[
-        0
-    ].settings  # of the autoencoders; a single prior differs from nothing
+    # of the autoencoders; a single prior differs from nothing
+    (settings,) = four.groups[0].settings
     assert settings.values["model.quantizer.codebook_size"] == (MISSING, MISSING, "512")
 
 
@@ -259,9 +258,8 @@ def test_names_and_tags_are_text(tmp_path: Path) -> None:
     assert "x" not in checker.sources
     assert "&lt;script&gt;alert(1)" in html
     assert "&lt;img src=x" in html
-    assert "[bold]" in terminal(
-        compare([write_run(tmp_path, "ae", name="[bold]x[/bold]")])
-    )  # nor is it markup
+    # nor is it markup
+    assert "[bold]" in terminal(compare([write_run(tmp_path, "ae", name="[bold]x[/bold]")]))
 
 
 def test_pictures_are_kept_as_they_are_or_shrunk_without_loss(tmp_path: Path) -> None:
@@ -357,12 +355,8 @@ def test_sorting_in_a_browser(four: Comparison, tmp_path: Path) -> None:
     assert found
     result = json.loads(found.group(1).replace("&quot;", '"'))
     assert result["before"] == ["ae-run", "vae-run", "tok", "prior-run"]
-    assert result["down"] == [
-        "tok",
-        "ae-run",
-        "vae-run",
-        "prior-run",
-    ]  # a prior has no PSNR: last in either order
+    # a prior has no PSNR: last in either order
+    assert result["down"] == ["tok", "ae-run", "vae-run", "prior-run"]
     assert result["up"] == ["vae-run", "ae-run", "tok", "prior-run"]
     assert result["state"] == "descending"
     assert result["distances"] == ["90.00", "8.00", "3.00", "1.00"]

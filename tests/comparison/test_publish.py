@@ -57,10 +57,8 @@ def test_the_results_hold_every_run_and_what_is_not_there_is_null(published):
 
 def test_the_samplers_hold_what_was_measured_and_what_was_only_drawn(published):
     measured, again, *drawn = table(published[1], "samplers")
-    assert (measured["samples"], again["samples"]) == (
-        None,
-        "Image",
-    )  # a mixture that nobody drew has no picture
+    # a mixture that nobody drew has no picture
+    assert (measured["samples"], again["samples"]) == (None, "Image")
     assert (measured["run"], measured["sampler"], measured["Fréchet distance"]) == (
         "vae-run",
         "mixture",

@@ -105,9 +105,8 @@ def test_settings_of_the_evaluation_do_not_reach_the_training(workplace):
         assert ("trainer.steps=2" in words) == (words[0] == "train"), words
     evaluated = [words for words in calls if words[0] == "evaluate"]
     assert len(evaluated) == 4
-    assert all(
-        "representation=false" in words for words in evaluated[:3]
-    )  # the study's own default is true
+    # the study's own default is true
+    assert all("representation=false" in words for words in evaluated[:3])
     for wrong in ("fid_network=none", "sampler=gaussian"):  # no sampler is every kind's
         with pytest.raises(ConfigError, match=wrong.partition("=")[0]):
             study.study(options, [*settings, wrong])

@@ -420,9 +420,8 @@ def test_a_killed_process_leaves_nothing_in_the_way(server, idx_files, add, tmp_
     start = time.monotonic()
     assert_complete(prepare("tiny", tmp_path), idx_files)
     assert time.monotonic() - start < 5
-    assert {name for _, name in server.gets} == {
-        f"{name}.gz" for name in IDX_NAMES[2:]
-    }  # two were in place
+    # two were in place
+    assert {name for _, name in server.gets} == {f"{name}.gz" for name in IDX_NAMES[2:]}
 
 
 # --- archives ---

@@ -85,6 +85,5 @@ def test_a_picture_of_an_image_is_the_same_beside_any_others(root):
     x = torch.rand(32, 1, 28, 28) * 2 - 1
     torch.manual_seed(0)
     many, few = (module.pictures(x[:n])["reconstructions"][0] for n in (32, 16))
-    torch.testing.assert_close(
-        many[:32], few, rtol=0, atol=1e-5
-    )  # a row of originals, a row of reconstructions
+    # a row of originals, a row of reconstructions
+    torch.testing.assert_close(many[:32], few, rtol=0, atol=1e-5)

@@ -70,9 +70,8 @@ class TestShifted:
             assert len(moves) == 1
             found.update(moves)
         possible = range(-SHIFT, SHIFT + 1)
-        assert found == {
-            (down, right) for down in possible for right in possible
-        }  # all of them, and each by its own
+        # all of them, and each by its own
+        assert found == {(down, right) for down in possible for right in possible}
 
     def test_shifts_are_drawn_anew_at_every_call(self):
         x = torch.rand(20, 1, 6, 6)
@@ -138,9 +137,8 @@ def test_steps_learn_the_labels(root, tmp_path, monkeypatch):
     monkeypatch.setattr(
         classifier, "classifier_path", lambda dataset, root: tmp_path / "other.ckpt"
     )
-    assert (
-        train_classifier(ClassifierOptions(root=str(root), steps=10))["test_accuracy"] > 0.5
-    )  # chance is 0.1
+    # chance is 0.1
+    assert train_classifier(ClassifierOptions(root=str(root), steps=10))["test_accuracy"] > 0.5
 
 
 def test_one_that_was_not_trained_is_named_with_its_remedy(tmp_path):

@@ -133,9 +133,8 @@ class TestResize:
     )
     def test_resize_is_tensorflows_pixel_by_pixel(self, old, new):
         x = torch.rand(old, 2, generator=torch.Generator().manual_seed(0))
-        torch.testing.assert_close(
-            resize_matrix(old, new) @ x, resized(x, new), rtol=0, atol=3e-5
-        )  # float32
+        # float32
+        torch.testing.assert_close(resize_matrix(old, new) @ x, resized(x, new), rtol=0, atol=3e-5)
 
     @pytest.mark.parametrize(("old", "new"), [(1, 5), (3, 7), (7, 3), (32, 299)])
     def test_a_row_is_a_mean(self, old, new):

@@ -456,9 +456,8 @@ def test_evaluate_measures_every_sampler_and_prints_them(run, tmp_path, monkeypa
         "mixture",
         RECONSTRUCTION,
     ]
-    assert all(
-        "kid" in figure for figure in figures(run)
-    )  # in Inception's features it has a meaning
+    # in Inception's features it has a meaning
+    assert all("kid" in figure for figure in figures(run))
     printed = " ".join(capsys.readouterr().out.split())
     for text in (
         *SAMPLERS["ae"],

@@ -43,9 +43,8 @@ class LinearEncoder(nn.Module):
 
     def __init__(self, w, b, s, shift=0.0, stretch=1.0):
         super().__init__()
-        self.variance = 1 / (
-            1 + w.square().sum(0) / s**2
-        )  # W's columns are orthogonal: a diagonal posterior
+        # W's columns are orthogonal: a diagonal posterior
+        self.variance = 1 / (1 + w.square().sum(0) / s**2)
         self.w, self.b, self.s, self.shift, self.stretch = w, b, s, shift, stretch
 
     def forward(self, x):

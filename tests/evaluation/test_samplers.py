@@ -337,9 +337,8 @@ class TestCompletion:
     def test_nothing_below_the_cut_reaches_the_codes(self, runs, monkeypatch):
         module, rows, codes = self.complete(runs)
         whole = module.tokenizer.encode(rows[:, 0])[:, : 3 * 7]
-        assert not torch.equal(
-            whole, codes[:, 0, : 3 * 7]
-        )  # unmasked, the upper codes do see below the cut
+        # unmasked, the upper codes do see below the cut
+        assert not torch.equal(whole, codes[:, 0, : 3 * 7])
         examples = show.examples
 
         def other_below(*arguments):

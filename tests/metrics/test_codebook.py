@@ -49,9 +49,10 @@ class TestCodebookUsage:
 
     def test_each_of_several_codebooks_has_its_own_histogram(self):
         """Map 0 is always code 1, map 1 is 0 or 3: 0 and 1 bit. Pooled, it would be three codes."""
+        # N,w,M
         codes = torch.stack(
             [torch.ones(2, 4, dtype=torch.int64), torch.tensor([[0, 3, 3, 0]] * 2)], dim=-1
-        )  # N,w,M
+        )
         for shaped in (codes, codes.flatten(1), codes.int()):
             metric = CodebookUsage(5, num_codebooks=2)
             metric.update(shaped)

@@ -33,9 +33,8 @@ class TestActiveUnits:
 
 @pytest.mark.parametrize("size", [1, 5, 37])
 def test_mean_is_over_rows_in_float64(size):
-    values = (
-        torch.arange(37, dtype=torch.float64) + 1e9
-    )  # float32 would round them to multiples of 64
+    # float32 would round them to multiples of 64
+    values = torch.arange(37, dtype=torch.float64) + 1e9
     metric = Mean()
     for part in values.split(size):
         metric.update(part)

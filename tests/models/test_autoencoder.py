@@ -72,9 +72,8 @@ class TestEveryModel:
 
     def test_memory_layout_does_not_matter(self, build, kind, shape, latent):
         net, x = build(kind, shape, latent=latent).eval(), images(shape)
-        other = copy.deepcopy(net).to(
-            memory_format=torch.contiguous_format
-        )  # a VAE's noise is the same, too
+        # a VAE's noise is the same, too
+        other = copy.deepcopy(net).to(memory_format=torch.contiguous_format)
         results = []
         last, first = torch.channels_last, torch.contiguous_format
         for model, layout in ((net, last), (net, first), (other, first)):
@@ -120,9 +119,8 @@ def test_a_doubled_batch_has_the_same_loss(build, kind):
     losses = []
     for batch, beta in ((x, 0.0), (torch.cat([x, x]), 0.0), (x, 1.0), (torch.cat([x, x]), 1.0)):
         objective = net(batch, beta)
-        noiseless = (
-            objective.loss - objective.distortion.mean() / net.dims
-        )  # a VAE's z is drawn in evaluation too
+        # a VAE's z is drawn in evaluation too
+        noiseless = objective.loss - objective.distortion.mean() / net.dims
         losses.append(noiseless if kind == "vae" else objective.loss)
     torch.testing.assert_close(losses[0], losses[1])
     torch.testing.assert_close(losses[2], losses[3])

@@ -13,7 +13,7 @@ from vqvae_lightning.models.bottlenecks import (
     Gaussian,
     Identity,
     NonFiniteError,
-    kl_to_standard_normal,
+    kl_elements,
     rate_with_free_bits,
 )
 from vqvae_lightning.models.quantizers.codebooks import (
@@ -31,6 +31,11 @@ from vqvae_lightning.models.quantizers.estimators import rotation
 from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ
 
 N, D, K, GRID = 3, 4, 5, (2, 6)
+
+
+def kl_to_standard_normal(mean, log_variance):
+    """KL(N(mean, exp(log_variance)) ‖ N(0, I)) in nats, (N,), of (N, …)."""
+    return kl_elements(mean, log_variance).flatten(1).sum(1)
 
 
 def vq(d):

@@ -41,9 +41,8 @@ def test_gaussian_is_the_normal_density(decoded, scale, learned):
     x = 2 * torch.rand(SHAPE, dtype=torch.float64) - 1
     expected = -Normal(decoded, scale).log_prob(x).flatten(1).sum(1)
     actual = gaussian(scale, learned).double().nll(x, decoded)
-    torch.testing.assert_close(
-        actual, expected, rtol=1e-6, atol=0
-    )  # the scale itself is stored in float32
+    # the scale itself is stored in float32
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)
 
 
 def test_a_bounded_mean_is_clamped_and_comes_back_from_beyond_the_edge():
@@ -57,9 +56,8 @@ def test_a_bounded_mean_is_clamped_and_comes_back_from_beyond_the_edge():
     clamped = decoded.detach().clamp(-1, 1)
     torch.testing.assert_close(nll, -Normal(clamped, 0.5).log_prob(x).flatten(), rtol=1e-6, atol=0)
     nll.sum().backward()
-    torch.testing.assert_close(
-        decoded.grad, (clamped - x) / 0.25, rtol=1e-6, atol=0
-    )  # 0 for the first
+    # 0 for the first
+    torch.testing.assert_close(decoded.grad, (clamped - x) / 0.25, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("learned", [True, False])
@@ -161,9 +159,8 @@ class TestDiscretizedLogistic:
         for location in (-3.0, -1.0, -0.6, 0.123, 0.999, 2.0):
             expected = (torch.exp(-level_nll(likelihood, location)) * LEVELS).sum()
             actual = likelihood.mean(torch.tensor(location, dtype=torch.float64))
-            assert abs(actual - expected) < (
-                1e-4 if scale >= 0.01 else 1 / 255 + 1e-9
-            )  # at most half a level
+            # at most half a level
+            assert abs(actual - expected) < (1e-4 if scale >= 0.01 else 1 / 255 + 1e-9)
 
     def test_the_discretized_logistic_of_a_pixel_is_that_of_its_own_scale(self):
         """Means, then logarithms of factors of the scale: each pixel as if its scale were the only

@@ -126,9 +126,8 @@ class TestCausality:
             changed[:, t] = (codes[:, t] + 1) % model.codebook_size
             after = logits(changed)
             assert torch.equal(after[:, : t + 1], before[:, : t + 1])
-            assert (
-                (after[:, t + 1 :] != before[:, t + 1 :]).any(2).any(0).all()
-            )  # of a row a ReLU may hide it
+            # of a row a ReLU may hide it
+            assert (after[:, t + 1 :] != before[:, t + 1 :]).any(2).any(0).all()
 
     def test_gradient_flows_from_before_only(self, build, classes):
         model = build(classes=classes)

@@ -2,12 +2,19 @@
 
 import resource
 import time
+from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import untrained
 
-from vqvae_lightning.training.loading import load_module
+from vqvae_lightning.training.loading import module_of
 from vqvae_lightning.verified import read_checkpoint, write_checkpoint
+
+
+def module_in(path: Path) -> pl.LightningModule:
+    """The module of a checkpoint."""
+    return module_of(read_checkpoint(path), path)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +73,7 @@ def test_settings_that_want_more_than_the_file_holds_are_refused_before_they_cos
     write_checkpoint(tmp_path / "lie.ckpt", checkpoint)
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
     with pytest.raises(ValueError, match=r"^(checkpoint|model)") as error:
-        load_module(tmp_path / "lie.ckpt")
+        module_in(tmp_path / "lie.ckpt")
     assert "\n" not in str(error.value)
     assert time.monotonic() - started < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
@@ -74,4 +81,4 @@ def test_settings_that_want_more_than_the_file_holds_are_refused_before_they_cos
 
 @pytest.mark.parametrize("kind", ["ae", "vqvae", "fsq", "prior"])
 def test_what_was_written_here_is_within_the_bounds(made, kind):
-    load_module(made[kind].best)
+    module_in(made[kind].best)

@@ -132,9 +132,8 @@ def test_the_command_line_trains_on_two_and_three_ranks_as_on_one(tmp_path):
     }
     for name in ("passes", "two", "three"):
         assert infos[name]["status"] == "finished"
-        assert infos[name]["test"] == pytest.approx(
-            infos["one"]["test"], rel=1e-6
-        )  # the metrics' sums are in float32
+        # the metrics' sums are in float32
+        assert infos[name]["test"] == pytest.approx(infos["one"]["test"], rel=1e-6)
         for key, value in states["one"]["state_dict"].items():
             torch.testing.assert_close(
                 states[name]["state_dict"][key], value, rtol=1e-10, atol=1e-10, msg=key

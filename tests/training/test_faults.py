@@ -15,11 +15,8 @@ import torch
 from own_process import environment, run_fork
 
 TESTS = Path(__file__).parents[1]
-STEPS, EVERY, EPOCH = (
-    12,
-    4,
-    7,
-)  # of a training, between validations, of an epoch: 280 images in batches of 40
+# of a training, between validations, of an epoch: 280 images in batches of 40
+STEPS, EVERY, EPOCH = (12, 4, 7)
 SETTINGS = [
     "trainer.accelerator=cpu",
     f"trainer.steps={STEPS}",

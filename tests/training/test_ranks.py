@@ -94,9 +94,8 @@ def test_a_signal_to_one_rank_stops_both_at_one_step_and_the_run_goes_on(
     run = tmp_path / "runs" / "run"
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
     assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
-    if (
-        rank == 1 and number == signal.SIGTERM
-    ):  # once is enough: one rank's resume is shown in test_faults.py
+    # once is enough: one rank's resume is shown in test_faults.py
+    if rank == 1 and number == signal.SIGTERM:
         assert end(start(tmp_path, ["train", f"resume={run}"]), limit=10)[0] == 0
         assert end(start(tmp_path, words(tmp_path, "whole")), limit=10)[0] == 0
         states = [

@@ -38,7 +38,7 @@ class Records:
         self.known: dict[Path, tuple[RunRecord, Experiment]] = {}
 
     def read(self, run: Run) -> tuple[RunRecord, Experiment]:
-        """Raises ConfigError for a run that cannot be compared."""
+        """run.json and config.yaml of a run. Raises ConfigError if it cannot be compared."""
         if run.path not in self.known:
             check_record(run.record)
             self.known[run.path] = run.record, run.experiment()

@@ -1,7 +1,7 @@
 """Reads dataclasses of settings: nested values, `key=value` overrides on top, checks.
 
-A section is a field that is a dataclass, and a part is a section that a member of a table is chosen
-for by its `name`. Every error is a ConfigError of one line.
+A section is a field that is a dataclass. A part is a section whose `name` chooses a member of a
+table; its other settings are that member's. Every error is a ConfigError of one line.
 """
 
 import dataclasses

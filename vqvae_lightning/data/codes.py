@@ -41,9 +41,8 @@ class CodeDataModule(pl.LightningDataModule):
         key += ("-flip" if images.config.flip else "") + f"-{images.config.binarize}"
         self.path = folder / f"{key}-{tokenizer.fingerprint[:16]}.npz"
         self.of = f"{key} {tokenizer.fingerprint}"
-        self.splits: dict[
-            str, tuple[Tensor, Tensor]
-        ] = {}  # name → codes int32 N,T and labels int64 N
+        # name → codes int32 N,T and labels int64 N
+        self.splits: dict[str, tuple[Tensor, Tensor]] = {}
 
     @property
     def dataset(self) -> Dataset:

@@ -213,9 +213,8 @@ def gunzip(data: bytes, size: int) -> bytes:
         DataError: not gzip, damaged, cut short, or not `size` bytes long.
     """
     try:
-        plain = gzip.GzipFile(fileobj=io.BytesIO(data)).read(
-            size + 1
-        )  # the last read also checks the CRC
+        # the last read also checks the CRC
+        plain = gzip.GzipFile(fileobj=io.BytesIO(data)).read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"not a readable gzip stream: {error}") from error
     if len(plain) != size:
@@ -304,9 +303,8 @@ def sheet_members(
     }
     limits = {f"{prefix}{Path(name).stem}.png": size + HEADERS for name, size in sizes.items()}
     limits |= {file: 16 * count for file, count in total.items()}  # "7, " with room to spare
-    members = dict(
-        read_members(archive, limits)
-    )  # the labels come last, so all sheets wait here: 139 MB
+    # the labels come last, so all sheets wait here: 139 MB
+    members = dict(read_members(archive, limits))
     labels = {file: parse_labels(members[file], count, classes=10) for file, count in total.items()}
     for name, count in rows.items():
         of_batch, labels[label_file[name]] = (

@@ -42,9 +42,8 @@ class ImageDataModule(pl.LightningDataModule):
                 f" {size - config.validation_size} training images"
             )
         self.accumulate = accumulate
-        self.splits: dict[
-            str, tuple[Tensor, Tensor]
-        ] = {}  # name → images uint8 N,C,H,W and labels N
+        # name → images uint8 N,C,H,W and labels N
+        self.splits: dict[str, tuple[Tensor, Tensor]] = {}
 
     @property
     def dataset(self) -> Dataset:

@@ -145,16 +145,12 @@ class TrainLoader:
         world: int,
         passes: int = 1,
     ) -> None:
-        assert batch_size % (passes * world) == 0, (
-            batch_size,
-            passes,
-            world,
-        )  # checked before the launch
+        # checked before the launch
+        assert batch_size % (passes * world) == 0, (batch_size, passes, world)
         self.x, self.labels = x, labels
         self.batch_size, self.passes, self.rank, self.world = batch_size, passes, rank, world
-        self.sampler = Order(
-            x.shape[0], seed, shuffle=True
-        )  # the name under which Lightning looks for set_epoch
+        # the name under which Lightning looks for set_epoch
+        self.sampler = Order(x.shape[0], seed, shuffle=True)
         self.next_pass = 0
 
     def __len__(self) -> int:

@@ -49,9 +49,8 @@ class Dataset:
     classes: int
     train_size: int  # images
     test_size: int  # images
-    files: Mapping[
-        str, str | None
-    ]  # canonical decoded file name -> sha256, in reading order; None: not published
+    # canonical decoded file name -> sha256, in reading order; None: not published
+    files: Mapping[str, str | None]
     format: formats.Format
     sources: tuple["Source", ...]  # in the order in which they are asked
 
@@ -289,9 +288,8 @@ def _ask(sources: Sequence[Source], dataset: Dataset, files: PublishedFiles) -> 
                     errno.EROFS,
                 ):
                     raise  # no other source would do better
-                cause = re.search(
-                    r"Caused by (\w+)", str(error)
-                )  # all that matters in a long text of urllib3's
+                # all that matters in a long text of urllib3's
+                cause = re.search(r"Caused by (\w+)", str(error))
                 reason = failed[source] = cause[1] if cause else one_line(error)[:200]
                 level = logging.DEBUG if isinstance(error, FileNotFoundError) else logging.WARNING
                 logger.log(
@@ -352,9 +350,8 @@ def prepare(name: str, root: Path, download: bool = True) -> Path:
 
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(
-                folder.parent / f".{name}.lock"
-            ):  # an flock: it dies with the process that holds it
+            # an flock: it dies with the process that holds it
+            with FileLock(folder.parent / f".{name}.lock"):
                 failed = _ask(sources, dataset, files)
         except OSError as error:
             trouble = f"cannot write to {folder}: {error}; "

@@ -109,9 +109,8 @@ def usage_picture(counts: Tensor, split: str) -> Image.Image:
     right, floor, plot = WIDTH - RIGHT, HEIGHT - BOTTOM, WIDTH - LEFT - RIGHT
     decades = max(1, math.ceil(math.log10(max(2, sorted_counts[0]))))
 
-    def level(
-        count: float,
-    ) -> float:  # the scale starts at half an occurrence, so that one occurrence is seen
+    # the scale starts at half an occurrence, so that one occurrence is seen
+    def level(count: float) -> float:
         return floor - math.log10(2 * count) / math.log10(2 * 10**decades) * (floor - TOP)
 
     for power in range(decades + 1):

@@ -62,8 +62,8 @@ def _updated(metric: Metric, reference: Tensor, samples: Tensor) -> Metric:
 def covered(points: Tensor, manifold: Tensor) -> float:
     """Share of the points (M, F) that lie within the manifold of others (N, F), N at least 2.
 
-    The manifold is the union of balls around the others. Each ball just holds the NEIGHBOURS
-    nearest of the other centres.
+    The manifold is the union of balls around the others. A ball's radius is the distance from its
+    centre to the NEIGHBOURS-th nearest other centre.
     """
     points, manifold = points.double(), manifold.double()
     neighbours = min(NEIGHBOURS, len(manifold) - 1)

@@ -33,7 +33,7 @@ def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
         check_writable(file, "run")
     evaluators = list(chosen(subject, options))
     silence_known_warnings()
-    # No part of an evaluation that is here needs it; one of the user's own may.
+    # The evaluators here seed themselves. A user's own may draw from this one.
     pl.seed_everything(subject.experiment.seed, verbose=False)
     known: dict[str, float] = {}
     for evaluator in evaluators:

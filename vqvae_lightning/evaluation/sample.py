@@ -19,9 +19,12 @@ def sample(run: Run, options: SampleOptions) -> list[Path]:
     `samples-seed0.png` is the default sampler's, `samples-<sampler>.png` that of a named one, and
     `interpolation.png` and `completion.png` are grids of test images. The name ends with the seed,
     label, temperature … that are not the usual ones, so that a comparison finds by its name the
-    picture that it shows. Raises ConfigError, before anything is loaded,
-    for a sampler or a grid that this kind of run does not have, and for a label or top_k that the
-    model does not have.
+    picture that it shows.
+
+    Raises:
+        ConfigError: this kind of run has no such sampler or grid (before anything is loaded), or
+            the prior has no such label.
+        ValueError: `top_k` is above K.
     """
     subject = Subject(run, options.root)
     kind = subject.kind

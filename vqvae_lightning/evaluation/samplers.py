@@ -168,7 +168,8 @@ def draw(
         options.n images (n, C, H, W) in [-1, 1].
 
     Raises:
-        ConfigError: a label or top_k that a prior does not have.
+        ConfigError: the prior has no such label.
+        ValueError: `top_k` is above K, or guidance needs a prior trained with label_dropout.
     """
     torch.manual_seed(options.seed)
     if labels is None:

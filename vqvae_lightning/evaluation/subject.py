@@ -67,10 +67,10 @@ class Subject:
 
     @cached_property
     def _loaded(self) -> tuple[pl.LightningModule, str]:
-        """Module and hash, read together: a training that goes on replaces the file.
+        """Module and SHA-256 of its file, read one after the other.
 
-        What a sampler draws by its seed must not depend on when the module is loaded, whose weights
-        are first drawn at random.
+        Loading draws random weights first, so the random state is restored: a sampler's seed then
+        gives the same images whenever the module is loaded.
         """
         with torch.random.fork_rng(devices=[]):
             module = load_run(self.run)

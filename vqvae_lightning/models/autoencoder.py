@@ -167,9 +167,8 @@ class Autoencoder(nn.Module):
         decoded = self.decoder(z.flatten(0, 1))  # k·N,C,H,W
         with torch.autocast(x.device.type, enabled=False):
             decoded = decoded.to(x.dtype)
-            distortion = self.likelihood.nll(x.repeat(k, 1, 1, 1), decoded).unflatten(
-                0, (k, -1)
-            )  # k,N
+            # k,N
+            distortion = self.likelihood.nll(x.repeat(k, 1, 1, 1), decoded).unflatten(0, (k, -1))
         return log_ratio - distortion, z, decoded.unflatten(0, (k, -1)), distortion
 
     @torch.no_grad()

@@ -177,13 +177,6 @@ class Gaussian(Bottleneck):
         return torch.randn(n, self.out_channels, *grid, device=device)
 
 
-def kl_to_standard_normal(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) in nats, (N, ...) → (N,) summed over all but the
-    first dimension.
-    """
-    return kl_elements(mean, log_variance).flatten(1).sum(1)
-
-
 def kl_elements(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, exp(log_variance)) ‖ N(0, 1)) in nats, element by element."""
     # expm1, and its difference first: near a collapsed posterior exp(l) − 1 − l would cancel to

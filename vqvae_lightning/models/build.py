@@ -68,7 +68,7 @@ PRIORS: dict[str, type[AutoregressivePrior]] = {
 
 @dataclass
 class ModelConfig:
-    """What the settings of every kind of model can be asked."""
+    """The questions that the settings of every kind answer."""
 
     @property
     def codebook_size(self) -> int:
@@ -77,14 +77,15 @@ class ModelConfig:
 
     @property
     def batch_terms(self) -> dict[str, float]:
-        """Weights, by setting, of the terms of the loss that are of the whole batch.
+        """Setting → weight of each term of the loss that needs the whole batch.
 
-        A micro-batch is a part of it, so they do not go with `trainer.accumulate`.
+        Of a micro-batch such a term has another value, so it is refused with `trainer.accumulate`
+        above 1.
         """
         return {}
 
     def check_data(self, data: DataConfig) -> None:
-        """Raises ConfigError for data that the model cannot be of."""
+        """Raises ConfigError for data that the model does not fit."""
 
 
 @dataclass

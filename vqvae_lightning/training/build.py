@@ -17,10 +17,11 @@ from vqvae_lightning.training.loading import (
     own_checkpoint,
     tokenizer_of,
 )
+from vqvae_lightning.training.record import TokenizerRecord
 from vqvae_lightning.training.runs import Run
 
 DataModule = ImageDataModule | CodeDataModule
-ANY_TOKENIZER = {"run": "", "fingerprint": "", "codebook_size": 512, "grid": (7, 7), "dims": 784}
+ANY_TOKENIZER = TokenizerRecord("", "", codebook_size=512, grid=[7, 7], dims=784).as_dict()
 
 
 def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, pl.LightningModule]:

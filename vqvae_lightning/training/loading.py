@@ -22,19 +22,11 @@ from vqvae_lightning.config import (
 from vqvae_lightning.kinds import KINDS, kind_names
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.bounds import built_on_meta
-from vqvae_lightning.training.record import RECORD
+from vqvae_lightning.training.record import RECORD, TokenizerRecord
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.search import find_runs, read_each
 from vqvae_lightning.training.settings import computed_settings
 from vqvae_lightning.verified import CheckpointError, read_checkpoint, write_checkpoint
-
-
-def load_module(path: Path) -> pl.LightningModule:
-    """The module of a checkpoint, in evaluation mode.
-
-    Raises CheckpointError if it is damaged or fits no module.
-    """
-    return module_of(read_checkpoint(path), path)
 
 
 def module_of(checkpoint: dict[str, Any], path: Path) -> pl.LightningModule:
@@ -269,14 +261,10 @@ def _tokenizer_names() -> str:
 
 
 def describe_tokenizer(tokenizer: Tokenizer, run: Run) -> dict[str, Any]:
-    """What a prior keeps of its tokenizer, in plain values: what it is, and the name of its run."""
-    return {
-        "run": run.name,
-        "fingerprint": tokenizer.fingerprint,
-        "codebook_size": tokenizer.codebook_size,
-        "grid": list(tokenizer.grid),
-        "dims": tokenizer.dims,
-    }
+    """The record of its tokenizer that a prior keeps."""
+    size, grid = tokenizer.codebook_size, list(tokenizer.grid)
+    record = TokenizerRecord(run.name, tokenizer.fingerprint, size, grid, tokenizer.dims)
+    return record.as_dict()
 
 
 def with_tokenizer(experiment: Experiment) -> Experiment:

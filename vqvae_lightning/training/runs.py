@@ -28,11 +28,8 @@ from vqvae_lightning.experiment import describe_record, read_experiment
 from vqvae_lightning.storage import check_writable, new_folder, sweep, write_atomic, write_json
 from vqvae_lightning.training.record import RECORD, RECORD_LOCK, RUN_LOCK, RunRecord, read_record
 
-TAKEN = (
-    errno.EEXIST,
-    errno.ENOTEMPTY,
-    errno.ENOTDIR,
-)  # errors of a rename onto an existing file or folder
+# errors of a rename onto an existing file or folder
+TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 Stamp = tuple[int, int, int]  # inode, time of change in ns, size
 LARGEST_METRICS = 2**28  # bytes of a metrics.jsonl: a million steps, each of them logged
 
@@ -65,7 +62,7 @@ class Run:
     def create(cls, experiment: Experiment, **more: Any) -> "Run":
         """A new folder for an experiment, created atomically; `more` goes into its run.json.
 
-        Raises ConfigError for a bad name, one that is taken, or a closed place.
+        Raises ConfigError for a bad name, one that is taken, or a folder that cannot be written.
         """
         created = datetime.now(UTC)
         day = created.strftime("%Y%m%d-%H%M%S")

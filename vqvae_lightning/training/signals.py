@@ -42,9 +42,8 @@ class StopOnSignal(Checkpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
         interrupts.moved()
         ended, self.step = trainer.global_step != self.step, trainer.global_step
-        if (
-            not ended or self.step % self.validate_every == 0
-        ):  # still accumulating, or `on_validation_end` follows
+        # still accumulating, or `on_validation_end` follows
+        if not ended or self.step % self.validate_every == 0:
             return
         if trainer.world_size == 1 or self.step % self.ask_every == 0:
             self._agree(trainer)

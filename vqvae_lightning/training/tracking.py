@@ -216,10 +216,8 @@ def log_artifacts(tracked: "wandb.Run", run: Run, codes: Path | None) -> None:
         if not tracked.offline and not tracked.disabled:
             try:
                 tracked.use_artifact(f"{name}:latest")
-            except (
-                wandb.errors.CommError,
-                ValueError,
-            ) as error:  # its run is not, or not yet, in this project
+            # its run is not, or not yet, in this project
+            except (wandb.errors.CommError, ValueError) as error:
                 print(
                     f"W&B: no lineage to the tokenizer {name}: {str(error).splitlines()[0]}",
                     flush=True,

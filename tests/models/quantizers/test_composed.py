@@ -145,9 +145,8 @@ class TestProjected:
     def test_a_projected_quantizer_is_one_between_two_linear_maps(self, h):
         module = ProjectedQuantizer(vq(2), D).double()
         found = module(h)
-        inner = F.linear(
-            h.movedim(1, -1), module.project_in.weight, module.project_in.bias
-        )  # N,h,w,2
+        # N,h,w,2
+        inner = F.linear(h.movedim(1, -1), module.project_in.weight, module.project_in.bias)
         latent = module.parts[0](inner.movedim(-1, 1))
         expected = F.linear(
             latent.z.movedim(1, -1), module.project_out.weight, module.project_out.bias
@@ -164,9 +163,8 @@ class TestCosine:
     def test_a_cosine_code_is_that_of_the_largest_cosine(self, h):
         module = vq(D, CosineVectorQuantizer)
         latent = module.eval()(h)
-        cosines = F.cosine_similarity(
-            h[:, None], module.codebook[None, :, :, None, None], dim=2
-        )  # N,K,h,w
+        # N,K,h,w
+        cosines = F.cosine_similarity(h[:, None], module.codebook[None, :, :, None, None], dim=2)
         assert torch.equal(latent.codes, cosines.argmax(1))
         torch.testing.assert_close(latent.z.norm(dim=1), torch.ones(5, 2, 3, dtype=torch.float64))
 

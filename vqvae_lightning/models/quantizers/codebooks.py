@@ -41,9 +41,9 @@ class CodebookQuantizer(NamedQuantizer):
 
     @dataclass
     class Config(NamedQuantizer.Config):
-        """Settings of one codebook, and of the codebooks that are put together of it.
+        """Settings of a codebook, and of quantizers composed of several.
 
-        A member that has no use for one of them declares it a constant of its own Config.
+        A subclass that does not use one of them declares it a constant.
         """
 
         codebook_size: int = setting(512, "K, number of codes", at_least=1, at_most=2**20)

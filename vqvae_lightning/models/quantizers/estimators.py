@@ -46,9 +46,8 @@ def rotation(z_e: Tensor, z_q: Tensor) -> Tensor:
         z_e - 2 * r * (r * z_e).sum(-1, keepdim=True) + 2 * q * (e * z_e).sum(-1, keepdim=True)
     )
     rotated = torch.where(scale <= LARGEST_GAIN, scale * rotated, z_e)
-    return straight_through(
-        rotated, z_q
-    )  # its value already, but for rounding where ê and q̂ are opposite
+    # its value already, but for rounding where ê and q̂ are opposite
+    return straight_through(rotated, z_q)
 
 
 ESTIMATORS: dict[str, Estimator] = {"straight_through": straight_through, "rotation": rotation}

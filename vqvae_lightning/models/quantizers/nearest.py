@@ -44,9 +44,8 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
         scores = torch.addmm(norms, rows - centre, weight, out=buffer[: len(rows)])
         scores = scores.view(len(rows), groups, LANES)
         lane = scores.amin(1).argmin(1)  # m
-        within = (
-            scores.gather(2, lane[:, None, None].expand(-1, groups, 1)).squeeze(2).argmin(1)
-        )  # m
+        # m
+        within = scores.gather(2, lane[:, None, None].expand(-1, groups, 1)).squeeze(2).argmin(1)
         torch.add(within, lane, alpha=groups, out=found)
     return nearest.clamp_max_(k - 1)  # a copy of the last code is the last code
 
