@@ -68,7 +68,7 @@ def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Shape], Da
     return add
 
 
-def test_a_dataset(
+def test_a_dataset_from_outside_goes_through_every_command(
     walk: Callable[..., Walked], add: Callable[[Shape], Dataset], tmp_path: Path
 ) -> None:
     add((3, 12, 16))
@@ -82,7 +82,7 @@ def test_a_dataset(
     assert '<h2 class="dataset">MNIST</h2>' in walked.page
 
 
-def test_its_files_are_fetched_and_verified(
+def test_files_of_a_dataset_from_outside_are_fetched_and_verified(
     add: Callable[[Shape], Dataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dataset, words = add((3, 12, 16)), ["data", "name=stripes", f"root={tmp_path / 'data'}"]
@@ -95,7 +95,9 @@ def test_its_files_are_fetched_and_verified(
     assert "test.raw differs from the published file" in capsys.readouterr().err
 
 
-def test_a_small_one_can_have_a_classifier(add: Callable[[Shape], Dataset], tmp_path: Path) -> None:
+def test_a_small_dataset_can_have_a_classifier(
+    add: Callable[[Shape], Dataset], tmp_path: Path
+) -> None:
     words = ["classifier", "dataset=stripes", f"root={tmp_path / 'data'}", "steps=2"]
     add((1, 16, 16))
     cli.main(words)
@@ -113,7 +115,7 @@ def test_a_classifier_of_images_that_are_no_squares_is_refused(
 
 
 @pytest.mark.parametrize("words", [["data", "name=no"], ["evaluate", "dataset=no"]])
-def test_its_name_is_among_those_that_are_wanted(
+def test_the_name_of_a_dataset_from_outside_is_offered(
     words: list[str], add: Callable[[Shape], Dataset], capsys: pytest.CaptureFixture[str]
 ) -> None:
     add((3, 12, 16))

@@ -13,7 +13,7 @@ from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.metrics.measures import MEASURES, Measure
 
 
-def test_an_evaluator_and_its_measure(
+def test_an_evaluator_from_outside_measures_and_is_shown(
     place: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

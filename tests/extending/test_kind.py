@@ -126,7 +126,7 @@ def test_nothing_is_compared_with_the_name_of_a_kind() -> None:
     assert found == []
 
 
-def test_a_bottleneck_as_a_kind(
+def test_a_bottleneck_as_a_new_kind_goes_through_every_command(
     walk: Callable[..., Walked], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(KINDS, "toy", TOY)

@@ -76,7 +76,9 @@ class Bigram(AutoregressivePrior):
         return logits
 
 
-def test_a_quantizer(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quantizer_from_outside_goes_through_every_command(
+    walk: Walk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     random = example("quantizer")["RandomCodebook"]
     monkeypatch.setitem(QUANTIZERS, "random", random)
     chosen = ("model.quantizer.name=random", "model.quantizer.codebook_size=16")
@@ -100,7 +102,9 @@ def test_a_trunk_is_built_by_its_name(
     assert Patches(model.trunk, (1, 28, 28), latent == "vector").grid == grid
 
 
-def test_a_trunk(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trunk_from_outside_goes_through_every_command(
+    walk: Walk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(TRUNKS, "patches", Patches)
     chosen = ("model.trunk.name=patches", "model.trunk.side=14", "model.latent=grid")
     walked = walk(experiment("ae"), *chosen, "model.latent_dim=4", sample=("sampler=all",))
@@ -110,7 +114,9 @@ def test_a_trunk(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert walked.pictures() >= {"samples-normal", "samples-gaussian", "samples-mixture"}
 
 
-def test_a_likelihood(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_likelihood_from_outside_goes_through_every_command(
+    walk: Walk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     laplace = example("likelihood")["Laplace"]
     monkeypatch.setitem(LIKELIHOODS, "laplace", laplace)
     chosen = ("model.likelihood.name=laplace", "model.likelihood.scale=0.5")
@@ -131,7 +137,9 @@ def test_a_likelihood(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "p(x|z): laplace" in walked.page
 
 
-def test_a_prior(walk: Walk, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prior_from_outside_goes_through_every_command(
+    walk: Walk, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(PRIORS, "bigram", Bigram)
     tokenizer = f"model.tokenizer={place / 'runs' / 'tokenizer'}"
     chosen = ("model.network.name=bigram", "model.network.width=4", tokenizer)
