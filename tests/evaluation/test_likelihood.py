@@ -225,7 +225,8 @@ def test_bits_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("kind", "line"), [("ae", "an AE has no p"), ("prior", "wanted a run of kind vae or vqvae")]
+    ("kind", "line"),
+    [("ae", "kind ae, which has no p(z)"), ("prior", "wanted a run of kind vae or vqvae")],
 )
 def test_kinds_without_a_bound_are_refused(kind, line):
     bound, subject = ImportanceWeightedBound(), of_kind(kind)
