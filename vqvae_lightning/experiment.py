@@ -117,11 +117,11 @@ def _check_together(experiment: Experiment) -> None:
             f"trainer.validate_every: {every} does not divide trainer.steps {steps}; "
             "the last steps would be neither validated nor saved"
         )
-    passes = experiment.trainer.accumulate
+    micro_batches = experiment.trainer.accumulate
     for name, weight in experiment.model.batch_terms.items():
-        if passes > 1 and weight > 0:
+        if micro_batches > 1 and weight > 0:
             raise ConfigError(
-                f"trainer.accumulate: got {passes} with model.{name}={weight}, a term over the"
-                f" whole batch, of which a pass sees a part; wanted 1, or model.{name}=0"
+                f"trainer.accumulate: got {micro_batches} with model.{name}={weight}, a term over"
+                f" the whole batch, of which a micro-batch is a part; wanted 1, or model.{name}=0"
             )
     experiment.model.check_data(experiment.data)

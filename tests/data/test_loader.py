@@ -13,8 +13,8 @@ ROWS = 37
 X, LABELS = 10 * torch.arange(ROWS)[:, None], 100 * torch.arange(ROWS)
 
 
-def loader(batch_size=6, seed=0, rank=0, world=1, passes=1):
-    return TrainLoader(X, LABELS, batch_size, seed, rank, world, passes)
+def loader(batch_size=6, seed=0, rank=0, world=1, micro_batches=1):
+    return TrainLoader(X, LABELS, batch_size, seed, rank, world, micro_batches)
 
 
 def epoch(train, number=0):
@@ -72,24 +72,24 @@ class TestTrain:
             assert torch.equal(torch.cat([part.x for part in parts]), batch.x)
             assert all(part.seed == batch.seed for part in parts)
 
-    @pytest.mark.parametrize("passes", [2, 3, 6])
-    def test_passes_make_up_the_batches_of_one_pass_and_no_more(self, passes):
-        """37 rows are 12 passes of 3, or 37 of 1, but the epoch ends with the sixth batch of 6."""
-        train = loader(passes=passes)
+    @pytest.mark.parametrize("micro_batches", [2, 3, 6])
+    def test_micro_batches_make_up_the_batches_and_no_more(self, micro_batches):
+        """37 rows are 12 micro-batches of 3, or 37 of 1; the epoch ends with the sixth batch."""
+        train = loader(micro_batches=micro_batches)
         cut = epoch(train, 2)
-        assert len(cut) == len(train) == 6 * passes
-        together = [rows_of(cut[i : i + passes]) for i in range(0, len(cut), passes)]
+        assert len(cut) == len(train) == 6 * micro_batches
+        together = [rows_of(cut[i : i + micro_batches]) for i in range(0, len(cut), micro_batches)]
         assert together == [batch.rows.tolist() for batch in epoch(loader(), 2)]
-        assert [batch.seed for batch in cut[::passes]] == [
+        assert [batch.seed for batch in cut[::micro_batches]] == [
             batch.seed for batch in epoch(loader(), 2)
         ]
         assert [(batch.part, batch.parts) for batch in cut] == [
-            (p, passes) for p in range(passes)
+            (p, micro_batches) for p in range(micro_batches)
         ] * 6
 
     def test_an_epoch_ends_with_a_whole_batch_of_passes(self):
-        """37 rows are 4 batches of 8, but 9 passes of 4."""
-        assert rows_of(epoch(loader(8, passes=2))) == rows_of(epoch(loader(8)))
+        """37 rows are 4 batches of 8, but 9 micro_batches of 4."""
+        assert rows_of(epoch(loader(8, micro_batches=2))) == rows_of(epoch(loader(8)))
 
     def test_every_batch_has_its_own_seed(self):
         seeds = [
@@ -117,7 +117,7 @@ class TestTrain:
         assert [batch.seed for batch in before + after] == [batch.seed for batch in expected]
 
     def test_state_is_plain(self):
-        assert loader().state_dict() == {"next_pass": 0}
+        assert loader().state_dict() == {"next_micro_batch": 0}
 
 
 class TestEvaluation:
@@ -155,16 +155,19 @@ class TestEvaluation:
 
 
 class TestStepNoise:
-    @pytest.mark.parametrize("passes", [1, 2, 3])
+    @pytest.mark.parametrize("micro_batches", [1, 2, 3])
     @pytest.mark.parametrize("world", [1, 2])
-    def test_noise_of_a_step_is_the_same_however_the_step_is_cut(self, passes, world):
+    def test_noise_of_a_step_is_the_same_however_the_step_is_cut(self, micro_batches, world):
         def noise(batch):
             seed_torch(batch.seed)
             return [batch.step_noise(batch.x.double()) for _ in range(2)]  # it goes on
 
         (whole,) = epoch(loader(36))
-        ranks = [epoch(loader(36, rank=rank, world=world, passes=passes)) for rank in range(world)]
-        cut = [noise(ranks[rank][p]) for p in range(passes) for rank in range(world)]
+        ranks = [
+            epoch(loader(36, rank=rank, world=world, micro_batches=micro_batches))
+            for rank in range(world)
+        ]
+        cut = [noise(ranks[rank][p]) for p in range(micro_batches) for rank in range(world)]
         for expected, parts in zip(noise(whole), zip(*cut, strict=True), strict=True):
             assert torch.equal(torch.cat(parts), expected)
             assert len(expected.unique()) == 36

@@ -75,7 +75,7 @@ class DataConfig:
     root: str = setting("data", "folder that holds the datasets", place="folder")
     download: bool = setting(True, "fetch what is missing; false: fail instead")
     batch_size: int = setting(
-        128, "images per optimizer step, over all devices and accumulated passes", at_least=1
+        128, "images per optimizer step, over all devices and accumulated micro-batches", at_least=1
     )
     eval_batch_size: int = setting(500, "images per batch of validation and test", at_least=1)
     validation_size: int = setting(

@@ -20,7 +20,9 @@ class Batch(NamedTuple):
     labels: Tensor  # N        int64
     rows: Tensor  # N        int64 positions in the split
     seed: int
-    part: int = 0  # which of the step's `parts` equal parts these rows are: pass · world + rank
+    part: int = (
+        0  # which of the step's `parts` equal parts these rows are: micro-batch · world + rank
+    )
     parts: int = 1
 
     def own(self, draw: Callable[[int], Tensor]) -> Tensor:
@@ -125,9 +127,9 @@ class TrainLoader:
     """Endless epochs of equal global batches; this rank's share of a micro-batch is a slice of it.
 
     ```
-    epoch e:  permutation ──► batch 0 | batch 1 | … | (remainder dropped)   `batch_size` rows each
-    batch b:  pass 0 | pass 1 | …                               `batch_size / passes` rows each
-    pass p:   rank 0 | rank 1 | …                       `batch_size / passes / world` rows each
+    epoch e:        permutation ──► batch 0 | batch 1 | … | (rest dropped)   `batch_size` rows each
+    batch b:        micro-batch 0 | micro-batch 1 | …    `batch_size / micro_batches` rows each
+    micro-batch m:  rank 0 | rank 1 | …                  `batch_size / micro_batches / world` each
     ```
 
     The last incomplete global batch is dropped, so every optimizer step accumulates the same number
@@ -143,40 +145,44 @@ class TrainLoader:
         seed: int,
         rank: int,
         world: int,
-        passes: int = 1,
+        micro_batches: int = 1,
     ) -> None:
         # checked before the launch
-        assert batch_size % (passes * world) == 0, (batch_size, passes, world)
+        assert batch_size % (micro_batches * world) == 0, (batch_size, micro_batches, world)
         self.x, self.labels = x, labels
-        self.batch_size, self.passes, self.rank, self.world = batch_size, passes, rank, world
+        self.batch_size, self.micro_batches = batch_size, micro_batches
+        self.rank, self.world = rank, world
         # the name under which Lightning looks for set_epoch
         self.sampler = Order(x.shape[0], seed, shuffle=True)
-        self.next_pass = 0
+        self.next_micro_batch = 0
 
     def __len__(self) -> int:
-        return self.x.shape[0] // self.batch_size * self.passes
+        return self.x.shape[0] // self.batch_size * self.micro_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        order, pass_size = self.sampler(), self.batch_size // self.passes
-        share = pass_size // self.world
-        first, self.next_pass = self.next_pass, 0
+        order, size = self.sampler(), self.batch_size // self.micro_batches
+        share = size // self.world
+        first, self.next_micro_batch = self.next_micro_batch, 0
         for p in range(first, len(self)):
-            start = p * pass_size + self.rank * share
+            start = p * size + self.rank * share
             index = order[start : start + share]
-            self.next_pass = (p + 1) % len(self)
+            self.next_micro_batch = (p + 1) % len(self)
             seed = derive_seed(
-                self.sampler.seed, "train", self.sampler.epoch, p // self.passes * self.batch_size
+                self.sampler.seed,
+                "train",
+                self.sampler.epoch,
+                p // self.micro_batches * self.batch_size,
             )
-            part = p % self.passes * self.world + self.rank
+            part = p % self.micro_batches * self.world + self.rank
             # not x[index], which goes number by number: eight times slower on a CPU
             x, labels = self.x.index_select(0, index), self.labels.index_select(0, index)
-            yield Batch(x, labels, index, seed, part, self.passes * self.world)
+            yield Batch(x, labels, index, seed, part, self.micro_batches * self.world)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"next_pass": self.next_pass}
+        return {"next_micro_batch": self.next_micro_batch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.next_pass = state["next_pass"]
+        self.next_micro_batch = state["next_micro_batch"]
 
 
 class EvalLoader:

@@ -36,7 +36,7 @@ def device_count(experiment: Experiment) -> int:
     if experiment.data.batch_size % cuts:
         raise ConfigError(
             f"data.batch_size: got {experiment.data.batch_size}, wanted a multiple of {cuts}: "
-            f"{count * settings.nodes} devices x {settings.accumulate} passes"
+            f"{count * settings.nodes} devices x {settings.accumulate} micro-batches"
         )
     data = experiment.data
     for split, size in (
