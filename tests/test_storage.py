@@ -277,13 +277,13 @@ def test_killed_at_any_time_while_saving_the_last_acknowledged_checkpoint_or_a_l
 ):
     path, random = tmp_path / "last.ckpt", Random(0)
     for trial in range(30):
-        process = subprocess.Popen(command("save_forever", path), stdout=subprocess.PIPE, text=True)
-        assert process.stdout
-        acknowledged = [process.stdout.readline()]
-        time.sleep(random.uniform(0, 0.05))
-        process.kill()
-        acknowledged += process.stdout.read().split()
-        process.wait()
+        program = command("save_forever", path)
+        with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            acknowledged = [process.stdout.readline()]
+            time.sleep(random.uniform(0, 0.05))
+            process.kill()
+            acknowledged += process.stdout.read().split()
         found = read_checkpoint(path)
         assert found["step"] >= int(acknowledged[-1]), trial
         assert (found["weights"] == found["step"]).all()
