@@ -25,8 +25,8 @@ class Drawing:
 
 
 @dataclass
-class EvaluateOptions(Drawing):
-    """Settings of `vqvae evaluate`."""
+class RunOptions(Drawing):
+    """Which finished run, where its images are, and how it draws if it is a prior."""
 
     runs: str = setting("runs", "folder that holds the runs, where none is named", place="folder")
     dataset: DatasetName | None = setting(
@@ -38,6 +38,12 @@ class EvaluateOptions(Drawing):
         " there, or data",
         place="folder",
     )
+
+
+@dataclass
+class EvaluateOptions(RunOptions):
+    """Settings of `vqvae evaluate`."""
+
     split: Literal["val", "test"] = setting("test", "split to evaluate")
     iwae_samples: int = setting(
         0,
@@ -115,19 +121,9 @@ class ClassifierOptions:
 
 
 @dataclass
-class SampleOptions(Drawing):
+class SampleOptions(RunOptions):
     """Settings of `vqvae sample`."""
 
-    runs: str = setting("runs", "folder that holds the runs, where none is named", place="folder")
-    dataset: DatasetName | None = setting(
-        None, "take the newest run of this dataset, where none is named"
-    )
-    root: str | None = setting(
-        None,
-        "folder that holds the datasets, and what is cached of them; empty: the run's own if it is"
-        " there, or data",
-        place="folder",
-    )
     show: Literal["samples", "interpolation", "completion"] = setting(
         "samples",
         "new images, or what lies between test images (of an autoencoder without codes), or test"
