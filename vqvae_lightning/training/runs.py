@@ -108,7 +108,7 @@ class Run:
     def open(cls, path: str | Path) -> "Run":
         """An existing run folder. Raises ConfigError for any other folder."""
         run = cls(Path(path))
-        run.read_record()
+        run._current()
         return run
 
     @property
@@ -118,10 +118,9 @@ class Run:
     @property
     def record(self) -> RunRecord:
         """The content of run.json, read again only if it has changed. Raises ConfigError."""
-        return self.read_record()
+        return self._current()
 
-    def read_record(self) -> RunRecord:
-        """As `record`, by a call that says that the file is read and checked."""
+    def _current(self) -> RunRecord:
         found = self._stamp()
         if self._read is None or found is None or self._read[0] != found:
             self._read = (found, RunRecord.of(read_record(self.path)))
