@@ -9,6 +9,7 @@ A new part is a class that owns a dataclass `Config`, and one line in a table. A
 class, a config here that builds it, and a record in `kinds.py`.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,7 +90,7 @@ class ModelConfig:
 
 
 @dataclass
-class AutoencoderConfig(ModelConfig):
+class AutoencoderConfig(ModelConfig, ABC):
     """What AE, VAE and VQ-VAE have in common."""
 
     latent: Literal["vector", "grid"] = setting("vector", "z is one vector or a grid of vectors")
@@ -97,9 +98,9 @@ class AutoencoderConfig(ModelConfig):
     trunk: Any = part("conv", TRUNKS, "encoder and decoder")
     likelihood: Any = part("gaussian", LIKELIHOODS, "p(x|z): the distribution of a pixel")
 
+    @abstractmethod
     def bottleneck(self) -> Bottleneck:
         """A new bottleneck of this kind."""
-        raise NotImplementedError
 
     def check_data(self, data: DataConfig) -> None:
         wanted = member_of(self.likelihood, LIKELIHOODS).levels
