@@ -17,6 +17,7 @@ from vqvae_lightning.config import (
     split_overrides,
     to_dict,
 )
+from vqvae_lightning.evaluation.evaluators import EVALUATORS
 from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network
 from vqvae_lightning.evaluation.samplers import sampler_names
 from vqvae_lightning.experiment import load_experiment
@@ -68,12 +69,8 @@ def evaluate_once(run: Run, settings: Sequence[str]) -> None:
 
 def evaluation_words(kind: Kind, settings: Sequence[str]) -> list[str]:
     """Those of an evaluation's settings that a kind of run has a use for."""
-    unused = []
-    if kind.stage == 2:  # it has no latents of images
-        unused += ["representation", "representation_images"]
-    if kind.stage == 2 or not kind.has_density:  # it draws no z to weight
-        unused += ["iwae_samples"]
-    return split_overrides(unused, settings)[1]
+    others = [evaluator for evaluator in EVALUATORS.values() if not evaluator.is_for(kind)]
+    return split_overrides([name for other in others for name in other.settings], settings)[1]
 
 
 def refuse_own(words: Sequence[str], where: str, *more: str) -> None:

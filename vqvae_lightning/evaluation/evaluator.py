@@ -5,10 +5,18 @@ from collections.abc import Mapping
 
 from vqvae_lightning.config import EvaluateOptions
 from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.kinds import Kind
 
 
 class Evaluator(ABC):
     """One part of an evaluation. It keeps nothing of its own between two subjects."""
+
+    # Those of EvaluateOptions that nothing else reads: of no use to a kind that cannot have it.
+    settings: tuple[str, ...] = ()
+
+    def is_for(self, kind: Kind) -> bool:
+        """Whether a run of this kind can have it."""
+        return True
 
     def asked(self, options: EvaluateOptions) -> bool | None:
         """Whether the settings ask for it: if they do, a refusal is an error.

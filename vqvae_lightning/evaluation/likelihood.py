@@ -12,7 +12,7 @@ from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.subject import Subject
-from vqvae_lightning.kinds import kind_names
+from vqvae_lightning.kinds import Kind, kind_names
 from vqvae_lightning.metrics.information import bits_per_dim
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Noise, fresh_noise
@@ -129,13 +129,18 @@ def two_stage_metrics(
 class ImportanceWeightedBound(Evaluator):
     """The bound of `iwae_samples` draws on log p(x), of a run of stage 1 that has a p(z)."""
 
+    settings = ("iwae_samples",)
+
+    def is_for(self, kind: Kind) -> bool:
+        return kind.stage == 1 and kind.has_density
+
     def asked(self, options: EvaluateOptions) -> bool | None:
         return options.iwae_samples > 0
 
     def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
         kind, place = subject.kind, subject.run.path
         if kind.stage == 2:
-            wanted = " or ".join(kind_names(lambda kind: kind.stage == 1 and kind.has_density))
+            wanted = " or ".join(kind_names(self.is_for))
             return f"iwae_samples: {place} is a prior of codes, wanted a run of kind {wanted}"
         if not kind.has_density:
             return (

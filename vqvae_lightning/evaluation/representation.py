@@ -18,7 +18,7 @@ from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.subject import Subject
-from vqvae_lightning.kinds import kind_names
+from vqvae_lightning.kinds import Kind, kind_names
 from vqvae_lightning.models.autoencoder import Autoencoder
 
 NEIGHBOURS = 10
@@ -46,7 +46,7 @@ def representation(
     `representation_images`; the default, 10,000, is the protocol. Raises ConfigError for more
     images than there are.
     """
-    if refusal := too_few(len(data.splits["train"][0]), images):
+    if refusal := too_many(len(data.splits["train"][0]), images):
         raise ConfigError(refusal)
     generator = torch.Generator().manual_seed(derive_seed("representation"))
     rows = torch.randperm(len(data.splits["train"][0]), generator=generator)[:images]
@@ -96,7 +96,7 @@ def accuracies(train_z: Array, train_labels: Array, z: Array, labels: Array) -> 
         }
 
 
-def too_few(available: int, images: int) -> str | None:
+def too_many(available: int, images: int) -> str | None:
     """The refusal of more train images than there are."""
     if images <= available:
         return None
@@ -106,19 +106,24 @@ def too_few(available: int, images: int) -> str | None:
 class Representation(Evaluator):
     """Accuracies of the probe and of the nearest neighbours, of a run of stage 1."""
 
+    settings = ("representation", "representation_images")
+
+    def is_for(self, kind: Kind) -> bool:
+        return kind.stage == 1
+
     def asked(self, options: EvaluateOptions) -> bool | None:
         return options.representation
 
     def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
-        if subject.kind.stage == 2:
-            *names, last = kind_names(lambda kind: kind.stage == 1)
+        if not self.is_for(subject.kind):
+            *names, last = kind_names(self.is_for)
             return (
                 f"representation: {subject.run.path} is a prior; it sees codes, wanted an"
                 f" {', '.join(names)} or {last} run"
             )
         data = subject.experiment.data
         available = DATASETS[data.name].train_size - data.validation_size
-        return too_few(available, options.representation_images)
+        return too_many(available, options.representation_images)
 
     def measure(
         self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
