@@ -97,7 +97,7 @@ def gpu_correctness() -> Iterator[Row]:
 
 def ema(h: Tensor, precision: torch.dtype = torch.float32) -> Tensor:
     """The codebook after three training steps on h from a fixed start, in float64 on the CPU."""
-    module = EMAVectorQuantizer(K, h.shape[1], 0.25, 0.99, restart_below=0.0).to(h.device)
+    module = EMAVectorQuantizer(K, h.shape[1], 0.25, 0.99, reset_below=0.0).to(h.device)
     module.codebook.copy_(torch.randn(K, h.shape[1], generator=torch.Generator().manual_seed(1)))
     module.sums.copy_(module.codebook)
     module.initialized.fill_(True)

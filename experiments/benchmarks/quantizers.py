@@ -21,13 +21,13 @@ SIZES = {  # N, K, D → how many times faster than the peer, how many times the
 
 def quantizers() -> Iterator[Row]:
     """Forward in training with everything that the step costs: statistics, moving averages,
-    restarts.
+    resets.
     """
     for (n, k, d), (times_faster, times_gemm) in SIZES.items():
         h = features(n, d)
         rows = h.detach().movedim(1, -1).reshape(n, d)
         codebook, product = torch.randn(k, d), torch.empty(n, k)
-        ours = EMAVectorQuantizer(k, d, commitment=0.25, decay=0.99, restart_below=0.1)
+        ours = EMAVectorQuantizer(k, d, commitment=0.25, decay=0.99, reset_below=0.1)
         # straight-through, as ours: the rotation trick would cost the peer more
         peer = VectorQuantize(
             d, codebook_size=k, decay=0.99, commitment_weight=0.25, rotation_trick=False
@@ -58,7 +58,7 @@ def quantizers() -> Iterator[Row]:
 def gradient_quantizer() -> Iterator[Row]:
     """Forward and one backward of the codebook that learns by gradient."""
     n, k, d = next(iter(SIZES))
-    h, ours = features(n, d), VectorQuantizer(k, d, commitment=0.25, decay=0.99, restart_below=0.1)
+    h, ours = features(n, d), VectorQuantizer(k, d, commitment=0.25, decay=0.99, reset_below=0.1)
     peer = VectorQuantize(
         d,
         codebook_size=k,

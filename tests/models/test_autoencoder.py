@@ -312,7 +312,7 @@ class TestLearning:
         assert len(net.eval()(colours).latent.codes.unique()) == 8
 
     @pytest.mark.parametrize("seed", range(3))
-    def test_vq_with_restarts_learns_more_than_one_grey(self, build, colours, seed):
+    def test_vq_with_resets_learns_more_than_one_grey(self, build, colours, seed):
         """The error falls by more than an eighth.
 
         Of 16 seeds the worst lost a quarter; how many codes is chance.
@@ -323,7 +323,7 @@ class TestLearning:
             (3, 8, 8),
             hidden=16,
             latent="vector",
-            quantizer={"codebook_size": 8, "decay": 0.5, "restart_below": 0.2},
+            quantizer={"codebook_size": 8, "decay": 0.5, "reset_below": 0.2},
         )
         optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
         for _ in range(120):

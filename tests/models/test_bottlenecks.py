@@ -39,19 +39,19 @@ def kl_to_standard_normal(mean, log_variance):
 
 
 def vq(d):
-    return EMAVectorQuantizer(K, d, commitment=0.25, decay=0.9, restart_below=0.1)
+    return EMAVectorQuantizer(K, d, commitment=0.25, decay=0.9, reset_below=0.1)
 
 
 # A new bottleneck costs one line here.
 BOTTLENECKS = {
     "identity": lambda: Identity(D),
     "gaussian": lambda: Gaussian(D),
-    "gradient": lambda: VectorQuantizer(K, D, commitment=0.25, decay=0.9, restart_below=0.1),
-    "ema": lambda: EMAVectorQuantizer(K, D, commitment=0.25, decay=0.9, restart_below=0.1),
+    "gradient": lambda: VectorQuantizer(K, D, commitment=0.25, decay=0.9, reset_below=0.1),
+    "ema": lambda: EMAVectorQuantizer(K, D, commitment=0.25, decay=0.9, reset_below=0.1),
     "rotation": lambda: EMAVectorQuantizer(
-        K, D, commitment=0.25, decay=0.9, restart_below=0.1, estimator=rotation
+        K, D, commitment=0.25, decay=0.9, reset_below=0.1, estimator=rotation
     ),
-    "cosine": lambda: CosineVectorQuantizer(K, D, commitment=0.25, decay=0.9, restart_below=0.1),
+    "cosine": lambda: CosineVectorQuantizer(K, D, commitment=0.25, decay=0.9, reset_below=0.1),
     "simvq": lambda: SimVQ(K, D, commitment=0.25),
     "fsq": lambda: FSQ([K]),
     "lfq": lambda: LFQ(2, commitment=0.25, entropy=0.1),

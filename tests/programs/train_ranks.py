@@ -23,10 +23,10 @@ from vqvae_lightning.models.build import PRIORS, PriorConfig, build_autoencoder,
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.quantizers import quantizer
 
-RESTARTS = ("model.quantizer.restart_below=0.5", "model.quantizer.decay=0.5")
+RESETS = ("model.quantizer.reset_below=0.5", "model.quantizer.decay=0.5")
 CASES = {
     "ae": ("ae",),
-    "ema": ("vqvae", *RESTARTS),
+    "ema": ("vqvae", *RESETS),
     "gradient": ("vqvae", "model.quantizer.name=gradient"),
     "residual products": (
         "vqvae",
@@ -34,7 +34,7 @@ CASES = {
         "model.quantizer.lookup_dim=2",
         "model.groups=2",
         "model.quantizer.residual_levels=2",
-        *RESTARTS,
+        *RESETS,
     ),
     "lfq": ("vqvae", "model.quantizer.name=lfq", "model.quantizer.entropy=0.3"),
     "vae": ("vae",),

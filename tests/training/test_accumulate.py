@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step`"
 STEPS = 2
 K = ["model.quantizer.codebook_size=16"]
 # so that codes are reset in the second step
-VQ = [*K, "model.quantizer.restart_below=0.9", "model.quantizer.decay=0.5"]
+VQ = [*K, "model.quantizer.reset_below=0.9", "model.quantizer.decay=0.5"]
 SMALL_QUANTIZER = {"fsq": ["model.quantizer.levels=[4,4]"], "simvq": K, "lfq": K}
 SMALL_PRIOR: dict[str, list[str]] = {"pixelcnn": []}
 

@@ -30,7 +30,7 @@ SETTINGS = [
 KINDS = {
     "ae": [*small.KINDS["ae"], "data.flip=true"],
     "vae": small.KINDS["vae"],
-    "vqvae": [*small.KINDS["vqvae"], "model.quantizer.restart_below=0.5"],
+    "vqvae": [*small.KINDS["vqvae"], "model.quantizer.reset_below=0.5"],
     "prior": [*small.KINDS["prior"], "model.network.dropout=0.1"],
 }
 POINTS = {

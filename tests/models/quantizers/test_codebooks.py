@@ -1,6 +1,4 @@
-"""Vector quantizers against independent loops: nearest code, gradients, moving averages, k-means,
-restarts.
-"""
+"""Vector quantizers against independent loops: codes, gradients, averages, k-means, resets."""
 
 import itertools
 
@@ -26,14 +24,14 @@ def make(
     d=D,
     commitment=0.25,
     decay=0.9,
-    restart_below=0.0,
+    reset_below=0.0,
     dtype=torch.float64,
     initialized=True,
 ):
     """A quantizer in training mode; `initialized`: with its random codebook instead of k-means
     centres.
     """
-    module = quantizer(k, d, commitment, decay, restart_below).to(dtype)
+    module = quantizer(k, d, commitment, decay, reset_below).to(dtype)
     module.initialized.fill_(initialized)
     return module.train()
 
@@ -277,9 +275,7 @@ class TestForward:
         codes, states = [], []
         for autocast in (False, True):
             torch.manual_seed(2)
-            module = make(
-                quantizer, k=64, dtype=torch.float32, initialized=False, restart_below=0.1
-            )
+            module = make(quantizer, k=64, dtype=torch.float32, initialized=False, reset_below=0.1)
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                 codes.append(module(h if autocast else h.float()).codes)
                 module.update()
@@ -368,18 +364,18 @@ class TestUpdate:
         return {name: value.clone() for name, value in module.state_dict().items()}
 
     def test_twice_without_a_forward_pass_is_once(self, quantizer, rows):
-        module = make(quantizer, restart_below=0.5)
+        module = make(quantizer, reset_below=0.5)
         step(module, rows)
         before = self.state(module)
         module.update()
         assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 
-    @pytest.mark.parametrize("restart_below", [0.0, 0.9])
-    def test_accumulated_passes_are_one_large_pass(self, quantizer, rows, restart_below):
+    @pytest.mark.parametrize("reset_below", [0.0, 0.9])
+    def test_accumulated_passes_are_one_large_pass(self, quantizer, rows, reset_below):
         states = []
         for parts in (1, 2, 4):
             torch.manual_seed(3)
-            module = make(quantizer, restart_below=restart_below)
+            module = make(quantizer, reset_below=reset_below)
             for _ in range(3):
                 for part in rows.chunk(parts):
                     module(as_h(part))
@@ -397,7 +393,7 @@ class TestUpdate:
 
     def test_evaluation_leaves_nothing_to_update(self, quantizer, rows):
         """The sanity check of a trainer must neither initialise the codebook nor count (C7)."""
-        module = make(quantizer, initialized=False, restart_below=0.9).eval()
+        module = make(quantizer, initialized=False, reset_below=0.9).eval()
         before = self.state(module)
         for _ in range(2):
             step(module, rows)
@@ -437,25 +433,25 @@ class TestAge:
         assert expected.max() > 1
 
     def test_a_moved_code_is_new(self, quantizer, rows):
-        module = make(quantizer, decay=0.0, restart_below=0.1)
+        module = make(quantizer, decay=0.0, reset_below=0.1)
         module.codebook.data[3:] += 1e3
         module.age.fill_(7)
         step(module, rows)
         assert not module.age.any()
 
 
-class TestRestart:
+class TestReset:
     @pytest.fixture
     def module(self, quantizer):
         """Codes 3, 4, 5 are far from all data, and with no memory (decay 0) dead after one step."""
-        module = make(quantizer, decay=0.0, restart_below=0.1)
+        module = make(quantizer, decay=0.0, reset_below=0.1)
         module.codebook.data[3:] += 1e3
         return module
 
     def test_a_dead_code_moves_onto_a_row(self, module, rows):
         step(module, rows)
-        revived = module.codebook.detach()[3:]
-        distances = (revived[:, None] - rows).abs().sum(-1)  # 3,M
+        reset = module.codebook.detach()[3:]
+        distances = (reset[:, None] - rows).abs().sum(-1)  # 3,M
         assert (distances.min(1).values == 0).all()
         assert (module.usage[3:] == 1).all()
 
@@ -465,8 +461,8 @@ class TestRestart:
         latent = module(as_h(seeds))
         assert torch.equal(module.codebook[latent.codes.flatten()], seeds)
 
-    def test_counts_and_sums_restart_with_the_code(self, rows):
-        module = make(EMAVectorQuantizer, decay=0.0, restart_below=0.1)
+    def test_counts_and_sums_are_reset_with_the_code(self, rows):
+        module = make(EMAVectorQuantizer, decay=0.0, reset_below=0.1)
         module.codebook[3:] += 1e3
         step(module, rows)
         assert torch.equal(module.sums[3:], module.codebook[3:])
@@ -478,7 +474,7 @@ class TestRestart:
         torch.testing.assert_close(module.codebook[3:][unused], seeds[unused])
 
     def test_living_codes_stay(self, rows):
-        module = make(VectorQuantizer, decay=0.0, restart_below=0.1)
+        module = make(VectorQuantizer, decay=0.0, reset_below=0.1)
         before = module.codebook.detach().clone()
         codes = module(as_h(rows)).codes
         module.update()
@@ -487,15 +483,15 @@ class TestRestart:
         assert torch.equal(module.codebook.detach()[living], before[living])
 
     def test_0_means_never(self, quantizer, rows):
-        module = make(quantizer, decay=0.0, restart_below=0.0)
+        module = make(quantizer, decay=0.0, reset_below=0.0)
         module.codebook.data[3:] += 1e3
         before = module.codebook.detach()[3:].clone()
         step(module, rows)
         assert torch.equal(module.codebook.detach()[3:], before)
 
     def test_gradient_history_is_kept(self, rows):
-        """The optimizer holds the parameter: a restart writes into it."""
-        module = make(VectorQuantizer, decay=0.0, restart_below=0.9)
+        """The optimizer holds the parameter: a reset writes into it."""
+        module = make(VectorQuantizer, decay=0.0, reset_below=0.9)
         parameter = module.codebook
         module(as_h(rows)).penalty.backward()
         module.update()

@@ -35,8 +35,8 @@ from vqvae_lightning.models.tokenizer import Tokenizer
 K, D = 6, 4
 
 
-def vq(d, quantizer=VectorQuantizer, restart_below=0.0):
-    module = quantizer(K, d, 0.25, 0.9, restart_below).double()
+def vq(d, quantizer=VectorQuantizer, reset_below=0.0):
+    module = quantizer(K, d, 0.25, 0.9, reset_below).double()
     module.initialized.fill_(True)
     return module
 
@@ -128,7 +128,7 @@ class TestProduct:
         calls = []
         monkeypatch.setattr(quantizer, "all_reduce_sum", lambda x: calls.append(x.numel()) or x)
         module = ProductQuantizer(
-            [ResidualQuantizer([vq(2, restart_below=0.1) for _ in range(3)]) for _ in range(2)]
+            [ResidualQuantizer([vq(2, reset_below=0.1) for _ in range(3)]) for _ in range(2)]
         )
         module.train()(h)
         module.update()
@@ -284,8 +284,8 @@ class TestBuild:
                 "model.quantizer.residual_levels: cosine has no such setting; it has codebook",
             ),
             (
-                {"name": "simvq", "restart_below": 0.5},
-                "model.quantizer.restart_below: simvq has no such setting",
+                {"name": "simvq", "reset_below": 0.5},
+                "model.quantizer.reset_below: simvq has no such setting",
             ),
             (
                 {"name": "simvq", "decay": 0.5},

@@ -34,7 +34,7 @@ class CodebookQuantizer(NamedQuantizer):
     that step's encoder outputs, of all ranks and micro-batches.
 
     A running `usage` of every code (1 = its uniform share 1/K; an average with factor `decay` per
-    step) tells which are dead: a code whose usage falls below `restart_below` is reset to an
+    step) tells which are dead: a code whose usage falls below `reset_below` is reset to an
     encoder output of the current batch, drawn at random over all ranks. `age` counts the optimizer
     steps since a code was last used or reset.
     """
@@ -54,7 +54,7 @@ class CodebookQuantizer(NamedQuantizer):
             at_least=0,
             below=1,
         )
-        restart_below: float = setting(
+        reset_below: float = setting(
             0.1,
             "a code used less than this share of 1/K is reset to an encoder output; 0: never",
             at_least=0,
@@ -83,11 +83,11 @@ class CodebookQuantizer(NamedQuantizer):
         latent_dim: int,
         commitment: float,
         decay: float,
-        restart_below: float,
+        reset_below: float,
         estimator: Estimator = straight_through,
     ) -> None:
         super().__init__(codebook_size, latent_dim, estimator=estimator)
-        self.commitment, self.decay, self.restart_below = commitment, decay, restart_below
+        self.commitment, self.decay, self.reset_below = commitment, decay, reset_below
         self.register_buffer("usage", torch.ones(codebook_size))
         self.register_buffer("age", torch.zeros(codebook_size, dtype=torch.int64))
         self.register_buffer("initialized", torch.tensor(False))
@@ -114,7 +114,7 @@ class CodebookQuantizer(NamedQuantizer):
             dim,
             config.commitment,
             config.decay,
-            config.restart_below,
+            config.reset_below,
             ESTIMATORS[config.estimator],
         )
 
@@ -140,7 +140,7 @@ class CodebookQuantizer(NamedQuantizer):
 
     @abstractmethod
     def reset_codes(self, dead: Tensor, rows: Tensor) -> None:
-        """Replaces the codes marked in dead (K,) bool by rows (K, D)."""
+        """Resets the codes marked in dead (K,) bool to rows (K, D)."""
 
     def quantize(self, z_e: Tensor) -> Quantized:
         z_e = self.features(z_e)
@@ -175,7 +175,7 @@ class CodebookQuantizer(NamedQuantizer):
         for rows, codes in self._seen:
             more_counts, more_sums = code_sums(rows, codes, k)
             counts, sums = counts + more_counts, sums + more_sums
-        candidates = self._candidates() if self.restart_below > 0 else sums[:0]
+        candidates = self._candidates() if self.reset_below > 0 else sums[:0]
         self._seen.clear()
         return [torch.cat([counts, sums.flatten(), candidates.flatten()])]
 
@@ -195,8 +195,8 @@ class CodebookQuantizer(NamedQuantizer):
         self.usage.lerp_(share.to(self.usage.dtype), 1 - self.decay)
         self.age.add_(1).masked_fill_(counts > 0, 0)
         self.update_codebook(counts, sums)
-        if self.restart_below > 0:
-            dead = self.usage < self.restart_below
+        if self.reset_below > 0:
+            dead = self.usage < self.reset_below
             self.reset_codes(dead, packed[k + k * d :].view(k, d))
             self.usage.masked_fill_(dead, 1.0)
             self.age.masked_fill_(dead, 0)
@@ -323,7 +323,7 @@ class SimVQ(VectorQuantizer):
     2024, §4).
 
     arXiv 2411.02038. The gradient of ‖sg[z_e] − CW‖² at the codes that were chosen moves W, and so
-    all K codes at once: none is left behind, and none is restarted.
+    all K codes at once: none is left behind, and none is reset.
     """
 
     @dataclass
@@ -332,7 +332,7 @@ class SimVQ(VectorQuantizer):
 
         # No settings here: as in `cosine`, class variables in place of the parent's fields.
         decay: ClassVar[float] = 0.99  # type: ignore[misc]
-        restart_below: ClassVar[float] = 0.0  # type: ignore[misc]
+        reset_below: ClassVar[float] = 0.0  # type: ignore[misc]
 
     def __init__(
         self,
@@ -346,7 +346,7 @@ class SimVQ(VectorQuantizer):
             latent_dim,
             commitment,
             decay=self.Config.decay,
-            restart_below=self.Config.restart_below,
+            reset_below=self.Config.reset_below,
             estimator=estimator,
         )
         self.codebook.requires_grad_(False).mul_(latent_dim**-0.5)  # C: vectors of length about 1
