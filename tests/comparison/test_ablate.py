@@ -94,6 +94,16 @@ def test_priors_share_a_tokenizer_of_their_seed(workplace):
             "did you mean iwae_samples",
         ),
         (
+            "experiment: vqvae.yaml\nvariants: {a: []}\n"
+            "evaluation: [representation=true, representation_images=281]",
+            "representation_images: got 281, but there are only 280 training images",
+        ),
+        (
+            "experiment: vqvae.yaml\nvariants: {a: []}\n"
+            "evaluation: [fid_samples=10, fid_network=classifier]",
+            "make classifier DATASET=mnist",
+        ),
+        (
             "experiment: vqvae.yaml\nvariants: {a: [seed=3]}",
             "seed: got seed=3 in .*, a, but each run is given its own",
         ),

@@ -9,8 +9,11 @@ import pytest
 from rich.console import Console
 from untrained import record
 
-from vqvae_lightning.comparison import many, study
+from vqvae_lightning.comparison import study
 from vqvae_lightning.config import ConfigError, StudyOptions
+from vqvae_lightning.evaluation import fidelity
+from vqvae_lightning.evaluation.evaluator import Evaluator
+from vqvae_lightning.evaluation.evaluators import EVALUATORS
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.training.runs import Run
 
@@ -80,12 +83,18 @@ def test_a_stopped_run_goes_on_and_one_without_a_checkpoint_starts_over(workplac
             "the prior is one with model.label_dropout=0",
         ),
         (["fid_samples=10", "fid_network=classifier"], "make classifier DATASET=mnist"),
+        (["representation=true"], "got 10000, but there are only 280 training images"),
+        (
+            ["representation=true", "representation_images=281"],
+            "representation_images: got 281, but there are only 280 training images",
+        ),
+        (["representation_images=99"], "representation_images: got 99, wanted at least 100"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_runs(workplace, words, line, monkeypatch):
     options, settings, calls = workplace
     if "guidance=2" in words:  # of the last kind that is looked at
-        monkeypatch.setattr(many, "feature_network", lambda *_: None)
+        monkeypatch.setattr(fidelity, "feature_network", lambda *_: None)
     given = [
         word
         for word in settings
@@ -93,6 +102,27 @@ def test_what_does_not_fit_is_refused_before_anything_runs(workplace, words, lin
     ]
     with pytest.raises(ValueError, match=line):
         study.study(options, [*given, *words])
+    assert calls == []
+
+
+class Sceptic(Evaluator):
+    """An evaluator of a user's own: every run gets it, and no prior can have it."""
+
+    def asked(self, options):
+        return True
+
+    def refuses(self, plan, options):
+        return f"sceptic: {plan.path} is a prior" if plan.kind.stage == 2 else None
+
+    def measure(self, subject, options, known):
+        raise AssertionError("it is refused before")
+
+
+def test_every_evaluator_is_asked_before_anything_runs(workplace, monkeypatch):
+    options, settings, calls = workplace
+    monkeypatch.setitem(EVALUATORS, "sceptic", Sceptic())
+    with pytest.raises(ConfigError, match=r"sceptic: .*/mnist/prior\.yaml is a prior"):
+        study.study(options, settings)
     assert calls == []
 
 

@@ -162,8 +162,8 @@ class Brightness(Evaluator):
     def asked(self, options):
         return options.iwae_samples > 0
 
-    def refuses(self, subject, options):
-        return None if subject.kind.stage == 1 else "iwae_samples: a prior sees no pixels"
+    def refuses(self, plan, options):
+        return None if plan.kind.stage == 1 else "iwae_samples: a prior sees no pixels"
 
     def measure(self, subject, options, known):
         x, _ = subject.images.splits[options.split]

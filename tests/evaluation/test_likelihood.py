@@ -3,6 +3,7 @@ each.
 """
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +21,8 @@ from vqvae_lightning.evaluation.likelihood import (
     log_mean_weight,
     mean_distortion,
 )
-from vqvae_lightning.kinds import KINDS
+from vqvae_lightning.evaluation.subject import Plan
+from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.metrics.information import bits_per_dim
 from vqvae_lightning.models.build import VAEConfig, VQVAEConfig, build_autoencoder
 from vqvae_lightning.models.likelihoods import DiscretizedLogistic
@@ -229,11 +231,11 @@ def test_bits_by_hand():
     [("ae", "kind ae, which has no p(z)"), ("prior", "wanted a run of kind vae or vqvae")],
 )
 def test_kinds_without_a_bound_are_refused(kind, line):
-    bound, subject = ImportanceWeightedBound(), of_kind(kind)
+    bound, plan = ImportanceWeightedBound(), of_kind(kind)
     assert not bound.asked(EvaluateOptions())
     options = EvaluateOptions(iwae_samples=5)
     assert bound.asked(options)
-    assert line in (bound.refuses(subject, options) or "")
+    assert line in (bound.refuses(plan, options) or "")
 
 
 @pytest.mark.parametrize("kind", ["vae", "vqvae"])
@@ -243,5 +245,5 @@ def test_kinds_with_a_bound_are_not_refused(kind):
 
 
 def of_kind(kind):
-    """What is known of a run before it is loaded."""
-    return SimpleNamespace(kind=KINDS[kind], run=SimpleNamespace(path="runs/x"))
+    """A run of that kind that is not trained."""
+    return Plan(Path("runs/x"), load_experiment(None, [f"kind={kind}"]))

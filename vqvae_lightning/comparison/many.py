@@ -17,9 +17,10 @@ from vqvae_lightning.config import (
     split_overrides,
     to_dict,
 )
+from vqvae_lightning.evaluation.evaluate import chosen
 from vqvae_lightning.evaluation.evaluators import EVALUATORS
-from vqvae_lightning.evaluation.fidelity import check_fidelity, feature_network
 from vqvae_lightning.evaluation.samplers import sampler_names
+from vqvae_lightning.evaluation.subject import Plan
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.interrupts import Stopped, pass_on
 from vqvae_lightning.kinds import KINDS, Kind
@@ -83,14 +84,20 @@ def refuse_own(words: Sequence[str], where: str, *more: str) -> None:
 
 
 def check_plan(file: Path, settings: Sequence[str], evaluation: Sequence[str]) -> None:
-    """Raises ConfigError or ValueError, one line, for a run that could not be trained, or not
-    evaluated so.
+    """Raises ConfigError or ValueError, one line, for a run that could not be trained, or that an
+    evaluator would refuse once it is.
+
+    Args:
+        file: the experiment file.
+        settings: `key=value` of the training.
+        evaluation: `key=value` of the evaluation; those that the kind has no use for are left out.
     """
     experiment = load_experiment(file, list(settings))
     check(experiment)
     asked = options(EvaluateOptions, evaluation_words(KINDS[experiment.kind], evaluation))
-    if check_fidelity(experiment, asked):
-        feature_network(asked, experiment.data.name, Path(asked.root or experiment.data.root))
+    # The training will fetch into its own root what is not there yet.
+    root = asked.root or experiment.data.root
+    list(chosen(Plan(file, experiment, root), asked))
 
 
 def _do(run: Run, words: Sequence[str]) -> None:

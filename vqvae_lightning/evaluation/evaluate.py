@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from vqvae_lightning.config import ConfigError, EvaluateOptions, to_dict
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.evaluators import EVALUATORS
-from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.evaluation.subject import Plan, Subject
 from vqvae_lightning.storage import check_writable
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.runs import Run
@@ -46,16 +46,17 @@ def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
     return named(known, options.split)
 
 
-def chosen(subject: Subject, options: EvaluateOptions) -> Iterator[Evaluator]:
-    """The evaluators that take part: those that the subject can have, unless the settings say no.
+def chosen(plan: Plan, options: EvaluateOptions) -> Iterator[Evaluator]:
+    """The evaluators that take part: those that the run can have, unless the settings say no.
 
-    Raises ConfigError if the settings ask for one that it cannot have.
+    Raises ConfigError if the settings ask for one that it cannot have, and CheckpointError for a
+    damaged feature network.
     """
     for evaluator in EVALUATORS.values():
         asked = evaluator.asked(options)
         if asked is False:
             continue
-        refusal = evaluator.refuses(subject, options)
+        refusal = evaluator.refuses(plan, options)
         if refusal is None:
             yield evaluator
         elif asked:

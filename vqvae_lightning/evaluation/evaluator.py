@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from vqvae_lightning.config import EvaluateOptions
-from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.evaluation.subject import Plan, Subject
 from vqvae_lightning.kinds import Kind
 
 
@@ -25,11 +25,11 @@ class Evaluator(ABC):
         """
         return None
 
-    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
+    def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
         """Why this run, or these settings, cannot have it; None if they can.
 
-        Every evaluator is asked before anything is computed, and so reads `subject.kind`,
-        `subject.experiment` and `subject.run`, and opens nothing else of the subject.
+        Every evaluator is asked before anything is computed: by `evaluate` of a finished run, and
+        by `study` and `ablate` of a run that they are about to train.
         """
         return None
 

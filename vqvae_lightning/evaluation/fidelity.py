@@ -31,7 +31,7 @@ from vqvae_lightning.evaluation.samplers import (
     sampler_names,
     sampling,
 )
-from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.evaluation.subject import Plan, Subject
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.models.autoencoder import Autoencoder
 
@@ -188,10 +188,10 @@ class Generation(Evaluator):
     def asked(self, options: EvaluateOptions) -> bool | None:
         return bool(options.fid_samples or options.sampler or changed_sampling(to_dict(options)))
 
-    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
+    def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
         try:
-            check_fidelity(subject.experiment, options)
-            self._network(subject, options)
+            check_fidelity(plan.experiment, options)
+            _network(plan, options)
         except ConfigError as error:
             return str(error)
         return None
@@ -200,12 +200,13 @@ class Generation(Evaluator):
         self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
     ) -> Mapping[str, float]:
         names = check_fidelity(subject.experiment, options)
-        fidelity(subject, self._network(subject, options), names, options)
+        fidelity(subject, _network(subject, options), names, options)
         return {}
 
-    def _network(self, subject: Subject, options: EvaluateOptions) -> FeatureNetwork:
-        data = subject.experiment.data
-        return feature_network(options, data.name, Path(data.root))
+
+def _network(plan: Plan, options: EvaluateOptions) -> FeatureNetwork:
+    data = plan.experiment.data
+    return feature_network(options, data.name, Path(data.root))
 
 
 def calibrate(root: Path, download: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.codebook import codes_picture, usage_picture
 from vqvae_lightning.evaluation.evaluator import Evaluator
-from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.evaluation.subject import Plan, Subject
 from vqvae_lightning.metrics.information import code_information, prior_savings
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.pictures import write_picture
@@ -45,8 +45,8 @@ def encoded(
 class Codes(Evaluator):
     """How a tokenizer uses its codes, in bits, and two pictures of it: codes.png and usage.png."""
 
-    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
-        return None if subject.kind.is_tokenizer else "it makes no codes"
+    def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
+        return None if plan.kind.is_tokenizer else "it makes no codes"
 
     def measure(
         self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
@@ -62,8 +62,8 @@ class Codes(Evaluator):
 class PriorSavings(Evaluator):
     """What the order of the codes is worth to a prior, in bits per code."""
 
-    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
-        return None if subject.kind.stage == 2 else "it is no prior"
+    def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
+        return None if plan.kind.stage == 2 else "it is no prior"
 
     def measure(
         self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]

@@ -11,7 +11,7 @@ from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.evaluator import Evaluator
-from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.evaluation.subject import Plan, Subject
 from vqvae_lightning.kinds import Kind, kind_names
 from vqvae_lightning.metrics.information import bits_per_dim
 from vqvae_lightning.models.autoencoder import Autoencoder
@@ -137,8 +137,8 @@ class ImportanceWeightedBound(Evaluator):
     def asked(self, options: EvaluateOptions) -> bool | None:
         return options.iwae_samples > 0
 
-    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
-        kind, place = subject.kind, subject.run.path
+    def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
+        kind, place = plan.kind, plan.path
         if kind.stage == 2:
             wanted = " or ".join(kind_names(self.is_for))
             return f"iwae_samples: {place} is a prior of codes, wanted a run of kind {wanted}"
@@ -158,8 +158,8 @@ class ImportanceWeightedBound(Evaluator):
 class TwoStageLikelihood(Evaluator):
     """What a prior and its tokenizer say together of log p(x)."""
 
-    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
-        return None if subject.kind.stage == 2 else "it has no tokenizer"
+    def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
+        return None if plan.kind.stage == 2 else "it has no tokenizer"
 
     def measure(
         self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
@@ -171,8 +171,8 @@ class TwoStageLikelihood(Evaluator):
 class RatePerLatentDimension(Evaluator):
     """`kl_per_dim` in run.json: where a continuous latent spends its rate, on the test split."""
 
-    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
-        if subject.kind.stage == 2:
+    def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
+        if plan.kind.stage == 2:
             return "it has no latent of images"
         return None if options.split == "test" else "run.json keeps that of the test split"
 

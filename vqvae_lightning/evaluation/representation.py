@@ -17,7 +17,7 @@ from vqvae_lightning.data.loader import EvalLoader, derive_seed
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.evaluator import Evaluator
-from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.evaluation.subject import Plan, Subject
 from vqvae_lightning.kinds import Kind, kind_names
 from vqvae_lightning.models.autoencoder import Autoencoder
 
@@ -114,14 +114,14 @@ class Representation(Evaluator):
     def asked(self, options: EvaluateOptions) -> bool | None:
         return options.representation
 
-    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
-        if not self.is_for(subject.kind):
+    def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
+        if not self.is_for(plan.kind):
             *names, last = kind_names(self.is_for)
             return (
-                f"representation: {subject.run.path} is a prior; it sees codes, wanted an"
+                f"representation: {plan.path} is a prior; it sees codes, wanted an"
                 f" {', '.join(names)} or {last} run"
             )
-        data = subject.experiment.data
+        data = plan.experiment.data
         available = DATASETS[data.name].train_size - data.validation_size
         return too_many(available, options.representation_images)
 

@@ -7,7 +7,7 @@ import torch
 
 from vqvae_lightning.config import EvaluateOptions
 from vqvae_lightning.evaluation.evaluator import Evaluator
-from vqvae_lightning.evaluation.subject import Generates, Subject
+from vqvae_lightning.evaluation.subject import Generates, Plan, Subject
 
 TIMED = 100  # images drawn at once
 
@@ -26,8 +26,8 @@ def seconds_per_image(prior: Generates) -> float:
 class SecondsPerImage(Evaluator):
     """The time that a prior takes for an image."""
 
-    def refuses(self, subject: Subject, options: EvaluateOptions) -> str | None:
-        return None if subject.kind.stage == 2 else "it decodes in one pass"
+    def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
+        return None if plan.kind.stage == 2 else "it decodes in one pass"
 
     def measure(
         self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]

@@ -1,4 +1,4 @@
-"""The subject of an evaluation: a finished run, opened once for a command.
+"""The subject of an evaluation: a finished run, opened once for a command; and its plan.
 
 ```
 Run ──► kind, settings             known before anything is loaded
@@ -12,12 +12,14 @@ that it needs. Each part is opened when it is first asked for, and then kept.
 
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from vqvae_lightning.config import Experiment
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule, data_of
 from vqvae_lightning.device import own_device
@@ -51,7 +53,18 @@ class Generates(Protocol):
         """Images (N, C, H, W) in [-1, 1], one for each label (N,)."""
 
 
-class Subject:
+class Plan:
+    """A run as far as its settings tell: it need not be trained yet.
+
+    `path` names it in messages: its folder, or the file of its settings.
+    """
+
+    def __init__(self, path: Path, experiment: Experiment, root: str | None = None) -> None:
+        self.path, self.kind = path, KINDS[experiment.kind]
+        self.experiment = replace(experiment, data=data_of(experiment.data, root))
+
+
+class Subject(Plan):
     """A finished run, with its images in `root`.
 
     Without `root` the images are where the run says, or in `data` (see `data_of`). Raises
@@ -60,10 +73,8 @@ class Subject:
     """
 
     def __init__(self, run: Run, root: str | None = None) -> None:
+        super().__init__(run.path, run.experiment(), root)
         self.run = run
-        self.kind = KINDS[run.record.kind]
-        recorded = run.experiment()
-        self.experiment = replace(recorded, data=data_of(recorded.data, root))
 
     @cached_property
     def _loaded(self) -> tuple[pl.LightningModule, str]:
