@@ -18,8 +18,8 @@ from vqvae_lightning.config import (
     EvaluateOptions,
     SampleOptions,
     is_setting,
-    model_config,
     options,
+    section_config,
     to_dict,
 )
 from vqvae_lightning.data.sources import DATASETS
@@ -29,6 +29,8 @@ from vqvae_lightning.models.build import QUANTIZERS, VAEConfig
 from vqvae_lightning.models.likelihoods import DiscretizedLogistic
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ
+from vqvae_lightning.training.autoencoders import VAE
+from vqvae_lightning.training.build import ANY_TOKENIZER
 from vqvae_lightning.training.prior import CodePrior
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -224,9 +226,9 @@ def test_the_command_line_wins_over_the_file(tmp_path):
 
 def test_a_checkpoints_mapping_becomes_the_dataclass_and_back():
     config = VAEConfig(beta=0.5)
-    assert model_config(VAEConfig, to_dict(config)) == config
+    assert section_config(VAEConfig, to_dict(config), "model") == config
     with pytest.raises(ConfigError):
-        model_config(VAEConfig, {"beta": "much"})
+        section_config(VAEConfig, {"beta": "much"}, "model")
 
 
 @pytest.mark.parametrize(
@@ -636,9 +638,28 @@ def test_a_control_character_in_any_text_is_refused_and_shown_escaped(tmp_path, 
 )
 def test_a_checkpoints_values_are_of_their_types_already(values, line):
     with pytest.raises(ConfigError) as error:
-        model_config(VAEConfig, values)
+        section_config(VAEConfig, values, "model")
     assert line in str(error.value)
-    assert model_config(VAEConfig, {"beta": 1}) == VAEConfig(beta=1.0)
+    assert section_config(VAEConfig, {"beta": 1}, "model") == VAEConfig(beta=1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"lr": "fast"}, "optimizer.lr: got 'fast', wanted a number"),
+        ({"clip": -1.0}, "optimizer.clip: got -1.0, wanted at least 0"),
+        ({"momentum": 0.9}, "unknown key optimizer.momentum"),
+        ([0.1], "optimizer: got [0.1], wanted a mapping"),
+    ],
+)
+def test_an_error_of_a_checkpoints_optimizer_names_the_optimizer(values, line):
+    for build in (
+        lambda: VAE({}, (1, 8, 8), values),
+        lambda: CodePrior({}, ANY_TOKENIZER, 10, values),
+    ):
+        with pytest.raises(ConfigError) as error:
+            build()
+        assert str(error.value).startswith(line)
 
 
 def test_an_ablation_keeps_the_text_of_its_words_and_names(tmp_path):

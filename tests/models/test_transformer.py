@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from vqvae_lightning.config import model_config
+from vqvae_lightning.config import section_config
 from vqvae_lightning.models.build import PriorConfig
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.transformer import CodeTransformer
@@ -35,7 +35,7 @@ def test_checkpoints_of_older_versions_fit():
 
 def test_settings_without_a_name_mean_the_transformer():
     size: dict[str, Any] = {"layers": 3, "width": 64, "heads": 2, "dropout": 0.2}
-    config = model_config(PriorConfig, {"tokenizer": "runs/t", "network": size})
+    config = section_config(PriorConfig, {"tokenizer": "runs/t", "network": size}, "model")
     assert config == PriorConfig(tokenizer="runs/t", network=CodeTransformer.Config(**size))
 
 

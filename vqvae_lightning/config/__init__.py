@@ -32,8 +32,8 @@ from vqvae_lightning.config.reader import (
     check_name,
     is_setting,
     merge_overrides,
-    model_config,
     options,
+    section_config,
     split_overrides,
 )
 from vqvae_lightning.config.schema import (
@@ -79,7 +79,6 @@ __all__ = [
     "make_command",
     "member_of",
     "merge_overrides",
-    "model_config",
     "name_of",
     "one_line",
     "options",
@@ -87,6 +86,7 @@ __all__ = [
     "part",
     "read_yaml",
     "runs_argument",
+    "section_config",
     "setting",
     "short",
     "split_overrides",

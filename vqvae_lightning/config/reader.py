@@ -29,18 +29,24 @@ SETTINGS = {f.name for cls in (Experiment, *COMMAND_OPTIONS) for f in dataclasse
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def model_config(cls: type, values: Any) -> Any:
-    """The dataclass `cls` from itself or from the plain mapping a checkpoint holds.
+def section_config(cls: type[Config], values: Config | Mapping[str, Any], key: str) -> Config:
+    """The section `key` of an experiment, from itself or from the plain mapping of a checkpoint.
 
-    Raises ConfigError.
+    Args:
+        cls: the dataclass of the section.
+        values: the section, or its settings as plain values.
+        key: the name of the section in an experiment, such as `model`.
+
+    Raises:
+        ConfigError: the values are no mapping, or do not fit the dataclass.
     """
     if isinstance(values, cls):
         return values
     if not isinstance(values, Mapping):
-        raise ConfigError(f"model: got {shown(values)}, wanted a mapping")
-    defaults = with_members(cls(), values, "model.")
-    _check_keys(values, defaults, "model.")
-    return _read_fields(defaults, values, "model.")
+        raise ConfigError(f"{key}: got {shown(values)}, wanted a mapping")
+    defaults = with_members(cls(), values, f"{key}.")
+    _check_keys(values, defaults, f"{key}.")
+    return _read_fields(defaults, values, f"{key}.")
 
 
 def options(cls: type[Config], settings: Sequence[str], file: str | Path | None = None) -> Config:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from vqvae_lightning.config import OptimizerConfig, model_config, to_dict
+from vqvae_lightning.config import OptimizerConfig, section_config, to_dict
 from vqvae_lightning.data.loader import Batch, RowNoise, seed_torch
 from vqvae_lightning.metrics.codebook import CodebookUsage
 from vqvae_lightning.metrics.latents import ActiveUnits
@@ -36,6 +36,7 @@ class AutoencoderModule(pl.LightningModule):
 
     kind: ClassVar[str]
     config_type: ClassVar[type[AutoencoderConfig]]
+    config: AutoencoderConfig
 
     def __init__(
         self,
@@ -44,8 +45,8 @@ class AutoencoderModule(pl.LightningModule):
         optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.config = model_config(self.config_type, config)
-        self.optimizer_config: OptimizerConfig = model_config(OptimizerConfig, optimizer or {})
+        self.config = section_config(self.config_type, config, "model")
+        self.optimizer_config = section_config(OptimizerConfig, optimizer or {}, "optimizer")
         channels, height, width = image_shape
         self.net = build_autoencoder(self.config, (channels, height, width))
         has_bits = self.net.likelihood.discrete and self.net.bottleneck.has_prior
@@ -184,13 +185,13 @@ class VAE(AutoencoderModule):
 
     kind = "vae"
     config_type = VAEConfig
+    config: VAEConfig
 
     def beta(self) -> float:
-        config: VAEConfig = self.config
-        return config.beta
+        return self.config.beta
 
     def training_objective(self, x: Tensor, noise: Noise) -> Objective:
-        config: VAEConfig = self.config
+        config = self.config
         if config.importance_samples > 1:
             return self.net.importance_weighted(x, config.importance_samples, noise)
         beta = warmed_up(config.beta, self.trainer.global_step, config.kl_warmup_steps)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from vqvae_lightning.config import OptimizerConfig, model_config, to_dict
+from vqvae_lightning.config import OptimizerConfig, section_config, to_dict
 from vqvae_lightning.data.loader import Batch, seed_torch
 from vqvae_lightning.metrics.codebook import CodebookUsage
 from vqvae_lightning.metrics.information import code_rate, entropy_ratio
@@ -40,8 +40,8 @@ class CodePrior(pl.LightningModule):
         optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.config: PriorConfig = model_config(PriorConfig, config)
-        self.optimizer_config: OptimizerConfig = model_config(OptimizerConfig, optimizer or {})
+        self.config = section_config(PriorConfig, config, "model")
+        self.optimizer_config = section_config(OptimizerConfig, optimizer or {}, "optimizer")
         self.description = dict(tokenizer)
         layout = CodeLayout.of_shape(tokenizer["grid"], tokenizer["codebook_size"])
         self.net = build_prior(self.config, layout, classes)

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vqvae_lightning.config import ConfigError, model_config
+from vqvae_lightning.config import ConfigError, section_config
 from vqvae_lightning.models.build import (
     QUANTIZERS,
     VQVAEConfig,
@@ -299,9 +299,9 @@ class TestBuild:
     )
     def test_what_makes_no_sense_is_one_line(self, settings, line):
         with pytest.raises(ConfigError, match=line) as raised:
-            model_config(VQVAEConfig, {"quantizer": settings})
+            section_config(VQVAEConfig, {"quantizer": settings}, "model")
         assert "\n" not in str(raised.value)
 
     def test_settings_without_a_name_mean_the_default_member(self):
-        config = model_config(VQVAEConfig, {"quantizer": {"codebook_size": 8}})
+        config = section_config(VQVAEConfig, {"quantizer": {"codebook_size": 8}}, "model")
         assert type(config.bottleneck()) is EMAVectorQuantizer
