@@ -410,6 +410,12 @@ class TestCommand:
         before = path.read_bytes()
         assert cli.sample(words).read_bytes() == before != other.read_bytes()
 
+    def test_a_grid_that_is_added_can_be_asked_for(self, runs, monkeypatch, tmp_path):
+        grey = show.Show(lambda subject, options: (torch.zeros(2, 1, 28, 28), 2), lambda _: True)
+        monkeypatch.setitem(show.SHOWS, "grey", grey)
+        words = [str(runs["ae"].path), "show=grey", f"out={tmp_path / 'grey.png'}"]
+        assert pixels(cli.sample(words)).shape == (2 * (30 + 2), 2 * (2 * 30 + 2))
+
     @pytest.mark.parametrize(
         ("kind", "words", "line"),
         [
@@ -440,7 +446,11 @@ class TestCommand:
             ("ae", ["show=interpolation", "sampler=normal"], "but show=interpolation has none"),
             ("ae", ["show=interpolation", "label=1"], "has no classes"),
             ("prior", ["show=completion", "label=10"], "label: got 10, wanted 0 to 9"),
-            ("ae", ["show=samplers"], "show: "),
+            (
+                "ae",
+                ["show=samplers"],
+                "show: got 'samplers', wanted one of samples, interpolation, completion",
+            ),
         ],
     )
     def test_mistakes_are_one_line_and_write_nothing(self, runs, kind, words, line, capsys):

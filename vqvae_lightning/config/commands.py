@@ -1,9 +1,16 @@
 """Every setting of a command other than `train`, once: name, type, default, range and meaning."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from vqvae_lightning.config.schema import DatasetName, check_project, setting
+
+
+def _shows() -> list[str]:
+    """What `sample` may show; imported when it is read, for that table lies above settings."""
+    from vqvae_lightning.evaluation.show import SHOWS
+
+    return ["samples", *SHOWS]
 
 
 @dataclass
@@ -124,7 +131,7 @@ class ClassifierOptions:
 class SampleOptions(RunOptions):
     """Settings of `vqvae sample`."""
 
-    show: Literal["samples", "interpolation", "completion"] = setting(
+    show: Annotated[str, _shows] = setting(
         "samples",
         "new images, or what lies between test images (of an autoencoder without codes), or test"
         " images with a new lower half (of a prior)",
