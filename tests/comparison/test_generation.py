@@ -5,6 +5,7 @@ never best.
 import io
 import math
 from copy import deepcopy
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import pytest
@@ -172,6 +173,16 @@ class TestTerminal:
         assert "[bold]x" in terminal(tables(figure(), run=SimpleNamespace(name="[bold]x")))
 
 
+@dataclass(frozen=True)
+class Bound:
+    """A row that is comparable only with those of as many draws."""
+
+    number: int
+    values: dict[str, float]
+    draws: int
+    limits: dict[str, int] = field(default_factory=dict)
+
+
 class TestColumns:
     def rows(self, *values):
         return [
@@ -196,12 +207,12 @@ class TestColumns:
         assert best(column, self.rows(*values)) == marked
 
     def test_there_is_none_among_rows_that_do_not_compare(self):
-        column = Measure("v", "V", better="lower", comparable=("sampler",))
-        rows = [Sampled(1, A, "normal", {"v": 1.0}), Sampled(2, A, "mixture", {"v": 2.0})]
+        column = Measure("v", "V", better="lower", comparable=("draws",))
+        rows = [Bound(1, {"v": 1.0}, draws=50), Bound(2, {"v": 2.0}, draws=5)]
         assert best(column, rows) == set()
-        alike = [*rows[:1], Sampled(2, A, "normal", {"v": 2.0})]
+        alike = [*rows[:1], Bound(2, {"v": 2.0}, draws=50)]
         assert best(column, alike) == {1}
-        assert best(column, [*alike, Sampled(3, A, "mixture", {})]) == {1}
+        assert best(column, [*alike, Bound(3, {}, draws=5)]) == {1}
 
     def test_there_is_none_of_a_measure_that_is_not_ranked(self):
         assert best(Measure("v", "V", better="lower", ranked=False), self.rows(1.0, 2.0)) == set()

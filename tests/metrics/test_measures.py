@@ -1,8 +1,9 @@
 """The table of measures: one name for a number, and one line for all places that show it."""
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,12 +12,14 @@ from run_folders import page, terminal, write_run
 from vqvae_lightning.comparison.compare import compare
 from vqvae_lightning.comparison.dashboard import workspace
 from vqvae_lightning.comparison.publish import _results
+from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.config import options
 from vqvae_lightning.config.commands import Ablation
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import (
     BOTH,
     MEASURES,
+    Agreement,
     Measure,
     Panel,
     best_values,
@@ -96,6 +99,11 @@ def test_every_measure_stands_under_its_own_name_and_every_position_is_taken_onc
 
 def test_a_measure_in_the_page_or_among_codebooks_is_one_of_the_results() -> None:
     assert {*in_table("page"), *in_table("health")} <= {*in_table("results")}
+
+
+def test_a_row_of_the_comparison_has_what_rows_must_agree_in() -> None:
+    fields = {field.name for field in dataclasses.fields(Row)}
+    assert all(name in fields or hasattr(Row, name) for name in get_args(Agreement))
 
 
 def test_what_is_ranked_has_a_direction() -> None:

@@ -13,6 +13,10 @@ from typing import Literal
 # what was measured of samples.
 Table = Literal["results", "page", "health", "samplers"]
 
+# Attributes of a row of the comparison, in which two rows must agree to be ranked together.
+Agreement = Literal["likelihood", "conditional", "draws", "codes", "train_images"]
+Agreements = tuple[Agreement, ...]
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -34,8 +38,8 @@ class Measure:
     format: str = ".3f"
     tables: tuple[Table, ...] = ()
     ranked: bool = True  # False: no value of it is marked as the best in a table
-    # Attributes of a row. Values are ranked only among rows that agree in all of them.
-    comparable: tuple[str, ...] = ()
+    # Values are ranked only among rows that agree in all of these.
+    comparable: Agreements = ()
     scale: int = 1  # shown is the measured number times this
     per_dim: bool = False  # shown is the measured number, of an image, by its dimensions
     progress: int = 0  # its position in the terminal's line of a validation; 0: it is not there
@@ -52,11 +56,11 @@ class Measure:
 
 
 BOTH: tuple[Table, ...] = ("results", "page")
-LOSSES = ("likelihood",)  # distortions under two p(x|z) are on two scales
-SUMS = ("likelihood", "conditional")  # a rate given the label bounds no −log p(x)
-DRAWS = ("likelihood", "draws")  # an importance-weighted bound rises with the draws
-CODES = ("codes", "conditional")  # bits per code of one tokenizer
-TRAIN = ("train_images",)  # classifiers that were fitted to as many images
+LOSSES: Agreements = ("likelihood",)  # distortions under two p(x|z) are on two scales
+SUMS: Agreements = ("likelihood", "conditional")  # a rate given the label bounds no −log p(x)
+DRAWS: Agreements = ("likelihood", "draws")  # an importance-weighted bound rises with the draws
+CODES: Agreements = ("codes", "conditional")  # bits per code of one tokenizer
+TRAIN: Agreements = ("train_images",)  # classifiers that were fitted to as many images
 
 RECONSTRUCTION, CODEBOOK, PRIOR, SPEED = "Reconstruction", "Codebook", "Prior", "Speed"
 LEDGER = "Ledger: what is lost, and what the latent costs"
