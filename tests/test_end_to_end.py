@@ -5,7 +5,6 @@ evaluated.
 import math
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 import small
 import torch
 import untrained
+from own_process import command, environment
 
 from vqvae_lightning import cli
 from vqvae_lightning.config import merge_overrides
@@ -613,12 +613,12 @@ def test_a_config_that_is_not_its_runs_is_refused(moved, change):
     config = run.path / "config.yaml"
     assert change[0] in config.read_text()
     config.write_text(config.read_text().replace(*change))
-    for command in (
+    for way in (
         cli.evaluate,
         lambda words: cli.train([f"resume={words[0]}", "trainer.steps=9"]),
     ):
         with pytest.raises(ValueError, match=r"config\.yaml: .* wanted .*, as in run\.json"):
-            command([str(run.path)])
+            way([str(run.path)])
 
 
 def test_a_checkpoint_names_no_files_to_its_training(moved):
@@ -698,11 +698,12 @@ def test_what_the_system_refuses_is_one_line(workplace, monkeypatch, capsys):
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported():
-    code = (
-        "import sys, vqvae_lightning.cli as c; c.parser().format_help(); print('torch' in"
-        " sys.modules)"
-    )
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        command("show_help"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env=environment(),
     )
     assert result.stdout.strip() == "False"

@@ -3,7 +3,6 @@
 import ast
 import math
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import small
 import torch
 from extending.walked import ROOT, Walked
+from own_process import command, environment
 from torch import Tensor
 
 from vqvae_lightning.config import ConfigError, setting
@@ -104,13 +104,8 @@ def test_the_table_of_kinds_names_classes_that_are_there() -> None:
 
 
 def test_settings_are_read_without_lightning() -> None:
-    code = (
-        "import sys, vqvae_lightning.experiment as e;"
-        " e.load_experiment(None, ['kind=prior', 'data.name=cifar10']);"
-        " print('pytorch_lightning' in sys.modules)"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        command("read_settings"), capture_output=True, text=True, check=True, env=environment()
     )
     assert done.stdout == "False\n"
 
