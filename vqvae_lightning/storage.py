@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 # How the name of an unfinished file or folder ends. It begins with a dot.
 UNFINISHED = ".vqvae-tmp"
@@ -154,6 +153,6 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def write_json(path: Path, values: Any) -> None:
+def write_json(path: Path, values: object) -> None:
     """Writes `values` as indented JSON, atomically."""
     write_atomic(path, (json.dumps(values, indent=2) + "\n").encode())

@@ -86,12 +86,12 @@ def test_logits_of_every_class(shape):
 
 def test_training_leaves_a_verified_file(root, trained):
     path = classifier_path("mnist", root)
-    assert trained["path"] == path
-    assert trained["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert trained["sha256"] in path.with_name("mnist.ckpt.sha256").read_text().split()
+    assert trained.path == path
+    assert trained.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert trained.sha256 in path.with_name("mnist.ckpt.sha256").read_text().split()
     checkpoint = read_checkpoint(path)
     assert checkpoint["shape"] == [1, 28, 10]
-    assert checkpoint["test_accuracy"] == trained["test_accuracy"]
+    assert checkpoint["test_accuracy"] == trained.test_accuracy
     assert checkpoint["options"]["steps"] == 2
 
 
@@ -99,7 +99,7 @@ def test_features_belong_to_the_file(root, trained, test_images):
     network = ClassifierFeatures("mnist", root)
     assert network.identity == {
         "network": "classifier-mnist",
-        "weights_sha256": trained["sha256"],
+        "weights_sha256": trained.sha256,
         "preprocessing": ClassifierFeatures.preprocessing,
     }
     found = network(test_images[0])
@@ -115,17 +115,17 @@ def test_accuracy_is_that_of_the_whole_network(root, trained, test_images):
     for wanted in (labels, guesses, (guesses + 1) % 10):
         expected = (guesses == wanted).double().mean().item()
         assert network.accuracy(network(images), wanted) == pytest.approx(expected)
-    assert network.accuracy(network(images), labels) == pytest.approx(trained["test_accuracy"])
+    assert network.accuracy(network(images), labels) == pytest.approx(trained.test_accuracy)
 
 
 def test_the_seed_decides_the_weights(root, trained, tmp_path, monkeypatch):
-    ours = read_checkpoint(trained["path"])["state_dict"]
+    ours = read_checkpoint(trained.path)["state_dict"]
     monkeypatch.setattr(
         classifier, "classifier_path", lambda dataset, root: tmp_path / "other.ckpt"
     )
     same, other = (
         read_checkpoint(
-            train_classifier(ClassifierOptions(root=str(root), steps=2, seed=seed))["path"]
+            train_classifier(ClassifierOptions(root=str(root), steps=2, seed=seed)).path
         )["state_dict"]
         for seed in (0, 1)
     )
@@ -138,7 +138,7 @@ def test_steps_learn_the_labels(root, tmp_path, monkeypatch):
         classifier, "classifier_path", lambda dataset, root: tmp_path / "other.ckpt"
     )
     # chance is 0.1
-    assert train_classifier(ClassifierOptions(root=str(root), steps=10))["test_accuracy"] > 0.5
+    assert train_classifier(ClassifierOptions(root=str(root), steps=10)).test_accuracy > 0.5
 
 
 def test_one_that_was_not_trained_is_named_with_its_remedy(tmp_path):
@@ -151,7 +151,7 @@ def test_one_that_was_not_trained_is_named_with_its_remedy(tmp_path):
 def test_a_flipped_bit_is_refused(root, trained, tmp_path):
     (tmp_path / "classifiers").mkdir()
     for suffix in ("", ".sha256"):
-        data = bytearray(trained["path"].with_name(f"mnist.ckpt{suffix}").read_bytes())
+        data = bytearray(trained.path.with_name(f"mnist.ckpt{suffix}").read_bytes())
         classifier_path("mnist", tmp_path).with_name(f"mnist.ckpt{suffix}").write_bytes(data)
     ClassifierFeatures("mnist", tmp_path)  # a copy does
     data = bytearray(classifier_path("mnist", tmp_path).read_bytes())
@@ -173,7 +173,7 @@ def test_a_flipped_bit_is_refused(root, trained, tmp_path):
     ],
 )
 def test_another_checkpoint_with_a_hash_is_refused_in_one_line(trained, tmp_path, change):
-    write_checkpoint(classifier_path("mnist", tmp_path), read_checkpoint(trained["path"]) | change)
+    write_checkpoint(classifier_path("mnist", tmp_path), read_checkpoint(trained.path) | change)
     with pytest.raises(CheckpointError, match=r"^checkpoint: .*mnist\.ckpt is ") as error:
         ClassifierFeatures("mnist", tmp_path)
     assert "\n" not in str(error.value)

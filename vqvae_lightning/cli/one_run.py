@@ -11,6 +11,7 @@ from vqvae_lightning.training.launch import is_first_process
 if TYPE_CHECKING:  # imported by each command for itself, so that every one starts quickly
     from vqvae_lightning.config import Experiment
     from vqvae_lightning.doctor import Finding
+    from vqvae_lightning.evaluation.classifier import TrainedClassifier
     from vqvae_lightning.training.runs import Run
     from vqvae_lightning.training.train import TrainResult
 
@@ -104,10 +105,8 @@ def evaluate(words: Sequence[str]) -> dict[str, float]:
     return metrics
 
 
-def classifier(words: Sequence[str]) -> dict[str, Any]:
-    """`vqvae classifier dataset=mnist`; returns path, test accuracy and SHA-256 of the
-    classifier.
-    """
+def classifier(words: Sequence[str]) -> "TrainedClassifier":
+    """`vqvae classifier dataset=mnist`; returns the TrainedClassifier."""
     from vqvae_lightning.config import ClassifierOptions, options
 
     chosen = options(ClassifierOptions, words)
@@ -115,8 +114,8 @@ def classifier(words: Sequence[str]) -> dict[str, Any]:
 
     found = train_classifier(chosen)
     print(
-        f"classifier {found['path']}: {100 * found['test_accuracy']:.2f} % on test, SHA-256"
-        f" {found['sha256']}"
+        f"classifier {found.path}: {100 * found.test_accuracy:.2f} % on test, SHA-256"
+        f" {found.sha256}"
     )
     return found
 

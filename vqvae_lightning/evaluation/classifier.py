@@ -11,7 +11,7 @@ x N,C,H,W ──► 2 × (conv, conv, halve) ──► linear ──► features
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -114,11 +114,19 @@ def classifier_path(dataset: str, root: Path) -> Path:
     return root / "classifiers" / f"{dataset}.ckpt"
 
 
-def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
+class TrainedClassifier(NamedTuple):
+    """The result of `train_classifier`."""
+
+    path: Path
+    test_accuracy: float  # 0 to 1
+    sha256: str  # of the file
+
+
+def train_classifier(options: ClassifierOptions) -> TrainedClassifier:
     """Trains the classifier of a dataset and replaces its file by an atomic write.
 
-    Returns its path, test accuracy and SHA-256. The test images take no part in any choice. Another
-    classifier has another hash, and figures made with the two are not comparable.
+    The test images take no part in any choice. Another classifier has another hash, and figures
+    made with the two are not comparable.
 
     Raises:
         DataError: the images cannot be had.
@@ -163,7 +171,7 @@ def train_classifier(options: ClassifierOptions) -> dict[str, Any]:
         path,
         {**state, "test_accuracy": accuracy, "options": to_dict(options), "versions": versions()},
     )
-    return {"path": path, "test_accuracy": accuracy, "sha256": file_hash(path)}
+    return TrainedClassifier(path, accuracy, file_hash(path))
 
 
 class ClassifierFeatures(FeatureNetwork):

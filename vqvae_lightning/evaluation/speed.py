@@ -7,7 +7,8 @@ import torch
 
 from vqvae_lightning.config import EvaluateOptions
 from vqvae_lightning.evaluation.evaluator import Evaluator
-from vqvae_lightning.evaluation.subject import Generates, Plan, Subject
+from vqvae_lightning.evaluation.subject import Plan, Subject
+from vqvae_lightning.training.stages import Generates
 
 TIMED = 100  # images drawn at once
 

@@ -13,11 +13,10 @@ that it needs. Each part is opened when it is first asked for, and then kept.
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 
 from vqvae_lightning.config import Experiment
 from vqvae_lightning.data.codes import CodeDataModule
@@ -26,31 +25,10 @@ from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.densities import TrainLatents
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.build import PriorConfig
-from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.storage import file_hash
 from vqvae_lightning.training.loading import codes_folder, load_run
 from vqvae_lightning.training.runs import Run
-
-
-class HasLatents(Protocol):
-    """A module of stage 1: from images to latents and back.
-
-    `net.layout` is None where the latents have no codes.
-    """
-
-    net: Autoencoder
-
-
-class Generates(Protocol):
-    """A module of stage 2: p(z) over the codes of a tokenizer, and images drawn from it."""
-
-    config: PriorConfig
-    tokenizer: Tokenizer
-    classes: int
-
-    def sample(self, labels: Tensor, **sampling: Any) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1], one for each label (N,)."""
+from vqvae_lightning.training.stages import Generates, HasLatents
 
 
 class Plan:

@@ -179,15 +179,15 @@ class VQVAEConfig(AutoencoderConfig):
     groups: int = setting(
         1, "codes side by side per grid cell, each of its share of z's channels", at_least=1
     )
-    quantizer: Any = part("ema", QUANTIZERS, "how a vector becomes a code")
+    quantizer: NamedQuantizer.Config = part("ema", QUANTIZERS, "how a vector becomes a code")
 
     @property
     def codebook_size(self) -> int:
-        return int(self.quantizer.codebook_size)
+        return self.quantizer.codebook_size
 
     @property
     def batch_terms(self) -> dict[str, float]:
-        terms: dict[str, float] = self.quantizer.batch_terms
+        terms = self.quantizer.batch_terms
         return {f"quantizer.{name}": weight for name, weight in terms.items()}
 
     def bottleneck(self) -> Bottleneck:
@@ -253,7 +253,7 @@ def build_likelihood(config: Any) -> Likelihood:
     return likelihood
 
 
-def build_quantizer(config: Any, latent_dim: int, groups: int = 1) -> Quantizer:
+def build_quantizer(config: NamedQuantizer.Config, latent_dim: int, groups: int = 1) -> Quantizer:
     """The quantizer whose settings these are, for z of `latent_dim` channels.
 
     With several `groups` it is a product of them. It is projected to the space where codes are

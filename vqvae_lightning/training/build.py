@@ -1,6 +1,6 @@
 """From settings to the data and the module of a run; nothing is trained, fetched or written."""
 
-from typing import Any
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
@@ -19,6 +19,7 @@ from vqvae_lightning.training.loading import (
 )
 from vqvae_lightning.training.record import TokenizerRecord
 from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.stages import Generates
 
 DataModule = ImageDataModule | CodeDataModule
 ANY_TOKENIZER = TokenizerRecord("", "", codebook_size=512, grid=[7, 7], dims=784).as_dict()
@@ -47,8 +48,8 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
         tokenizer = tokenizer_of(own_checkpoint(source, source.best), source.best)
         codes = source.path / "codes"
         description = describe_tokenizer(tokenizer, source)
-    prior: Any = kind.module(experiment.model, description, classes, experiment.optimizer)
-    return CodeDataModule(images, tokenizer, codes), prior.attach(tokenizer)
+    prior = kind.module(experiment.model, description, classes, experiment.optimizer)
+    return CodeDataModule(images, tokenizer, codes), cast(Generates, prior).attach(tokenizer)
 
 
 def check(experiment: Experiment) -> None:

@@ -117,7 +117,9 @@ class Throughput(Callback):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.started, self.first_step = time.monotonic(), trainer.global_step
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, *_: object
+    ) -> None:
         # Lightning sets it outside of Trainer's own class.
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             steps, seconds = trainer.global_step - self.first_step, time.monotonic() - self.started
@@ -148,7 +150,7 @@ class Progress(Callback):
             )
             self.bar.start()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
         if trainer.is_global_zero:
             self.bar.update(self.task, completed=trainer.global_step)
 

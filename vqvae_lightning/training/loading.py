@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -26,6 +26,7 @@ from vqvae_lightning.training.record import RECORD, TokenizerRecord
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.search import find_runs, read_each
 from vqvae_lightning.training.settings import computed_settings
+from vqvae_lightning.training.stages import Generates, HasLatents
 from vqvae_lightning.verified import CheckpointError, read_checkpoint, write_checkpoint
 
 
@@ -41,7 +42,7 @@ def module_of(checkpoint: dict[str, Any], path: Path) -> pl.LightningModule:
         raise CheckpointError(
             f"checkpoint: {path} holds kind={kind}, wanted one of {', '.join(KINDS)}"
         )
-    build: Any = KINDS[kind].module
+    build = KINDS[kind].module
     try:
         held = checkpoint["state_dict"].values()
         size = sum(tensor.nbytes for tensor in held)
@@ -59,7 +60,7 @@ def module_of(checkpoint: dict[str, Any], path: Path) -> pl.LightningModule:
                 raise CheckpointError(
                     f"checkpoint: {path} holds weights that are not finite: {name}"
                 )
-        module: pl.LightningModule = build(**settings)
+        module = build(**settings)
         module.load_state_dict(checkpoint["state_dict"], strict=True)
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         reason = one_line(error)
@@ -100,8 +101,7 @@ def load_run(run: Run) -> pl.LightningModule:
     """The best module of a run; one of stage 2 comes with its tokenizer attached."""
     module = module_of(own_checkpoint(run, run.best), run.best)
     if KINDS[run.record.kind].stage == 2:
-        prior: Any = module
-        prior.attach(kept_tokenizer(run))
+        cast(Generates, module).attach(kept_tokenizer(run))
     return module
 
 
@@ -115,8 +115,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 def tokenizer_of(checkpoint: dict[str, Any], path: Path) -> Tokenizer:
     """The frozen tokenizer of what `path` holds. Raises as `load_tokenizer`."""
-    # nn.Module gives its attributes no types of their own.
-    return Tokenizer(module_of(checkpoint, path).net)  # type: ignore[arg-type]
+    return Tokenizer(cast(HasLatents, module_of(checkpoint, path)).net)
 
 
 def tokenizer_record(run: Run) -> dict[str, str]:

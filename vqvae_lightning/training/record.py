@@ -208,10 +208,11 @@ def check_shape(value: Any, shape: Shape, where: str) -> None:
             check_shape(value[key], inner, f"{where}.{_shown(key)[1:-1]}")
 
 
-def is_number(value: Any) -> TypeGuard[float]:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value of a JSON file is a finite number that can be drawn."""
-    is_one = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_one and abs(value) <= LARGEST_NUMBER
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= LARGEST_NUMBER
 
 
 def _check(values: Any) -> None:
@@ -238,7 +239,7 @@ def _check(values: Any) -> None:
             )
 
 
-def _check_texts(value: Any) -> None:
+def _check_texts(value: object) -> None:
     """Refuses control characters, which a terminal would obey, and long texts, also in keys."""
     if isinstance(value, dict):
         value = [*value, *value.values()]
@@ -251,7 +252,7 @@ def _check_texts(value: Any) -> None:
         raise ConfigError(f"{RECORD}: {_shown(value)} holds control characters")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value as short text of one line, without control characters."""
     text = repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
     return visible(text if len(text) <= 60 else f"{text[:57]}...")

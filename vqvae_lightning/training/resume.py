@@ -90,7 +90,7 @@ def check_settings(run: Run, experiment: Experiment) -> None:
         )
 
 
-def changed_settings(run: Run, experiment: Experiment) -> dict[str, tuple[Any, Any]]:
+def changed_settings(run: Run, experiment: Experiment) -> dict[str, tuple[object, object]]:
     """Settings in which a run and an experiment differ, except length: keys and both values."""
     recorded = getattr(run.experiment().model, "tokenizer", None)
     if recorded and getattr(experiment.model, "tokenizer", None) == recorded:
@@ -100,7 +100,7 @@ def changed_settings(run: Run, experiment: Experiment) -> dict[str, tuple[Any, A
     return {key: values for key, values in changed.items() if key != "trainer.steps"}
 
 
-def computed_otherwise(run: Run, experiment: Experiment) -> dict[str, tuple[Any, Any]]:
+def computed_otherwise(run: Run, experiment: Experiment) -> dict[str, tuple[object, object]]:
     """Settings in which a run and an experiment differ, length included: keys and both values.
 
     Tokenizers are equal if their fingerprints are, wherever they lie.

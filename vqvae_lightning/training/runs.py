@@ -59,7 +59,7 @@ class Run:
         self._read: tuple[Stamp | None, RunRecord] | None = None
 
     @classmethod
-    def create(cls, experiment: Experiment, **more: Any) -> "Run":
+    def create(cls, experiment: Experiment, **more: object) -> "Run":
         """A new folder for an experiment, created atomically; `more` goes into its run.json.
 
         Raises ConfigError for a bad name, one that is taken, or a folder that cannot be written.
@@ -142,7 +142,7 @@ class Run:
             yield values
             write_json(self.path / RECORD, values)
 
-    def write(self, **values: Any) -> None:
+    def write(self, **values: object) -> None:
         """Puts values into run.json, atomically; None removes one."""
         with self.change() as known:
             known |= values
@@ -235,7 +235,7 @@ class Run:
         return [path for path in found if path.is_file() and not path.is_symlink()]
 
 
-def _about(experiment: Experiment, created: datetime) -> dict[str, Any]:
+def _about(experiment: Experiment, created: datetime) -> dict[str, object]:
     """The first entries of a new run's run.json."""
     return {
         "kind": experiment.kind,

@@ -1,7 +1,6 @@
 """The settings that decide what is computed, and the differences between two experiments."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from vqvae_lightning.config import Experiment, to_dict
 
@@ -23,33 +22,35 @@ PLACE = (
 )
 
 
-def computed_settings(experiment: Experiment) -> dict[str, Any]:
+def computed_settings(experiment: Experiment) -> dict[str, object]:
     """The settings that decide what is computed: dotted keys with their values."""
     return {
         key: value for key, value in _flat(to_dict(experiment), "") if not key.startswith(PLACE)
     }
 
 
-def _flat(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _flat(values: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 
 
 def differences(
-    a: dict[str, Any], b: dict[str, Any], prefix: str = ""
-) -> dict[str, tuple[Any, Any]]:
+    a: Mapping[str, object], b: Mapping[str, object], prefix: str = ""
+) -> dict[str, tuple[object, object]]:
     """Dotted keys whose values differ between two nested mappings, with both values.
 
     A missing value is None.
     """
-    found: dict[str, tuple[Any, Any]] = {}
+    found: dict[str, tuple[object, object]] = {}
     for key in {**a, **b}:
         old, new = a.get(key), b.get(key)
-        if isinstance(old, dict) or isinstance(new, dict):
-            found |= differences(old or {}, new or {}, f"{prefix}{key}.")
+        if isinstance(old, Mapping) or isinstance(new, Mapping):
+            old = old if isinstance(old, Mapping) else {}
+            new = new if isinstance(new, Mapping) else {}
+            found |= differences(old, new, f"{prefix}{key}.")
         elif old != new:
             found[prefix + key] = (old, new)
     return found

@@ -1,7 +1,6 @@
 """Signals in training: all ranks stop at the same step, with a checkpoint to resume from."""
 
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -32,14 +31,16 @@ class StopOnSignal(Checkpoint):
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         # Lightning's handler of SIGTERM runs a collective wherever the signal arrives.
-        connector: Any = trainer._signal_connector
-        connector.register_signal_handlers = lambda: None
+        connector = trainer._signal_connector
+        connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         interrupts.hold(limited=trainer.world_size > 1, saved=self.path)
         self.step = trainer.global_step
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, *_: object
+    ) -> None:
         interrupts.moved()
         ended, self.step = trainer.global_step != self.step, trainer.global_step
         # still accumulating, or `on_validation_end` follows
@@ -50,7 +51,7 @@ class StopOnSignal(Checkpoint):
             if self.agreed:
                 trainer.save_checkpoint(self.path, weights_only=False)
 
-    def on_validation_batch_end(self, *_: Any) -> None:
+    def on_validation_batch_end(self, *_: object) -> None:
         interrupts.moved()
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -64,7 +65,7 @@ class StopOnSignal(Checkpoint):
 
     # Only here, because Lightning logs a step's metrics after the hooks at its end.
     def on_train_batch_start(
-        self, trainer: pl.Trainer, module: pl.LightningModule, *_: Any
+        self, trainer: pl.Trainer, module: pl.LightningModule, *_: object
     ) -> None:
         interrupts.moved()
         self._stop()

@@ -57,7 +57,7 @@ class JsonLinesLogger(Logger):
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: object, **__: object) -> None:
         """Nothing: config.yaml holds them."""
 
 

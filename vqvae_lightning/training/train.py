@@ -4,13 +4,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pytorch_lightning as pl
 
 from vqvae_lightning import interrupts
 from vqvae_lightning.config import ConfigError, Experiment, own_command
-from vqvae_lightning.kinds import KINDS
+from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.training.build import DataModule, build
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
 from vqvae_lightning.training.loading import (
@@ -22,6 +22,7 @@ from vqvae_lightning.training.loading import (
 from vqvae_lightning.training.resume import check_settings, newest_checkpoint, resumed_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.signals import end_ranks
+from vqvae_lightning.training.stages import Generates, HasNet
 from vqvae_lightning.training.tracking import RunWandbLogger
 from vqvae_lightning.training.trainer import build_trainer, silence_known_warnings
 
@@ -55,7 +56,8 @@ def _begin(experiment: Experiment, devices: int) -> TrainResult:
     data, module = _prepared(experiment)
     if not is_first_process():
         return fit_and_test(experiment, devices, module, data, None, None)
-    run = Run.create(experiment, parameters=parameter_count(module), **lineage(module))
+    described = lineage(KINDS[experiment.kind], module)
+    run = Run.create(experiment, parameters=parameter_count(module), **described)
     with run.lock():
         return fit_and_test(experiment, devices, module, data, run, None)
 
@@ -100,8 +102,7 @@ def _prepared(
         # Lightning converts after it has loaded a checkpoint, whose last bits would be lost.
         module.double()
     if experiment.trainer.compile:
-        net: Any = module.net
-        net.compile_layers()
+        cast(HasNet, module).net.compile_layers()
     # Before any process group exists: a failure is then one error, and no rank waits for another.
     data.prepare_data()
     return data, module
@@ -190,7 +191,6 @@ def _finish(run: Run, trainer: pl.Trainer, test: dict[str, float], codes: Path |
             logger.complete(run, codes)
 
 
-def lineage(module: pl.LightningModule) -> dict[str, Any]:
-    """The entry of run.json about the run that this one builds on."""
-    of: Any = module
-    return {"tokenizer": of.description} if KINDS[of.kind].stage == 2 else {}
+def lineage(kind: Kind, module: pl.LightningModule) -> dict[str, object]:
+    """The entry of run.json about the run that one of this kind and module builds on."""
+    return {"tokenizer": cast(Generates, module).description} if kind.stage == 2 else {}

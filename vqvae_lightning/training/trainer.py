@@ -35,7 +35,7 @@ class VerifiedCheckpointIO(CheckpointIO):
     Each names its `run` and the settings that it was trained with.
     """
 
-    def __init__(self, run: str, settings: dict[str, Any]) -> None:
+    def __init__(self, run: str, settings: dict[str, object]) -> None:
         self.known = {"run": run, "settings": settings}
 
     def save_checkpoint(

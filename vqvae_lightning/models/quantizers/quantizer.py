@@ -145,7 +145,12 @@ class NamedQuantizer(Quantizer):
 
     @dataclass
     class Config:
-        """The settings of a member; it has a `codebook_size`, as a field or as a property."""
+        """The settings of a member."""
+
+        @property
+        def codebook_size(self) -> int:
+            """K. A member has it as a field, or as a property."""
+            raise NotImplementedError(type(self))
 
         @property
         def batch_terms(self) -> dict[str, float]:

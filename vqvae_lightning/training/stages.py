@@ -1,0 +1,51 @@
+"""What the module of each stage offers, for code that is told only the kind of a run.
+
+A LightningModule gives its attributes no types of their own: who knows the stage of a module casts
+it to one of these.
+"""
+
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.build import PriorConfig
+from vqvae_lightning.models.tokenizer import Tokenizer
+
+
+class Compiles(Protocol):
+    """A network whose layers torch.compile can take."""
+
+    def compile_layers(self) -> None:
+        """Compiles the layers in place."""
+
+
+class HasNet(Protocol):
+    """A module of any stage."""
+
+    net: Compiles
+
+
+class HasLatents(Protocol):
+    """A module of stage 1: from images to latents and back.
+
+    `net.layout` is None where the latents have no codes.
+    """
+
+    net: Autoencoder
+
+
+class Generates(Protocol):
+    """A module of stage 2: p(z) over the codes of a tokenizer, and images drawn from it."""
+
+    config: PriorConfig
+    tokenizer: Tokenizer
+    classes: int
+    description: dict[str, Any]  # the record of its tokenizer, see `TokenizerRecord`
+
+    def attach(self, tokenizer: Tokenizer) -> pl.LightningModule:
+        """The module itself, with the tokenizer that it decodes with."""
+
+    def sample(self, labels: Tensor, **sampling: Any) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1], one for each label (N,)."""
