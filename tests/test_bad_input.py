@@ -140,7 +140,7 @@ CASES = {
     ),
     V + "resume=none": "none is no run folder",
     "train resume=auto": "got no file, wanted one such as",
-    # other verbs
+    # other commands
     "evaluate none": "none is no run folder",
     "sample none": "none is no run folder",
     "compare none": "none is no run folder",

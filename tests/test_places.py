@@ -245,8 +245,8 @@ def test_a_printed_command_is_the_same_words_in_a_shell(here, name):
         subprocess.run(line, shell=True, capture_output=True, text=True).stdout
         == f"resume=runs/{name}\n"
     )
-    *_, verb, folder = shlex.split(sync_command([here / name / "offline-run-1"]))
-    assert (verb, Path(folder).absolute()) == ("sync", here / name / "offline-run-1")
+    *_, command, folder = shlex.split(sync_command([here / name / "offline-run-1"]))
+    assert (command, Path(folder).absolute()) == ("sync", here / name / "offline-run-1")
 
 
 @pytest.mark.parametrize(
@@ -316,20 +316,20 @@ def test_config_refuses_what_train_refuses(fake, capsys, word, line):
     record(fake / "runs" / "taken")
     given = word.split(" ")
     others = [setting for setting in SMALL if setting.partition("=")[0] not in word]
-    for verb in ("config", "train"):
+    for command in ("config", "train"):
         with pytest.raises(SystemExit) as stop:
-            cli.main([verb, "e.yaml", *others, *given])
+            cli.main([command, "e.yaml", *others, *given])
         assert stop.value.code == 2
         assert capsys.readouterr().err.startswith(f"vqvae: {line}")
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "sample", "compare"])
+@pytest.mark.parametrize("command", ["evaluate", "sample", "compare"])
 @pytest.mark.parametrize("word", ["dataset=mnist", "runs=other"])
 def test_a_setting_that_chooses_among_runs_is_refused_beside_a_named_run(
-    project, capsys, verb, word
+    project, capsys, command, word
 ):
     with pytest.raises(SystemExit) as stop:
-        cli.main([verb, "runs/codes", word])
+        cli.main([command, "runs/codes", word])
     assert stop.value.code == 2
     key = word.partition("=")[0]
     assert (
@@ -338,13 +338,13 @@ def test_a_setting_that_chooses_among_runs_is_refused_beside_a_named_run(
     )
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "sample", "compare"])
+@pytest.mark.parametrize("command", ["evaluate", "sample", "compare"])
 @pytest.mark.parametrize("name", ["runs/a=b", "./a=b", "a=b", "a b", "~/a=b"])
-def test_a_run_folder_of_any_name_can_be_named(here, capsys, verb, name):
+def test_a_run_folder_of_any_name_can_be_named(here, capsys, command, name):
     for folder in (here / "runs" / "a=b", here / "a=b", here / "a b", here.parent / "home" / "a=b"):
         folder.mkdir(parents=True)
     with pytest.raises(SystemExit) as stop:
-        cli.main([verb, name])
+        cli.main([command, name])
     assert stop.value.code == 2
     shown = canonical(name, "words")
     assert (
@@ -378,9 +378,9 @@ def test_every_setting_that_names_a_folder_or_a_file_is_a_place():
 def test_config_refuses_to_resume_what_train_would_not(fake, capsys):
     (fake / "e.yaml").write_text("kind: ae\n")
     Run.create(load_experiment("e.yaml", [*SMALL, "name=r"]))
-    for verb in ("config", "train"):
+    for command in ("config", "train"):
         with pytest.raises(SystemExit) as stop:
-            cli.main([verb, "resume=runs/r", "optimizer.lr=0.5"])
+            cli.main([command, "resume=runs/r", "optimizer.lr=0.5"])
         assert stop.value.code == 2
         assert capsys.readouterr().err.startswith("vqvae: resume: optimizer.lr was 0.001 in runs/r")
 

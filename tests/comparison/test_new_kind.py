@@ -8,7 +8,7 @@ import run_folders
 from run_folders import check, figure, page, terminal, write_run
 
 from vqvae_lightning.comparison.compare import Comparison, compare
-from vqvae_lightning.comparison.many import evaluation_words
+from vqvae_lightning.comparison.many import evaluation_overrides
 from vqvae_lightning.comparison.study import experiment_files
 from vqvae_lightning.config import ConfigError, StudyOptions
 from vqvae_lightning.kinds import KINDS, Note
@@ -103,8 +103,9 @@ def test_an_evaluation_of_it_leaves_out_what_it_cannot_be_asked(
 ) -> None:
     # The fields are of different types.
     kind = replace(KINDS["toy"], **changed)  # type: ignore[arg-type]
-    words = evaluation_words(kind, ["representation=true", "iwae_samples=5"])
-    assert {word.partition("=")[0] for word in words} == {"representation", "iwae_samples"} - unused
+    overrides = evaluation_overrides(kind, ["representation=true", "iwae_samples=5"])
+    keys = {override.partition("=")[0] for override in overrides}
+    assert keys == {"representation", "iwae_samples"} - unused
 
 
 def test_a_study_is_of_the_kinds_that_have_an_experiment_file(toy: None, tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def tried(here, run):
     """(command, root that the record names, settings) → what it ends with."""
 
     def tried(command, root, *settings):
-        verb, *rest = COMMANDS[command]
-        return cli.main([verb, str(run(root).path), *rest, *settings])
+        name, *rest = COMMANDS[command]
+        return cli.main([name, str(run(root).path), *rest, *settings])
 
     return tried
 

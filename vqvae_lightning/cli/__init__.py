@@ -24,7 +24,7 @@ from vqvae_lightning.streams import protect_streams
 from vqvae_lightning.training.launch import is_first_process
 
 __all__ = [
-    "VERBS",
+    "COMMANDS",
     "ablate",
     "classifier",
     "compare",
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.sentence, description=command.sentence)
-        sub.add_argument("words", nargs="*", metavar=command.words, help=command.example)
+        sub.add_argument("arguments", nargs="*", metavar=command.arguments, help=command.example)
     return top
 
 
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(options: argparse.Namespace) -> None:
     """Runs the command of parsed options; an expected error becomes a line and an exit code."""
     try:
-        COMMANDS[options.command].run(options.words)
+        COMMANDS[options.command].run(options.arguments)
     except ArithmeticError as error:
         if options.debug:
             raise
@@ -106,11 +106,11 @@ def complain(error: Exception, hint: str = "") -> None:
 
 
 class Command(NamedTuple):
-    """One command: its function, what it does, and the words that it takes."""
+    """One command: its function, what it does, and the arguments that it takes."""
 
     run: Callable[[Sequence[str]], object]
     sentence: str
-    words: str
+    arguments: str
     example: str
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from vqvae_lightning.cli.one_run import no_runs, refuse_beside_runs, split_words, sync_command
+from vqvae_lightning.cli.one_run import no_runs, refuse_beside_runs, split_arguments, sync_command
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -18,11 +18,11 @@ Options = TypeVar("Options", bound="DataclassInstance")
 Spreads = dict[tuple[str, ...], dict[str, "Spread"]]  # row → column → spread
 
 
-def compare(words: Sequence[str]) -> "Comparison":
+def compare(arguments: Sequence[str]) -> "Comparison":
     """`vqvae compare RUN …`; returns the Comparison."""
     from vqvae_lightning.config import CompareOptions, options
 
-    folders, settings = split_words(words)
+    folders, settings = split_arguments(arguments)
     chosen = options(CompareOptions, settings)
     refuse_beside_runs(folders, settings)
     from vqvae_lightning.storage import check_writable
@@ -47,13 +47,13 @@ def compare(words: Sequence[str]) -> "Comparison":
     return comparison
 
 
-def dashboard(words: Sequence[str]) -> str | None:
+def dashboard(arguments: Sequence[str]) -> str | None:
     """`vqvae dashboard project=…`; returns the address of the saved W&B workspace, None if it could
     not be saved.
     """
     from vqvae_lightning.config import DashboardOptions, options
 
-    chosen = options(DashboardOptions, words)
+    chosen = options(DashboardOptions, arguments)
     from vqvae_lightning.comparison.dashboard import save_dashboard
 
     address = save_dashboard(chosen)
@@ -62,11 +62,11 @@ def dashboard(words: Sequence[str]) -> str | None:
     return address
 
 
-def study(words: Sequence[str]) -> Spreads:
+def study(arguments: Sequence[str]) -> Spreads:
     """`vqvae study dataset=mnist seeds=3`; returns the spreads of the test metrics."""
     from vqvae_lightning.config import StudyOptions
 
-    chosen, settings = _own(StudyOptions, words)
+    chosen, settings = _own(StudyOptions, arguments)
     from vqvae_lightning.comparison.study import print_spreads, sampler_spreads, spreads
     from vqvae_lightning.comparison.study import study as run_study
 
@@ -79,11 +79,11 @@ def study(words: Sequence[str]) -> Spreads:
     return summary
 
 
-def sweep(words: Sequence[str]) -> "Comparison":
+def sweep(arguments: Sequence[str]) -> "Comparison":
     """`vqvae sweep FILE`; trains the grid of a W&B sweep file and returns its Comparison."""
     from vqvae_lightning.config import SweepOptions
 
-    file, settings = _one_file("sweep", words, "experiments/sweeps/mnist_codebook.yaml")
+    file, settings = _one_file("sweep", arguments, "experiments/sweeps/mnist_codebook.yaml")
     chosen, settings = _own(SweepOptions, settings)
     from vqvae_lightning.comparison.sweep import sweep as run_sweep
 
@@ -91,11 +91,11 @@ def sweep(words: Sequence[str]) -> "Comparison":
     return _show(runs, runs[0].path.parent / "compare.html")
 
 
-def ablate(words: Sequence[str]) -> Spreads:
+def ablate(arguments: Sequence[str]) -> Spreads:
     """`vqvae ablate FILE seeds=3`; returns the spreads of the variants' test metrics."""
     from vqvae_lightning.config import AblateOptions
 
-    file, settings = _one_file("ablate", words, "experiments/ablations/quantizers.yaml")
+    file, settings = _one_file("ablate", arguments, "experiments/ablations/quantizers.yaml")
     chosen, settings = _own(AblateOptions, settings)
     from vqvae_lightning.comparison.ablate import ablate as run_ablation
     from vqvae_lightning.comparison.study import print_spreads, variant_spreads
@@ -116,11 +116,11 @@ def _own(kind: type[Options], settings: Sequence[str]) -> tuple[Options, list[st
     return options(kind, own), others
 
 
-def _one_file(command: str, words: Sequence[str], example: str) -> tuple[Path, list[str]]:
-    """The one file among the words of a command, and the settings."""
+def _one_file(command: str, arguments: Sequence[str], example: str) -> tuple[Path, list[str]]:
+    """The one file among the arguments of a command, and the settings."""
     from vqvae_lightning.config import ConfigError
 
-    files, settings = split_words(words)
+    files, settings = split_arguments(arguments)
     if len(files) != 1:
         raise ConfigError(f"{command}: got {len(files)} files, wanted one such as {example}")
     return Path(files[0]), settings

@@ -16,9 +16,9 @@ if TYPE_CHECKING:  # imported by each command for itself, so that every one star
     from vqvae_lightning.training.train import TrainResult
 
 
-def train(words: Sequence[str]) -> "TrainResult":
+def train(arguments: Sequence[str]) -> "TrainResult":
     """`vqvae train FILE key=value …`; returns the TrainResult."""
-    experiment = _experiment(words)
+    experiment = _experiment(arguments)
     from vqvae_lightning.training.train import train as run_training
 
     result = run_training(experiment)
@@ -33,14 +33,14 @@ def train(words: Sequence[str]) -> "TrainResult":
     return result
 
 
-def config(words: Sequence[str]) -> str:
+def config(arguments: Sequence[str]) -> str:
     """`vqvae config FILE key=value …`; prints and returns the YAML of the whole experiment.
 
     Raises whatever `train` would, as far as that is known without the data and the tokenizer.
     """
     from vqvae_lightning.experiment import describe
 
-    experiment = _experiment(words)
+    experiment = _experiment(arguments)
     from vqvae_lightning.training.build import check
     from vqvae_lightning.training.launch import check_launch, device_count
     from vqvae_lightning.training.resume import check_settings, resumed_run
@@ -57,23 +57,23 @@ def config(words: Sequence[str]) -> str:
     return text
 
 
-def data(words: Sequence[str]) -> Path:
+def data(arguments: Sequence[str]) -> Path:
     """`vqvae data name=cifar10`; returns the folder of the verified files."""
     from vqvae_lightning.config import DataOptions, options
     from vqvae_lightning.data.sources import prepare
 
-    chosen = options(DataOptions, words)
+    chosen = options(DataOptions, arguments)
     folder = prepare(chosen.name, Path(chosen.root), chosen.download)
     say("data", folder)
     return folder
 
 
-def doctor(words: Sequence[str]) -> "list[Finding]":
+def doctor(arguments: Sequence[str]) -> "list[Finding]":
     """`vqvae doctor`; returns its findings, and ends with exit code 1 if one is wrong."""
     from vqvae_lightning.config import DoctorOptions, options
     from vqvae_lightning.doctor import examine
 
-    chosen = options(DoctorOptions, words)
+    chosen = options(DoctorOptions, arguments)
     findings = examine(Path(chosen.runs), Path(chosen.root))
     for finding in findings:
         print(f"{'!!' if finding.wrong else 'ok'}  {finding.about:18s} {finding.what}")
@@ -82,11 +82,11 @@ def doctor(words: Sequence[str]) -> "list[Finding]":
     return findings
 
 
-def evaluate(words: Sequence[str]) -> dict[str, float]:
+def evaluate(arguments: Sequence[str]) -> dict[str, float]:
     """`vqvae evaluate RUN`; returns the test metrics."""
     from vqvae_lightning.config import EvaluateOptions, options
 
-    folders, settings = split_words(words)
+    folders, settings = split_arguments(arguments)
     chosen = options(EvaluateOptions, settings)
     refuse_beside_runs(folders, settings)
     from vqvae_lightning.evaluation.evaluate import evaluate as run_evaluation
@@ -105,11 +105,11 @@ def evaluate(words: Sequence[str]) -> dict[str, float]:
     return metrics
 
 
-def classifier(words: Sequence[str]) -> "TrainedClassifier":
+def classifier(arguments: Sequence[str]) -> "TrainedClassifier":
     """`vqvae classifier dataset=mnist`; returns the TrainedClassifier."""
     from vqvae_lightning.config import ClassifierOptions, options
 
-    chosen = options(ClassifierOptions, words)
+    chosen = options(ClassifierOptions, arguments)
     from vqvae_lightning.evaluation.classifier import train_classifier
 
     found = train_classifier(chosen)
@@ -120,11 +120,11 @@ def classifier(words: Sequence[str]) -> "TrainedClassifier":
     return found
 
 
-def fid_calibrate(words: Sequence[str]) -> dict[str, Any]:
+def fid_calibrate(arguments: Sequence[str]) -> dict[str, Any]:
     """`vqvae fid-calibrate`; returns the figure with its protocol."""
     from vqvae_lightning.config import CalibrateOptions, options
 
-    chosen = options(CalibrateOptions, words)
+    chosen = options(CalibrateOptions, arguments)
     from vqvae_lightning.evaluation.fidelity import calibrate
 
     figure = calibrate(Path(chosen.root), chosen.download)
@@ -132,13 +132,13 @@ def fid_calibrate(words: Sequence[str]) -> dict[str, Any]:
     return figure
 
 
-def sample(words: Sequence[str]) -> Path:
+def sample(arguments: Sequence[str]) -> Path:
     """`vqvae sample RUN sampler=mixture …`; returns the path of the picture, of several the
     first.
     """
     from vqvae_lightning.config import SampleOptions, options
 
-    folders, settings = split_words(words)
+    folders, settings = split_arguments(arguments)
     chosen = options(SampleOptions, settings)
     refuse_beside_runs(folders, settings)
     from vqvae_lightning.evaluation.sample import sample as draw
@@ -149,16 +149,16 @@ def sample(words: Sequence[str]) -> Path:
     return paths[0]
 
 
-def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Canonical places of the words that name files or folders, and the `key=value` settings."""
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The canonical places that are among the arguments, and the `key=value` settings."""
     from vqvae_lightning.config import ConfigError, canonical, check_text, is_setting
 
-    for word in words:
-        check_text(word, "argument")
-        if not word:
+    for argument in arguments:
+        check_text(argument, "argument")
+        if not argument:
             raise ConfigError("argument: got '', wanted a file, a run folder or key=value")
-    places = [canonical(word, "argument") for word in words if not is_setting(word)]
-    return places, [word for word in words if is_setting(word)]
+    places = [canonical(argument, "argument") for argument in arguments if not is_setting(argument)]
+    return places, [argument for argument in arguments if is_setting(argument)]
 
 
 def refuse_beside_runs(folders: Sequence[str], settings: Sequence[str]) -> None:
@@ -201,13 +201,13 @@ def sync_command(folders: Sequence[Path]) -> str:
     return command_line(wandb, "sync", *map(os.path.relpath, folders))
 
 
-def _experiment(words: Sequence[str]) -> "Experiment":
+def _experiment(arguments: Sequence[str]) -> "Experiment":
     """The experiment of `train` and `config`: a file, or a run to resume, with settings on top."""
     from vqvae_lightning.config import ConfigError, canonical, own_command
     from vqvae_lightning.experiment import load_experiment
     from vqvae_lightning.training.runs import Run
 
-    files, settings = split_words(words)
+    files, settings = split_arguments(arguments)
     if len(files) > 1:
         raise ConfigError(f"config: got {len(files)} files ({', '.join(files)}), wanted one")
     resume = next((s.partition("=")[2] for s in settings if s.startswith("resume=")), None)

@@ -37,12 +37,12 @@ def ablate(file: Path, chosen: AblateOptions, settings: Sequence[str]) -> Ablate
     ablation = read_ablation(file)
     root = Path(chosen.runs or f"runs/ablation-{file.stem}")
     everywhere = [*settings, f"tracking.group={root.name}"]
-    for name, words in ablation.variants.items():
+    for name, overrides in ablation.variants.items():
         check_name(name)
-        refuse_own([*ablation.settings, *words], f"{file}, {name}", "seed")
+        refuse_own([*ablation.settings, *overrides], f"{file}, {name}", "seed")
         check_plan(
             Path(ablation.experiment),
-            merge_overrides(ablation.settings, words, everywhere),
+            merge_overrides(ablation.settings, overrides, everywhere),
             ablation.evaluation,
         )
     if ablation.tokenizer:
@@ -51,13 +51,13 @@ def ablate(file: Path, chosen: AblateOptions, settings: Sequence[str]) -> Ablate
     for seed in range(chosen.seeds):
         tokenizer = []
         if ablation.tokenizer:
-            words = merge_overrides(everywhere, [f"seed={seed}"])
-            trained = train_once(root, f"tokenizer-s{seed}", Path(ablation.tokenizer), words)
+            overrides = merge_overrides(everywhere, [f"seed={seed}"])
+            trained = train_once(root, f"tokenizer-s{seed}", Path(ablation.tokenizer), overrides)
             tokenizer = [f"model.tokenizer={trained.path}"]
-        for name, words in ablation.variants.items():
+        for name, overrides in ablation.variants.items():
             started = time.monotonic()
             every = merge_overrides(
-                ablation.settings, words, everywhere, tokenizer, [f"seed={seed}"]
+                ablation.settings, overrides, everywhere, tokenizer, [f"seed={seed}"]
             )
             run = train_once(root, f"{name}-s{seed}", Path(ablation.experiment), every)
             evaluate_once(run, ablation.evaluation)

@@ -41,15 +41,16 @@ def train_once(root: Path, name: str, file: Path, settings: Sequence[str]) -> Ru
     that fails.
     """
     run = Run(root / name)
-    words = [short(file), *settings, f"runs={root}", f"name={name}"]
+    overrides = [*settings, f"runs={root}", f"name={name}"]
     if (run.path / RECORD).is_file():
-        for key, (old, new) in computed_otherwise(run, load_experiment(file, words[1:])).items():
+        experiment = load_experiment(file, overrides)
+        for key, (old, new) in computed_otherwise(run, experiment).items():
             raise ConfigError(
                 f"{key}: {run.path} was trained with {old}, now it is {new}; name another folder"
             )
         if run.record.status == "finished":
             return run
-    _do(run, ["train", *words, "resume=auto"])
+    _do(run, ["train", short(file), *overrides, "resume=auto"])
     return run
 
 
@@ -60,27 +61,27 @@ def evaluate_once(run: Run, settings: Sequence[str]) -> None:
     Settings that a kind of run has no use for are left out. Raises ConfigError, naming the run's
     log, if it fails.
     """
-    words = evaluation_words(KINDS[run.record.kind], settings)
-    if run.record.evaluated != to_dict(options(EvaluateOptions, words)):
-        _do(run, ["evaluate", short(run.path), *words])
+    overrides = evaluation_overrides(KINDS[run.record.kind], settings)
+    if run.record.evaluated != to_dict(options(EvaluateOptions, overrides)):
+        _do(run, ["evaluate", short(run.path), *overrides])
     others = sampler_names(run.experiment(), "all")[1:]
     if any(not (run.images / f"samples-{name}.png").is_file() for name in others):
         _do(run, ["sample", short(run.path), "sampler=all"])
 
 
-def evaluation_words(kind: Kind, settings: Sequence[str]) -> list[str]:
+def evaluation_overrides(kind: Kind, settings: Sequence[str]) -> list[str]:
     """Those of an evaluation's settings that a kind of run has a use for."""
     others = [evaluator for evaluator in EVALUATORS.values() if not evaluator.is_for(kind)]
     return split_overrides([name for other in others for name in other.settings], settings)[1]
 
 
-def refuse_own(words: Sequence[str], where: str, *more: str) -> None:
+def refuse_own(overrides: Sequence[str], where: str, *more: str) -> None:
     """Raises ConfigError for a setting among these that the command gives each of its runs
     itself.
     """
-    for word in split_overrides((*OWN, *more), words)[0]:
-        key = word.partition("=")[0]
-        raise ConfigError(f"{key}: got {word} in {where}, but each run is given its own {key}")
+    for override in split_overrides((*OWN, *more), overrides)[0]:
+        key = override.partition("=")[0]
+        raise ConfigError(f"{key}: got {override} in {where}, but each run is given its own {key}")
 
 
 def check_plan(file: Path, settings: Sequence[str], evaluation: Sequence[str]) -> None:
@@ -94,22 +95,24 @@ def check_plan(file: Path, settings: Sequence[str], evaluation: Sequence[str]) -
     """
     experiment = load_experiment(file, list(settings))
     check(experiment)
-    asked = options(EvaluateOptions, evaluation_words(KINDS[experiment.kind], evaluation))
+    asked = options(EvaluateOptions, evaluation_overrides(KINDS[experiment.kind], evaluation))
     # The training will fetch into its own root what is not there yet.
     root = asked.root or experiment.data.root
     list(chosen(Plan(file, experiment, root), asked))
 
 
-def _do(run: Run, words: Sequence[str]) -> None:
+def _do(run: Run, arguments: Sequence[str]) -> None:
     run.path.parent.mkdir(parents=True, exist_ok=True)
     log = run.path.parent / f"{run.name}.log"
-    code = launch(words, log)
+    code = launch(arguments, log)
     if code:
         lines = log.read_text(errors="replace").strip().splitlines() or [""]
-        raise ConfigError(f"{words[0]}: {run.name} ended with code {code} ({lines[-1]}); see {log}")
+        raise ConfigError(
+            f"{arguments[0]}: {run.name} ended with code {code} ({lines[-1]}); see {log}"
+        )
 
 
-def launch(words: Sequence[str], log: Path) -> int:
+def launch(arguments: Sequence[str], log: Path) -> int:
     """Runs a command line in a process of its own, its output appended to `log`.
 
     Returns its exit code. A signal is passed on to that process, and raised when it has ended.
@@ -117,7 +120,7 @@ def launch(words: Sequence[str], log: Path) -> int:
     with (
         log.open("a") as output,
         subprocess.Popen(
-            [*COMMAND, *words], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            [*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output
         ) as child,
     ):
         try:

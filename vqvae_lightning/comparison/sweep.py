@@ -24,11 +24,11 @@ def sweep(file: Path, options: SweepOptions, settings: Sequence[str]) -> list[Ru
     experiment, combinations = read_grid(file)
     root = Path(options.runs or f"runs/sweep-{file.stem}")
     plan = []
-    for words in combinations:
-        refuse_own(words, str(file))
-        every = merge_overrides(settings, words, [f"tracking.group={root.name}"])
+    for overrides in combinations:
+        refuse_own(overrides, str(file))
+        every = merge_overrides(settings, overrides, [f"tracking.group={root.name}"])
         check_plan(experiment, every, [])
-        plan.append((run_name(words), every))
+        plan.append((run_name(overrides), every))
     runs = []
     for number, (name, every) in enumerate(plan, start=1):
         runs.append(train_once(root, name, experiment, every))
@@ -37,7 +37,7 @@ def sweep(file: Path, options: SweepOptions, settings: Sequence[str]) -> list[Ru
 
 
 def read_grid(file: Path) -> tuple[Path, list[list[str]]]:
-    """The experiment file of a sweep file, and its combinations as `key=value` words.
+    """The experiment file of a sweep file, and its combinations as `key=value` overrides.
 
     Raises ConfigError.
     """
@@ -52,7 +52,7 @@ def read_grid(file: Path) -> tuple[Path, list[list[str]]]:
         )
     command, parameters = content.get("command"), content.get("parameters")
     named = (
-        [str(word) for word in command if str(word).endswith((".yaml", ".yml"))]
+        [str(part) for part in command if str(part).endswith((".yaml", ".yml"))]
         if isinstance(command, list)
         else []
     )
@@ -66,7 +66,7 @@ def read_grid(file: Path) -> tuple[Path, list[list[str]]]:
             " values"
         )
     axes = [_axis(file, key, given) for key, given in parameters.items()]
-    return Path(named[0]), [list(words) for words in itertools.product(*axes)]
+    return Path(named[0]), [list(overrides) for overrides in itertools.product(*axes)]
 
 
 def _axis(file: Path, key: str, given: Any) -> list[str]:
@@ -82,18 +82,18 @@ def _axis(file: Path, key: str, given: Any) -> list[str]:
     return [f"{key}={word_of(value)}" for value in values]
 
 
-def run_name(words: Sequence[str]) -> str:
+def run_name(overrides: Sequence[str]) -> str:
     """The combination as a folder's name, `codebook_size-128_seed-0`; one that is cut or changed
     ends in a hash.
     """
     parts = []
-    for word in words:
-        key, _, value = word.partition("=")
+    for override in overrides:
+        key, _, value = override.partition("=")
         parts.append(f"{key.rpartition('.')[2]}-{value}")
     name = "_".join(parts)
     safe = re.sub(r"[^A-Za-z0-9._-]", "-", name)[:90]
     return (
         name
         if name == safe
-        else f"{safe}-{hashlib.sha256(' '.join(words).encode()).hexdigest()[:8]}"
+        else f"{safe}-{hashlib.sha256(' '.join(overrides).encode()).hexdigest()[:8]}"
     )

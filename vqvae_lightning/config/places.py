@@ -133,19 +133,21 @@ def find_place(recorded: str, runs: str, here: Path, holds: str) -> str | None:
     return next((short(place) for place in places if os.path.exists(place / holds)), None)
 
 
-def own_command(*words: str | Path) -> str:
-    """A command line of this program to paste into a shell, which may not know where it is
-    installed.
+def own_command(*arguments: str | Path) -> str:
+    """A command line of this program to paste into a shell.
+
+    It names the program's path where the shell would not find it.
     """
     beside, known = Path(sys.executable).parent / "vqvae", shutil.which("vqvae")
     if not beside.exists() or (known and os.path.samefile(known, beside)):
-        return command_line("vqvae", *words)
-    return command_line(os.path.relpath(beside), *words)
+        return command_line("vqvae", *arguments)
+    return command_line(os.path.relpath(beside), *arguments)
 
 
 def make_command(target: str, **variables: str) -> str:
-    """A command line of `make`, without the variables that are empty; `ARGS` holds words of a
-    shell.
+    """A command line of `make`, without the variables that are empty.
+
+    `ARGS` holds arguments that are quoted for a shell.
     """
     return command_line(
         "make", target, *(f"{name}={value}" for name, value in variables.items() if value)
@@ -153,12 +155,10 @@ def make_command(target: str, **variables: str) -> str:
 
 
 def runs_argument(runs: str) -> str:
-    """The setting, as a word of a shell, by which a command uses the folder `runs`; empty for the
-    default.
-    """
+    """The argument, quoted for a shell, that names the folder `runs`; empty for the default."""
     return "" if runs == "runs" else command_line(f"runs={runs}")
 
 
-def command_line(*words: str | Path) -> str:
-    """The words as a line to paste into a shell."""
-    return shlex.join(map(str, words))
+def command_line(*arguments: str | Path) -> str:
+    """The arguments as a line to paste into a shell."""
+    return shlex.join(map(str, arguments))

@@ -59,26 +59,28 @@ def options(cls: type[Config], settings: Sequence[str], file: str | Path | None 
 
 
 def merge_overrides(*settings: Sequence[str]) -> list[str]:
-    """`key=value` words of several lists, where a later list has the last word on a key."""
-    return list({word.partition("=")[0]: word for words in settings for word in words}.values())
+    """The `key=value` overrides of several lists. The last value of a key wins."""
+    return list(
+        {override.partition("=")[0]: override for given in settings for override in given}.values()
+    )
 
 
 def split_overrides(names: Collection[str], settings: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The `key=value` words whose keys are among `names`, and the others."""
-    own = [word for word in settings if word.partition("=")[0] in names]
-    return own, [word for word in settings if word not in own]
+    """The `key=value` overrides whose keys are among `names`, and the others."""
+    own = [override for override in settings if override.partition("=")[0] in names]
+    return own, [override for override in settings if override not in own]
 
 
-def is_setting(word: str) -> bool:
-    """Whether a word of a command line is `key=value`, and no file or folder with `=` in its name.
+def is_setting(argument: str) -> bool:
+    """Whether an argument is `key=value`, and no file or folder with `=` in its name.
 
     A key holds no `/`, so `./a=b` is never a setting. Nor is `a=b` if there is a file of that name,
     and `a` is no setting of any command.
     """
-    key, equals, _ = word.partition("=")
+    key, equals, _ = argument.partition("=")
     if not equals or "/" in key:
         return False
-    return key.partition(".")[0] in SETTINGS or not os.path.lexists(word)
+    return key.partition(".")[0] in SETTINGS or not os.path.lexists(argument)
 
 
 def check_name(name: str) -> None:
@@ -95,12 +97,12 @@ def overridden(
     """The nested values with `key=value` overrides on top, as text that its type reads later.
 
     Args:
-        values: What a file holds.
+        values: what a file holds.
         overrides: `key=value`, or `section={key: value, …}`.
-        sections: The dotted keys of the sections.
+        sections: the dotted keys of the sections.
 
     Raises:
-        ConfigError: For an override without `=`, and for two overrides of one key.
+        ConfigError: for an override without `=`, and for two overrides of one key.
     """
     given: dict[str, str] = {}
     result = _copied(values)
@@ -166,9 +168,9 @@ def without_leftovers(
     only if the new one has them, too. A setting that an override gives always stays.
 
     Args:
-        defaults: The dataclass that the values are of.
-        before: What the file holds.
-        after: The same with the overrides on top.
+        defaults: the dataclass that the values are of.
+        before: what the file holds.
+        after: the same with the overrides on top.
     """
     result = dict(after)
     for f in dataclasses.fields(defaults):
@@ -311,7 +313,7 @@ def _check_range(value: object, metadata: Mapping[str, Any], key: str) -> None:
         return
     if not math.isfinite(value):
         raise ConfigError(f"{key}: got {value}, wanted a finite number")
-    for name, holds, words in (
+    for name, holds, text in (
         ("at_least", operator.ge, "at least"),
         ("above", operator.gt, "above"),
         ("at_most", operator.le, "at most"),
@@ -319,4 +321,4 @@ def _check_range(value: object, metadata: Mapping[str, Any], key: str) -> None:
     ):
         limit = metadata.get(name)
         if limit is not None and not holds(value, limit):
-            raise ConfigError(f"{key}: got {value}, wanted {words} {limit} ({metadata['meaning']})")
+            raise ConfigError(f"{key}: got {value}, wanted {text} {limit} ({metadata['meaning']})")

@@ -47,9 +47,9 @@ def part(default: str, table: Mapping[str, type[Any]], meaning: str) -> Any:
     """A field for a part: the `Config` of one member of `table`, which a config names by `name`.
 
     Args:
-        default: The member where a config names none.
-        table: The members by name. Each is a class that owns a dataclass `Config` of its settings.
-        meaning: What the part is for.
+        default: the member where a config names none.
+        table: the members by name. Each is a class that owns a dataclass `Config` of its settings.
+        meaning: what the part is for.
     """
     metadata = {"meaning": meaning, "table": table}
     return field(default_factory=lambda: table[default].Config(), metadata=metadata)

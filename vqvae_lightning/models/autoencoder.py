@@ -52,7 +52,7 @@ class Autoencoder(nn.Module):
         """Puts built parts together; `models.build.build_autoencoder` builds them of settings.
 
         Args:
-            encoder: Images x (N, C, H, W) in [-1, 1] → h (N, bottleneck.in_channels, h, w).
+            encoder: images x (N, C, H, W) in [-1, 1] → h (N, bottleneck.in_channels, h, w).
             bottleneck: h → `Latent`.
             decoder: z (N, bottleneck.out_channels, h, w) → (N, P·C, H, W), P = likelihood.parts.
             likelihood: p(x|z), given what the decoder says.

@@ -76,15 +76,15 @@ class Bottleneck(nn.Module, ABC):
         Each sample asks `noise` once, so k samples are the same in one call or in several.
 
         Args:
-            h: Encoder outputs (N, in_channels, h, w).
-            k: Samples per image.
-            noise: The source of what is random.
+            h: encoder outputs (N, in_channels, h, w).
+            k: samples per image.
+            noise: the source of what is random.
 
         Returns:
             z (k, N, D, h, w), and the log ratio in nats, (k, N).
 
         Raises:
-            ValueError: Where there is no p(z).
+            ValueError: where there is no p(z).
         """
         raise ValueError(f"rsample: {type(self).__name__} has no p(z), so there is no likelihood")
 

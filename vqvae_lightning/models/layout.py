@@ -89,7 +89,7 @@ def histogram(codes: Tensor, codebook_size: int, num_codebooks: int = 1) -> Tens
     """How often each of K codes of each of M codebooks occurs, (M, K) int64.
 
     Args:
-        codes: Of shape (…, M), of any shape if M is 1, or sequences (N, T).
+        codes: of shape (…, M), of any shape if M is 1, or sequences (N, T).
         codebook_size: K.
         num_codebooks: M.
     """

@@ -36,10 +36,10 @@ class AutoregressivePrior(nn.Module, ABC):
         """A prior over the codes of a layout.
 
         Args:
-            layout: How codes lie on the grid and in a sequence.
-            classes: How many labels there are; 0: p(codes) without labels.
-            width: Channels of the network.
-            label_dropout: The share of labels that a training step forgets (Ho & Salimans 2022,
+            layout: how codes lie on the grid and in a sequence.
+            classes: how many labels there are; 0: p(codes) without labels.
+            width: channels of the network.
+            label_dropout: the share of labels that a training step forgets (Ho & Salimans 2022,
                 arXiv 2207.12598). Above 0 the label `classes` means that there is none, and one
                 network gives p(codes | label) and p(codes).
         """
@@ -137,20 +137,20 @@ class AutoregressivePrior(nn.Module, ABC):
         cache.
 
         Args:
-            n: How many.
-            labels: Their classes (n,), or None for an unconditional prior.
+            n: how many.
+            labels: their classes (n,), or None for an unconditional prior.
             temperature: 0 takes the most likely code.
-            top_k: Keeps the k most likely codes.
-            top_p: Keeps the smallest set of codes whose probability reaches p (nucleus sampling,
+            top_k: keeps the k most likely codes.
+            top_p: keeps the smallest set of codes whose probability reaches p (nucleus sampling,
                 Holtzman et al. 2020).
-            guidance: Above 1 exaggerates what the label says, 1 changes nothing, 0 ignores the
+            guidance: above 1 exaggerates what the label says, 1 changes nothing, 0 ignores the
                 label; see `guide`.
-            generator: The source of what is random.
-            prefix: The first t codes (n, t), 0 <= t <= T. The rest is drawn from p(z_t … z_T−1 |
+            generator: the source of what is random.
+            prefix: the first t codes (n, t), 0 <= t <= T. The rest is drawn from p(z_t … z_T−1 |
                 prefix, label): exactly, because the model predicts every code from those before it.
 
         Raises:
-            ValueError: For values out of range.
+            ValueError: for values out of range.
         """
         check_sampling(self.codebook_size, temperature, top_k, top_p, guidance)
         if prefix is None:

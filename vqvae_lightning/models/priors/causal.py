@@ -99,9 +99,9 @@ class GridPrior(AutoregressivePrior):
         """Features (N, ·, h, w) of the rows above each row.
 
         Args:
-            x: The embedded code above each cell, (N, width, h, w).
-            start: The embedded label, (N, width, 1, 1).
-            cache: If given, only row r is given and returned, (N, ·, 1, w).
+            x: the embedded code above each cell, (N, width, h, w).
+            start: the embedded label, (N, width, 1, 1).
+            cache: if given, only row r is given and returned, (N, ·, 1, w).
         """
 
     @abstractmethod
@@ -111,9 +111,9 @@ class GridPrior(AutoregressivePrior):
         """Logits (N, K, h, w).
 
         Args:
-            x: The embedded code left of each cell, (N, width, h, w).
-            above: The features of `vertical_stack`.
-            cache: If given, only cell (r, c) is given and returned, (N, ·, 1, 1).
+            x: the embedded code left of each cell, (N, width, h, w).
+            above: the features of `vertical_stack`.
+            cache: if given, only cell (r, c) is given and returned, (N, ·, 1, 1).
         """
 
     def logits(self, codes: Tensor, labels: Tensor | None) -> Tensor:
