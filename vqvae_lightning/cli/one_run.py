@@ -133,9 +133,7 @@ def fid_calibrate(arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def sample(arguments: Sequence[str]) -> Path:
-    """`vqvae sample RUN sampler=mixture …`; returns the path of the picture, of several the
-    first.
-    """
+    """`vqvae sample RUN sampler=mixture …`; returns the path of the first picture."""
     from vqvae_lightning.config import SampleOptions, options
 
     folders, settings = split_arguments(arguments)
@@ -174,7 +172,7 @@ def refuse_beside_runs(folders: Sequence[str], settings: Sequence[str]) -> None:
 
 
 def say(label: str, text: object) -> None:
-    """A line of a command's result; the name of a folder may hold anything."""
+    """Prints a line of a result, escaped: the name of a folder may hold control characters."""
     from vqvae_lightning.config import one_line
 
     print(f"{label:9s} {one_line(text)}", flush=True)
@@ -186,7 +184,7 @@ def print_metrics(metrics: dict[str, float]) -> None:
 
 
 def wandb_hint(run: "Run") -> str:
-    """Where a run is in W&B, or the one command that brings it there."""
+    """The address of a run in W&B, or the command that uploads it."""
     if run.record.wandb_url:
         return run.record.wandb_url
     folders = sorted((run.path / "wandb").glob("offline-run-*"))

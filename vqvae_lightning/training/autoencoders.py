@@ -31,7 +31,7 @@ class AutoencoderModule(pl.LightningModule):
     """The step, the logging and the optimizer of all three autoencoders.
 
     Images are float (N, C, H, W) in [-1, 1]. Both configs may be given as dataclasses or as the
-    plain mappings that a checkpoint holds; ConfigError if they do not fit.
+    plain mappings that a checkpoint holds. Raises ConfigError for values that do not fit.
     """
 
     kind: ClassVar[str]
@@ -178,9 +178,9 @@ class VAE(AutoencoderModule):
     """Variational autoencoder (Kingma & Welling 2014; β: Higgins et al. 2017); with β = 1 its loss
     is −ELBO/dims.
 
-    Warm-up of β, free bits and importance weighting are of training only: val/loss is (distortion +
-    β rate)/dims whatever they are, so runs with and without them compare, and one run before and
-    after its warm-up.
+    Warm-up of β, free bits and importance weighting change the training loss only. val/loss is
+    always (distortion + β rate)/dims. Runs with and without them can therefore be compared, and so
+    can the validations of one run before and after its warm-up.
     """
 
     kind = "vae"

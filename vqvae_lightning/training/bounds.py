@@ -22,9 +22,15 @@ def built_on_meta(
 ) -> nn.Module:
     """The module that `build` makes of the settings in a checkpoint, on the meta device.
 
-    Raises CheckpointError if it has many more tensors than the `tensors` of that file, or if they
-    need much more memory than its `nbytes` bytes: weights, buffers, and the states of its metrics,
-    which no file holds.
+    Args:
+        build: makes the module.
+        path: the checkpoint, which errors name.
+        tensors: how many tensors the checkpoint holds.
+        nbytes: their bytes.
+
+    Raises:
+        CheckpointError: the module has many more tensors, or needs much more memory. Its memory is
+            that of weights, buffers and the states of metrics, which no file holds.
     """
     registered = 0
 

@@ -53,10 +53,10 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
 
 
 def check(experiment: Experiment) -> None:
-    """Raises ConfigError or ValueError, one line, for an experiment that `build` would refuse;
-    costs no memory.
+    """Raises ConfigError or ValueError, one line, for an experiment that `build` would refuse.
 
-    A prior's tokenizer is not looked for: its codes stand in for any.
+    The module is built on the meta device, which costs no memory. The tokenizer of a prior is not
+    looked for: ANY_TOKENIZER stands in for it.
     """
     images = ImageDataModule(experiment.data, experiment.seed, experiment.trainer.accumulate)
     kind, dataset = KINDS[experiment.kind], images.dataset

@@ -20,9 +20,9 @@ from vqvae_lightning.pictures import grid_image, write_picture
 class Pictures(Callback):
     """Writes the module's pictures to `folder` and to W&B.
 
-    In training they show validation images, at the end test images: the first of their split, so
-    that they are the same for every model of a dataset. At the end all other pictures are removed,
-    which were drawn from an older checkpoint.
+    A validation shows validation images, the test shows test images. They are the first of their
+    split, so every model of a dataset shows the same ones. The test removes all other pictures,
+    because they were drawn from an older checkpoint.
     """
 
     shown = 32
@@ -81,9 +81,9 @@ class BestCheckpoint(ModelCheckpoint):
         self.path = str(folder / "best.ckpt")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over the lowest loss and no path.
+        """Restores the lowest loss, but no path.
 
-        A run folder may have been moved, and a checkpoint of somebody else may name any file.
+        The run folder may have been moved, and a checkpoint from elsewhere may name any file.
         """
         score = state_dict.get("best_model_score")
         if isinstance(score, Tensor):
@@ -93,10 +93,11 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves `path` after every validation, which a run that resumes from it must have counted.
+    """Saves `path` after every validation.
 
-    Lightning calls a `Checkpoint` after all other callbacks, in the order given. Lightning's own
-    `save_last` beside a monitor keeps the last *best* checkpoint instead.
+    Lightning calls a `Checkpoint` after all other callbacks, in the order given, so the saved state
+    includes that validation. Lightning's own `save_last` is no substitute: beside a monitor it
+    keeps the last *best* checkpoint.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,8 +108,9 @@ class LastCheckpoint(Checkpoint):
 
 
 class Throughput(Callback):
-    """Logs the learning rate, images seen and images per second, so that other batch sizes can be
-    overlaid.
+    """Logs the learning rate, images seen and images per second.
+
+    Over images seen, curves of different batch sizes can be compared.
     """
 
     def __init__(self, batch_size: int) -> None:

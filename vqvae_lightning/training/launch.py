@@ -15,9 +15,9 @@ def is_first_process() -> bool:
 
 
 def device_count(experiment: Experiment) -> int:
-    """Devices per machine; `auto` is every GPU, or one process without.
+    """Devices per machine; `auto` is every GPU, or one process on a machine without.
 
-    Raises ConfigError for what cannot run here.
+    Raises ConfigError for settings that cannot run on this machine.
     """
     import torch
 
@@ -56,8 +56,8 @@ def device_count(experiment: Experiment) -> int:
 def check_launch(world: int) -> None:
     """Raises ConfigError if torchrun or SLURM launched another number of processes than configured.
 
-    SLURM's variables are those of a batch job even in a shell that it opened, where nothing was
-    launched yet.
+    An interactive shell of SLURM has the variables of a batch job although nothing was launched, so
+    they are ignored there.
     """
     interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
     launchers = {"torchrun": "WORLD_SIZE"} | ({} if interactive else {"SLURM": "SLURM_NTASKS"})

@@ -31,7 +31,7 @@ from vqvae_lightning.verified import CheckpointError, read_checkpoint, write_che
 
 
 def module_of(checkpoint: dict[str, Any], path: Path) -> pl.LightningModule:
-    """The module of what `path` holds, in evaluation mode.
+    """The module of the checkpoint at `path`, in evaluation mode.
 
     Raises CheckpointError if it fits no module.
     """
@@ -114,14 +114,14 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 def tokenizer_of(checkpoint: dict[str, Any], path: Path) -> Tokenizer:
-    """The frozen tokenizer of what `path` holds. Raises as `load_tokenizer`."""
+    """The frozen tokenizer of the checkpoint at `path`. Raises as `load_tokenizer`."""
     return Tokenizer(cast(HasLatents, module_of(checkpoint, path)).net)
 
 
 def tokenizer_record(run: Run) -> dict[str, str]:
-    """What run.json of a finished tokenizer says of its best weights, so that its priors find them.
+    """The entry of run.json by which priors find a finished tokenizer.
 
-    Empty for other kinds.
+    It is the fingerprint of the best weights. Other kinds have no such entry.
     """
     if not KINDS[run.record.kind].is_tokenizer:
         return {}
@@ -146,7 +146,7 @@ def keep_tokenizer(prior: Run) -> None:
 def kept_tokenizer(prior: Run) -> Tokenizer:
     """The tokenizer that a prior was trained on: the prior's own copy, or that of a VQ-VAE run.
 
-    It is known by its fingerprint. Raises ConfigError if there is none.
+    The fingerprint of its weights identifies it. Raises ConfigError if there is none.
     """
     wanted = prior.record.first_stage.fingerprint
     for path in _tokenizer_files(prior):
@@ -188,7 +188,7 @@ def tokenizer_runs(
     for run in itertools.chain(
         others or (), there, neighbours(prior.path) if others is None else ()
     ):
-        # What cannot be read is not it.
+        # A run that cannot be read does not count.
         with suppress(ConfigError):
             if run.record.status == "finished" and run.record.fingerprint == wanted:
                 yield run

@@ -53,8 +53,8 @@ def learning_rate_factor(step: int, config: OptimizerConfig, steps: int) -> floa
 def clip_gradients(module: nn.Module, largest_norm: float) -> Tensor:
     """Scales the gradients down to `largest_norm` (0: leaves them) and returns the norm they had.
 
-    Gradients are summed over ranks before, so a loss that is not finite on one rank is seen on all
-    of them. Raises NonFiniteError then, and leaves the gradients as they are.
+    The gradients are already summed over ranks, so a loss that is not finite on one rank is seen on
+    all of them. Raises NonFiniteError in that case, and leaves the gradients as they are.
     """
     named = {name: p for name, p in module.named_parameters() if p.grad is not None}
     gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
@@ -73,10 +73,17 @@ def clip_gradients(module: nn.Module, largest_norm: float) -> Tensor:
 def clip_step(
     module: pl.LightningModule, net: nn.Module, config: OptimizerConfig, step_record: "StepRecord"
 ) -> None:
-    """Clips the gradients of a step and logs their norm, before anything has learnt from the step.
+    """Clips the gradients of a step and logs their norm, before anything learns from the step.
 
-    Raises NonFiniteError that names the step, this rank, and what of its own loss and inputs is not
-    finite.
+    Args:
+        module: the module in training.
+        net: its network, whose gradients are clipped.
+        config: the settings that hold the largest norm.
+        step_record: the micro-batches of the step. It is cleared.
+
+    Raises:
+        NonFiniteError: a gradient is not finite. The error names the step, this rank, and which of
+            its losses and input images are not finite.
     """
     try:
         norm = clip_gradients(net, config.clip)
@@ -108,9 +115,7 @@ class StepRecord:
         self.micro_batches.clear()
 
     def describe(self) -> str:
-        """What is not finite on this rank: the loss, and the rows of the data set whose pixels are
-        not.
-        """
+        """The losses of this rank, and the rows of the data set whose pixels are not finite."""
         losses = ", ".join(f"{loss.item():.4g}" for _, loss in self.micro_batches)
         rows = [
             int(row)
@@ -127,9 +132,7 @@ class StepRecord:
 
 
 def logs_now(module: pl.LightningModule) -> bool:
-    """Whether Lightning logs the step under way: what is only logged need not be computed at the
-    others.
-    """
+    """Whether Lightning logs the current step. Others need not compute what is only logged."""
     # Lightning sets it outside of Trainer's own class.
     every: int = module.trainer.log_every_n_steps  # type: ignore[attr-defined]
     return (module.trainer.global_step + 1) % every == 0

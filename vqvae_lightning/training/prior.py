@@ -26,8 +26,7 @@ class CodePrior(pl.LightningModule):
     in the ledger.
 
     `tokenizer` describes the first stage in plain values (fingerprint, codebook_size, grid, dims,
-    run) and is kept in every checkpoint, so that a prior is never decoded by another tokenizer than
-    its own.
+    run). Every checkpoint holds it, so a prior is never decoded by a tokenizer other than its own.
     """
 
     kind: ClassVar[str] = "prior"
@@ -140,7 +139,7 @@ class CodePrior(pl.LightningModule):
         """Images (N, C, H, W) in [-1, 1], one for each label (N,). `sampling` goes to
         `AutoregressivePrior.generate`.
 
-        An unconditional prior uses only how many labels there are. Raises ValueError without
+        An unconditional prior uses only the number of labels. Raises ValueError without
         `attach`.
         """
         if self.tokenizer is None:

@@ -71,7 +71,7 @@ class RunRecord:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "RunRecord":
-        """The record in checked values of a run.json, whose other keys are left out."""
+        """The record of a checked run.json; keys that are not known here are left out."""
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         if "tokenizer" in known:
             names = [f.name for f in fields(TokenizerRecord)]
@@ -102,7 +102,7 @@ TOKENIZER: Shape = {
     "grid": [int],
     "dims": int,
 }
-# Entries that a run may have, of which a finished one must have some.
+# Entries that a run may have. A finished run must have those of FINISHED.
 OPTIONAL: Shape = {
     **FINISHED,
     "data": {},

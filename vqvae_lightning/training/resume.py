@@ -52,12 +52,12 @@ def resumed_run(experiment: Experiment) -> Run | None:
 
 
 def newest_checkpoint(run: Run) -> Resumed:
-    """The run's own checkpoint of most steps; a bad one is named and passed over.
+    """The run's own checkpoint with the most steps; one that is not valid is named and skipped.
 
     The caller holds the run's lock: without it another process may be training the run.
     """
     valid: list[tuple[int, Path]] = []
-    # Of two checkpoints of one step the first is taken.
+    # `max` takes the first of two checkpoints of the same step.
     for path in (run.last, run.best):
         if path.is_file():
             try:
@@ -73,7 +73,7 @@ def _step(checkpoint: dict[str, Any], path: Path) -> int:
     """The steps of a checkpoint that can be resumed from. Raises CheckpointError for another."""
     for key, kind in TRAINING.items():
         if not isinstance(checkpoint.get(key), kind) or not checkpoint[key]:
-            raise CheckpointError(f"checkpoint: {path} holds no {key} to go on from")
+            raise CheckpointError(f"checkpoint: {path} holds no {key} to resume from")
     step = checkpoint["global_step"]
     if not 0 < step < 2**40:
         raise CheckpointError(
@@ -83,7 +83,7 @@ def _step(checkpoint: dict[str, Any], path: Path) -> int:
 
 
 def check_settings(run: Run, experiment: Experiment) -> None:
-    """Raises ConfigError if `experiment` differs from the resumed run in more than its length."""
+    """Raises ConfigError if `experiment` differs from the resumed run in more than its steps."""
     for key, (old, new) in changed_settings(run, experiment).items():
         raise ConfigError(
             f"resume: {key} was {old} in {run.path} and is {new} now; start a new run to change it"
@@ -91,7 +91,7 @@ def check_settings(run: Run, experiment: Experiment) -> None:
 
 
 def changed_settings(run: Run, experiment: Experiment) -> dict[str, tuple[object, object]]:
-    """Settings in which a run and an experiment differ, except length: keys and both values."""
+    """Settings in which a run and an experiment differ, except the number of steps: both values."""
     recorded = getattr(run.experiment().model, "tokenizer", None)
     if recorded and getattr(experiment.model, "tokenizer", None) == recorded:
         # The recorded folder may hold another tokenizer now. The prior keeps a copy of its own.
@@ -101,7 +101,7 @@ def changed_settings(run: Run, experiment: Experiment) -> dict[str, tuple[object
 
 
 def computed_otherwise(run: Run, experiment: Experiment) -> dict[str, tuple[object, object]]:
-    """Settings in which a run and an experiment differ, length included: keys and both values.
+    """Settings in which a run and an experiment differ, the number of steps too: both values.
 
     Tokenizers are equal if their fingerprints are, wherever they lie.
     """

@@ -97,7 +97,7 @@ class Run:
 
     @staticmethod
     def check_new(experiment: Experiment) -> None:
-        """Raises ConfigError where `create` would, as far as that can be known before."""
+        """Raises ConfigError where `create` would, as far as that is known beforehand."""
         path = Path(experiment.runs) / (experiment.name or "")
         if experiment.name and _is_taken(path):
             raise ConfigError(taken_name(path))
@@ -127,7 +127,7 @@ class Run:
         return self._read[1]
 
     def _stamp(self) -> Stamp | None:
-        """What differs between two versions of run.json: each is a file of its own."""
+        """Inode, time and size of run.json; every version is a new file, so they tell two apart."""
         try:
             found = (self.path / RECORD).stat()
         except OSError:
@@ -153,7 +153,7 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Keeps every other training out of the folder.
 
-        Raises ConfigError naming the process that does.
+        Raises ConfigError if another process holds the lock, and names it.
         """
         try:
             with FileLock(self.path / RUN_LOCK, timeout=0):
@@ -166,10 +166,10 @@ class Run:
             ) from None
 
     def rewind(self, step: int) -> None:
-        """Makes the folder what it was after `step` optimizer steps, but for its checkpoints.
+        """Restores the folder to its state after `step` optimizer steps, except its checkpoints.
 
-        Later lines are removed, for they will be logged again; so are unfinished files and lines of
-        a killed process.
+        Later lines are removed, because they will be logged again. Unfinished files and lines of a
+        killed process are removed too.
         """
         for folder in (self.path, self.images, self.best.parent, self.path / "codes"):
             sweep(folder)
@@ -182,7 +182,8 @@ class Run:
     def experiment(self) -> Experiment:
         """The settings of the run.
 
-        Raises ConfigError if its config.yaml is gone, or holds none that are known here.
+        Raises ConfigError if config.yaml is gone, holds settings that are not known here, or
+        contradicts run.json.
         """
         file = self.path / "config.yaml"
         try:
@@ -210,7 +211,8 @@ class Run:
     def metrics(self) -> list[dict[str, float]]:
         """Every logged line, in order.
 
-        A line that is no JSON object with a step is left out: a kill cuts the last one off.
+        A line that is no JSON object with a step is left out, because a kill may cut the last line
+        off. Raises ConfigError for a file that is too large.
         """
         rows = []
         if self.metrics_path.is_file():
@@ -250,7 +252,7 @@ def _about(experiment: Experiment, created: datetime) -> dict[str, object]:
 
 
 def _is_taken(path: Path) -> bool:
-    """Whether a new run cannot have this folder; an empty one is nobody's."""
+    """Whether something is at the path of a new run; an empty folder counts as free."""
     return os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir()))
 
 
@@ -263,7 +265,7 @@ def taken_name(path: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on, and the commit of the code where git knows it."""
+    """Versions of the software that a result depends on, and the commit if git knows it."""
     from importlib.metadata import version
 
     packages = (

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from vqvae_lightning.config import Experiment, to_dict
 
-# Settings of the place and the length of a run, which do not change what is computed.
+# Settings of where a run lies and how long it takes. They do not change what is computed.
 PLACE = (
     "resume",
     "name",

@@ -13,20 +13,22 @@ from vqvae_lightning.training.launch import is_first_process
 
 
 class StopOnSignal(Checkpoint):
-    """Stops all ranks at the end of the step in which a signal reached one: saves `path`, raises.
+    """Stops all ranks at the end of the step in which a signal reached one of them.
+
+    It saves `path`, and then raises Stopped.
 
     ```
     signal ──► noted (interrupts.py) ──► end of a step: the ranks agree ──► checkpoint ──► Stopped
     ```
 
     A validation that is due is finished first, so that a resumed run does not miss it. With several
-    ranks the signal is all-reduced every `ask_every` steps; a single rank looks at every step.
+    ranks the signal is all-reduced every `sync_every` steps; a single rank looks at every step.
     If another rank does not answer, the process ends after `interrupts.PATIENCE` seconds without a
     batch. As a `Checkpoint` it is called after the callbacks whose state it saves.
     """
 
-    def __init__(self, path: Path, validate_every: int, ask_every: int) -> None:
-        self.path, self.validate_every, self.ask_every = path, validate_every, ask_every
+    def __init__(self, path: Path, validate_every: int, sync_every: int) -> None:
+        self.path, self.validate_every, self.sync_every = path, validate_every, sync_every
         self.agreed = 0  # the signal that all ranks know of
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
@@ -46,7 +48,7 @@ class StopOnSignal(Checkpoint):
         # still accumulating, or `on_validation_end` follows
         if not ended or self.step % self.validate_every == 0:
             return
-        if trainer.world_size == 1 or self.step % self.ask_every == 0:
+        if trainer.world_size == 1 or self.step % self.sync_every == 0:
             self._agree(trainer)
             if self.agreed:
                 trainer.save_checkpoint(self.path, weights_only=False)
@@ -63,7 +65,8 @@ class StopOnSignal(Checkpoint):
             dist.all_reduce(number, op=dist.ReduceOp.MAX)
         self.agreed = int(number)
 
-    # Only here, because Lightning logs a step's metrics after the hooks at its end.
+    # The next step raises, not the end of this one: Lightning logs a step's metrics after the hooks
+    # at its end.
     def on_train_batch_start(
         self, trainer: pl.Trainer, module: pl.LightningModule, *_: object
     ) -> None:

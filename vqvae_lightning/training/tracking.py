@@ -26,12 +26,11 @@ from vqvae_lightning.training.runs import Run
 if TYPE_CHECKING:
     import wandb
 
-# Seconds: for a server to answer at all, to start a run, and to take what is left of it at the end.
-# W&B's own are none, 90, and for ever; what was not taken stays on disk, to be synced.
+# Seconds to wait for a server: for any answer, for a run to start, and for the upload at its end.
+# W&B's own limits are none, 90 and none. What was not uploaded stays on disk and can be synced.
 ANSWER_TIMEOUT, START_TIMEOUT, FINISH_TIMEOUT = 3, 20, 60
 
-# What WANDB_MODE may hold → the mode; W&B itself ends on any other text, such as `Offline` or
-# nothing.
+# Text of WANDB_MODE → the mode. W&B itself fails on any other text, such as `Offline`, and on none.
 MODES = {mode: mode for mode in ("online", "offline", "disabled", "shared")}
 MODES |= {"run": "online", "dryrun": "offline"}
 
@@ -58,11 +57,11 @@ class JsonLinesLogger(Logger):
             file.write(json.dumps(row) + "\n")
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: object, **__: object) -> None:
-        """Nothing: config.yaml holds them."""
+        """Does nothing, because config.yaml holds them."""
 
 
 class RunWandbLogger(WandbLogger):
-    """W&B with the experiment's settings as config, and no word on stdout."""
+    """W&B with the experiment's settings as config, and without output on stdout."""
 
     def __init__(self, experiment: Experiment, run: Run) -> None:
         record, settings = run.record, to_dict(experiment)
@@ -88,8 +87,9 @@ class RunWandbLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The W&B run, started when first asked for; what takes every call and does nothing if W&B
-        does not start.
+        """The W&B run, started when it is first used.
+
+        If W&B does not start, a dummy takes every call and does nothing.
         """
         if self._experiment is None:
             self._experiment = cast(Any, start_wandb(self._start) or DummyExperiment())
@@ -105,7 +105,7 @@ class RunWandbLogger(WandbLogger):
 
     @contextmanager
     def _survived(self) -> Iterator[None]:
-        """W&B is a sink: what it raises costs one line and no training."""
+        """Catches what W&B raises: the first error is printed, and the training goes on."""
         try:
             yield
         except Exception as error:
@@ -136,7 +136,7 @@ class RunWandbLogger(WandbLogger):
         self.close(0)
 
     def close(self, exit_code: int) -> None:
-        """Ends the W&B run of a training that ended so."""
+        """Ends the W&B run with the exit code of its training."""
         import wandb
 
         with self._survived():
@@ -152,7 +152,7 @@ def start_wandb(start: Callable[["wandb.Settings"], "wandb.Run"]) -> "wandb.Run 
 
     A run that does not start online is started offline, after one line. W&B raises errors of many
     types: its own, those of pydantic for a variable that it cannot read, and OSError. None of them
-    is worth a training.
+    ends a training.
     """
     import wandb
 
@@ -200,8 +200,8 @@ def log_artifacts(tracked: "wandb.Run", run: Run, codes: Path | None) -> None:
     """Puts a finished run into the lineage tokenizer → codes → prior of the W&B run `tracked`.
 
     The best checkpoint becomes an artifact named like the run; `codes`, those that a prior learned
-    from, a reference to the file where it lies. What was used can only be said to a server:
-    offline, as always, run.json has it.
+    from, a reference to the file where it lies. That a run used a tokenizer can be told to a server
+    only; run.json holds it in any case.
     """
     import wandb
 
@@ -276,7 +276,7 @@ def _read_mode() -> str:
 def why_not_online() -> str | None:
     """None if there is a key and the server can be reached within 3 seconds, else what is missing.
 
-    Asked before W&B is: it would put a question to the terminal, or wait for minutes.
+    This is checked before W&B starts, because W&B would prompt on the terminal or wait for minutes.
     """
     import wandb
 

@@ -79,7 +79,7 @@ def _go_on(experiment: Experiment, devices: int, run: Run) -> TrainResult:
         damaged = [path for path in (run.best, run.last) if path.is_file()]
         if not checkpoint and damaged and experiment.resume != "auto":
             raise ConfigError(
-                f"resume: {damaged[-1]} cannot be gone on from; move {run.path} away to start anew"
+                f"resume: {damaged[-1]} cannot be resumed from; move {run.path} away to start anew"
             )
         print(f"resume    {run.path} from step {step} of {steps}", flush=True)
         if other := replaced_tokenizer(run):
@@ -109,7 +109,7 @@ def _prepared(
 
 
 def parameter_count(module: pl.LightningModule) -> int:
-    """The number of trained numbers."""
+    """How many numbers the parameters hold, trained or not."""
     return sum(p.numel() for p in module.parameters())
 
 
@@ -134,9 +134,15 @@ def fit_and_test(
     run: Run | None,
     checkpoint: Path | None,
 ) -> TrainResult:
-    """Trains from `checkpoint` on, if there is one, and tests the best checkpoint.
+    """Trains, and tests the best checkpoint.
 
-    Only the first process has a `run`.
+    Args:
+        experiment: the settings.
+        devices: devices per machine.
+        module: the module to train.
+        data: its data.
+        run: the run folder; None in every process but the first.
+        checkpoint: the checkpoint to resume from, if there is one.
     """
     trainer: pl.Trainer | None = None
     try:

@@ -95,7 +95,7 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
 def start_tracking(experiment: Experiment, run: Run) -> list[Logger]:
     """The run's loggers: metrics.jsonl and W&B."""
     if not run.record.wandb_id:
-        # An agent of a W&B sweep names it.
+        # An agent of a W&B sweep gives its runs an id.
         named = os.environ.get("WANDB_RUN_ID", "")
         run.write(
             wandb_id=named if re.fullmatch(r"[A-Za-z0-9_-]{1,64}", named) else secrets.token_hex(4)
