@@ -101,7 +101,7 @@ class TestResidual:
         sizes: dict[int, int] = {}
         network: Any = trunk.encoder(5)
         x = images((1, 8, 8))
-        for layer in network[:-1]:
+        for layer in network.layers[:-1]:
             x = layer(x)
             sizes[x.shape[2]] = x.shape[1]
         assert sizes == {8: 4, 4: 12, 2: 8}

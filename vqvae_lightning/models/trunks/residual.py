@@ -80,7 +80,7 @@ class ResidualTrunk(Trunk):
             last = nn.Conv2d(width, out_channels, self.features)  # h,w → 1,1
         else:
             last = nn.Conv2d(width, out_channels, 3, padding=1)
-        return nn.Sequential(*encoder_layers(self.config, self.image_shape[0]), last)
+        return Encoder(*encoder_layers(self.config, self.image_shape[0]), last)
 
     def decoder(self, in_channels: int, channels: int) -> nn.Module:
         """Latents z (N, in_channels, h, w), with `vector` (N, in_channels, 1, 1) → (N, channels,
@@ -92,7 +92,35 @@ class ResidualTrunk(Trunk):
             first = nn.ConvTranspose2d(in_channels, width, self.features)  # 1,1 → h,w
         else:
             first = nn.Conv2d(in_channels, width, 3, padding=1)
-        return nn.Sequential(first, *decoder_layers(self.config, channels))
+        return Decoder(first, *decoder_layers(self.config, channels))
+
+
+class Encoder(nn.Module):
+    """Layers in a row, one graph where they are compiled.
+
+    torch.compile would compile each layer of a bare nn.Sequential, and counts what it has compiled
+    by the code of a `forward`, so that the decoder has one of its own.
+    """
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.layers(x)
+        return h
+
+
+class Decoder(nn.Module):
+    """As `Encoder`."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        decoded: Tensor = self.layers(z)
+        return decoded
 
 
 def encoder_layers(config: ResidualTrunk.Config, in_channels: int) -> Iterator[nn.Module]:
