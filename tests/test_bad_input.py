@@ -118,6 +118,12 @@ CASES = {
     V + "data.batch_size=4000": "data.batch_size: got 4000, but there are only 280 training images",
     V + "data.validation_size=320": "data.validation_size: got 320, wanted 1 to 319",
     V + "model.trunk.downsamples=3": "3 halvings need sides divisible by 8, got images of 28x28",
+    V + "model.trunk.name=residual model.trunk.multipliers=[1,1,1,2]": (
+        "model.trunk.multipliers: 3 halvings need sides divisible by 8, got images of 28x28"
+    ),
+    V + "model.trunk.name=residual model.trunk.downsamples=2": (
+        "model.trunk.downsamples: residual has no such setting; it has hidden, multipliers,"
+    ),
     V + "trainer.accelerator=gpu": "trainer.accelerator: got gpu, but this machine has none",
     V + "trainer.devices=two": "trainer.devices: got 'two', wanted a whole number or auto",
     V + "trainer.devices=3": "data.batch_size: got 20, wanted a multiple of 3",

@@ -21,6 +21,8 @@ from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.verified import write_checkpoint
 
+EXPERIMENTS = Path(__file__).parents[1] / "experiments" / "mnist"
+
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
@@ -33,11 +35,10 @@ def workplace(tmp_path_factory):
 
 
 def train_words(root: Path, kind: str, *more: str) -> list[str]:
-    file = Path(__file__).parents[1] / "experiments" / "mnist" / f"{kind}.yaml"
     places = [f"data.root={root / 'data'}", f"runs={root / 'runs'}"]
     return [
         "train",
-        str(file),
+        str(EXPERIMENTS / f"{kind}.yaml"),
         *merge_overrides(small.DATA, small.TRAINER, small.KINDS[kind], places, more),
     ]
 
@@ -382,6 +383,31 @@ def test_every_quantizer_trains_and_is_evaluated_and_sampled(workplace, name):
     cli.sample([str(run.path), "sampler=all", "n=4"])
     for picture in ("codes", "usage", "samples-uniform", "samples-unigram"):
         assert (run.images / f"{picture}.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("kind", "latent"),
+    [(kind, latent) for kind in ("ae", "vae", "vqvae") for latent in ("vector", "grid")],
+)
+def test_every_kind_trains_on_the_residual_trunk(workplace, tmp_path, kind, latent):
+    residual = ["model.trunk.name=residual", "model.trunk.hidden=4"]
+    words = [*residual, "model.trunk.multipliers=[1,1,2]", "model.trunk.residual_blocks=1"]
+    alone = [word for word in small.KINDS[kind] if not word.startswith("model.trunk")]
+    cli.main(
+        [
+            "train",
+            str(EXPERIMENTS / f"{kind}.yaml"),
+            *merge_overrides(small.DATA, small.TRAINER, alone, words),
+            f"data.root={workplace / 'data'}",
+            *[f"model.latent={latent}", f"runs={tmp_path}", "name=residual"],
+        ]
+    )
+    run = Run.open(tmp_path / "residual")
+    net: Any = load_run(run).net
+    assert net.grid == ((1, 1) if latent == "vector" else (7, 7))
+    logged = run.record.test
+    measured = cli.evaluate([str(run.path)])
+    assert {key: measured[key] for key in logged} == pytest.approx(logged, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["fsq", "residual", "product"])

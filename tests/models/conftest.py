@@ -9,6 +9,8 @@ import torch
 from small import model_config
 
 from vqvae_lightning.models.build import build_autoencoder
+from vqvae_lightning.models.trunks.conv import ConvTrunk
+from vqvae_lightning.models.trunks.residual import ResidualTrunk
 
 FOUR = "model.latent_dim=4"
 CONFIGS = {
@@ -31,15 +33,24 @@ def kind(request):
     return request.param
 
 
-@pytest.fixture
-def build():
+# (hidden, halvings) → a small trunk: every law of an autoencoder holds with each.
+TRUNKS = {
+    "conv": lambda hidden, downsamples: ConvTrunk.Config(hidden, 4, 1, downsamples),
+    "residual": lambda hidden, downsamples: ResidualTrunk.Config(
+        hidden, [1] * downsamples + [2], residual_blocks=1
+    ),
+}
+
+
+@pytest.fixture(params=TRUNKS)
+def build(request):
     """(kind, image shape, settings of the quantizer, fields of the model's config …) → a small
     Autoencoder.
     """
 
     def build(kind, shape=(1, 8, 8), *, hidden=8, downsamples=2, quantizer=None, **fields):
         config = CONFIGS[kind]
-        trunk = replace(config.trunk, hidden=hidden, downsamples=downsamples)
+        trunk = TRUNKS[request.param](hidden, downsamples)
         changed = replace(config.quantizer, **quantizer) if quantizer else None
         parts = {"trunk": trunk, **({"quantizer": changed} if changed else {})}
         return build_autoencoder(replace(config, **parts, **fields), shape)

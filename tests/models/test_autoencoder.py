@@ -110,7 +110,7 @@ def test_images_of_another_shape_are_refused(build, kind, shape):
 
 
 def test_sides_that_cannot_be_halved_are_refused(build, kind):
-    with pytest.raises(ValueError, match="downsamples"):
+    with pytest.raises(ValueError, match=r"model\.trunk\.\w+: 3 halvings need sides"):
         build(kind, (1, 28, 28), downsamples=3)
 
 
@@ -182,8 +182,12 @@ def test_every_model_has_the_right_gradient(build, kind):
         torch.manual_seed(1)
         return torch.func.functional_call(net, dict(zip(names, parameters, strict=True)), (x,)).loss
 
+    # Every weight of a larger net would take a minute: random directions of them instead.
+    many = sum(value.numel() for value in values) > 500
     assert torch.autograd.gradcheck(
-        loss, (x.requires_grad_(), *(v.detach().requires_grad_() for v in values))
+        loss,
+        (x.requires_grad_(), *(v.detach().requires_grad_() for v in values)),
+        fast_mode=many,
     )
 
 

@@ -32,6 +32,8 @@ KINDS = {
     "vae": small.KINDS["vae"],
     "vqvae": [*small.KINDS["vqvae"], "model.quantizer.reset_below=0.5"],
     "prior": [*small.KINDS["prior"], "model.network.dropout=0.1"],
+    "vqvae averaged": [*small.KINDS["vqvae"], "trainer.ema_decay=0.9"],
+    "prior averaged": [*small.KINDS["prior"], "trainer.ema_decay=0.9"],
 }
 POINTS = {
     "the first step after a checkpoint": {"point": "batch", "step": EVERY + 1},
@@ -57,8 +59,9 @@ def carry_out(root: Path, plan: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def entry(root: Path, kind: str, name: str, **more: Any) -> dict[str, Any]:
     empty = root / "empty.yaml"
     empty.write_text("{}\n")
-    tokenizer = [f"model.tokenizer={root / 'runs' / 'tokenizer'}"] if kind == "prior" else []
-    words = ["train", str(empty), f"kind={kind}", *SETTINGS, *KINDS[kind], *tokenizer]
+    of = kind.partition(" ")[0]
+    tokenizer = [f"model.tokenizer={root / 'runs' / 'tokenizer'}"] if of == "prior" else []
+    words = ["train", str(empty), f"kind={of}", *SETTINGS, *KINDS[kind], *tokenizer]
     return {
         "words": [*words, f"runs={root / 'runs'}", f"name={name}"],
         "rows": str(root / f"{name}.rows"),
@@ -75,7 +78,7 @@ def resumed(root: Path, name: str, **more: Any) -> dict[str, Any]:
 
 
 def tokenizer(root: Path, kind: str) -> list[dict[str, Any]]:
-    return [entry(root, "vqvae", "tokenizer")] if kind == "prior" else []
+    return [entry(root, "vqvae", "tokenizer")] if kind.startswith("prior") else []
 
 
 def record(root: Path, name: str) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def record(root: Path, name: str) -> dict[str, Any]:
         states[file] = [
             checkpoint[key]
             for key in ("global_step", "state_dict", "optimizer_states", "lr_schedulers")
-        ]
+        ] + [checkpoint.get(key) for key in ("current_model_state", "averaging_state")]
     info = json.loads((run / "run.json").read_text())
     return {
         "rows": rows,

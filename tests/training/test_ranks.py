@@ -224,12 +224,12 @@ def test_nan_on_one_rank_stops_both_before_anything_learns_from_it(tmp_path):
     assert all(torch.isfinite(tensor).all() for tensor in last["state_dict"].values())
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, ranks):
+@pytest.mark.parametrize(("ranks", "decay"), [(1, 0), (2, 0), (1, 0.9)])
+def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, ranks, decay):
     """Stopped at step 6 of 8, an epoch being 14: the same images in the same order, in float64 the
-    same weights.
+    same weights, and the same average of them.
     """
-    double = [*words(tmp_path, "run"), "trainer.precision=64-true"]
+    double = [*words(tmp_path, "run"), "trainer.precision=64-true", f"trainer.ema_decay={decay}"]
     other = [
         word.replace("devices=2", f"devices={ranks}").replace("name=run", "name=whole")
         for word in double
@@ -248,10 +248,11 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, ranks):
         for name in ("run", "whole")
     )
     assert one["global_step"] == two["global_step"] == 8
-    for name, tensor in one["state_dict"].items():
-        torch.testing.assert_close(
-            tensor, two["state_dict"][name], rtol=1e-10, atol=1e-10, msg=name
-        )
+    for state in ("state_dict", "current_model_state") if decay else ("state_dict",):
+        for name, tensor in one[state].items():
+            torch.testing.assert_close(
+                tensor, two[state][name], rtol=1e-10, atol=1e-10, msg=f"{state} {name}"
+            )
 
 
 @pytest.mark.parametrize("lost", ["in the middle", "at the end", "its mind", ""])

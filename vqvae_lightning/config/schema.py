@@ -117,6 +117,13 @@ class TrainerConfig:
     validate_every: int = setting(250, "optimizer steps between validations", at_least=1)
     log_every: int = setting(25, "optimizer steps between logged training metrics", at_least=1)
     accumulate: int = setting(1, "forward passes per optimizer step", at_least=1)
+    ema_decay: float = setting(
+        0.0,
+        "factor per step of the moving average of the weights, which are validated, tested and kept"
+        " as the best; 0: no average",
+        at_least=0,
+        below=1,
+    )
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "device type")
     devices: int | Literal["auto"] = setting(
         "auto", "devices per machine: a number, or auto for all of them", at_least=1

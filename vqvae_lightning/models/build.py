@@ -37,10 +37,11 @@ from vqvae_lightning.models.quantizers.composed import ProductQuantizer, Project
 from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ
 from vqvae_lightning.models.quantizers.quantizer import NamedQuantizer, Quantizer
 from vqvae_lightning.models.trunks.conv import ConvTrunk
+from vqvae_lightning.models.trunks.residual import ResidualTrunk
 from vqvae_lightning.models.trunks.trunk import ImageShape, Trunk
 
 # What `model.trunk.name` may be.
-TRUNKS: dict[str, type[Trunk]] = {"conv": ConvTrunk}
+TRUNKS: dict[str, type[Trunk]] = {"conv": ConvTrunk, "residual": ResidualTrunk}
 
 # What `model.quantizer.name` may be.
 QUANTIZERS: dict[str, type[NamedQuantizer]] = {

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from vqvae_lightning.config import ConfigError, Experiment, one_line
+from vqvae_lightning.training.averaging import STATE
 from vqvae_lightning.training.launch import is_first_process
 from vqvae_lightning.training.loading import own_checkpoint
 from vqvae_lightning.training.record import RECORD
@@ -56,12 +57,13 @@ def newest_checkpoint(run: Run) -> Resumed:
 
     The caller holds the run's lock: without it another process may be training the run.
     """
+    wanted = TRAINING | (STATE if run.experiment().trainer.ema_decay else {})
     valid: list[tuple[int, Path]] = []
     # `max` takes the first of two checkpoints of the same step.
     for path in (run.last, run.best):
         if path.is_file():
             try:
-                valid.append((_step(own_checkpoint(run, path), path), path))
+                valid.append((_step(own_checkpoint(run, path), wanted, path), path))
             except CheckpointError as error:
                 if is_first_process():
                     print(f"resume: {one_line(error)}", flush=True)
@@ -69,9 +71,9 @@ def newest_checkpoint(run: Run) -> Resumed:
     return Resumed(checkpoint, step)
 
 
-def _step(checkpoint: dict[str, Any], path: Path) -> int:
-    """The steps of a checkpoint that can be resumed from. Raises CheckpointError for another."""
-    for key, kind in TRAINING.items():
+def _step(checkpoint: dict[str, Any], wanted: dict[str, type], path: Path) -> int:
+    """The steps of a checkpoint with all `wanted` entries. Raises CheckpointError for another."""
+    for key, kind in wanted.items():
         if not isinstance(checkpoint.get(key), kind) or not checkpoint[key]:
             raise CheckpointError(f"checkpoint: {path} holds no {key} to resume from")
     step = checkpoint["global_step"]

@@ -15,6 +15,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 from pytorch_lightning.strategies import DDPStrategy
 
 from vqvae_lightning.config import Experiment
+from vqvae_lightning.training.averaging import AveragedWeights
 from vqvae_lightning.training.callbacks import (
     BestCheckpoint,
     LastCheckpoint,
@@ -61,6 +62,7 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
         Pictures(folder / "images"),
         Throughput(experiment.data.batch_size),
         Progress(),
+        *([AveragedWeights(settings.ema_decay)] if settings.ema_decay else []),
         BestCheckpoint(folder / "checkpoints"),
         LastCheckpoint(folder / "checkpoints" / "last.ckpt"),
         StopOnSignal(folder / "checkpoints" / "last.ckpt", every, settings.log_every),

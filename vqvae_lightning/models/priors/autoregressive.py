@@ -18,6 +18,9 @@ from vqvae_lightning.config import ConfigError
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.sampling import check_prefix, check_sampling, draw, guide
 
+# Logits that `log_prob` has at once: 256 MiB of float32, and a few times that for their softmax.
+LARGEST_LOGITS = 2**26
+
 
 class AutoregressivePrior(nn.Module, ABC):
     """p(codes | label) for codes (N, T) in 0 … K−1 and labels (N,) in 0 … classes−1, or p(codes)
@@ -105,8 +108,16 @@ class AutoregressivePrior(nn.Module, ABC):
         )
 
     def log_prob(self, codes: Tensor, labels: Tensor | None) -> Tensor:
-        """log p(codes | label) in nats, (N,) for codes (N, T)."""
-        return -self.nll(codes, labels).sum(1)
+        """log p(codes | label) in nats, (N,) for codes (N, T).
+
+        Many rows are taken some at a time: a batch of 500 on a grid of 32×32 with K = 512 would
+        have 1 GiB of logits.
+        """
+        rows = max(1, LARGEST_LOGITS // (self.length * self.codebook_size))
+        parts = codes.split(rows)
+        of_parts = [None] * len(parts) if labels is None else labels.split(rows)
+        found = [-self.nll(*part).sum(1) for part in zip(parts, of_parts, strict=True)]
+        return torch.cat(found)
 
     def next_logits(
         self, previous: Tensor | None, labels: Tensor | None, n: int, cache: Any

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae_lightning.config import setting
-from vqvae_lightning.models.trunks.trunk import ImageShape, Trunk
+from vqvae_lightning.models.trunks.trunk import ImageShape, Trunk, feature_grid
 
 
 class ConvTrunk(Trunk):
@@ -31,7 +31,7 @@ class ConvTrunk(Trunk):
     def __init__(self, config: Config, image_shape: ImageShape, vector: bool) -> None:
         """Raises ValueError if the image's sides cannot be halved `downsamples` times."""
         self.config, self.image_shape, self.vector = config, image_shape, vector
-        self.features = feature_grid(image_shape, config.downsamples)
+        self.features = feature_grid(image_shape, config.downsamples, "model.trunk.downsamples")
         self.grid = (1, 1) if vector else self.features
 
     def encoder(self, out_channels: int) -> nn.Module:
@@ -121,18 +121,3 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         decoded: Tensor = self.layers(z)
         return decoded
-
-
-def feature_grid(image_shape: ImageShape, downsamples: int) -> tuple[int, int]:
-    """(h, w) of the features.
-
-    Raises ValueError if the image's sides cannot be halved `downsamples` times.
-    """
-    factor = 2**downsamples
-    _, height, width = image_shape
-    if height % factor or width % factor:
-        raise ValueError(
-            f"model.trunk.downsamples: {downsamples} halvings need sides divisible by"
-            f" {factor}, got images of {height}x{width}"
-        )
-    return height // factor, width // factor

@@ -28,3 +28,24 @@ class Trunk(ABC):
     @abstractmethod
     def decoder(self, in_channels: int, channels: int) -> nn.Module:
         """A new decoder to `channels` numbers per pixel."""
+
+
+def feature_grid(image_shape: ImageShape, downsamples: int, key: str) -> tuple[int, int]:
+    """(h, w) of the features after halving the sides of an image.
+
+    Args:
+        image_shape: (C, H, W). H and W need be neither equal nor powers of two.
+        downsamples: How often both sides are halved.
+        key: The setting that says so, for the message.
+
+    Raises:
+        ValueError: If the sides cannot be halved `downsamples` times.
+    """
+    factor = 2**downsamples
+    _, height, width = image_shape
+    if height % factor or width % factor:
+        raise ValueError(
+            f"{key}: {downsamples} halvings need sides divisible by {factor}, got images of"
+            f" {height}x{width}"
+        )
+    return height // factor, width // factor
