@@ -1,0 +1,58 @@
+"""A person's own images: what a path holds, listed before any is decoded.
+
+| path | is |
+|---|---|
+| a folder of image files | `ImageFolder`: flat, or with folders of classes, or of splits |
+| `.npy`, `.npz` | `ArrayFile`: uint8 arrays, labels and splits by their names |
+| `.parquet`, or a folder of them | `ParquetFiles`, as Hugging Face's datasets writes them |
+"""
+
+import os
+import stat
+from pathlib import Path
+
+from vqvae_lightning.config.values import visible
+from vqvae_lightning.data.arrays import ArrayFile
+from vqvae_lightning.data.folders import IMAGE_ENDINGS, ImageFolder, ending, walk
+from vqvae_lightning.data.formats import DataError
+from vqvae_lightning.data.listing import SPLITS, Collection, summary
+from vqvae_lightning.data.parquet import ParquetFiles
+from vqvae_lightning.data.pixels import NO_IMAGE, cannot_be_read
+
+__all__ = ["SPLITS", "Collection", "open_collection", "summary"]
+
+
+def open_collection(path: Path) -> Collection:
+    """The images at a path, none of which is decoded.
+
+    Raises DataError: nothing there, no image in it, or a file of no known kind.
+    """
+    where = visible(str(path))
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise DataError(f"{where}: {cannot_be_read(error)}, wanted images") from error
+    if stat.S_ISDIR(status.st_mode):
+        return _open_folder(Path(path))
+    kind = ending(Path(path).name)
+    if stat.S_ISREG(status.st_mode) and kind in ("npy", "npz"):
+        return ArrayFile(Path(path))
+    if stat.S_ISREG(status.st_mode) and kind == "parquet":
+        file = Path(path).absolute()
+        known = {file.name: (status.st_size, status.st_mtime_ns)}
+        return ParquetFiles(file.parent, known, file.stem)
+    got = f"a .{visible(kind)} file" if kind else "a file without an ending"
+    got = got if stat.S_ISREG(status.st_mode) else "no regular file"
+    raise DataError(f"{where}: got {got}, wanted a folder, .npy, .npz or .parquet")
+
+
+def _open_folder(path: Path) -> Collection:
+    """Image files, or Parquet files where no file has the ending of an image."""
+    tree = walk(path)
+    endings = {name: ending(name) for name in tree.files}
+    parquet = {name: tree.files[name] for name, kind in endings.items() if kind == "parquet"}
+    if not parquet or not IMAGE_ENDINGS.isdisjoint(endings.values()):
+        return ImageFolder(path, tree)
+    others = [(name, NO_IMAGE) for name in tree.files if name not in parquet]
+    title = path.absolute().resolve().name or "images"
+    return ParquetFiles(path, parquet, title, sorted(tree.left_out + others))
