@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from vqvae_lightning.config.values import visible
-from vqvae_lightning.data.collections import SPLITS, open_collection
 from vqvae_lightning.data.formats import DataError
-from vqvae_lightning.data.pixels import ImageError
+from vqvae_lightning.data.own.collections import SPLITS, open_collection
+from vqvae_lightning.data.own.pixels import ImageError
 
 
 def png(value=0, size=(3, 2), kind="PNG"):

@@ -17,6 +17,7 @@ import pytest
 from untrained import make_run, workplace
 
 from vqvae_lightning import cli
+from vqvae_lightning.cli.one_run import experiment_file
 from vqvae_lightning.config import (
     AblateOptions,
     ConfigError,
@@ -217,7 +218,7 @@ def check_command(command: str) -> None:
     settings = [word for word in words if "=" in word]
     places = [word for word in words if "=" not in word]
     if name in ("train", "config"):
-        return check_experiment(places[0] if places else None, settings)
+        return check_experiment(experiment_file(places[0]) if places else None, settings)
     (cls,) = [cls for cls in COMMAND_OPTIONS if cls.__name__ == OPTIONS.get(name, "")] or [
         cls for cls in COMMAND_OPTIONS if cls.__name__ == f"{name.capitalize()}Options"
     ]

@@ -280,7 +280,7 @@ def test_compiled_layers_learn_the_same(workplace, kind):
 
 
 def test_codes_are_computed_once(workplace):
-    (stored,) = (workplace / "runs" / "vqvae" / "codes").glob("*.npz")
+    (stored,) = (workplace / "runs" / "vqvae" / "codes").glob("*.store.json")
     before = stored.stat().st_mtime_ns
     cli.main(train_words(workplace, "prior", "name=prior-again", "trainer.steps=1"))
     assert stored.stat().st_mtime_ns == before

@@ -2,14 +2,57 @@
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from vqvae_lightning.data.images import to_uint8
 from vqvae_lightning.storage import write_atomic
+
+LONGEST = 18  # letters of a name that are shown
+MARGIN, LETTER, HEIGHT = 6, 14, 20  # pixels beside a name, of its letters, and that it needs
+
+
+class Grid(NamedTuple):
+    """Images to be shown side by side."""
+
+    images: Tensor  # N,C,H,W in [-1, 1]
+    columns: int  # images in a row
+    labels: Tensor | None = None  # N: the class that each was drawn as
+
+
+def named_grid(grid: Grid, class_names: Sequence[str]) -> Image.Image:
+    """A grid as a picture. A row whose images are of one class has its name at the left.
+
+    Names that are numbers only, such as those of digits, would tell no more than the images.
+    """
+    picture = grid_image(grid.images, grid.columns)
+    if grid.labels is None or len(class_names) < 2 or all(map(str.isdigit, class_names)):
+        return picture
+    rows = [part.tolist() for part in grid.labels.split(grid.columns)]
+    names = [class_names[row[0]] if len(set(row)) == 1 else "" for row in rows]
+    return with_names(picture, names)
+
+
+def with_names(picture: Image.Image, names: Sequence[str]) -> Image.Image:
+    """The picture with a name at the left of each of its rows, which are of one height."""
+    height = picture.height / len(names)
+    if height < HEIGHT or not any(names):
+        return picture
+    names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
+    font = ImageFont.load_default(LETTER)
+    width = 2 * MARGIN + math.ceil(max(font.getlength(name) for name in names))
+    canvas = Image.new(picture.mode, (width + picture.width, picture.height), "white")
+    canvas.paste(picture, (width, 0))
+    draw = ImageDraw.Draw(canvas)
+    for number, name in enumerate(names):
+        place = (width - MARGIN, (number + 0.5) * height)
+        draw.text(place, name, fill="black", font=font, anchor="rm")
+    return canvas
 
 
 def grid_image(images: Tensor, columns: int) -> Image.Image:

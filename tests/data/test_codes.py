@@ -15,10 +15,11 @@ import untrained
 
 from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data import codes as module_under_test
+from vqvae_lightning.data import shards
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.data.shards import Column, StoreWriter, read_store, shard_path
 from vqvae_lightning.training.loading import load_tokenizer
-from vqvae_lightning.verified import hash_path, read_arrays, write_arrays
 
 SPLITS = ("train", "val", "test")
 
@@ -51,16 +52,21 @@ def module(made, tmp_path):
 
 @pytest.fixture
 def stored(module):
-    """The file of codes, and the codes."""
+    """The description of the stored codes, and the codes."""
     data = module()
     data.prepare_data()
-    return data.path, data.splits
+    return data.path, read(data.splits)
+
+
+def read(splits):
+    """Codes and labels of each split."""
+    return {name: (rows.first(len(rows)), rows.labels) for name, rows in splits.items()}
 
 
 def prepared(data):
     data.prepare_data()
     data.setup()
-    return data.splits
+    return read(data.splits)
 
 
 def assert_equal(found, wanted):
@@ -71,10 +77,22 @@ def assert_equal(found, wanted):
 
 
 def forge(data, **changes):
-    """Stores other arrays as the program would, with a hash that agrees."""
-    with np.load(data.path) as opened:
-        arrays = {name: opened[name] for name in opened.files if name != "of"}
-    write_arrays(data.path, data.of, arrays | changes)
+    """Stores other arrays as the program would, with hashes that agree."""
+    layout = data._layout()
+    arrays = {
+        name: np.fromfile(file_of(data, name), column.dtype).reshape(-1, *column.shape)
+        for name, (_, column) in layout.items()
+    }
+    arrays |= changes
+    columns = {name: Column(array.shape[1:], array.dtype) for name, array in arrays.items()}
+    writer = StoreWriter(data.folder, columns, data.stem)
+    for name, array in arrays.items():
+        writer.append(name, array)
+    writer.finish(data.of)
+
+
+def file_of(data, name):
+    return shard_path(data.folder, data.stem, name, 0)
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -83,15 +101,16 @@ def test_codes_are_those_of_the_images_and_read_back_as_they_were(module, made, 
     first = prepared(data)
     images = data.images.splits
     for split in SPLITS:
-        x = images[split][0].float() / 127.5 - 1
+        x = images[split].first(len(images[split])).float() / 127.5 - 1
         x = torch.cat([x, x.flip(-1)]) if flip and split == "train" else x
         assert torch.equal(first[split][0], made[1].encode(x).int())
-        assert torch.equal(first[split][1][: len(images[split][1])], images[split][1])
+        labels = images[split].labels
+        assert torch.equal(first[split][1][: len(labels)], labels)
     assert_equal(prepared(module(flip=flip)), first)
 
 
 def test_codes_that_are_stored_are_neither_computed_nor_written_again(module, stored, monkeypatch):
-    monkeypatch.setattr(CodeDataModule, "_extract", lambda self: pytest.fail("computed again"))
+    monkeypatch.setattr(CodeDataModule, "_encoded", lambda *_: pytest.fail("computed again"))
     monkeypatch.setattr(
         module_under_test, "FileLock", lambda path: pytest.fail("the lock was taken")
     )
@@ -101,7 +120,7 @@ def test_codes_that_are_stored_are_neither_computed_nor_written_again(module, st
 def test_codes_are_read_and_verified_once(module, stored, monkeypatch):
     reads = []
     monkeypatch.setattr(
-        module_under_test, "read_arrays", lambda *a: reads.append(a) or read_arrays(*a)
+        module_under_test, "read_store", lambda *a: reads.append(a) or read_store(*a)
     )
     data = module()
     for step in (data.prepare_data, data.setup, data.prepare_data, data.setup, data.setup):
@@ -118,33 +137,41 @@ def rows_less(data):
 
 
 def flipped(data):
-    content = bytearray(data.path.read_bytes())
+    path = file_of(data, "train_codes")
+    content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
-    data.path.write_bytes(content)
-
-
-def earlier_format(data):
-    splits = {f"{name}_codes": pair[0].numpy() for name, pair in prepared(data).items()}
-    np.savez_compressed(data.path, fingerprint=np.array(data.tokenizer.fingerprint), **splits)
-    hash_path(data.path).unlink()
+    path.write_bytes(content)
 
 
 def of_another_seed(data, other):
     other.prepare_data()
-    for suffix in ("", ".sha256"):
-        shutil.copy(f"{other.path}{suffix}", f"{data.path}{suffix}")
+    for path in other.folder.glob(f"{other.stem}*n"):  # .json and .bin
+        target = data.folder / path.name.replace(other.stem, data.stem)
+        target.write_bytes(path.read_bytes().replace(other.stem.encode(), data.stem.encode()))
 
 
-# How the file came to be wrong, and what the line says.
+def linked(data):
+    path = file_of(data, "val_codes")
+    path.rename(path.with_suffix(".elsewhere"))
+    path.symlink_to(path.with_suffix(".elsewhere"))
+
+
+# How the files came to be wrong, and what the line says.
 WRONG = {
     "a bit flipped": (flipped, "damaged"),
-    "cut short": (lambda data: data.path.write_bytes(data.path.read_bytes()[:-99]), "damaged"),
-    "empty": (lambda data: data.path.write_bytes(b""), "damaged"),
-    "no hash": (lambda data: hash_path(data.path).unlink(), "cannot be verified"),
-    "fewer rows, with a hash": (rows_less, "another train_codes"),
+    "cut short": (lambda data: os.truncate(file_of(data, "train_codes"), 99), "99 bytes, wanted"),
+    "empty": (lambda data: file_of(data, "val_codes").write_bytes(b""), "0 bytes, wanted"),
+    "a file gone": (lambda data: file_of(data, "test_codes").unlink(), "there is no"),
+    "a link": (linked, "is no regular file"),
+    "no description": (lambda data: data.path.write_bytes(b""), "is no description"),
+    "a description of something else": (
+        lambda data: data.path.write_text('{"of": "x", "arrays": {}}'),
+        "is of something else",
+    ),
+    "fewer rows, with a hash": (rows_less, "other arrays"),
     "signed codes, with a hash": (
         lambda data: forge(data, val_codes=np.full((40, 49), -1, np.int8)),
-        "val_codes",
+        "is no description",
     ),
     "codes that are none, with a hash": (
         lambda data: forge(data, val_codes=np.full((40, 49), 16, np.uint8)),
@@ -154,8 +181,14 @@ WRONG = {
         lambda data: forge(data, test_labels=np.full(64, 10, np.uint8)),
         "0 to 9",
     ),
-    "earlier format": (earlier_format, "cannot be verified"),
-    "a large file": (lambda data: os.truncate(data.path, 2**40), "wanted at most"),
+    "a large file": (
+        lambda data: os.truncate(file_of(data, "train_codes"), 2**40),
+        "1,099,511,627,776 bytes, wanted",
+    ),
+    "a file much larger than it says": (
+        lambda data: os.truncate(data.path, 2**40),
+        "more than",
+    ),
 }
 
 
@@ -166,7 +199,8 @@ def test_codes_that_are_wrong_are_computed_anew_and_one_line_says_so(module, sto
     caplog.clear()
     assert_equal(prepared(module()), stored[1])
     (record,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
-    assert record.getMessage().startswith(f"codes: {stored[0]} ")
+    assert record.getMessage().startswith("codes: ")
+    assert str(stored[0].parent) in record.getMessage()
     assert said in record.getMessage()
     assert "computing them anew" in record.getMessage()
     assert "\n" not in record.getMessage()
@@ -184,14 +218,27 @@ def test_codes_of_another_split_are_not_taken_for_these(module, stored, caplog):
 
 def test_any_flipped_bit_gives_the_same_codes(module, stored, monkeypatch):
     """What is stored is put back each time, without the network."""
-    content, random = stored[0].read_bytes(), Random(0)
-    monkeypatch.setattr(CodeDataModule, "_extract", lambda self: stored[1])
-    for _ in range(40):
+    data, random = module(), Random(0)
+    names = list(data._layout())
+
+    def encoded(self, split):
+        return [stored[1][split]]
+
+    monkeypatch.setattr(CodeDataModule, "_encoded", encoded)
+    for number in range(40):
+        path = file_of(data, names[number % len(names)])
+        content = path.read_bytes()
         changed, at = bytearray(content), random.randrange(len(content))
         changed[at] ^= 1 << random.randrange(8)
-        stored[0].write_bytes(changed)
+        path.write_bytes(changed)
         assert_equal(prepared(module()), stored[1])
-        assert stored[0].read_bytes() == content
+        assert path.read_bytes() == content
+
+
+def test_files_that_have_not_changed_are_hashed_once(module, stored, monkeypatch):
+    prepared(module())
+    monkeypatch.setattr(shards, "file_hash", lambda path: pytest.fail("hashed again"))
+    assert_equal(prepared(module()), stored[1])
 
 
 @pytest.mark.parametrize("there", ["wrong", "absent"])
@@ -201,13 +248,13 @@ def test_codes_that_cannot_be_stored_are_refused_in_one_line_before_any_is_compu
     path = stored[0]
     path.write_bytes(b"x") if there == "wrong" else shutil.rmtree(path.parent)
     monkeypatch.setattr(os, "access", lambda folder, mode: False)
-    monkeypatch.setattr(CodeDataModule, "_extract", lambda self: pytest.fail("computed"))
+    monkeypatch.setattr(CodeDataModule, "_encoded", lambda *_: pytest.fail("computed"))
     with pytest.raises(
-        ValueError, match=r"^codes: .*npz cannot be made, for .* is no folder that can be written"
+        ValueError, match=r"^codes: .*json cannot be made, for .* is no folder that can be written"
     ) as e:
         prepared(module())
     assert "\n" not in str(e.value)
-    assert ("is damaged" in str(e.value)) == (there == "wrong")
+    assert ("is no description" in str(e.value)) == (there == "wrong")
 
 
 def test_codes_in_a_folder_that_cannot_be_written_are_read(module, stored, monkeypatch):
@@ -226,8 +273,10 @@ def test_codes_are_not_written_through_a_link_out_of_the_run(module, tmp_path):
 def test_without_prepare_data_codes_are_only_read(module, stored):
     data = module()
     data.setup()
-    assert_equal(data.splits, stored[1])
+    assert_equal(read(data.splits), stored[1])
     stored[0].write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"^codes: .*is damaged.*; prepare_data computes them"):
+    with pytest.raises(
+        ValueError, match=r"^codes: .*is no description.*; prepare_data computes them"
+    ):
         module().setup()
     assert Path(stored[0]).read_bytes() == b"x"

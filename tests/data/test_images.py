@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqvae_lightning.config import DataConfig
-from vqvae_lightning.data import images
-from vqvae_lightning.data.images import ImageDataModule, stratified_split, to_float, to_uint8
+from vqvae_lightning.data import sources
+from vqvae_lightning.data.images import ImageDataModule, to_float, to_uint8
 from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.data.rows import stratified_split
 
 SHAPE = (3, 8, 8)
 
@@ -31,7 +32,7 @@ def stored(monkeypatch):
         split: (random.integers(0, 256, (n, *SHAPE), dtype=np.uint8), np.arange(n) % 6)
         for split, n in (("train", 60), ("test", 20))
     }
-    monkeypatch.setattr(images, "load", lambda name, root, split: arrays[split])
+    monkeypatch.setattr(sources, "load", lambda name, root, split: arrays[split])
     return arrays
 
 
@@ -89,26 +90,31 @@ class TestStratifiedSplit:
         assert 0.3 < np.flatnonzero(stratified_split(labels, 100, 0)).mean() / 1000 < 0.7
 
 
+def pixels(data, split):
+    """All images of a split, uint8 (N, C, H, W)."""
+    return data.splits[split].first(len(data.splits[split]))
+
+
 class TestSplits:
     def test_training_and_validation_share_the_training_set(self, stored):
         data = module()
         data.setup()
-        assert {name: len(x) for name, (x, _) in data.splits.items()} == {
+        assert {name: len(rows) for name, rows in data.splits.items()} == {
             "train": 48,
             "val": 12,
             "test": 20,
         }
-        rows = np.concatenate([data.splits[name][0].numpy() for name in ("train", "val")])
+        rows = np.concatenate([pixels(data, name).numpy() for name in ("train", "val")])
         assert sorted(map(bytes, rows)) == sorted(map(bytes, stored["train"][0]))
-        assert np.bincount(data.splits["val"][1]).tolist() == [2] * 6
-        assert np.array_equal(data.splits["test"][0], stored["test"][0])
+        assert np.bincount(data.splits["val"].labels).tolist() == [2] * 6
+        assert np.array_equal(pixels(data, "test"), stored["test"][0])
 
     def test_the_split_is_the_seeds(self, stored):
         same, again, other = (module(seed) for seed in (0, 0, 1))
         for data in (same, again, other):
             data.setup()
-        assert torch.equal(same.splits["val"][0], again.splits["val"][0])
-        assert not torch.equal(same.splits["val"][0], other.splits["val"][0])
+        assert torch.equal(pixels(same, "val"), pixels(again, "val"))
+        assert not torch.equal(pixels(same, "val"), pixels(other, "val"))
 
     def test_a_pass_is_a_share_of_the_batch(self, stored):
         data = ImageDataModule(DataConfig(batch_size=12, validation_size=12), 0, accumulate=4)
@@ -132,7 +138,7 @@ class TestSplits:
     def test_references_are_the_first_images(self, stored, eval_batch_size, n):
         data = module(eval_batch_size=eval_batch_size)
         data.setup()
-        assert torch.equal(data.references("val", n), to_float(data.splits["val"][0][:n]))
+        assert torch.equal(data.references("val", n), to_float(pixels(data, "val")[:n]))
 
 
 class TestFlip:
@@ -189,13 +195,13 @@ class TestBinarization:
         first, other = module(seed=0, binarize="static"), module(seed=1, binarize="static")
         for data in (first, other):
             data.setup()
-            assert set(data.splits["train"][0].unique().tolist()) == {0, 255}
-            assert data.splits["train"][0].dtype == torch.uint8
-        assert torch.equal(first.splits["test"][0], other.splits["test"][0])
+            assert set(pixels(data, "train").unique().tolist()) == {0, 255}
+            assert pixels(data, "train").dtype == torch.uint8
+        assert torch.equal(pixels(first, "test"), pixels(other, "test"))
         again = module(seed=0, binarize="static")
         again.setup()
-        for name, (x, _) in first.splits.items():
-            assert torch.equal(x, again.splits[name][0])
+        for name in first.splits:
+            assert torch.equal(pixels(first, name), pixels(again, name))
 
     def test_static_leaves_the_next_step_nothing_to_draw(self, stored):
         data = module(binarize="static")

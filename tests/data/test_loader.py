@@ -7,14 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqvae_lightning.data.loader import EvalLoader, RowNoise, TrainLoader, derive_seed, seed_torch
+from vqvae_lightning.data.loader import EvalLoader, TrainLoader
+from vqvae_lightning.data.randomness import RowNoise, derive_seed, seed_torch
+from vqvae_lightning.data.rows import MemoryRows
 
 ROWS = 37
 X, LABELS = 10 * torch.arange(ROWS)[:, None], 100 * torch.arange(ROWS)
+HELD = MemoryRows(X, LABELS)
 
 
 def loader(batch_size=6, seed=0, rank=0, world=1, micro_batches=1):
-    return TrainLoader(X, LABELS, batch_size, seed, rank, world, micro_batches)
+    return TrainLoader(HELD, batch_size, seed, rank, world, micro_batches)
 
 
 def epoch(train, number=0):
@@ -123,7 +126,7 @@ class TestTrain:
 class TestEvaluation:
     @staticmethod
     def batches(batch_size, rank=0, world=1, seed=0):
-        loader = EvalLoader(X, LABELS, batch_size, seed, rank, world)
+        loader = EvalLoader(HELD, batch_size, seed, rank, world)
         batches = list(loader)
         assert len(batches) == len(loader)
         check_rows(batches)
@@ -150,7 +153,7 @@ class TestEvaluation:
         assert max(counts) - min(counts) <= 1
 
     def test_evaluation_noise_is_the_same_at_every_validation(self):
-        loader = EvalLoader(X, LABELS, 5, 0, 0, 1)
+        loader = EvalLoader(HELD, 5, 0, 0, 1)
         assert [batch.seed for batch in loader] == [batch.seed for batch in loader]
 
 

@@ -96,7 +96,7 @@ def test_training_leaves_a_verified_file(root, trained):
 
 
 def test_features_belong_to_the_file(root, trained, test_images):
-    network = ClassifierFeatures("mnist", root)
+    network = ClassifierFeatures(DataConfig(name="mnist"), root)
     assert network.identity == {
         "network": "classifier-mnist",
         "weights_sha256": trained.sha256,
@@ -109,7 +109,7 @@ def test_features_belong_to_the_file(root, trained, test_images):
 
 
 def test_accuracy_is_that_of_the_whole_network(root, trained, test_images):
-    (images, labels), network = test_images, ClassifierFeatures("mnist", root)
+    (images, labels), network = test_images, ClassifierFeatures(DataConfig(name="mnist"), root)
     with torch.no_grad():
         guesses = network.module(to_float(images)).argmax(1)
     for wanted in (labels, guesses, (guesses + 1) % 10):
@@ -145,7 +145,7 @@ def test_one_that_was_not_trained_is_named_with_its_remedy(tmp_path):
     with pytest.raises(
         ConfigError, match=r"fashion_mnist\.ckpt; run `make classifier DATASET=fashion_mnist "
     ):
-        ClassifierFeatures("fashion_mnist", tmp_path)
+        ClassifierFeatures(DataConfig(name="fashion_mnist"), tmp_path)
 
 
 def test_a_flipped_bit_is_refused(root, trained, tmp_path):
@@ -153,12 +153,12 @@ def test_a_flipped_bit_is_refused(root, trained, tmp_path):
     for suffix in ("", ".sha256"):
         data = bytearray(trained.path.with_name(f"mnist.ckpt{suffix}").read_bytes())
         classifier_path("mnist", tmp_path).with_name(f"mnist.ckpt{suffix}").write_bytes(data)
-    ClassifierFeatures("mnist", tmp_path)  # a copy does
+    ClassifierFeatures(DataConfig(name="mnist"), tmp_path)  # a copy does
     data = bytearray(classifier_path("mnist", tmp_path).read_bytes())
     data[len(data) // 2] ^= 1
     classifier_path("mnist", tmp_path).write_bytes(data)
     with pytest.raises(CheckpointError, match="is damaged"):
-        ClassifierFeatures("mnist", tmp_path)
+        ClassifierFeatures(DataConfig(name="mnist"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_a_flipped_bit_is_refused(root, trained, tmp_path):
 def test_another_checkpoint_with_a_hash_is_refused_in_one_line(trained, tmp_path, change):
     write_checkpoint(classifier_path("mnist", tmp_path), read_checkpoint(trained.path) | change)
     with pytest.raises(CheckpointError, match=r"^checkpoint: .*mnist\.ckpt is ") as error:
-        ClassifierFeatures("mnist", tmp_path)
+        ClassifierFeatures(DataConfig(name="mnist"), tmp_path)
     assert "\n" not in str(error.value)
 
 

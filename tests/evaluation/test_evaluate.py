@@ -166,8 +166,9 @@ class Brightness(Evaluator):
         return None if plan.kind.stage == 1 else "iwae_samples: a prior sees no pixels"
 
     def measure(self, subject, options, known):
-        x, _ = subject.images.splits[options.split]
-        return {"brightness": x.double().mean().item(), "seen": float(len(known))}
+        rows = subject.images.splits[options.split]
+        brightness = rows.first(len(rows)).double().mean().item()
+        return {"brightness": brightness, "seen": float(len(known))}
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from vqvae_lightning.config import ConfigError
+from vqvae_lightning.data.rows import MemoryRows
 from vqvae_lightning.evaluation import features
 from vqvae_lightning.evaluation.features import (
     FeatureNetwork,
@@ -26,6 +27,11 @@ from vqvae_lightning.evaluation.features import (
     resize_matrix,
 )
 from vqvae_lightning.verified import CheckpointError, write_arrays
+
+
+def rows(images):
+    """Images (N, C, H, W) as `extract` takes them."""
+    return MemoryRows(images, torch.zeros(len(images), dtype=torch.int64))
 
 
 class Means(FeatureNetwork):
@@ -154,44 +160,44 @@ class TestResize:
 class TestExtract:
     def test_parts_and_batches_keep_the_order(self, images, tmp_path):
         network = Means()
-        found = extract(network, images, tmp_path, "images")
+        found = extract(network, rows(images), tmp_path, "images")
         assert [len(batch) for batch in network.seen] == [2, 1, 2, 1, 2]
         assert found.dtype == torch.float32
         assert torch.equal(found, Means()(images))
 
     def test_a_second_call_shows_the_network_nothing(self, images, tmp_path):
-        first = extract(Means(), images, tmp_path, "images")
+        first = extract(Means(), rows(images), tmp_path, "images")
         assert len(list(tmp_path.glob("*.npz"))) == 3
-        assert torch.equal(extract(Means(calls=0), images, tmp_path, "images"), first)
+        assert torch.equal(extract(Means(calls=0), rows(images), tmp_path, "images"), first)
 
     def test_a_stopped_computation_goes_on_where_a_part_ended(self, images, tmp_path):
         with pytest.raises(KeyboardInterrupt):
-            extract(Means(calls=3), images, tmp_path, "images")  # within the second part
+            extract(Means(calls=3), rows(images), tmp_path, "images")  # within the second part
         assert len(list(tmp_path.glob("*.npz"))) == 1
         network = Means()
-        assert torch.equal(extract(network, images, tmp_path, "images"), Means()(images))
+        assert torch.equal(extract(network, rows(images), tmp_path, "images"), Means()(images))
         assert torch.equal(torch.cat(network.seen), images[3:])
 
     @pytest.mark.parametrize("what", ["name", "weights", "preprocessing"])
     def test_another_network_reads_no_file_of_this_one(self, images, tmp_path, what):
-        extract(Means(), images, tmp_path, "images")
+        extract(Means(), rows(images), tmp_path, "images")
         network = Means()
         setattr(network, what, "other")
-        extract(network, images, tmp_path, "images")
+        extract(network, rows(images), tmp_path, "images")
         assert torch.equal(torch.cat(network.seen), images)
         assert len(list(tmp_path.glob("*.npz"))) == 6
 
     def test_another_pixel_is_another_part_and_no_other(self, images, tmp_path):
-        extract(Means(), images, tmp_path, "images")
+        extract(Means(), rows(images), tmp_path, "images")
         images[4, 0, 3, 3] ^= 1
         network = Means()
-        assert torch.equal(extract(network, images, tmp_path, "images"), Means()(images))
+        assert torch.equal(extract(network, rows(images), tmp_path, "images"), Means()(images))
         assert torch.equal(torch.cat(network.seen), images[3:6])
 
     def test_another_shape_of_the_same_bytes_is_another_part(self, images, tmp_path):
-        extract(Means(), images, tmp_path, "images")
+        extract(Means(), rows(images), tmp_path, "images")
         network = Means()
-        extract(network, images.view(8, 1, 2, 8), tmp_path, "images")
+        extract(network, rows(images.view(8, 1, 2, 8)), tmp_path, "images")
         assert len(torch.cat(network.seen)) == 8
 
     @pytest.mark.parametrize("wrong", WRONG)
@@ -199,48 +205,48 @@ class TestExtract:
         self, images, tmp_path, caplog, wrong
     ):
         change, said = WRONG[wrong]
-        first = extract(Means(), images, tmp_path, "images")
+        first = extract(Means(), rows(images), tmp_path, "images")
         parts = [tmp_path / f"{part_key(Means(), part)}.npz" for part in images.split(3)]
         before = [path.read_bytes() for path in parts]
         change(parts[0], parts[1])
         network = Means()
-        assert torch.equal(extract(network, images, tmp_path, "images"), first)
+        assert torch.equal(extract(network, rows(images), tmp_path, "images"), first)
         assert torch.equal(torch.cat(network.seen), images[:3])  # and no other
         (record,) = caplog.records
         assert record.getMessage().startswith(f"features: {parts[0]} ")
         assert said in record.getMessage()
         assert record.getMessage().endswith("; computing them anew")
         assert [path.read_bytes() for path in parts] == before
-        assert torch.equal(extract(Means(calls=0), images, tmp_path, "images"), first)
+        assert torch.equal(extract(Means(calls=0), rows(images), tmp_path, "images"), first)
 
     def test_any_flipped_bit_gives_the_same_features(self, images, tmp_path):
-        first, random = extract(Means(), images, tmp_path, "images"), Random(0)
+        first, random = extract(Means(), rows(images), tmp_path, "images"), Random(0)
         path = next(tmp_path.glob("*.npz"))
         content = path.read_bytes()
         for _ in range(30):
             changed, at = bytearray(content), random.randrange(len(content))
             changed[at] ^= 1 << random.randrange(8)
             path.write_bytes(changed)
-            assert torch.equal(extract(Means(), images, tmp_path, "images"), first)
+            assert torch.equal(extract(Means(), rows(images), tmp_path, "images"), first)
 
     def test_a_folder_that_cannot_be_written_is_read_and_one_line_says_so(
         self, images, tmp_path, monkeypatch, caplog
     ):
         monkeypatch.setattr(os, "access", lambda folder, mode: False)
         for _ in range(2):
-            assert torch.equal(extract(Means(), images, tmp_path, "images"), Means()(images))
+            assert torch.equal(extract(Means(), rows(images), tmp_path, "images"), Means()(images))
         assert list(tmp_path.iterdir()) == []
         assert [record.getMessage() for record in caplog.records] == [
             f"features: {tmp_path} cannot be written; those of images are not kept"
         ] * 2
         monkeypatch.undo()
-        first = extract(Means(), images, tmp_path, "images")
+        first = extract(Means(), rows(images), tmp_path, "images")
         monkeypatch.setattr(os, "access", lambda folder, mode: False)
-        assert torch.equal(extract(Means(calls=0), images, tmp_path, "images"), first)
+        assert torch.equal(extract(Means(calls=0), rows(images), tmp_path, "images"), first)
 
     def test_features_without_a_folder_are_not_written(self, images, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        assert torch.equal(extract(Means(), images, None, "images"), Means()(images))
+        assert torch.equal(extract(Means(), rows(images), None, "images"), Means()(images))
         assert list(tmp_path.iterdir()) == []
 
 

@@ -15,7 +15,7 @@ import untrained
 from scipy.linalg import sqrtm
 
 from vqvae_lightning import cli
-from vqvae_lightning.config import ConfigError, EvaluateOptions, SampleOptions
+from vqvae_lightning.config import ConfigError, DataConfig, EvaluateOptions, SampleOptions
 from vqvae_lightning.data import sources
 from vqvae_lightning.data.images import to_float, to_uint8
 from vqvae_lightning.evaluation import distances as distances_module
@@ -332,7 +332,7 @@ class TestPrior:
         write_checkpoint(
             path, {"shape": list(shape), "state_dict": Classifier(*shape).state_dict()}
         )
-        network, prior = ClassifierFeatures("mnist", root), run("prior")
+        network, prior = ClassifierFeatures(DataConfig(name="mnist"), root), run("prior")
         (figure,) = measure(prior, "prior", network=network, fid_samples=50)
         labels = torch.from_numpy(sources.load("mnist", root, "test")[1])[:50]
         samples = draw(Subject(prior), "prior", SampleOptions(n=50), labels)
@@ -365,7 +365,11 @@ class TestPrior:
         )
         prior = make_run(made, "prior", "model.label_dropout=0.1", f"runs={tmp_path}", "name=other")
         (figure,) = measure(
-            prior, "prior", network=ClassifierFeatures("mnist", root), fid_samples=20, guidance=0.0
+            prior,
+            "prior",
+            network=ClassifierFeatures(DataConfig(name="mnist"), root),
+            fid_samples=20,
+            guidance=0.0,
         )
         assert figure["guidance"] == 0
         assert "class_accuracy" not in figure
@@ -440,9 +444,13 @@ class TestNames:
 
     def test_names_of_networks_give_what_is_at_hand(self, tmp_path, monkeypatch):
         monkeypatch.setattr(module_under_test, "Inception", Quarters)
-        assert isinstance(feature_network(EvaluateOptions(), "mnist", tmp_path), Quarters)
+        assert isinstance(
+            feature_network(EvaluateOptions(), DataConfig(name="mnist"), tmp_path), Quarters
+        )
         with pytest.raises(ConfigError, match="make classifier DATASET=cifar10"):
-            feature_network(EvaluateOptions(fid_network="classifier"), "cifar10", tmp_path)
+            feature_network(
+                EvaluateOptions(fid_network="classifier"), DataConfig(name="cifar10"), tmp_path
+            )
 
 
 def test_evaluate_measures_every_sampler_and_prints_them(run, tmp_path, monkeypatch, capsys):
@@ -477,8 +485,9 @@ class TestCalibration:
             "test": random.integers(100, size=(40, 3, 32, 32), dtype=np.uint8),
         }
         monkeypatch.setattr(module_under_test, "prepare", lambda *_: None)
+        labels = np.zeros(60, np.int64)
         monkeypatch.setattr(
-            module_under_test, "load", lambda name, root, split: (images[split], None)
+            sources, "load", lambda name, root, split: (images[split], labels[: len(images[split])])
         )
         monkeypatch.setattr(module_under_test, "Inception", Quarters)
         return images

@@ -97,7 +97,7 @@ def test_latents_are_the_means_in_order(kind, net, data):
     z, labels = latents(net, data, data.eval_loader("test"))
     assert z.shape == (fake_data.TEST, SIZES[kind])
     assert z.dtype == np.float32
-    assert labels.tolist() == data.splits["test"][1].tolist()
+    assert labels.tolist() == data.splits["test"].labels.tolist()
     expected = net.eval().encode(data.references("test", 64)).mean.flatten(1)
     np.testing.assert_allclose(z, expected.detach(), atol=1e-5)
 

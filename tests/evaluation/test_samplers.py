@@ -23,6 +23,7 @@ from vqvae_lightning.evaluation.densities import TrainLatents, fit_gaussian, fit
 from vqvae_lightning.evaluation.samplers import draw, samplers_of
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.kinds import KINDS
+from vqvae_lightning.pictures import Grid
 from vqvae_lightning.training.build import build
 from vqvae_lightning.training.runs import Run
 
@@ -272,7 +273,7 @@ class TestInterpolation:
     def test_ends_are_reconstructions_between_originals(self, runs, kind):
         subject = Subject(runs[kind])
         net = subject.net
-        images, columns = show.interpolation(subject, SampleOptions(n=30, columns=10))
+        images, columns, _ = show.interpolation(subject, SampleOptions(n=30, columns=10))
         assert images.shape == (3 * columns, 1, 28, 28)
         rows = images.unflatten(0, (3, columns))
         with torch.no_grad():
@@ -313,7 +314,7 @@ class TestCompletion:
         with mock.patch.object(
             tokenizer, "decode", lambda codes: seen.update(codes=codes) or decode(codes)
         ):
-            images, columns = show.completion(subject, options)
+            images, columns, _ = show.completion(subject, options)
         return (
             subject.prior,
             images.unflatten(0, (2, columns)),
@@ -411,7 +412,7 @@ class TestCommand:
         assert cli.sample(words).read_bytes() == before != other.read_bytes()
 
     def test_a_grid_that_is_added_can_be_asked_for(self, runs, monkeypatch, tmp_path):
-        grey = show.Show(lambda subject, options: (torch.zeros(2, 1, 28, 28), 2), lambda _: True)
+        grey = show.Show(lambda *_: Grid(torch.zeros(2, 1, 28, 28), 2), lambda _: True)
         monkeypatch.setitem(show.SHOWS, "grey", grey)
         words = [str(runs["ae"].path), "show=grey", f"out={tmp_path / 'grey.png'}"]
         assert pixels(cli.sample(words)).shape == (2 * (30 + 2), 2 * (2 * 30 + 2))

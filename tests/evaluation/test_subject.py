@@ -63,7 +63,7 @@ def opened(monkeypatch):
 
         monkeypatch.setattr(owner, name, counted)
 
-    count("read", images, "load", lambda name, root, split: split)
+    count("read", sources, "load", lambda name, root, split: split)
     count("verified", images, "prepare", lambda name, *_: name)
     count("built", pl.LightningModule, "__init__", lambda module, *_: module.kind)
     count("fingerprints", tokenizer, "fingerprint", lambda _: "tokenizer")
@@ -144,7 +144,8 @@ def test_a_published_split_is_given_as_it_was_published(made):
     sizes: dict[Literal["train", "test"], int] = {"train": fake_data.TRAIN, "test": fake_data.TEST}
     for split, n in sizes.items():
         expected = map(torch.from_numpy, sources.load("mnist", made / "data", split))
-        for found, wanted in zip(data.published(split), expected, strict=True):
+        rows = data.published(split)
+        for found, wanted in zip((rows.first(n), rows.labels), expected, strict=True):
             assert len(found) == n
             assert found.dtype == wanted.dtype
             assert torch.equal(found, wanted)

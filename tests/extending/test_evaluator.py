@@ -26,7 +26,8 @@ def test_an_evaluator_from_outside_measures_and_is_shown(
     walked = finish(place, path, (), (), capsys)
     subject = Subject(walked.run)
     subject.images.setup()
-    x = to_float(subject.images.splits["test"][0])
+    test = subject.images.splits["test"]
+    x = to_float(test.first(len(test)))
     with torch.no_grad():
         expected = (subject.net(x).reconstruction - x).double().mean().item()
     assert walked.test("brightness") == pytest.approx(expected, rel=1e-4)

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from untrained import workplace
 
 from vqvae_lightning.config import ConfigError, merge_overrides
+from vqvae_lightning.data.rows import MemoryRows
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.models.build import PRIORS, QUANTIZERS
 from vqvae_lightning.training.build import ANY_TOKENIZER, build
@@ -102,7 +103,9 @@ def codes_of(images: Any) -> SimpleNamespace:
     """Made-up codes in the place of images, in batches of the same order."""
     labels = torch.arange(280) % 10
     codes = torch.randint(16, (280, 8), generator=torch.Generator().manual_seed(1))
-    return SimpleNamespace(train_dataloader=lambda: images.train_loader(codes, labels, 0, 1))
+    return SimpleNamespace(
+        train_dataloader=lambda: images.train_loader(MemoryRows(codes, labels), 0, 1)
+    )
 
 
 def trained(

@@ -26,7 +26,7 @@ DECAY = "trainer.ema_decay=0.9"
 KINDS = {
     "ae": ("ae",),
     "vae": ("vae",),
-    "ema": ("vqvae", "model.quantizer.restart_below=0.5"),
+    "ema": ("vqvae", "model.quantizer.reset_below=0.5"),
     "gradient": ("vqvae", "model.quantizer.name=gradient"),
     "prior": ("prior", "model.network.dropout=0.1"),
 }
@@ -113,7 +113,7 @@ def test_evaluate_sees_the_weights_that_were_validated_and_tested(pair):
 def test_pictures_of_a_validation_are_drawn_with_the_average(root, monkeypatch):
     drawn, render = [], callbacks.render
     monkeypatch.setattr(
-        callbacks, "render", lambda m, x: drawn.append(fingerprint(m.net)) or render(m, x)
+        callbacks, "render", lambda m, *more: drawn.append(fingerprint(m.net)) or render(m, *more)
     )
     run = train(root, "ema", "drawn", DECAY, "trainer.steps=3")
     assert drawn == [run.record.fingerprint] * 2  # of the validation and of the test
@@ -169,7 +169,7 @@ def test_a_checkpoint_without_its_average_is_not_gone_on_from(root, capsys, lost
     capsys.readouterr()
     step = read_checkpoint(run.best)["global_step"]
     assert newest_checkpoint(run) == Resumed(run.best, step)
-    assert f"holds no {lost} to go on from" in capsys.readouterr().out
+    assert f"holds no {lost} to resume from" in capsys.readouterr().out
 
 
 def test_several_micro_batches_are_one_step_of_the_average(root):

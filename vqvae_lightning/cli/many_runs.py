@@ -30,7 +30,7 @@ def compare(arguments: Sequence[str]) -> "Comparison":
     from vqvae_lightning.training.search import find_runs
 
     runs = [Run.open(folder) for folder in folders] or find_runs(
-        chosen.runs, dataset=chosen.dataset
+        chosen.runs, dataset=chosen.dataset, path=chosen.path
     )
     if not runs:
         raise no_runs("compare", chosen.runs)

@@ -1,5 +1,6 @@
 """The commands of one run: each prints what a user wants to know, and returns its result."""
 
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from vqvae_lightning.training.launch import is_first_process
 
 if TYPE_CHECKING:  # imported by each command for itself, so that every one starts quickly
     from vqvae_lightning.config import Experiment
+    from vqvae_lightning.config.commands import RunOptions
     from vqvae_lightning.doctor import Finding
     from vqvae_lightning.evaluation.classifier import TrainedClassifier
     from vqvae_lightning.training.runs import Run
@@ -36,11 +38,14 @@ def train(arguments: Sequence[str]) -> "TrainResult":
 def config(arguments: Sequence[str]) -> str:
     """`vqvae config FILE key=value …`; prints and returns the YAML of the whole experiment.
 
-    Raises whatever `train` would, as far as that is known without the data and the tokenizer.
+    Raises whatever `train` would, as far as that is known without the dataset and the tokenizer.
+    Own images are read into their store.
     """
+    from vqvae_lightning.data.own.store import resolve
     from vqvae_lightning.experiment import describe
 
     experiment = _experiment(arguments)
+    experiment = dataclasses.replace(experiment, data=resolve(experiment.data))
     from vqvae_lightning.training.build import check
     from vqvae_lightning.training.launch import check_launch, device_count
     from vqvae_lightning.training.resume import check_settings, resumed_run
@@ -59,11 +64,19 @@ def config(arguments: Sequence[str]) -> str:
 
 def data(arguments: Sequence[str]) -> Path:
     """`vqvae data name=cifar10`; returns the folder of the verified files."""
-    from vqvae_lightning.config import DataOptions, options
-    from vqvae_lightning.data.sources import prepare
+    from vqvae_lightning.config import DataConfig, DataOptions, options, to_dict
 
-    chosen = options(DataOptions, arguments)
-    folder = prepare(chosen.name, Path(chosen.root), chosen.download)
+    chosen = DataConfig(**to_dict(options(DataOptions, arguments)))
+    if chosen.path is None:
+        from vqvae_lightning.data.sources import prepare
+
+        folder = prepare(chosen.name, Path(chosen.root), chosen.download)
+    else:
+        from vqvae_lightning.data.own.store import OwnImages, resolve
+
+        found = resolve(chosen)
+        folder = Path(found.root) / found.folder
+        print(OwnImages(found).describe())
     say("data", folder)
     return folder
 
@@ -91,7 +104,7 @@ def evaluate(arguments: Sequence[str]) -> dict[str, float]:
     refuse_beside_runs(folders, settings)
     from vqvae_lightning.evaluation.evaluate import evaluate as run_evaluation
 
-    run = _run(folders, chosen.runs, chosen.dataset)
+    run = _run(folders, chosen)
     metrics = run_evaluation(run, chosen)
     print_metrics(metrics)
     if chosen.fid_samples:
@@ -141,7 +154,7 @@ def sample(arguments: Sequence[str]) -> Path:
     refuse_beside_runs(folders, settings)
     from vqvae_lightning.evaluation.sample import sample as draw
 
-    paths = draw(_run(folders, chosen.runs, chosen.dataset), chosen)
+    paths = draw(_run(folders, chosen), chosen)
     for path in paths:
         say("picture", path)
     return paths[0]
@@ -215,14 +228,20 @@ def _experiment(arguments: Sequence[str]) -> "Experiment":
             f"config: {files[0]} is a run folder, wanted a file; to go on with it: {again}"
         )
     if files:
-        return load_experiment(files[0], settings)
+        return load_experiment(experiment_file(files[0]), settings)
     if resume in (None, "", "null", "auto"):
         raise ConfigError("config: got no file, wanted one such as experiments/mnist/vqvae.yaml")
     run = Run.open(canonical(str(resume), "resume"))
     return load_experiment(run.path / "config.yaml", settings)
 
 
-def _run(folders: list[str], root: str, dataset: str | None) -> "Run":
+def experiment_file(word: str) -> str:
+    """The file that a word names: `mnist/vqvae` is experiments/mnist/vqvae.yaml."""
+    known = Path("experiments", f"{word}.yaml")
+    return str(known) if not os.path.lexists(word) and known.is_file() else word
+
+
+def _run(folders: list[str], chosen: "RunOptions") -> "Run":
     """The run that is named, or the newest finished one."""
     from vqvae_lightning.config import ConfigError
     from vqvae_lightning.training.runs import Run
@@ -232,9 +251,9 @@ def _run(folders: list[str], root: str, dataset: str | None) -> "Run":
         raise ConfigError(f"run: got {len(folders)} folders ({', '.join(folders)}), wanted one")
     if folders:
         return Run.open(folders[0])
-    found = find_runs(root, dataset=dataset)
+    found = find_runs(chosen.runs, dataset=chosen.dataset, path=chosen.path)
     if not found:
-        raise no_runs("run", root)
+        raise no_runs("run", chosen.runs)
     return found[-1]
 
 

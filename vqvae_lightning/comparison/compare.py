@@ -10,7 +10,6 @@ from vqvae_lightning.comparison.records import Records
 from vqvae_lightning.comparison.rows import Row, read_row
 from vqvae_lightning.comparison.settings import Settings, settings_by_stage
 from vqvae_lightning.config import ConfigError, one_line
-from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import Measure, in_table
 from vqvae_lightning.training.runs import Run
@@ -70,27 +69,34 @@ def compare(runs: Sequence[Run], named: bool = True) -> Comparison:
 
 def _groups(rows: Sequence[Row]) -> list[Group]:
     """Rows by the images that they are of, numbered through, in the order of the kinds."""
-    by_images: dict[str, list[Row]] = {}
+    by_images: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        by_images.setdefault(_images(row), []).append(row)
+        data = row.settings["data"]
+        by_images.setdefault((data["fingerprint"] or data["name"], data["binarize"]), []).append(
+            row
+        )
     order = {name: position for position, name in enumerate(KINDS)}
     groups: list[Group] = []
     count = 0
-    for title, found in by_images.items():
+    for found in by_images.values():
         found.sort(key=lambda row: order[row.kind.name])  # stable: as given, within a kind
         numbered = [replace(row, number=count + i) for i, row in enumerate(found, start=1)]
-        groups.append(group(title, numbered))
+        groups.append(group(_title(found[0]), numbered))
         count += len(found)
     return groups
 
 
-def _images(row: Row) -> str:
-    """The images that a run is of.
+def _title(row: Row) -> str:
+    """What the images that a run is of are called.
 
     Binary pixels are as little comparable with grey ones as another dataset.
     """
-    dataset, binarize = DATASETS[row.record.dataset], row.settings["data"]["binarize"]
-    title = dataset.title
+    record, binarize = row.record, row.settings["data"]["binarize"]
+    title = record.images.title
+    if record.own_images:
+        # Two folders of one name are two sets of images.
+        _, height, width = record.images.shape
+        title = f"{title}, {height}×{width} ({record.dataset.rpartition('-')[2]})"
     return title if binarize == "none" else f"{title}, {binarize} binarization"
 
 

@@ -7,6 +7,7 @@ their newest valid checkpoint. All output goes to `<root>/<name>.log`.
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vqvae_lightning.config import (
@@ -17,6 +18,7 @@ from vqvae_lightning.config import (
     split_overrides,
     to_dict,
 )
+from vqvae_lightning.data.own.store import resolve
 from vqvae_lightning.evaluation.evaluate import chosen
 from vqvae_lightning.evaluation.evaluators import EVALUATORS
 from vqvae_lightning.evaluation.samplers import sampler_names
@@ -43,7 +45,8 @@ def train_once(root: Path, name: str, file: Path, settings: Sequence[str]) -> Ru
     run = Run(root / name)
     overrides = [*settings, f"runs={root}", f"name={name}"]
     if (run.path / RECORD).is_file():
-        experiment = load_experiment(file, overrides)
+        asked = load_experiment(file, overrides)
+        experiment = replace(asked, data=resolve(asked.data))
         for key, (old, new) in computed_otherwise(run, experiment).items():
             raise ConfigError(
                 f"{key}: {run.path} was trained with {old}, now it is {new}; name another folder"
@@ -94,6 +97,7 @@ def check_plan(file: Path, settings: Sequence[str], evaluation: Sequence[str]) -
         evaluation: `key=value` of the evaluation; those that the kind has no use for are left out.
     """
     experiment = load_experiment(file, list(settings))
+    experiment = replace(experiment, data=resolve(experiment.data))
     check(experiment)
     asked = options(EvaluateOptions, evaluation_overrides(KINDS[experiment.kind], evaluation))
     # The training will fetch into its own root what is not there yet.

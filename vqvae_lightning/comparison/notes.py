@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Sequence
 
 from vqvae_lightning.comparison.rows import Row
-from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.kinds import KINDS
 
 
@@ -14,7 +13,7 @@ def notes(rows: Sequence[Row]) -> Iterable[str]:
         models = [row.settings["model"] for row in rows if row.kind.name == kind.name]
         yield from (note.text for note in kind.notes if any(map(note.is_for, models)))
     if any(row.conditional for row in rows):
-        classes = DATASETS[rows[0].record.dataset].classes
+        classes = len(rows[0].record.images.classes)
         yield (
             "Class-conditional prior: the rate is of the codes given the label. Without labels at"
             f" most {math.log2(classes):.1f} bits per image come on top, so its sum is not ranked"

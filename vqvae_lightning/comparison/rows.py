@@ -6,7 +6,6 @@ from typing import Any
 
 from vqvae_lightning.comparison.records import Records
 from vqvae_lightning.config import Experiment, to_dict
-from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.samplers import latent_size
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.metrics.information import bits, bits_per_dim, saved_vs_uniform
@@ -63,7 +62,7 @@ def read_row(run: Run, records: Records) -> Row:
     """
     record, experiment = records.read(run)
     kind, model = KINDS[record.kind], experiment.model
-    dims = math.prod(DATASETS[record.dataset].shape)
+    dims = math.prod(record.images.shape)
     measured = {key.removeprefix("test/"): float(value) for key, value in record.test.items()}
     measured["parameters"] = float(record.parameters or 0)
     if not kind.has_density:

@@ -32,6 +32,7 @@ from vqvae_lightning.training.runs import Run
 EVALUATION = {*EvaluateOptions.__dataclass_fields__} - {
     "runs",
     "dataset",
+    "path",
     "split",
     "seed",
     "sampler",

@@ -15,6 +15,8 @@ from vqvae_lightning.config.commands import (
     DoctorOptions,
     Drawing,
     EvaluateOptions,
+    OwnImagesOptions,
+    RunOptions,
     SampleOptions,
     StudyOptions,
     SweepOptions,
@@ -23,6 +25,7 @@ from vqvae_lightning.config.files import read_yaml
 from vqvae_lightning.config.places import (
     canonical,
     command_line,
+    images_variables,
     make_command,
     own_command,
     runs_argument,
@@ -37,6 +40,7 @@ from vqvae_lightning.config.reader import (
     split_overrides,
 )
 from vqvae_lightning.config.schema import (
+    STORES,
     ConfigError,
     DataConfig,
     Experiment,
@@ -52,6 +56,7 @@ from vqvae_lightning.config.schema import (
 from vqvae_lightning.config.values import check_text, one_line, visible, word_of
 
 __all__ = [
+    "STORES",
     "AblateOptions",
     "Ablation",
     "CalibrateOptions",
@@ -66,6 +71,8 @@ __all__ = [
     "EvaluateOptions",
     "Experiment",
     "OptimizerConfig",
+    "OwnImagesOptions",
+    "RunOptions",
     "SampleOptions",
     "StudyOptions",
     "SweepOptions",
@@ -75,6 +82,7 @@ __all__ = [
     "check_name",
     "check_text",
     "command_line",
+    "images_variables",
     "is_setting",
     "make_command",
     "member_of",

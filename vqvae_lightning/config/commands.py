@@ -39,6 +39,11 @@ class RunOptions(Drawing):
     dataset: DatasetName | None = setting(
         None, "take the newest run of this dataset, where none is named"
     )
+    path: str | None = setting(
+        None,
+        "folder or file of own images: take their newest run, where none is named",
+        place="file",
+    )
     root: str | None = setting(
         None,
         "folder that holds the datasets, and what is cached of them; empty: the run's own if it is"
@@ -89,7 +94,24 @@ class EvaluateOptions(RunOptions):
 
 
 @dataclass
-class DataOptions:
+class OwnImagesOptions:
+    """Own images, as `data` of an experiment has them."""
+
+    path: str | None = setting(
+        None,
+        "folder of own images, or an .npy, .npz or .parquet file; empty: the dataset",
+        place="file",
+    )
+    size: int | list[int] | None = setting(
+        None, "pixels of an own image, a number or [height, width]; empty: the size that all have"
+    )
+    channels: int | None = setting(
+        None, "of an own image: 1 (grey) or 3 (colours); empty: 3, of an array its own"
+    )
+
+
+@dataclass
+class DataOptions(OwnImagesOptions):
     """Settings of `vqvae data`."""
 
     name: DatasetName = setting("mnist", "dataset")
@@ -114,7 +136,7 @@ class DoctorOptions:
 
 
 @dataclass
-class ClassifierOptions:
+class ClassifierOptions(OwnImagesOptions):
     """Settings of `vqvae classifier`."""
 
     dataset: DatasetName = setting("mnist", "dataset")
@@ -156,7 +178,7 @@ class SampleOptions(RunOptions):
 class StudyOptions:
     """Settings of `vqvae study`; all others go to its runs."""
 
-    dataset: DatasetName = setting("mnist", "dataset")
+    dataset: str = setting("mnist", "which experiment files: a folder in `experiments`")
     seeds: int = setting(3, "seeds, from 0", at_least=1)
     runs: str | None = setting(
         None, "folder of the study's runs; empty: runs/study-<dataset>", place="folder"
@@ -217,6 +239,11 @@ class CompareOptions:
     runs: str = setting("runs", "folder that holds the runs, where none is named", place="folder")
     dataset: DatasetName | None = setting(
         None, "take only runs of this dataset, where none is named"
+    )
+    path: str | None = setting(
+        None,
+        "folder or file of own images: take only their runs, where none is named",
+        place="file",
     )
     out: str | None = setting(
         None, "HTML file to write; empty: compare.html in the folder of runs", place=".html"

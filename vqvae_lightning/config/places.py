@@ -93,8 +93,14 @@ def absolute_places(experiment: Experiment) -> Experiment:
     model = experiment.model
     if getattr(model, "tokenizer", None):
         model = replace(model, tokenizer=str(Path(model.tokenizer).absolute()))
-    data = replace(experiment.data, root=str(Path(experiment.data.root).absolute()))
-    for key, place in (("runs", str(Path(experiment.runs).absolute())), ("data.root", data.root)):
+    runs, data = str(Path(experiment.runs).absolute()), experiment.data
+    data = replace(
+        data,
+        root=str(Path(data.root).absolute()),
+        path=str(Path(data.path).absolute()) if data.path else None,
+    )
+    places = {"runs": runs, "data.root": data.root, "data.path": data.path or ""}
+    for key, place in places.items():
         # It may lie in a current folder of any name.
         check_text(place, key)
         if "${" in place:
@@ -102,7 +108,7 @@ def absolute_places(experiment: Experiment) -> Experiment:
                 f"{key}: got '{place}', but ${{…}} in a record refers to a setting; use another"
                 " folder"
             )
-    return replace(experiment, runs=str(Path(experiment.runs).absolute()), data=data, model=model)
+    return replace(experiment, runs=runs, data=data, model=model)
 
 
 def find_places(experiment: Experiment, folder: Path) -> Experiment:
@@ -113,7 +119,7 @@ def find_places(experiment: Experiment, folder: Path) -> Experiment:
     perhaps somebody else's, names it.
     """
     here, runs, model = folder.absolute().parent, experiment.runs, experiment.model
-    root = find_place(experiment.data.root, runs, here, experiment.data.name)
+    root = find_place(experiment.data.root, runs, here, experiment.data.folder)
     data = replace(experiment.data, root=root or canonical(DataConfig().root, "data.root"))
     if getattr(model, "tokenizer", None):
         found = find_place(model.tokenizer, runs, here, "run.json")
@@ -152,6 +158,15 @@ def make_command(target: str, **variables: str) -> str:
     return command_line(
         "make", target, *(f"{name}={value}" for name, value in variables.items() if value)
     )
+
+
+def images_variables(data: DataConfig) -> dict[str, str]:
+    """The variables of `make` that name the images of an experiment."""
+    if data.path is None:
+        return {"DATASET": data.name}
+    sides = data.sides or (0, 0)
+    size = str(sides[0]) if sides[0] == sides[1] else f"[{sides[0]}, {sides[1]}]"
+    return {"DATA": data.path, "SIZE": size if data.size else ""}
 
 
 def runs_argument(runs: str) -> str:

@@ -6,14 +6,17 @@ differs from the defaults.
 
 import copy
 import dataclasses
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, TypeVar
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Member = TypeVar("Member")
+STORES = "stores"  # the folder in `data.root` of own images
 
 
 def _datasets() -> Collection[str]:
@@ -71,7 +74,25 @@ def name_of(config: Any, table: Mapping[str, type[Any]]) -> str:
 class DataConfig:
     """Where images come from and how they are cut into batches."""
 
-    name: DatasetName = setting("mnist", "dataset")
+    name: DatasetName = setting("mnist", "dataset, where there is no path")
+    path: str | None = setting(
+        None, "folder of own images, or an .npy, .npz or .parquet file; empty: `name`", place="file"
+    )
+    size: int | list[int] | None = setting(
+        None,
+        "pixels of an own image, a number or [height, width]: the shorter side is resized to it,"
+        " and the middle cut out; empty: the size that all images have",
+    )
+    channels: int | None = setting(
+        None, "of an own image: 1 (grey) or 3 (colours); empty: 3, of an array its own"
+    )
+    test_fraction: float = setting(
+        0.1, "share of own images held out for test, if the path has no test split of its own",
+        above=0, below=1,
+    )  # fmt: skip
+    fingerprint: str | None = setting(
+        None, "SHA-256 of the own images, which a run records; empty: those that are there"
+    )
     root: str = setting("data", "folder that holds the datasets", place="folder")
     download: bool = setting(True, "fetch what is missing; false: fail instead")
     batch_size: int = setting(
@@ -88,10 +109,50 @@ class DataConfig:
         " (dynamic)",
     )
 
+    def __post_init__(self) -> None:
+        sides = [] if self.size is None else self.size
+        sides = [sides, sides] if isinstance(sides, int) else sides
+        if self.size is not None and not (len(sides) == 2 and all(0 < n <= 4096 for n in sides)):
+            raise ConfigError(
+                f"data.size: got {self.size}, wanted 1 to 4096 pixels, such as 64 or [48, 64]"
+            )
+        if self.channels not in (None, 1, 3):
+            raise ConfigError(f"data.channels: got {self.channels}, wanted 1 or 3")
+        if self.fingerprint is not None and not re.fullmatch("[0-9a-f]{64}", self.fingerprint):
+            raise ConfigError(
+                "data.fingerprint: wanted a SHA-256 of 64 digits, as a run records it"
+            )
+
     @property
     def levels(self) -> int:
         """How many values a pixel can have."""
         return 256 if self.binarize == "none" else 2
+
+    @property
+    def dataset(self) -> str:
+        """The name of the images: a dataset's, or own ones' with the first digits of their hash."""
+        if self.path is None:
+            return self.name
+        stem = re.sub("[^a-z0-9]+", "-", Path(self.path).stem.lower()).strip("-")[:40]
+        return f"{stem or 'own'}-{(self.fingerprint or '')[:8]}"
+
+    @property
+    def folder(self) -> str:
+        """The folder in `root` that holds them."""
+        return self.name if self.path is None else f"{STORES}/{(self.fingerprint or '')[:16]}"
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What two settings of the same images have in common, wherever these lie."""
+        return self.fingerprint or self.name, self.binarize
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Height and width of an own image, if they are set."""
+        if self.size is None:
+            return None
+        height, width = [self.size] * 2 if isinstance(self.size, int) else self.size
+        return height, width
 
 
 @dataclass

@@ -61,10 +61,11 @@ def _read(value: object, kind: Any, key: str) -> Any:
     if origin in (Union, types.UnionType):
         if type(None) in members and is_nothing(value):
             return None
-        given = [member for member in members if member is not type(None)]
-        *choices, last = sorted(given, key=_is_no_literal)
-        chosen = next((choice for choice in choices if value in get_args(choice)), last)
-        return _read(value, chosen, key)
+        *choices, last = sorted((m for m in members if m is not type(None)), key=_is_no_literal)
+        for choice in choices:
+            with suppress(_Unfit):
+                return _read(value, choice, key)
+        return _read(value, last, key)
     if origin in (Literal, Annotated):
         if isinstance(value, str) and value in _choices(kind):
             return str(value)

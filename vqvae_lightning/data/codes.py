@@ -3,8 +3,8 @@ fingerprint.
 """
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,22 +13,26 @@ from filelock import FileLock
 from torch import Tensor
 
 from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.data.imageset import ImageSet
 from vqvae_lightning.data.loader import EvalLoader, TrainLoader
-from vqvae_lightning.data.sources import Dataset
+from vqvae_lightning.data.rows import FileRows, Rows
+from vqvae_lightning.data.shards import Column, StoreWriter, description_path, read_store
 from vqvae_lightning.device import own_device
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.storage import check_writable
-from vqvae_lightning.verified import Layout, StoredError, read_arrays, write_arrays
+from vqvae_lightning.verified import StoredError
 
 log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
+BLOCK = 10_000  # sequences that are counted together
 
 
 class CodeDataModule(pl.LightningDataModule):
     """Codes (N, T) of the train, validation and test images under one tokenizer.
 
     ```
-    images ──► tokenizer (frozen) ──► codes N,T int32 ──► <dataset>-<fingerprint>.npz ──► Batch
+    images ──► tokenizer (frozen) ──► codes N,T ──► <dataset>-<fingerprint>.train_codes-00000.bin, …
+           a batch at a time                    ──► Batch, read by position
     ```
 
     With `data.flip`, the training codes are those of the images and of their mirror images.
@@ -36,16 +40,17 @@ class CodeDataModule(pl.LightningDataModule):
 
     def __init__(self, images: ImageDataModule, tokenizer: Tokenizer, folder: Path) -> None:
         super().__init__()
-        self.images, self.tokenizer = images, tokenizer
-        key = f"{images.config.name}-v{images.config.validation_size}-s{images.seed}"
-        key += ("-flip" if images.config.flip else "") + f"-{images.config.binarize}"
-        self.path = folder / f"{key}-{tokenizer.fingerprint[:16]}.npz"
-        self.of = f"{key} {tokenizer.fingerprint}"
-        # name → codes int32 N,T and labels int64 N
-        self.splits: dict[str, tuple[Tensor, Tensor]] = {}
+        self.images, self.tokenizer, self.folder = images, tokenizer, folder
+        config = images.config
+        key = f"{config.dataset}-v{images.sizes['val']}-s{images.seed}"
+        key += ("-flip" if config.flip else "") + f"-{config.binarize}"
+        self.stem = f"{key}-{tokenizer.fingerprint[:16]}."
+        self.of = f"{key} {config.fingerprint or 'published'} {tokenizer.fingerprint}"
+        self.path = description_path(folder, self.stem)
+        self.splits: dict[str, Rows] = {}  # codes int32 (T,) of each split
 
     @property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> ImageSet:
         return self.images.dataset
 
     def prepare_data(self) -> None:
@@ -61,8 +66,8 @@ class CodeDataModule(pl.LightningDataModule):
             self.splits = self._read()
         except StoredError as error:
             self._check_place(str(error))
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path.with_suffix(".lock")):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / f"{self.stem}lock"):
                 self.splits = self._read_or_compute()
 
     def _check_place(self, wrong: str) -> None:
@@ -76,7 +81,7 @@ class CodeDataModule(pl.LightningDataModule):
                 f"{reason}: {self.path.parent} is a link, and nothing is written through one"
             )
 
-    def _read_or_compute(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def _read_or_compute(self) -> dict[str, Rows]:
         """The codes, which another process may have stored by now. The caller holds the lock."""
         try:
             return self._read()
@@ -84,66 +89,56 @@ class CodeDataModule(pl.LightningDataModule):
             why = f"{error}; computing them anew" if self.path.exists() else "computing them"
             level = logging.WARNING if self.path.exists() else logging.INFO
             log.log(level, "codes: %s with tokenizer %s", why, self.tokenizer.fingerprint[:16])
-        splits = self._extract()
-        limits = {"codes": self.tokenizer.codebook_size, "labels": self.dataset.classes}
-        arrays = {
-            f"{split}_{what}": values.numpy().astype(np.min_scalar_type(limits[what] - 1))
-            for split, pair in splits.items()
-            for what, values in zip(limits, pair, strict=True)
-        }
-        write_arrays(self.path, self.of, arrays)
-        return splits
-
-    def _extract(self) -> dict[str, tuple[Tensor, Tensor]]:
-        self.images.setup()
-        device, splits = own_device(), {}
-        self.tokenizer.to(device)
+        columns = {name: column for name, (_, column) in self._layout().items()}
+        writer = StoreWriter(self.folder, columns, self.stem)
         for split in SPLITS:
-            parts, labels = [], []
-            for mirrored in (
-                (False, True) if split == "train" and self.images.config.flip else (False,)
-            ):
-                for batch in self.images.batches(split, device):
-                    x = batch.x.flip(-1) if mirrored else batch.x
-                    parts.append(self.tokenizer.encode(x).cpu().int())
-                    labels.append(batch.labels)
-            splits[split] = torch.cat(parts), torch.cat(labels)
+            for codes, labels in self._encoded(split):
+                writer.append(f"{split}_codes", codes.numpy())
+                writer.append(f"{split}_labels", labels.numpy())
+        writer.finish(self.of)
+        return self._read()
+
+    def _encoded(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """Codes int32 (n, T) and labels (n,) of a split, a batch at a time, on the CPU."""
+        self.images.setup()
+        device = own_device()
+        self.tokenizer.to(device)
+        with_mirrored = split == "train" and self.images.config.flip
+        for mirrored in (False, True) if with_mirrored else (False,):
+            for batch in self.images.batches(split, device):
+                x = batch.x.flip(-1) if mirrored else batch.x
+                yield self.tokenizer.encode(x).cpu().int(), batch.labels
         self.tokenizer.to(torch.device("cpu"))
-        return splits
 
-    def _read(self) -> dict[str, tuple[Tensor, Tensor]]:
+    def _read(self) -> dict[str, Rows]:
         """The stored codes, verified. Raises StoredError."""
-        arrays = read_arrays(self.path, self.of, self._layout())
-        for name, array in arrays.items():
-            limit = self.tokenizer.codebook_size if name.endswith("codes") else self.dataset.classes
-            if array.max() >= limit:
-                raise StoredError(
-                    f"{self.path} holds {array.max()} in {name}, wanted 0 to {limit - 1}"
-                )
-        return {
-            split: (
-                torch.from_numpy(arrays[f"{split}_codes"].astype(np.int32)),
-                torch.from_numpy(arrays[f"{split}_labels"].astype(np.int64)),
-            )
-            for split in SPLITS
-        }
 
-    def _layout(self) -> Layout:
+        def wrong(name: str, values: Tensor) -> str | None:
+            codes = name.endswith("codes")
+            limit = self.tokenizer.codebook_size if codes else self.dataset.classes
+            found = int(values.max())
+            return f"{name} holds {found}, wanted 0 to {limit - 1}" if found >= limit else None
+
+        arrays = read_store(self.folder, self.of, self._layout(), self.stem, wrong)
+        rows: dict[str, Rows] = {}
+        for split in SPLITS:
+            labels = torch.cat([part.long() for part in arrays[f"{split}_labels"].blocks()])
+            rows[split] = FileRows(arrays[f"{split}_codes"], labels)
+        return rows
+
+    def _layout(self) -> dict[str, tuple[int, Column]]:
         """Codes (N, T) and labels (N,) of each split, in the smallest unsigned type that holds
         them.
         """
-        dataset, config = self.dataset, self.images.config
-        train = (dataset.train_size - config.validation_size) * (2 if config.flip else 1)
         code, label = (
-            np.min_scalar_type(n - 1) for n in (self.tokenizer.codebook_size, dataset.classes)
+            np.min_scalar_type(n - 1) for n in (self.tokenizer.codebook_size, self.dataset.classes)
         )
-        layout: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
-        for split, rows in zip(
-            SPLITS, (train, config.validation_size, dataset.test_size), strict=True
-        ):
+        layout: dict[str, tuple[int, Column]] = {}
+        for split, images in self.images.sizes.items():
+            rows = images * (2 if split == "train" and self.images.config.flip else 1)
             layout |= {
-                f"{split}_codes": ((rows, self.tokenizer.length), code),
-                f"{split}_labels": ((rows,), label),
+                f"{split}_codes": (rows, Column((self.tokenizer.length,), code)),
+                f"{split}_labels": (rows, Column((), label)),
             }
         return layout
 
@@ -158,7 +153,7 @@ class CodeDataModule(pl.LightningDataModule):
             raise ValueError(f"codes: {error}; prepare_data computes them") from error
 
     def train_dataloader(self) -> TrainLoader:
-        return self.images.train_loader(*self.splits["train"], *self._rank_and_world())
+        return self.images.train_loader(self.splits["train"], *self._rank_and_world())
 
     def val_dataloader(self) -> EvalLoader:
         return self._eval_loader("val")
@@ -169,7 +164,7 @@ class CodeDataModule(pl.LightningDataModule):
     def _eval_loader(self, split: str) -> EvalLoader:
         config = self.images.config
         return EvalLoader(
-            *self.splits[split], config.eval_batch_size, self.images.seed, *self._rank_and_world()
+            self.splits[split], config.eval_batch_size, self.images.seed, *self._rank_and_world()
         )
 
     def _rank_and_world(self) -> tuple[int, int]:
@@ -177,8 +172,12 @@ class CodeDataModule(pl.LightningDataModule):
 
     def references(self, split: str, n: int) -> Tensor:
         """The first n code sequences of a split, (n, T)."""
-        return self.splits[split][0][:n]
+        return self.splits[split].first(n)
 
     def code_counts(self, split: str) -> Tensor:
         """How often each code occurs in a split, (M, K) int64."""
-        return self.tokenizer.layout.histogram(self.splits[split][0])
+        layout, rows = self.tokenizer.layout, self.splits[split]
+        counts = torch.zeros(layout.num_codebooks, layout.codebook_size, dtype=torch.int64)
+        for index in torch.arange(len(rows)).split(BLOCK):
+            counts += layout.histogram(rows.take(index))
+        return counts

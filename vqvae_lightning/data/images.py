@@ -1,108 +1,103 @@
-"""ImageDataModule: the images of a dataset as uint8 in memory, scaled on the device."""
+"""ImageDataModule: the images of a dataset, or own ones, as uint8 rows, scaled on the device."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from vqvae_lightning.config import DataConfig
-from vqvae_lightning.data.loader import Batch, EvalLoader, TrainLoader, derive_seed, eval_seed
-from vqvae_lightning.data.sources import DATASETS, Dataset, holds, load, prepare
+from vqvae_lightning.data.formats import DataError
+from vqvae_lightning.data.imageset import check_sizes, image_set, split_sizes
+from vqvae_lightning.data.loader import Batch, EvalLoader, TrainLoader
+from vqvae_lightning.data.own.store import resolve
+from vqvae_lightning.data.randomness import derive_seed, eval_seed
+from vqvae_lightning.data.rows import BinaryRows, ChosenRows, Rows, stratified_split
+from vqvae_lightning.data.sources import holds, prepare
 
 
 class ImageDataModule(pl.LightningDataModule):
-    """Train, validation and test images of one dataset.
+    """Train, validation and test images of one dataset, or of a path.
 
     ```
-    data/<name>/ ──► uint8 N,C,H,W in memory ──► Batch (one gather) ──► device
-                 ──► flip, binarize, float [-1, 1]
+    data/<name>/        ──► uint8 N,C,H,W in memory ─┐
+    data/stores/<name>/ ──► uint8 N,C,H,W in files  ─┴──► Batch (one gather) ──► device
+                                                     ──► flip, binarize, float [-1, 1]
     ```
 
-    Validation is a stratified part of the training set, drawn from the seed; the test set is never
-    touched in training. Raises ValueError, before anything is fetched, for a batch or a validation
-    split that the training set cannot fill.
+    Validation is a stratified part of the training set, drawn from the seed, unless there is a
+    split of that name; the test set is never touched in training. Own images are read into their
+    store, if they are not there yet. Raises DataError for own images that cannot be had, and
+    ValueError, before anything is fetched, for a batch or a validation split that the training set
+    cannot fill.
     """
 
     def __init__(self, config: DataConfig, seed: int, accumulate: int = 1) -> None:
         super().__init__()
-        self.config, self.seed = config, seed
-        size = self.dataset.train_size
-        if config.validation_size >= size:
-            raise ValueError(
-                f"data.validation_size: got {config.validation_size}, wanted 1 to {size - 1}"
-            )
-        if config.batch_size > size - config.validation_size:
-            raise ValueError(
-                f"data.batch_size: got {config.batch_size}, but there are only"
-                f" {size - config.validation_size} training images"
-            )
-        self.accumulate = accumulate
-        # name → images uint8 N,C,H,W and labels N
-        self.splits: dict[str, tuple[Tensor, Tensor]] = {}
-
-    @property
-    def dataset(self) -> Dataset:
-        return DATASETS[self.config.name]
+        self.config, self.seed, self.accumulate = resolve(config), seed, accumulate
+        self.dataset = image_set(self.config)
+        self.sizes = split_sizes(self.config, self.dataset)
+        check_sizes(self.config, self.sizes)
+        self.splits: dict[str, Rows] = {}  # images uint8 (C, H, W) of train, val and test
 
     def prepare_data(self) -> None:
-        """Fetches what is missing, unless the images are in memory already.
+        """Fetches what is missing, unless the images have been read already.
 
         Safe in every process at once; raises DataError if it cannot be had.
         """
-        if self.splits:
-            return
-        prepare(self.config.name, Path(self.config.root), self.config.download)
+        if not self.splits and self.config.path is None:
+            prepare(self.config.name, Path(self.config.root), self.config.download)
 
     def setup(self, stage: str | None = None) -> None:
+        """Opens the images.
+
+        Raises DataError if they are not what they were, or not those of the other ranks.
+        """
         if self.splits:
             return
+        self._check_ranks()
         root = Path(self.config.root)
-        images, labels = load(self.config.name, root, "train")
-        held_out = stratified_split(
-            labels, self.config.validation_size, derive_seed(self.seed, "validation")
-        )
-        self._held_out = torch.from_numpy(held_out)
-        train, test = ~held_out, load(self.config.name, root, "test")
-        for name, (x, y) in {
-            "train": (images[train], labels[train]),
-            "val": (images[held_out], labels[held_out]),
-            "test": test,
-        }.items():
-            pixels, targets = torch.from_numpy(x), torch.from_numpy(y)
-            if self.config.binarize == "static":
-                generator = torch.Generator().manual_seed(derive_seed("static binarization", name))
-                pixels = 255 * (torch.rand(pixels.shape, generator=generator) * 255 < pixels).to(
-                    torch.uint8
-                )
-            self.splits[name] = (pixels, targets)
+        found = {name: self.dataset.rows(root, name) for name in ("train", "test")}
+        if self.config.binarize == "static":
+            found = {name: BinaryRows(rows, name) for name, rows in found.items()}
+        train, test = found["train"], found["test"]
+        if self.dataset.validation_size:
+            self.splits = {"train": train, "val": self.dataset.rows(root, "val"), "test": test}
+        else:
+            seed = derive_seed(self.seed, "validation")
+            mask = stratified_split(train.labels.numpy(), self.sizes["val"], seed)
+            held_out = torch.from_numpy(mask)
+            val, rest = (ChosenRows(train, part.nonzero()[:, 0]) for part in (held_out, ~held_out))
+            self.splits = {"train": rest, "val": val, "test": test}
+        self._published = found
 
-    def published(self, split: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
-        """Images (N, C, H, W) uint8 and labels (N,) of a split as it was published, in its order.
+    def _check_ranks(self) -> None:
+        """Raises DataError if a rank has other images: each machine may have its own store."""
+        if self.config.path is None or not (dist.is_available() and dist.is_initialized()):
+            return
+        found: list[str] = [""] * dist.get_world_size()
+        dist.all_gather_object(found, self.config.fingerprint)
+        if len(set(found)) > 1:
+            named = ", ".join(f"rank {rank} {each[:16]}" for rank, each in enumerate(found))
+            raise DataError(f"data.path: the ranks have different images: {named}")
+
+    def published(self, split: Literal["train", "test"]) -> Rows:
+        """The images of a split as it was published, in its order.
 
         The published train split holds the images that validation takes from it.
         """
-        if split == "test":
-            return self.splits["test"]
-        parts = []
-        for train, val in zip(self.splits["train"], self.splits["val"], strict=True):
-            whole = train.new_empty(len(self._held_out), *train.shape[1:])
-            whole[~self._held_out], whole[self._held_out] = train, val
-            parts.append(whole)
-        return parts[0], parts[1]
+        return self._published[split]
 
     def train_dataloader(self) -> TrainLoader:
-        return self.train_loader(*self.splits["train"], *self._rank_and_world())
+        return self.train_loader(self.splits["train"], *self._rank_and_world())
 
-    def train_loader(self, x: Tensor, labels: Tensor, rank: int, world: int) -> TrainLoader:
-        """Shuffled batches of x (N, ...), images or their codes, and labels (N,)."""
-        return TrainLoader(
-            x, labels, self.config.batch_size, self.seed, rank, world, self.accumulate
-        )
+    def train_loader(self, rows: Rows, rank: int, world: int) -> TrainLoader:
+        """Shuffled batches of images, or of their codes."""
+        return TrainLoader(rows, self.config.batch_size, self.seed, rank, world, self.accumulate)
 
     def val_dataloader(self) -> EvalLoader:
         return self.eval_loader("val", *self._rank_and_world())
@@ -112,7 +107,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     def eval_loader(self, split: str, rank: int = 0, world: int = 1) -> EvalLoader:
         """Every image of a split once, in order."""
-        return EvalLoader(*self.splits[split], self.config.eval_batch_size, self.seed, rank, world)
+        return EvalLoader(self.splits[split], self.config.eval_batch_size, self.seed, rank, world)
 
     def batches(self, split: str, device: torch.device) -> Iterator[Batch]:
         """Every image of a split once, in order, not augmented.
@@ -128,10 +123,10 @@ class ImageDataModule(pl.LightningDataModule):
 
         They are float32 (n, C, H, W) in [-1, 1].
         """
-        x, labels = self.splits[split]
-        return self.scale(
-            Batch(x[:n], labels[:n], torch.arange(len(x))[:n], eval_seed(self.seed))
-        ).x
+        rows = self.splits[split]
+        index = torch.arange(min(n, len(rows)))
+        labels = rows.labels.index_select(0, index)
+        return self.scale(Batch(rows.take(index), labels, index, eval_seed(self.seed))).x
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments in training, then scales to float [-1, 1], on the device."""
@@ -172,11 +167,19 @@ def data_of(recorded: DataConfig, root: str | None) -> DataConfig:
     """Where the images of a run are: in `root`, or else where the run says, or else in `data`.
 
     A run may be somebody else's, so the folder that it names is only read, and only if all files
-    are there. `root` and `data` are fetched into.
+    are there. `root` and `data` are fetched into. Own images are known by their fingerprint, and
+    the path that the run names is not looked at.
     """
-    if root is None and holds(recorded.name, Path(recorded.root)):
+    if root is None and holds_images(recorded):
         return replace(recorded, download=False)
     return replace(recorded, root=root or DataConfig().root)
+
+
+def holds_images(config: DataConfig) -> bool:
+    """Whether the images are in `config.root`. No file is read."""
+    if config.path is None:
+        return holds(config.name, Path(config.root))
+    return (Path(config.root) / config.folder / "store.json").is_file()
 
 
 def to_float(x: Tensor) -> Tensor:
@@ -187,19 +190,3 @@ def to_float(x: Tensor) -> Tensor:
 def to_uint8(x: Tensor) -> Tensor:
     """Float in [-1, 1] → uint8 0 … 255, the exact inverse of `to_float` on its values."""
     return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-
-
-def stratified_split(labels: np.ndarray[Any, Any], size: int, seed: int) -> np.ndarray[Any, Any]:
-    """Mask (N,) bool of `size` rows that hold each label in its share (to a row, for labels of like
-    size).
-    """
-    order = np.random.default_rng(seed).permutation(len(labels))
-    # Each row's rank within its label as a fraction: the `size` lowest take the same share of every
-    # label.
-    fraction = np.empty(len(labels))
-    for label in np.unique(labels):
-        rows = order[labels[order] == label]
-        fraction[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
-    mask = np.zeros(len(labels), dtype=bool)
-    mask[order[np.argsort(fraction[order], kind="stable")[:size]]] = True
-    return mask

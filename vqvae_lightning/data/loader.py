@@ -1,12 +1,13 @@
 """Batches in an order that is a function of (seed, epoch) only; each batch is one gather."""
 
-import hashlib
 from collections.abc import Callable, Iterator
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from vqvae_lightning.data.randomness import RowNoise, derive_seed, eval_seed
+from vqvae_lightning.data.rows import Rows
 
 
 class Batch(NamedTuple):
@@ -41,69 +42,9 @@ class Batch(NamedTuple):
             lambda rows: torch.randn(rows, *x.shape[1:], dtype=x.dtype, device=x.device)
         )
 
-    def row_noise(self, name: str) -> "RowNoise":
+    def row_noise(self, name: str) -> RowNoise:
         """Random numbers of an evaluation, a function of this batch's seed and each of its rows."""
         return RowNoise(self.seed, name, self.rows)
-
-
-class RowNoise:
-    """Random numbers of an evaluation, a stream for each row: a function of (seed, name, row).
-
-    The numbers of a row depend neither on the rows beside it nor on the number of ranks. They are
-    drawn on the CPU, so they do not depend on the device either. Every call continues each row's
-    stream.
-    """
-
-    def __init__(self, seed: int, name: str, rows: Tensor) -> None:
-        self.seed, self.name, self.rows = seed, name, rows
-
-    @cached_property
-    def streams(self) -> list[torch.Generator]:
-        """A generator for each row, N of them.
-
-        Each takes 10 µs, so none is made before it is needed.
-        """
-        rows = self.rows.tolist()
-        return [
-            torch.Generator().manual_seed(derive_seed(self.seed, self.name, row)) for row in rows
-        ]
-
-    def normal(self, x: Tensor) -> Tensor:
-        """Standard normal numbers like x (N, ...)."""
-        return self._fill(x, x.dtype, torch.Tensor.normal_)
-
-    def uniform(self, x: Tensor) -> Tensor:
-        """Uniform numbers in [0, 1) of the shape (N, ...) of x, on its device, float32."""
-        return self._fill(x, torch.float32, torch.Tensor.uniform_)
-
-    def _fill(self, x: Tensor, dtype: torch.dtype, fill: Callable[..., Tensor]) -> Tensor:
-        drawn = torch.empty(x.shape, dtype=dtype)
-        for row, stream in zip(drawn, self.streams, strict=True):
-            fill(row, generator=stream)
-        return drawn.to(x.device)
-
-
-def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed that is a function of `parts`, the same on every machine."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
-
-
-def eval_seed(seed: int) -> int:
-    """The seed of every batch of an evaluation, derived from the experiment's seed."""
-    return derive_seed(seed, "eval")
-
-
-def seed_torch(seed: int) -> None:
-    """`torch.manual_seed` without its cost, so that it can be called at every step.
-
-    Without a GPU, `torch.manual_seed` appends a formatted traceback to a list at every call, in
-    case a GPU is initialized later: a millisecond and some kilobytes per step.
-    """
-    if torch.accelerator.is_available():
-        torch.manual_seed(seed)
-    else:
-        torch.default_generator.manual_seed(seed)
 
 
 class Order:
@@ -139,8 +80,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        x: Tensor,
-        labels: Tensor,
+        rows: Rows,
         batch_size: int,
         seed: int,
         rank: int,
@@ -149,15 +89,14 @@ class TrainLoader:
     ) -> None:
         # checked before the launch
         assert batch_size % (micro_batches * world) == 0, (batch_size, micro_batches, world)
-        self.x, self.labels = x, labels
-        self.batch_size, self.micro_batches = batch_size, micro_batches
+        self.rows, self.batch_size, self.micro_batches = rows, batch_size, micro_batches
         self.rank, self.world = rank, world
         # the name under which Lightning looks for set_epoch
-        self.sampler = Order(x.shape[0], seed, shuffle=True)
+        self.sampler = Order(len(rows), seed, shuffle=True)
         self.next_micro_batch = 0
 
     def __len__(self) -> int:
-        return self.x.shape[0] // self.batch_size * self.micro_batches
+        return len(self.rows) // self.batch_size * self.micro_batches
 
     def __iter__(self) -> Iterator[Batch]:
         order, size = self.sampler(), self.batch_size // self.micro_batches
@@ -174,8 +113,7 @@ class TrainLoader:
                 p // self.micro_batches * self.batch_size,
             )
             part = p % self.micro_batches * self.world + self.rank
-            # not x[index], which goes number by number: eight times slower on a CPU
-            x, labels = self.x.index_select(0, index), self.labels.index_select(0, index)
+            x, labels = self.rows.take(index), self.rows.labels.index_select(0, index)
             yield Batch(x, labels, index, seed, part, self.micro_batches * self.world)
 
     def state_dict(self) -> dict[str, Any]:
@@ -193,20 +131,17 @@ class EvalLoader:
     `RowNoise`.
     """
 
-    def __init__(
-        self, x: Tensor, labels: Tensor, batch_size: int, seed: int, rank: int, world: int
-    ) -> None:
-        self.x, self.labels, self.batch_size = x, labels, batch_size
+    def __init__(self, rows: Rows, batch_size: int, seed: int, rank: int, world: int) -> None:
+        self.rows, self.batch_size = rows, batch_size
         self.seed, self.rank, self.world = seed, rank, world
 
     def __len__(self) -> int:
-        batches = -(-self.x.shape[0] // self.batch_size)
+        batches = -(-len(self.rows) // self.batch_size)
         return len(range(self.rank, batches, self.world))
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(
-            self.rank * self.batch_size, self.x.shape[0], self.world * self.batch_size
-        ):
-            rows = slice(start, start + self.batch_size)
-            index = torch.arange(start, min(start + self.batch_size, self.x.shape[0]))
-            yield Batch(self.x[rows], self.labels[rows], index, eval_seed(self.seed))
+        count = len(self.rows)
+        for start in range(self.rank * self.batch_size, count, self.world * self.batch_size):
+            index = torch.arange(start, min(start + self.batch_size, count))
+            labels = self.rows.labels.index_select(0, index)
+            yield Batch(self.rows.take(index), labels, index, eval_seed(self.seed))

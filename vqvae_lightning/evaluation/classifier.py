@@ -10,6 +10,7 @@ x N,C,H,W ──► 2 × (conv, conv, halve) ──► linear ──► features
 ```
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,14 +24,18 @@ from vqvae_lightning.config import (
     ConfigError,
     DataConfig,
     OptimizerConfig,
+    OwnImagesOptions,
     command_line,
+    images_variables,
     make_command,
     one_line,
     to_dict,
 )
 from vqvae_lightning.data.images import ImageDataModule, to_float
-from vqvae_lightning.data.loader import Batch, seed_torch
-from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.data.imageset import image_set
+from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.data.own.store import resolve
+from vqvae_lightning.data.randomness import seed_torch
 from vqvae_lightning.evaluation.features import FeatureNetwork
 from vqvae_lightning.storage import check_writable, file_hash
 from vqvae_lightning.training.callbacks import Progress
@@ -133,24 +138,24 @@ def train_classifier(options: ClassifierOptions) -> TrainedClassifier:
         ValueError: no file can be written there, or the images are no squares; raised before
             anything is computed.
     """
-    root, dataset = Path(options.root), DATASETS[options.dataset]
-    path = classifier_path(options.dataset, root)
+    root, own = Path(options.root), OwnImagesOptions(options.path, options.size, options.channels)
+    config = resolve(DataConfig(name=options.dataset, root=options.root, **to_dict(own)))
+    dataset = image_set(config)
+    path = classifier_path(dataset.name, root)
     check_writable(path, "root")
     silence_known_warnings()
     pl.seed_everything(options.seed, verbose=False)
     channels, side, width = dataset.shape
     if side != width:
-        raise ValueError(f"dataset: {options.dataset} has images of {side}×{width}, wanted squares")
-    data = ImageDataModule(
-        DataConfig(
-            name=options.dataset,
-            root=options.root,
-            batch_size=128,
-            validation_size=min(DataConfig().validation_size, dataset.train_size // 10),
-            flip=channels == 3,
-        ),
-        options.seed,
-    )
+        raise ValueError(f"dataset: {dataset.name} has images of {side}×{width}, wanted squares")
+    if dataset.classes < 2:
+        raise ValueError(
+            f"dataset: {dataset.name} has no labels to tell apart, wanted two at least"
+        )
+    held_out = min(config.validation_size, max(1, dataset.train_size // 10))
+    batch = max(1, min(128, dataset.train_size - held_out))
+    fitting = replace(config, batch_size=batch, validation_size=held_out, flip=channels == 3)
+    data = ImageDataModule(fitting, options.seed)
     module = Classifier(channels, side, dataset.classes)
     trainer = pl.Trainer(
         devices=1,
@@ -165,7 +170,7 @@ def train_classifier(options: ClassifierOptions) -> TrainedClassifier:
     )
     trainer.fit(module, datamodule=data)
     trainer.test(module, datamodule=data, verbose=False)
-    accuracy = module.correct / len(data.splits["test"][0])
+    accuracy = module.correct / len(data.splits["test"])
     state = {"shape": [channels, side, dataset.classes], "state_dict": module.cpu().state_dict()}
     write_checkpoint(
         path,
@@ -184,17 +189,18 @@ class ClassifierFeatures(FeatureNetwork):
     size = FEATURES
     preprocessing = "pixels in [-1, 1], float32"
 
-    def __init__(self, dataset: str, root: Path) -> None:
-        path = classifier_path(dataset, root)
+    def __init__(self, data: DataConfig, root: Path) -> None:
+        images = image_set(data)
+        dataset, path = images.name, classifier_path(images.name, root)
         if not path.is_file():
             there = "" if str(root) == "data" else command_line(f"root={root}")
-            first = make_command("classifier", DATASET=dataset, ARGS=there)
+            first = make_command("classifier", **images_variables(data), ARGS=there)
             raise ConfigError(f"fid_network: there is no classifier at {path}; run `{first}`")
         checkpoint = read_checkpoint(path)
         self.name = f"classifier-{dataset}"
         self.weights = file_hash(path)
-        channels, side, _ = DATASETS[dataset].shape
-        wanted = [channels, side, DATASETS[dataset].classes]
+        channels, side, _ = images.shape
+        wanted = [channels, side, images.classes]
         if checkpoint.get("shape") != wanted:
             raise CheckpointError(
                 f"checkpoint: {path} is of shape {checkpoint.get('shape')}, wanted {wanted}"

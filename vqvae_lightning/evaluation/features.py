@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vqvae_lightning.config import ConfigError
+from vqvae_lightning.data.rows import Rows
 from vqvae_lightning.device import own_device
 from vqvae_lightning.storage import is_writable
 from vqvae_lightning.verified import CheckpointError, StoredError, read_arrays, write_arrays
@@ -133,7 +134,7 @@ def resize_matrix(old: int, new: int) -> Tensor:
     return (1 - share) * F.one_hot(low, old) + share * F.one_hot((low + 1).clamp_max(old - 1), old)
 
 
-def extract(network: FeatureNetwork, images: Tensor, folder: Path | None, what: str) -> Tensor:
+def extract(network: FeatureNetwork, images: Rows, folder: Path | None, what: str) -> Tensor:
     """Features (N, F) float32 on the CPU of uint8 images (N, C, H, W).
 
     With a folder they are cached there in parts, each named by the hash of its images and of the
@@ -147,7 +148,8 @@ def extract(network: FeatureNetwork, images: Tensor, folder: Path | None, what: 
     keep = folder is not None and is_writable(folder / "part.npz")
     if folder and not keep:
         logger.warning("features: %s cannot be written; those of %s are not kept", folder, what)
-    for part in images.split(PART):
+    for index in torch.arange(len(images)).split(PART):
+        part = images.take(index)
         key = part_key(network, part)
         path = folder / f"{key}.npz" if folder else None
         found = _stored(path, key, (len(part), network.size)) if path else None

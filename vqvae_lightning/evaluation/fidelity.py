@@ -20,7 +20,9 @@ from vqvae_lightning.config import (
     to_dict,
 )
 from vqvae_lightning.data.images import ImageDataModule, to_uint8
-from vqvae_lightning.data.sources import DATASETS, load, prepare
+from vqvae_lightning.data.imageset import image_set
+from vqvae_lightning.data.rows import MemoryRows
+from vqvae_lightning.data.sources import DATASETS, prepare
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
 from vqvae_lightning.evaluation.distances import distances
 from vqvae_lightning.evaluation.evaluator import Evaluator
@@ -69,7 +71,7 @@ def check_fidelity(experiment: Experiment, options: EvaluateOptions) -> list[str
     # A prior's reconstructions are its tokenizer's.
     also = () if is_prior else (RECONSTRUCTION,)
     names = sampler_names(experiment, options.sampler or "all", also)
-    available = DATASETS[data.name].test_size
+    available = image_set(data).test_size
     if RECONSTRUCTION in names and samples > available:
         raise ConfigError(
             f"fid_samples: got {samples}, but there are only {available} test images to"
@@ -78,12 +80,12 @@ def check_fidelity(experiment: Experiment, options: EvaluateOptions) -> list[str
     return names
 
 
-def feature_network(options: EvaluateOptions, dataset: str, root: Path) -> FeatureNetwork:
+def feature_network(options: EvaluateOptions, data: DataConfig, root: Path) -> FeatureNetwork:
     """The network that `fid_network` names.
 
     Raises ConfigError if it is not at hand, CheckpointError if damaged.
     """
-    return Inception() if options.fid_network == "inception" else ClassifierFeatures(dataset, root)
+    return Inception() if options.fid_network == "inception" else ClassifierFeatures(data, root)
 
 
 def fidelity(
@@ -108,9 +110,9 @@ def fidelity(
     Returns:
         The figures of the named samplers, each with its protocol.
     """
-    run, name = subject.run, subject.experiment.data.name
+    run, name = subject.run, subject.experiment.data.dataset
     cache = Path(options.root or DataConfig().root) / "features"
-    images, labels = subject.images.published(options.fid_reference)
+    images = subject.images.published(options.fid_reference)
     real: Tensor | None = None  # features of the reference, once they are needed
     figures = []
     for sampler in names:
@@ -126,11 +128,12 @@ def fidelity(
         }
         found = _known(run.record.generation, protocol)
         if not found:
-            drawn_labels = labels[torch.arange(options.fid_samples) % len(labels)].long()
+            drawn_labels = images.labels[torch.arange(options.fid_samples) % len(images)]
             samples = drawn(subject, sampler, options, drawn_labels)
             if real is None:
                 real = extract(network, images, cache, f"{name} {options.fid_reference}")
-            features = extract(network, samples, None, f"{run.name} {sampler}")
+            own = MemoryRows(samples, drawn_labels)
+            features = extract(network, own, None, f"{run.name} {sampler}")
             kernel = isinstance(network, Inception)
             figure = {**protocol, **distances(real, features, kernel)}
             if isinstance(network, ClassifierFeatures) and _shows_labels(subject, options):
@@ -206,7 +209,7 @@ class Generation(Evaluator):
 
 def _network(plan: Plan, options: EvaluateOptions) -> FeatureNetwork:
     data = plan.experiment.data
-    return feature_network(options, data.name, Path(data.root))
+    return feature_network(options, data, Path(data.root))
 
 
 def calibrate(root: Path, download: bool) -> dict[str, Any]:
@@ -220,7 +223,7 @@ def calibrate(root: Path, download: bool) -> dict[str, Any]:
     network, found = Inception(), {}
     prepare("cifar10", root, download)
     for split in ("test", "train"):
-        images = torch.from_numpy(load("cifar10", root, split)[0])
+        images = DATASETS["cifar10"].rows(root, split)
         found[split] = extract(network, images, root / "features", f"cifar10 {split}")
     measured = distances(found["test"], found["train"], kernel=True)
     if abs(measured["frechet"] - CALIBRATED) > TOLERANCE:

@@ -13,8 +13,10 @@ import torch
 
 from vqvae_lightning.config import ConfigError, EvaluateOptions
 from vqvae_lightning.data.images import ImageDataModule
-from vqvae_lightning.data.loader import EvalLoader, derive_seed
-from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.data.imageset import image_set, split_sizes
+from vqvae_lightning.data.loader import EvalLoader
+from vqvae_lightning.data.randomness import derive_seed
+from vqvae_lightning.data.rows import ChosenRows
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.subject import Plan, Subject
@@ -46,12 +48,13 @@ def representation(
     `representation_images`; the default, 10,000, is the protocol. Raises ConfigError for more
     images than there are.
     """
-    if refusal := too_many(len(data.splits["train"][0]), images):
+    train = data.splits["train"]
+    if refusal := too_many(len(train), images):
         raise ConfigError(refusal)
     generator = torch.Generator().manual_seed(derive_seed("representation"))
-    rows = torch.randperm(len(data.splits["train"][0]), generator=generator)[:images]
-    x, labels = data.splits["train"]
-    loader = EvalLoader(x[rows], labels[rows], data.config.eval_batch_size, data.seed, 0, 1)
+    rows = torch.randperm(len(train), generator=generator)[:images]
+    chosen = ChosenRows(train, rows)
+    loader = EvalLoader(chosen, data.config.eval_batch_size, data.seed, 0, 1)
     found = accuracies(*latents(net, data, loader), *latents(net, data, data.eval_loader(split)))
     return {**found, "representation_images": float(images)}
 
@@ -122,8 +125,10 @@ class Representation(Evaluator):
                 f" {', '.join(names)} or {last} run"
             )
         data = plan.experiment.data
-        available = DATASETS[data.name].train_size - data.validation_size
-        return too_many(available, options.representation_images)
+        images = image_set(data)
+        if images.classes < 2:
+            return f"representation: the images of {plan.path} have no labels"
+        return too_many(split_sizes(data, images)["train"], options.representation_images)
 
     def measure(
         self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]

@@ -5,10 +5,15 @@ from pathlib import Path
 from PIL import Image
 
 from vqvae_lightning.config import ConfigError, SampleOptions, to_dict
-from vqvae_lightning.evaluation.samplers import changed_sampling, draw, sampler_names
+from vqvae_lightning.evaluation.samplers import (
+    changed_sampling,
+    draw,
+    labels_of,
+    sampler_names,
+)
 from vqvae_lightning.evaluation.show import SHOWS, check_show
 from vqvae_lightning.evaluation.subject import Subject
-from vqvae_lightning.pictures import grid_image, write_picture
+from vqvae_lightning.pictures import Grid, named_grid, write_picture
 from vqvae_lightning.storage import check_writable
 from vqvae_lightning.training.runs import Run
 
@@ -44,15 +49,19 @@ def sample(run: Run, options: SampleOptions) -> list[Path]:
         )
     check_writable(Path(options.out) if options.out else run.images / "samples.png", "out")
 
+    class_names = run.record.images.classes
     if options.show != "samples":
-        images, columns = SHOWS[options.show].draw(subject, options)
-        return [_write(run, options.show, grid_image(images, columns), options)]
+        grid = SHOWS[options.show].draw(subject, options)
+        return [_write(run, options.show, named_grid(grid, class_names), options)]
     paths = []
+    labels = None
+    if kind.stage == 2 and subject.prior.config.class_conditional and options.guidance:
+        labels = labels_of(options, subject.prior.classes)
     for name in names:
         stem = "samples" if options.seed else "samples-seed0"
         stem = f"samples-{name}" if options.sampler else stem
-        picture = grid_image(draw(subject, name, options), options.columns)
-        paths.append(_write(run, stem, picture, options))
+        grid = Grid(draw(subject, name, options), options.columns, labels)
+        paths.append(_write(run, stem, named_grid(grid, class_names), options))
     return paths
 
 

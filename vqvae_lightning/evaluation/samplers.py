@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from vqvae_lightning.config import ConfigError, Drawing, Experiment, SampleOptions
-from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.data.imageset import shape_of
 from vqvae_lightning.evaluation.densities import COMPONENTS, fit_gaussian, fit_mixture
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.kinds import KINDS, Kind
@@ -148,7 +148,7 @@ def latent_size(experiment: Experiment) -> int:
     if KINDS[experiment.kind].has_codes:
         return 0
     model = experiment.model
-    grid = build_trunk(model, DATASETS[experiment.data.name].shape).grid
+    grid = build_trunk(model, shape_of(experiment.data)).grid
     return int(model.latent_dim * math.prod(grid))
 
 

@@ -14,12 +14,10 @@ from vqvae_lightning.evaluation.samplers import decode, labels_of, sampling
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.kinds import Kind, kind_names
 from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.pictures import Grid
 
 STEPS = 10
 COMPLETIONS = 4
-
-# Images (N, C, H, W) in [-1, 1] and how many stand in a row.
-Grid = tuple[Tensor, int]
 
 
 def interpolation(subject: Subject, options: SampleOptions) -> Grid:
@@ -31,13 +29,13 @@ def interpolation(subject: Subject, options: SampleOptions) -> Grid:
     is nearer to 0 than any typical z.
     """
     net = subject.net
-    rows = -(-options.n // options.columns)
-    classes = torch.arange(rows)
+    classes = torch.arange(-(-options.n // options.columns))
     wanted = torch.stack([classes, classes + 1]).flatten()  # left, then right
     images = examples(subject.images, wanted, options.seed)[0].to(own_device())
     left, right = images.chunk(2)  # rows,C,H,W each
     between = interpolate(net, left, right, STEPS)  # rows,STEPS,C,H,W
-    return torch.cat([left[:, None], between, right[:, None]], dim=1).flatten(0, 1), STEPS + 2
+    rows = torch.cat([left[:, None], between, right[:, None]], dim=1)  # rows,STEPS+2,C,H,W
+    return Grid(rows.flatten(0, 1), STEPS + 2)
 
 
 @torch.inference_mode()
@@ -81,7 +79,7 @@ def completion(subject: Subject, options: SampleOptions) -> Grid:
     completed = prior.sample(repeated, prefix=prefix, **sampling(options))
     completed = completed.unflatten(0, (-1, COMPLETIONS))  # rows,COMPLETIONS,C,H,W
     rows = torch.cat([images[:, None], masked[:, None], completed], dim=1)
-    return rows.flatten(0, 1), COMPLETIONS + 2
+    return Grid(rows.flatten(0, 1), COMPLETIONS + 2, labels.repeat_interleave(COMPLETIONS + 2))
 
 
 def mask_lower_half(x: Tensor) -> Tensor:
@@ -105,14 +103,16 @@ def examples(data: ImageDataModule, classes: Tensor, seed: int) -> tuple[Tensor,
     Classes count modulo how many there are. Images are drawn by the seed, each once as long as
     there are enough of its class.
     """
-    x, labels = data.splits["test"]
+    test = data.splits["test"]
+    labels = test.labels
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    by_class = [order[labels[order] == label] for label in range(data.dataset.classes)]
+    # A class of own images may have none among them.
+    by_class = [order[labels[order] == label] for label in labels.unique()]
     wanted = [int(label) % len(by_class) for label in classes]
     rows = torch.stack(
         [by_class[c][wanted[:i].count(c) % len(by_class[c])] for i, c in enumerate(wanted)]
     )
-    return data.scale(Batch(x[rows], labels[rows], rows, seed)).x, labels[rows]
+    return data.scale(Batch(test.take(rows), labels[rows], rows, seed)).x, labels[rows]
 
 
 @dataclass(frozen=True)

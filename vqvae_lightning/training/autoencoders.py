@@ -11,7 +11,8 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from vqvae_lightning.config import OptimizerConfig, section_config, to_dict
-from vqvae_lightning.data.loader import Batch, RowNoise, seed_torch
+from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.data.randomness import RowNoise, seed_torch
 from vqvae_lightning.metrics.codebook import CodebookUsage
 from vqvae_lightning.metrics.latents import ActiveUnits
 from vqvae_lightning.metrics.reconstruction import ReconstructionMetrics, batch_errors
@@ -24,6 +25,7 @@ from vqvae_lightning.models.build import (
     VQVAEConfig,
     build_autoencoder,
 )
+from vqvae_lightning.pictures import Grid
 from vqvae_lightning.training.optimization import StepRecord, clip_step, configure_adamw, logs_now
 
 
@@ -148,10 +150,8 @@ class AutoencoderModule(pl.LightningModule):
         return configure_adamw(self.net, self.optimizer_config, self.trainer.max_steps)
 
     @torch.no_grad()
-    def pictures(self, x: Tensor) -> dict[str, tuple[Tensor, int]]:
-        """Named grids to show, for reference images x (N, C, H, W): images in [-1, 1] and how many
-        stand in a row.
-        """
+    def pictures(self, x: Tensor) -> dict[str, Grid]:
+        """Named grids to show, for reference images x (N, C, H, W) in [-1, 1]."""
         columns = min(16, x.shape[0])
         x = x.to(self.dtype)[: x.shape[0] // columns * columns]
         noise = RowNoise(0, "pictures", torch.arange(len(x))).normal
@@ -159,11 +159,11 @@ class AutoencoderModule(pl.LightningModule):
             x.split(columns), self.net(x, noise=noise).reconstruction.split(columns), strict=True
         )
         return {
-            "reconstructions": (
+            "reconstructions": Grid(
                 torch.cat([images for row in rows for images in row]),
                 columns,
             ),  # originals above
-            "samples": (self.net.sample(x.shape[0]), columns),
+            "samples": Grid(self.net.sample(x.shape[0]), columns),
         }
 
 

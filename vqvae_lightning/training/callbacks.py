@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -14,7 +15,7 @@ from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
 from vqvae_lightning.metrics.measures import in_progress
-from vqvae_lightning.pictures import grid_image, write_picture
+from vqvae_lightning.pictures import Grid, named_grid, write_picture
 
 
 class Pictures(Callback):
@@ -40,8 +41,8 @@ class Pictures(Callback):
         if not trainer.is_global_zero:
             return
         # Lightning sets it outside of Trainer's own class.
-        references = trainer.datamodule.references(split, self.shown)  # type: ignore[attr-defined]
-        pictures = render(module, references)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        pictures = render(module, data.references(split, self.shown), data.dataset.class_names)
         for path in self.folder.glob("*.png") if split == "test" else ():
             if path.stem not in pictures:
                 path.unlink()
@@ -55,11 +56,13 @@ class Pictures(Callback):
 class HasPictures(Protocol):
     """A module that says what to show."""
 
-    def pictures(self, x: Tensor) -> dict[str, tuple[Tensor, int]]:
-        """Named grids for the first references of a split: images, and how many stand in a row."""
+    def pictures(self, x: Tensor) -> dict[str, Grid]:
+        """Named grids for the first references of a split."""
 
 
-def render(module: pl.LightningModule, references: Tensor) -> dict[str, Image.Image]:
+def render(
+    module: pl.LightningModule, references: Tensor, class_names: Sequence[str]
+) -> dict[str, Image.Image]:
     """The module's pictures, drawn in evaluation mode; training's random state stays as it is."""
     was_training = module.training
     module.eval()
@@ -68,7 +71,7 @@ def render(module: pl.LightningModule, references: Tensor) -> dict[str, Image.Im
         torch.manual_seed(0)
         grids = cast(HasPictures, module).pictures(references.to(module.device))
     module.train(was_training)
-    return {name: grid_image(images, columns) for name, (images, columns) in grids.items()}
+    return {name: named_grid(grid, class_names) for name, grid in grids.items()}
 
 
 class BestCheckpoint(ModelCheckpoint):

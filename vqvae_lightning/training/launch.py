@@ -21,7 +21,7 @@ def device_count(experiment: Experiment) -> int:
     """
     import torch
 
-    from vqvae_lightning.data.sources import DATASETS
+    from vqvae_lightning.data.imageset import image_set, split_sizes
 
     settings = experiment.trainer
     gpus = torch.cuda.device_count() if settings.accelerator != "cpu" else 0
@@ -39,10 +39,8 @@ def device_count(experiment: Experiment) -> int:
             f"{count * settings.nodes} devices x {settings.accumulate} micro-batches"
         )
     data = experiment.data
-    for split, size in (
-        ("validation", data.validation_size),
-        ("test", DATASETS[data.name].test_size),
-    ):
+    sizes = split_sizes(data, image_set(data))
+    for split, size in (("validation", sizes["val"]), ("test", sizes["test"])):
         batches = math.ceil(size / data.eval_batch_size)
         if batches < count * settings.nodes:  # the loaders split global batches among ranks
             raise ConfigError(

@@ -15,6 +15,7 @@ from vqvae_lightning.config import (
     ConfigError,
     DataConfig,
     Experiment,
+    images_variables,
     make_command,
     one_line,
     runs_argument,
@@ -219,17 +220,18 @@ def find_tokenizer(runs: str, data: DataConfig) -> Run:
 
     Raises ConfigError naming the command to run first.
     """
-    finished = find_runs(runs, dataset=data.name)
+    finished = find_runs(runs)
     tokenizers = [run for run in finished if KINDS[run.record.kind].is_tokenizer]
     candidates = read_each(tokenizers, lambda run: run.experiment().data)
-    found = [run for run, of_run in candidates if of_run.binarize == data.binarize]
+    found = [run for run, of_run in candidates if of_run.identity == data.identity]
     if not found:
         such = f" with data.binarize={data.binarize}" if data.binarize != "none" else ""
         wanted = _tokenizer_names()
         kind = kind_names(lambda kind: kind.is_tokenizer)[0]
-        first = make_command(f"train-{kind}", DATASET=data.name, ARGS=runs_argument(runs))
+        variables = images_variables(data)
+        first = make_command(f"train-{kind}", **variables, ARGS=runs_argument(runs))
         raise ConfigError(
-            f"model.tokenizer: there is no finished {wanted} run of {data.name}{such} in"
+            f"model.tokenizer: there is no finished {wanted} run of {data.dataset}{such} in"
             f" {runs}/; run `{first}` first"
         )
     return found[-1]
@@ -243,11 +245,13 @@ def check_tokenizer(run: Run, data: DataConfig) -> None:
             f"model.tokenizer: a prior needs a {_tokenizer_names()} run, but {run.path} holds"
             f" kind={record.kind}"
         )
-    if record.dataset != data.name:
+    of_run = run.experiment().data
+    if of_run.identity[0] != data.identity[0]:
         raise ConfigError(
-            f"model.tokenizer: {run.path} was trained on {record.dataset}, the data is {data.name}"
+            f"model.tokenizer: {run.path} was trained on {record.dataset}, the data is"
+            f" {data.dataset}"
         )
-    binarize = run.experiment().data.binarize
+    binarize = of_run.binarize
     if binarize != data.binarize:
         raise ConfigError(
             f"model.tokenizer: {run.path} was trained with data.binarize={binarize}, the data is"

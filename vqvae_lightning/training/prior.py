@@ -11,13 +11,15 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from vqvae_lightning.config import OptimizerConfig, section_config, to_dict
-from vqvae_lightning.data.loader import Batch, seed_torch
+from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.data.randomness import seed_torch
 from vqvae_lightning.metrics.codebook import CodebookUsage
 from vqvae_lightning.metrics.information import code_rate, entropy_ratio
 from vqvae_lightning.metrics.latents import Mean
 from vqvae_lightning.models.build import PriorConfig, build_prior
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.tokenizer import Tokenizer
+from vqvae_lightning.pictures import Grid
 from vqvae_lightning.training.optimization import StepRecord, clip_step, configure_adamw, logs_now
 
 
@@ -152,10 +154,11 @@ class CodePrior(pl.LightningModule):
         )
         return self.tokenizer.to(self.device).decode(codes)
 
-    def pictures(self, x: Tensor) -> dict[str, tuple[Tensor, int]]:
+    def pictures(self, x: Tensor) -> dict[str, Grid]:
         """Named grids to show: samples, a row per class (of the first ten). x is not used: a prior
         sees no images.
         """
         columns = 10
         labels = torch.arange(min(self.classes, 10)).repeat_interleave(columns)
-        return {"samples": (self.sample(labels), columns)}
+        shown = labels if self.config.class_conditional else None
+        return {"samples": Grid(self.sample(labels), columns, shown)}

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -38,6 +38,15 @@ class TokenizerRecord:
 
 
 @dataclass(frozen=True)
+class ImagesRecord:
+    """The images of a run: what can be said of them without having them."""
+
+    title: str
+    shape: list[int]  # C, H, W
+    classes: list[str]  # the name of each label
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """The content of run.json. What a run does not have, or not yet, is None or empty."""
 
@@ -52,6 +61,7 @@ class RunRecord:
     versions: dict[str, str]
     data: dict[str, str | None] = field(default_factory=dict)  # file → SHA-256
     parameters: int | None = None
+    own_images: ImagesRecord | None = None  # of a run on own images
     tokenizer: TokenizerRecord | None = None  # of a prior
     process: str | None = None  # the one that trains it, or did so last
     fingerprint: str | None = None  # of a finished tokenizer
@@ -69,14 +79,21 @@ class RunRecord:
         assert self.tokenizer is not None, self.kind
         return self.tokenizer
 
+    @property
+    def images(self) -> ImagesRecord:
+        """The images that it was trained on."""
+        if self.own_images:
+            return self.own_images
+        dataset = DATASETS[self.dataset]
+        return ImagesRecord(dataset.title, list(dataset.shape), list(dataset.class_names))
+
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "RunRecord":
         """The record of a checked run.json; keys that are not known here are left out."""
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        if "tokenizer" in known:
-            names = [f.name for f in fields(TokenizerRecord)]
-            described = {name: known["tokenizer"][name] for name in names}
-            known["tokenizer"] = TokenizerRecord(**described)
+        for key, part in (("tokenizer", TokenizerRecord), ("own_images", ImagesRecord)):
+            if key in known:
+                known[key] = part(**{f.name: known[key][f.name] for f in fields(part)})
         return cls(**known)
 
 
@@ -102,10 +119,12 @@ TOKENIZER: Shape = {
     "grid": [int],
     "dims": int,
 }
+OWN_IMAGES: Shape = {"title": str, "shape": [int], "classes": [str]}
 # Entries that a run may have. A finished run must have those of FINISHED.
 OPTIONAL: Shape = {
     **FINISHED,
     "data": {},
+    "own_images": OWN_IMAGES,
     "tokenizer": TOKENIZER,
     "process": str,
     "fingerprint": str,
@@ -219,7 +238,10 @@ def _check(values: Any) -> None:
     """Raises ConfigError, one line, for a record that no training writes."""
     check_shape(values, COMMON, RECORD)
     _check_texts(values)
-    for key, known in (("kind", KINDS), ("dataset", DATASETS), ("status", STATUSES)):
+    tables: list[tuple[str, Collection[str]]] = [("kind", KINDS), ("status", STATUSES)]
+    if "own_images" not in values:
+        tables.insert(1, ("dataset", DATASETS))
+    for key, known in tables:
         if values[key] not in known:
             wanted = ", ".join(known)
             raise ConfigError(f"{RECORD}: {key} is {_shown(values[key])}, wanted one of {wanted}")
@@ -230,6 +252,13 @@ def _check(values: Any) -> None:
     if KINDS[values["kind"]].stage == 2:
         check_shape(values, {"tokenizer": TOKENIZER}, RECORD)
     check_shape(values, {key: shape for key, shape in OPTIONAL.items() if key in values}, RECORD)
+    if "own_images" in values:
+        own = values["own_images"]
+        if not (len(own["shape"]) == 3 and all(own["shape"]) and own["classes"]):
+            raise ConfigError(
+                f"{RECORD}: own_images has shape {own['shape']} and {len(own['classes'])} classes,"
+                " wanted three sides and a class at least"
+            )
     if "tokenizer" in values:
         size, grid = values["tokenizer"]["codebook_size"], values["tokenizer"]["grid"]
         if not (1 <= len(grid) <= 4 and size * math.prod(grid) >= 1):

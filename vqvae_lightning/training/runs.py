@@ -23,7 +23,7 @@ from vqvae_lightning.config import (
     own_command,
     visible,
 )
-from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.data.imageset import image_set
 from vqvae_lightning.experiment import describe_record, read_experiment
 from vqvae_lightning.storage import check_writable, new_folder, sweep, write_atomic, write_json
 from vqvae_lightning.training.record import RECORD, RECORD_LOCK, RUN_LOCK, RunRecord, read_record
@@ -66,9 +66,8 @@ class Run:
         """
         created = datetime.now(UTC)
         day = created.strftime("%Y%m%d-%H%M%S")
-        name = (
-            experiment.name or f"{experiment.data.name}-{experiment.kind}-s{experiment.seed}-{day}"
-        )
+        images = experiment.data.dataset
+        name = experiment.name or f"{images}-{experiment.kind}-s{experiment.seed}-{day}"
         check_name(name)
         root, settings = Path(experiment.runs), describe_record(experiment).encode()
         record = {"id": secrets.token_hex(8), **_about(experiment, created), **more}
@@ -190,7 +189,7 @@ class Run:
             found = read_experiment(self.path, self.record.kind)
             recorded = self.record
             for key, value, wanted in (
-                ("dataset", found.data.name, recorded.dataset),
+                ("dataset", found.data.dataset, recorded.dataset),
                 ("seed", found.seed, recorded.seed),
             ):
                 if value != wanted:
@@ -239,15 +238,18 @@ class Run:
 
 def _about(experiment: Experiment, created: datetime) -> dict[str, object]:
     """The first entries of a new run's run.json."""
+    images = image_set(experiment.data)
+    own = {"title": images.title, "shape": list(images.shape), "classes": list(images.class_names)}
     return {
         "kind": experiment.kind,
-        "dataset": experiment.data.name,
+        "dataset": images.name,
+        **({"own_images": own} if experiment.data.path else {}),
         "seed": experiment.seed,
         "status": "running",
         "created": created.isoformat(timespec="seconds"),
         "command": [visible(word) for word in sys.argv],
         "versions": versions(),
-        "data": dict(DATASETS[experiment.data.name].files),
+        "data": dict(images.hashes()),
     }
 
 

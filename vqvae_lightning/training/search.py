@@ -35,8 +35,20 @@ def all_runs(root: str | Path) -> list[Run]:
     return [run for run, _ in sorted(found, key=lambda item: item[1])]
 
 
-def find_runs(root: str | Path, kind: str | None = None, dataset: str | None = None) -> list[Run]:
-    """Finished runs under `root`, oldest first, of one kind and dataset if named."""
+def find_runs(
+    root: str | Path,
+    kind: str | None = None,
+    dataset: str | None = None,
+    path: str | None = None,
+) -> list[Run]:
+    """Finished runs under `root`, oldest first, of what is named.
+
+    Args:
+        root: folder of run folders.
+        kind: of the runs.
+        dataset: that they were trained on.
+        path: of the own images that they were trained on.
+    """
     chosen = [
         run
         for run in all_runs(root)
@@ -44,4 +56,8 @@ def find_runs(root: str | Path, kind: str | None = None, dataset: str | None = N
         and kind in (None, run.record.kind)
         and dataset in (None, run.record.dataset)
     ]
+    if path is not None:
+        wanted = Path(path).resolve()
+        of_path = read_each(chosen, lambda run: run.experiment().data.path)
+        chosen = [run for run, its in of_path if its and Path(its).resolve() == wanted]
     return sorted(chosen, key=lambda run: str(run.record.finished))

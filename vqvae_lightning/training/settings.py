@@ -17,6 +17,7 @@ PLACE = (
     "trainer.log_every",
     "trainer.steps",
     "data.root",
+    "data.path",
     "data.download",
     "tracking",
 )

@@ -70,13 +70,13 @@ class RunWandbLogger(WandbLogger):
             id=record.wandb_id,
             save_dir=str(run.path),
             project=experiment.tracking.project,
-            group=experiment.tracking.group or experiment.data.name,
+            group=experiment.tracking.group or experiment.data.dataset,
             job_type=f"train-{experiment.kind}",
-            tags=[experiment.data.name, experiment.kind, *experiment.tracking.tags],
+            tags=[experiment.data.dataset, experiment.kind, *experiment.tracking.tags],
             resume="allow",
             config={
                 **settings,
-                "dataset": experiment.data.name,
+                "dataset": experiment.data.dataset,
                 "commit": record.versions.get("commit"),
             },
         )

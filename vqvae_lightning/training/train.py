@@ -1,7 +1,7 @@
 """`train(experiment)`: from settings to a finished run folder."""
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 
 from vqvae_lightning import interrupts
 from vqvae_lightning.config import ConfigError, Experiment, own_command
+from vqvae_lightning.data.own.store import resolve
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.training.build import DataModule, build
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
@@ -43,6 +44,7 @@ def train(experiment: Experiment) -> TrainResult:
     checkpoint; a finished one is left alone.
     """
     silence_known_warnings()
+    experiment = replace(experiment, data=resolve(experiment.data))
     devices = device_count(experiment)
     check_launch(devices * experiment.trainer.nodes)
     run = resumed_run(experiment)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
 
-from vqvae_lightning.data import pixels
-from vqvae_lightning.data.pixels import ImageError, decode, fit, fit_array
+from vqvae_lightning.data.own import pixels
+from vqvae_lightning.data.own.pixels import ImageError, decode, fit, fit_array
 
 UPRIGHT = {  # a value of EXIF's orientation → what turns such a picture upright, in numpy
     1: lambda a: a,

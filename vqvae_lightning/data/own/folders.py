@@ -21,8 +21,8 @@ import numpy as np
 
 from vqvae_lightning.config.values import visible
 from vqvae_lightning.data.formats import DataError
-from vqvae_lightning.data.listing import SPLIT_OF, Collection, LeftOut, stamp_of, summary
-from vqvae_lightning.data.pixels import NO_FILE, NO_IMAGE, Picture, Size, cannot_be_read, decode
+from vqvae_lightning.data.own.listing import SPLIT_OF, Collection, LeftOut, stamp_of, summary
+from vqvae_lightning.data.own.pixels import NO_FILE, NO_IMAGE, Picture, Size, cannot_be_read, decode
 
 IGNORED = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini"}  # in small letters
 IMAGES = (

@@ -12,12 +12,12 @@ import stat
 from pathlib import Path
 
 from vqvae_lightning.config.values import visible
-from vqvae_lightning.data.arrays import ArrayFile
-from vqvae_lightning.data.folders import IMAGE_ENDINGS, ImageFolder, ending, walk
 from vqvae_lightning.data.formats import DataError
-from vqvae_lightning.data.listing import SPLITS, Collection, summary
-from vqvae_lightning.data.parquet import ParquetFiles
-from vqvae_lightning.data.pixels import NO_IMAGE, cannot_be_read
+from vqvae_lightning.data.own.arrays import ArrayFile
+from vqvae_lightning.data.own.folders import IMAGE_ENDINGS, ImageFolder, ending, walk
+from vqvae_lightning.data.own.listing import SPLITS, Collection, summary
+from vqvae_lightning.data.own.parquet import ParquetFiles
+from vqvae_lightning.data.own.pixels import NO_IMAGE, cannot_be_read
 
 __all__ = ["SPLITS", "Collection", "open_collection", "summary"]
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from vqvae_lightning.config.values import one_line, visible
 from vqvae_lightning.data.formats import DataError
-from vqvae_lightning.data.listing import SPLIT_OF, Collection, LeftOut, RowNames, stamp_of
-from vqvae_lightning.data.pixels import (
+from vqvae_lightning.data.own.listing import SPLIT_OF, Collection, LeftOut, RowNames, stamp_of
+from vqvae_lightning.data.own.pixels import (
     DAMAGED,
     ImageError,
     Picture,

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from own_images import check_in_processes, place, png, refusal, unread, values
 
-from vqvae_lightning.data.collections import SPLITS, open_collection, summary
 from vqvae_lightning.data.formats import DataError
-from vqvae_lightning.data.pixels import ImageError
+from vqvae_lightning.data.own.collections import SPLITS, open_collection, summary
+from vqvae_lightning.data.own.pixels import ImageError
 
 
 def encoded_row(value):

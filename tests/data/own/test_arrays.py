@@ -10,9 +10,9 @@ import pytest
 from own_images import refusal, unread
 from PIL import Image
 
-from vqvae_lightning.data.collections import SPLITS, open_collection
 from vqvae_lightning.data.formats import DataError
-from vqvae_lightning.data.pixels import ImageError
+from vqvae_lightning.data.own.collections import SPLITS, open_collection
+from vqvae_lightning.data.own.pixels import ImageError
 
 
 def noise(*shape):

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from vqvae_lightning.config.values import one_line, visible
 from vqvae_lightning.data.formats import DataError
-from vqvae_lightning.data.listing import SPLIT_OF, Collection, RowNames, stamp_of
-from vqvae_lightning.data.pixels import (
+from vqvae_lightning.data.own.listing import SPLIT_OF, Collection, RowNames, stamp_of
+from vqvae_lightning.data.own.pixels import (
     DAMAGED,
     TOO_SHORT,
     ImageError,
@@ -111,6 +111,9 @@ class ArrayFile(Collection):
         kinds, positions = np.unique(np.concatenate(values), return_inverse=True)
         self.classes = tuple(map(str, kinds.tolist())) if self.parts[0].labels else ("",)
         self.labels = positions.astype(np.int64)
+        shape = self.parts[0].images.shape
+        colours = shape[1 if self.parts[0].images.channels_first else -1] if len(shape) == 4 else 1
+        self.channels = 1 if colours == 1 else 3
 
     def read(self, index: int, channels: int, size: Size | None = None) -> Picture:
         ends = list(accumulate(part.images.shape[0] for part in self.parts))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from own_images import check_in_processes, place, refusal
 
-from vqvae_lightning.data.collections import open_collection, summary
+from vqvae_lightning.data.own.collections import open_collection, summary
 
 
 def test_what_is_not_there_is_refused(tmp_path):

@@ -4,8 +4,6 @@ Letters: N images, C H W of one.
 """
 
 import hashlib
-import pickle
-import zlib
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections import Counter
@@ -18,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vqvae_lightning.config.values import visible
-from vqvae_lightning.data.pixels import Picture, Size
+from vqvae_lightning.data.own.pixels import Picture, Size
 
 SPLITS = ("", "train", "val", "test")
 SPLIT_OF = {  # names of folders, arrays and files → positions in SPLITS
@@ -45,10 +43,10 @@ SHOWN_NAMES, SHOWN_REASONS, SHOWN_LETTERS = 3, 6, 60
 class Collection(ABC):
     """Images at a path, listed before one is decoded.
 
-    It can be pickled, in a few bytes for each image, and read in other processes. No file stays
-    open in it.
+    It can be sent to other processes, and read there. No file stays open in it.
     """
 
+    channels: int | None = None  # of an array of images; files have each their own
     noun = "file"  # one image is a file, or a row of one
     title: str  # the folder's name, or the file's without its ending
     names: Sequence[str]  # N, for messages: a relative path, or a row's number; not yet `visible`
@@ -73,12 +71,6 @@ class Collection(ABC):
         Raises:
             ImageError: it cannot be used. The others can still be read.
         """
-
-    def __getstate__(self) -> bytes:  # names of 100,000 files in about a tenth of their bytes
-        return zlib.compress(pickle.dumps(self.__dict__), 1)
-
-    def __setstate__(self, state: bytes) -> None:
-        self.__dict__.update(pickle.loads(zlib.decompress(state)))
 
 
 class RowNames(Sequence[str]):
