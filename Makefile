@@ -1,5 +1,7 @@
 # Every target is one command for a user; `make help` lists them. Settings: see the variables below.
 DATASET ?= mnist
+DATA ?=
+SIZE ?=
 DEVICES ?=
 SEED ?=
 SEEDS ?= 3
@@ -19,19 +21,23 @@ quote = '$(subst ','\'',$(value $(1)))'
 HERE = $(ON) $(DRAW)
 ON = $(if $(DEVICES),trainer.devices=$(DEVICES))
 DRAW = $(if $(SEED),seed=$(SEED)) $(ARGS)
-TRAIN = $(VQVAE) train experiments/$(DATASET)/$(1).yaml $(HERE)
+TRAIN = $(VQVAE) train experiments/$(if $(value DATA),own,$(DATASET))/$(1).yaml $(call IMAGES,data.) $(HERE)
+# Own images: as settings of an experiment with the prefix `data.`, of another command without one.
+IMAGES = $(if $(value DATA),$(1)path=$(call quote,DATA)) $(if $(value SIZE),$(1)size=$(call quote,SIZE))
+# The images whose newest run a command takes.
+OF = $(if $(value DATA),path=$(call quote,DATA),dataset=$(DATASET))
 # A full-length recipe, as the run cifar10_<recipe>; a prior learns the codes of the second recipe named.
 FULL = $(TRAIN) name=cifar10_$(1) resume=auto $(if $(2),model.tokenizer=runs/cifar10_$(2))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-fid doctor data train train-ae train-vae train-vqvae train-prior full-cifar10 sample evaluate compare study ablate \
+.PHONY: help setup setup-fid doctor data emoji train train-ae train-vae train-vqvae train-prior full-cifar10 sample evaluate compare study ablate \
         sweep classifier fid-calibrate wandb-dashboard bench bench-gpu check lint docs test test-dist test-faults \
         test-slow clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | awk -F@ '{printf "%-20s %s\n", $$1, $$2}'
 	@echo
-	@echo '  DATASET=mnist|fashion_mnist|cifar10  DEVICES=2  SEED=1  RUN=runs/NAME  FILE=experiments/mnist/vqvae_full.yaml  ARGS="model.quantizer.codebook_size=1024"'
+	@echo '  DATASET=mnist|fashion_mnist|cifar10  DATA=~/photos SIZE=64 (own images)  DEVICES=2  SEED=1  RUN=runs/NAME  FILE=experiments/mnist/vqvae_full.yaml  ARGS="model.quantizer.codebook_size=1024"'
 
 # torch comes first and pinned: without a pin an installer takes the newest CUDA build.
 $(VENV)/.run: pyproject.toml .ci/constraints.txt
@@ -66,7 +72,11 @@ setup: $(VENV)/.run  ## the environment in .venv, with pinned versions
 setup-fid: $(VENV)/.fid  ## … with the Inception network of FID (81 MB), for ARGS="fid_samples=10000"
 
 data: $(VENV)/.run  ## fetch and verify DATASET
-	@$(VQVAE) data name=$(DATASET) $(ARGS)
+	@$(VQVAE) data $(if $(value DATA),$(call IMAGES),name=$(DATASET)) $(ARGS)
+
+emoji: $(VENV)/.run  ## 3,781 emoji of 64×64 in data/emoji, as own images (an npm package): then DATASET=emoji
+	@mkdir -p data && cd data && npm pack --silent emoji-datasource-google@16.0.0
+	@$(VENV)/bin/python experiments/emoji/make_folder.py data/emoji-datasource-google-16.0.0.tgz data/emoji
 
 train-ae: $(VENV)/.run  ## train an autoencoder on DATASET
 	@$(call TRAIN,ae)
@@ -102,13 +112,13 @@ full-cifar10: $(VENV)/.fid  ## CIFAR-10 to headline figures, for a GPU: FID and 
 	@$(VQVAE) compare $(foreach run,vqvae_full prior_full vae_bits vqvae_bits prior_bits,runs/cifar10_$(run))
 
 sample: $(VENV)/.run  ## draw images from RUN (default: the newest of DATASET)
-	@$(VQVAE) sample $(if $(value RUN),$(call quote,RUN),dataset=$(DATASET)) $(DRAW)
+	@$(VQVAE) sample $(if $(value RUN),$(call quote,RUN),$(OF)) $(DRAW)
 
 evaluate: $(VENV)/.run  ## test metrics of RUN (default: the newest of DATASET)
-	@$(VQVAE) evaluate $(if $(value RUN),$(call quote,RUN),dataset=$(DATASET)) $(DRAW)
+	@$(VQVAE) evaluate $(if $(value RUN),$(call quote,RUN),$(OF)) $(DRAW)
 
 compare: $(VENV)/.run  ## all finished runs side by side: a table and runs/compare.html
-	@$(VQVAE) compare $(RUN) $(ARGS)
+	@$(VQVAE) compare $(if $(RUN),$(RUN),$(if $(value DATA),$(OF))) $(ARGS)
 
 study: $(VENV)/.run  ## AE, VAE, VQ-VAE and prior on DATASET with SEEDS seeds: train, compare, mean and spread
 	@$(VQVAE) study dataset=$(DATASET) seeds=$(SEEDS) $(ON) $(ARGS)
@@ -120,7 +130,7 @@ ablate: $(VENV)/.run  ## STUDY=quantizers|priors|codebook-size|beta with SEEDS s
 	@$(VQVAE) ablate experiments/ablations/$(STUDY).yaml seeds=$(SEEDS) $(ON) $(ARGS)
 
 classifier: $(VENV)/.run  ## train the classifier of DATASET, whose features judge samples (fid_network=classifier)
-	@$(VQVAE) classifier dataset=$(DATASET) $(DRAW)
+	@$(VQVAE) classifier $(if $(value DATA),$(call IMAGES),dataset=$(DATASET)) $(DRAW)
 
 fid-calibrate: $(VENV)/.fid  ## check FID against the literature (CIFAR-10 train, test: 3.15); two hours on two cores
 	@$(VQVAE) fid-calibrate $(ARGS)

@@ -23,7 +23,8 @@ def data() -> Iterator[Row]:
                 module.scale(batch, augment=True)
 
         def single(workers: int, module: ImageDataModule = module) -> None:
-            images = SingleImages(*module.splits["train"], flip=True)
+            train = module.splits["train"]
+            images = SingleImages(train.first(len(train)), train.labels, flip=True)
             for _ in DataLoader(images, BATCH, shuffle=True, drop_last=True, num_workers=workers):
                 pass
 

@@ -1,6 +1,7 @@
 """Peak resident memory, each in a process of its own."""
 
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -77,7 +78,7 @@ def measure(what: str, *words: str) -> dict[str, float]:
     experiment = experiment_of(f"{words[0]}/vqvae.yaml")
     data, module = build(experiment)
     fit(experiment, module, data, Turns({}, rounds=1, steps=20))
-    sizes = [tensor.nbytes for split in data.splits.values() for tensor in split]
+    sizes = [len(rows) * math.prod(rows.shape) for rows in data.splits.values()]
     return {"peak": highest(), "data": sum(sizes) / MB}
 
 

@@ -14,6 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from experiments.benchmarks.timing import Row, faster, interleave
 from experiments.benchmarks.training import STEPS, Turns, endless, experiment_of, fit
 from vqvae_lightning.data.loader import TrainLoader
+from vqvae_lightning.data.rows import MemoryRows
 from vqvae_lightning.models.build import PriorConfig
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.sampling import draw
@@ -31,15 +32,16 @@ class RandomCodes(pl.LightningDataModule):
     def __init__(self, batch_size: int, length: int, rows: int = 20_000) -> None:
         super().__init__()
         self.batch_size = batch_size
-        self.codes, self.labels = (
+        codes, labels = (
             torch.randint(K, (rows, length), dtype=torch.int32),
             torch.randint(CLASSES, (rows,)),
         )
+        self.rows = MemoryRows(codes, labels)
 
     def train_dataloader(self) -> TrainLoader:
         world = self.trainer.world_size if self.trainer else 1
         rank = self.trainer.global_rank if self.trainer else 0
-        return TrainLoader(self.codes, self.labels, self.batch_size, 0, rank, world)
+        return TrainLoader(self.rows, self.batch_size, 0, rank, world)
 
 
 def new_prior(length: int) -> CodePrior:

@@ -120,13 +120,15 @@ def training() -> Iterator[Row]:
     experiment = experiment_of("cifar10/vqvae.yaml", f"data.batch_size={BATCH}")
     data, module = vqvae(experiment)
     bare_data, bare = vqvae(experiment)
+    train = data.splits["train"]
+    x, labels = train.first(len(train)), train.labels
     matrix = torch.randn(SIDE, SIDE)
     product = torch.empty(SIDE, SIDE)
     turns = Turns(
         {
             "bare loop": bare_loop(bare, bare_data),
-            "pythae": pythae_epoch(module.net, *data.splits["train"], STEPS),
-            "usual loop": usual_loop(module.net, *data.splits["train"], STEPS),
+            "pythae": pythae_epoch(module.net, x, labels, STEPS),
+            "usual loop": usual_loop(module.net, x, labels, STEPS),
             "GEMM": lambda: [torch.mm(matrix, matrix, out=product) for _ in range(STEPS)],
         }
     )
