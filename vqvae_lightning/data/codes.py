@@ -112,14 +112,9 @@ class CodeDataModule(pl.LightningDataModule):
 
     def _read(self) -> dict[str, Rows]:
         """The stored codes, verified. Raises StoredError."""
-
-        def wrong(name: str, values: Tensor) -> str | None:
-            codes = name.endswith("codes")
-            limit = self.tokenizer.codebook_size if codes else self.dataset.classes
-            found = int(values.max())
-            return f"{name} holds {found}, wanted 0 to {limit - 1}" if found >= limit else None
-
-        arrays = read_store(self.folder, self.of, self._layout(), self.stem, wrong)
+        of = {"codes": self.tokenizer.codebook_size, "labels": self.dataset.classes}
+        limits = {f"{split}_{what}": limit for split in SPLITS for what, limit in of.items()}
+        arrays = read_store(self.folder, self.of, self._layout(), self.stem, limits)
         rows: dict[str, Rows] = {}
         for split in SPLITS:
             labels = torch.cat([part.long() for part in arrays[f"{split}_labels"].blocks()])

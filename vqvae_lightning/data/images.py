@@ -61,12 +61,13 @@ class ImageDataModule(pl.LightningDataModule):
             return
         self._check_ranks()
         root = Path(self.config.root)
-        found = {name: self.dataset.rows(root, name) for name in ("train", "test")}
+        own = ("val",) if self.dataset.validation_size else ()
+        found = {name: self.dataset.rows(root, name) for name in ("train", "test", *own)}
         if self.config.binarize == "static":
             found = {name: BinaryRows(rows, name) for name, rows in found.items()}
         train, test = found["train"], found["test"]
-        if self.dataset.validation_size:
-            self.splits = {"train": train, "val": self.dataset.rows(root, "val"), "test": test}
+        if own:
+            self.splits = found
         else:
             seed = derive_seed(self.seed, "validation")
             mask = stratified_split(train.labels.numpy(), self.sizes["val"], seed)

@@ -16,7 +16,7 @@ import math
 import os
 import stat
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,7 +232,7 @@ def read_store(
     of: str,
     layout: Layout | None = None,
     stem: str = "",
-    check: Callable[[str, Tensor], str | None] | None = None,
+    limits: Mapping[str, int] | None = None,
 ) -> dict[str, StoredArray]:
     """The verified arrays of a store.
 
@@ -243,7 +243,7 @@ def read_store(
         of: what its arrays must hold.
         layout: the arrays that it must have; without it, those that it says it has.
         stem: how the names of its files begin.
-        check: (array, some of its records) → what is wrong with them; asked when they are verified.
+        limits: name of an array → the number below which all in it must lie.
 
     Raises:
         StoredError: it is not there, is of something else, or a file of it is not what it was.
@@ -277,11 +277,10 @@ def read_store(
                     f"{path} is damaged: its SHA-256 is not the one in"
                     f" {description_path(folder, stem).name}"
                 )
-        for name, array in arrays.items() if check else ():
-            assert check is not None
-            for block in array.blocks():
-                if wrong := check(name, block):
-                    raise StoredError(f"{folder}: {wrong}")
+        for name, limit in (limits or {}).items():
+            most = max((int(block.max()) for block in arrays[name].blocks()), default=0)
+            if most >= limit:
+                raise StoredError(f"{folder}: {name} holds {most}, wanted 0 to {limit - 1}")
         if is_writable(verified_path(folder, stem)):
             write_atomic(verified_path(folder, stem), json.dumps(verified).encode())
     return arrays

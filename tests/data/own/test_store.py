@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from vqvae_lightning.data.images import ImageDataModule, data_of
 from vqvae_lightning.data.own import store as own
 from vqvae_lightning.data.own.chunks import Chunk, open_worker, read_chunk
 from vqvae_lightning.data.own.store import OwnImages, resolve
+from vqvae_lightning.data.shards import fingerprint
 
 
 @pytest.fixture
@@ -278,3 +280,55 @@ class TestIdentity:
         said = json.loads((Path(found.root) / found.folder / "store.json").read_text())
         assert said["title"] == "photos"
         assert said["classes"] == ["cat", "dog"]
+
+
+class TestStrangersStores:
+    """What a store says of itself is checked before it is used."""
+
+    @pytest.fixture
+    def changed(self, config, photos):
+        """(entries) → settings of a store whose description says something else."""
+
+        def changed(**entries):
+            found = resolve(config(size=4))
+            path = Path(found.root) / found.folder / "store.json"
+            said = {**json.loads(path.read_text()), **entries}
+            pinned = fingerprint(said, "classes")
+            path.write_text(json.dumps({k: v for k, v in said.items() if v is not None}))
+            path.parent.rename(path.parent.with_name(pinned[:16]))
+            return replace(found, fingerprint=pinned)
+
+        return changed
+
+    @pytest.mark.parametrize("classes", [[], ["one"], "cat", 5])
+    def test_classes_that_do_not_fit_the_labels_are_refused(self, changed, classes):
+        with pytest.raises(DataError) as error:
+            OwnImages(changed(classes=classes))
+        assert "\n" not in str(error.value)
+
+    def test_texts_are_shown_without_control_characters(self, changed):
+        found = OwnImages(changed(title="\x1b[2Jx", classes=["a\nb", "c"], left_out=None))
+        assert found.title == "\\x1b[2Jx"
+        assert found.class_names == ("a\\nb", "c")
+        assert "\x1b" not in found.describe()
+
+
+def test_a_share_for_test_leaves_one_image_for_training_and_one_for_validation(config, tmp_path):
+    place(tmp_path / "photos", *(f"{n}.png" for n in range(4)))
+    data = ImageDataModule(config(size=4, batch_size=1, test_fraction=0.99), 0)
+    assert data.sizes == {"train": 1, "val": 1, "test": 2}
+
+
+def test_a_split_for_test_alone_is_no_training_set(config, tmp_path):
+    place(tmp_path / "photos", "train/a/1.png", "test/a/1.png", "test/a/2.png")
+    with pytest.raises(DataError, match="holds 1 images for training, 0 for validation and 2 for"):
+        ImageDataModule(config(size=4, batch_size=1), 0)
+
+
+def test_the_paths_own_validation_images_are_binarized_too(config, tmp_path):
+    for split in ("train", "val", "test"):
+        place(tmp_path / "photos", *(f"{split}/a/{n}.png" for n in range(4)))
+    data = ImageDataModule(config(size=4, binarize="static"), 0)
+    data.setup()
+    for rows in data.splits.values():
+        assert set(rows.first(len(rows)).unique().tolist()) <= {0, 255}

@@ -13,7 +13,7 @@ images by it, wherever they lie and whatever has become of the path.
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +32,10 @@ from vqvae_lightning.data.randomness import derive_seed
 from vqvae_lightning.data.rows import ChosenRows, FileRows, Rows, stratified_split
 from vqvae_lightning.data.shards import (
     Column,
+    StoredArray,
     StoreWriter,
     fingerprint,
+    layout_of,
     read_description,
     read_store,
 )
@@ -44,6 +46,7 @@ CHUNK = 256  # images that are read together, and lost together by a kill
 FEWEST = 3  # images: one each for training, validation and test
 SHOWN = 12  # names of classes in a line
 JOURNAL = "journal.jsonl"
+DIMENSIONS = {"images": 3, "labels": 0, "splits": 0}  # axes of a record of each array
 OF = "images"  # what a store holds
 
 
@@ -61,17 +64,17 @@ class OwnImages:
             found = fingerprint(description, "classes")
             if found != config.fingerprint:
                 raise StoredError(f"{folder} has fingerprint {found[:16]}")
-            arrays = read_store(folder, OF)
+            arrays = open_arrays(folder, description)
         except StoredError as error:
             raise DataError(
                 f"data.path: the images of {visible(str(config.path))} with fingerprint"
                 f" {(config.fingerprint or '')[:16]} are not in {config.root}/{STORES}: {error};"
                 " `vqvae data` makes them of the path"
             ) from error
-        self.name, self.title = config.dataset, str(description["title"])
-        self.class_names: tuple[str, ...] = tuple(map(str, description["classes"]))
+        self.name, self.title = config.dataset, visible(str(description.get("title", "images")))
+        self.class_names = tuple(visible(str(name)) for name in description["classes"])
         self.classes = len(self.class_names)
-        self.left_out = str(description["left_out"])
+        self.left_out = visible(str(description.get("left_out", "")))
         channels, height, width = arrays["images"].shape
         self.shape = channels, height, width
         self._hashes: dict[str, str | None] = dict(description["arrays"]["images"]["files"])
@@ -81,8 +84,14 @@ class OwnImages:
         splits = arrays["splits"].take(everything).numpy()
         self._splits = own_splits(splits, labels.numpy(), config.test_fraction)
         self.train_size, self.validation_size, self.test_size = (
-            len(self._splits.get(split, ())) for split in ("train", "val", "test")
+            len(self._splits[split]) for split in ("train", "val", "test")
         )
+        if self.train_size < (1 if self.validation_size else 2):
+            raise DataError(
+                f"data.path: {visible(str(config.path))} holds {self.train_size} images for"
+                f" training, {self.validation_size} for validation and {self.test_size} for test,"
+                " wanted one of each at least"
+            )
 
     def describe(self) -> str:
         """Number, size, splits and classes of the images, and what was left out, in lines."""
@@ -108,6 +117,22 @@ class OwnImages:
         return ChosenRows(self._rows, self._splits[split])
 
 
+def open_arrays(folder: Path, description: Mapping[str, Any]) -> dict[str, StoredArray]:
+    """The verified arrays of a store of images.
+
+    Raises StoredError, also for labels and splits that no store of these classes has.
+    """
+    classes = description.get("classes")
+    if not (isinstance(classes, list) and classes):
+        raise StoredError(f"{folder} names no classes")
+    layout = layout_of(description, "")
+    if {name: len(column.shape) for name, (_, column) in layout.items()} != DIMENSIONS:
+        raise StoredError(f"{folder} holds other arrays than {', '.join(DIMENSIONS)}")
+    if len({rows for rows, _ in layout.values()}) > 1:
+        raise StoredError(f"{folder} holds arrays of several lengths")
+    return read_store(folder, OF, limits={"labels": len(classes), "splits": len(SPLITS)})
+
+
 def own_splits(
     splits: "np.ndarray[Any, Any]", labels: "np.ndarray[Any, Any]", test_fraction: float
 ) -> dict[str, Tensor]:
@@ -121,7 +146,8 @@ def own_splits(
     test = known["test"]
     if not test.any():
         rows = np.flatnonzero(train)
-        count = max(1, round(test_fraction * len(rows)))
+        # One image at least, and so few that one stays for training and one for validation.
+        count = max(1, min(round(test_fraction * len(rows)), len(rows) - 2))
         chosen = rows[stratified_split(labels[rows], count, derive_seed("own test images"))]
         test = test.copy()
         test[chosen] = True
@@ -171,7 +197,7 @@ def find_store(folder: Path, key: list[Any]) -> dict[str, Any] | None:
         with suppress(StoredError):
             found = read_description(path.parent)
             if found.get("of") == OF and key in found.get("sources", ()):
-                read_store(path.parent, OF)
+                open_arrays(path.parent, found)
                 return found
     return None
 
@@ -232,7 +258,7 @@ def put_in_place(place: Path, found: dict[str, Any], config: DataConfig) -> dict
     try:
         there = read_description(target)
         there["sources"] = [*there["sources"], *found["sources"]]
-        read_store(target, OF)
+        open_arrays(target, there)
     except StoredError:
         shutil.rmtree(target, ignore_errors=True)  # damaged, or half removed by somebody
         os.rename(place, target)
