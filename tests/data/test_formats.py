@@ -54,7 +54,7 @@ def test_idx_agrees_with_an_independent_parser(rng):
     assert formats.parse_idx(data).tolist() == by_hand == images.tolist()
 
     labels = rng.integers(0, 10, 5, dtype=np.uint8)
-    x, y = formats.decode_idx([data, idx(labels)])
+    x, y = formats.decode_idx([bytearray(data), idx(labels)], 5)
     assert (x.shape, x.dtype, y.dtype) == ((5, 1, 28, 28), np.dtype(np.uint8), np.dtype(np.int64))
     assert x.flags.writeable  # torch.from_numpy wants it
     assert y.tolist() == labels.tolist()
@@ -82,7 +82,9 @@ def test_idx_refuses_what_is_not_idx(damage):
 @pytest.mark.parametrize("label_bytes", [1, 2])
 def test_cifar_agrees_with_an_independent_parser(rng, label_bytes):
     data = rng.integers(0, 100, 6 * (label_bytes + 3072), dtype=np.uint8).tobytes()
-    x, y = formats.decode_cifar([data[: len(data) // 2], data[len(data) // 2 :]], label_bytes)
+    x, y = formats.decode_cifar(
+        iter([data[: len(data) // 2], data[len(data) // 2 :]]), 6, label_bytes
+    )
     assert (x.shape, x.dtype, y.dtype) == ((6, 3, 32, 32), np.dtype(np.uint8), np.dtype(np.int64))
     stream = io.BytesIO(data)
     for image, label in zip(x, y, strict=True):
@@ -92,8 +94,14 @@ def test_cifar_agrees_with_an_independent_parser(rng, label_bytes):
                 assert image[c, row].tobytes() == stream.read(32)
 
 
+@pytest.mark.parametrize("images", [1, 3])
+def test_another_number_of_cifar_images_than_there_should_be_is_refused(images):
+    with pytest.raises(DataError, match=f"do not hold {images} images"):
+        formats.decode_cifar([bytes(2 * 3073)], images)
+
+
 def test_cifar_red_is_the_first_channel():
-    x, y = formats.decode_cifar([bytes([7]) + bytes([255]) * 1024 + bytes(2048)])
+    x, y = formats.decode_cifar([bytes([7]) + bytes([255]) * 1024 + bytes(2048)], 1)
     assert y.tolist() == [7]
     assert (x[0, 0] == 255).all()
     assert (x[0, 1:] == 0).all()

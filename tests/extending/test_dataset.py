@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,10 +21,10 @@ IMAGES = {"train": 200, "test": 40}
 CLASSES = 4
 
 
-def decode(files: Sequence[bytes], shape: Shape) -> Arrays:
+def decode(files: Iterable[bytes | bytearray], images: int, shape: Shape) -> Arrays:
     """The arrays of a split from its one file: the labels of all images, then all images."""
     (data,) = files
-    values, images = np.frombuffer(data, np.uint8), len(data) // (1 + math.prod(shape))
+    values = np.frombuffer(data, np.uint8)
     return values[images:].reshape(-1, *shape).copy(), values[:images].astype(np.int64)
 
 

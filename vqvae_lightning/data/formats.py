@@ -6,7 +6,7 @@ pickle is read (the "python" release of CIFAR is one).
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -72,8 +72,9 @@ class DataError(ValueError):
 class Format:
     """A file format of datasets."""
 
-    # The files of one split, in order → its arrays.
-    decode: Callable[[Sequence[bytes]], Arrays]
+    # The files of one split, in order, each read when it is asked for, and its number of images →
+    # its arrays.
+    decode: Callable[[Iterable[bytes | bytearray], int], Arrays]
     # The names of the files of one split, its number of images and their shape (C, H, W) → the
     # bytes of each file. No more is ever read, whatever is there.
     sizes: Callable[[Sequence[str], int, Shape], dict[str, int]]
@@ -95,9 +96,8 @@ def cifar_sizes(
     return dict.fromkeys(names, images // len(names) * record)
 
 
-def parse_idx(data: bytes) -> NDArray[np.uint8]:
-    """The array in an IDX file of bytes, a read-only view of `data`: (N, H, W) images or (N,)
-    labels.
+def parse_idx(data: bytes | bytearray) -> NDArray[np.uint8]:
+    """The array in an IDX file of bytes, a view of `data`: (N, H, W) images or (N,) labels.
 
     Format: yann.lecun.com/exdb/mnist: 0, 0, type (8 = unsigned byte), number of axes, each length
     as a big-endian 32-bit integer, then the values.
@@ -121,8 +121,10 @@ def parse_idx(data: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def parse_cifar(data: bytes, label_bytes: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Images (N, 3, 32, 32) and labels (N,) of a CIFAR binary batch, read-only views of `data`.
+def parse_cifar(
+    data: bytes | bytearray, label_bytes: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Images (N, 3, 32, 32) and labels (N,) of a CIFAR binary batch, views of `data`.
 
     Format: www.cs.toronto.edu/~kriz/cifar.html: per image `label_bytes` labels, then 1024 red, 1024
     green and 1024 blue bytes. CIFAR-100 has two labels, coarse then fine; the last one is returned.
@@ -160,18 +162,34 @@ def sheet_to_cifar(png: bytes, labels: Sequence[int]) -> bytes:
     return records.tobytes()
 
 
-def decode_idx(files: Sequence[bytes]) -> Arrays:
-    """The arrays of one split of a data set in the MNIST format, from its image and its label
-    file.
+def decode_idx(files: Iterable[bytes | bytearray], images: int) -> Arrays:
+    """The arrays of one split of a data set in the MNIST format, from its image and its label file.
+
+    The images are a view of the first file, which is therefore in memory once.
     """
-    images, labels = map(parse_idx, files)
-    return images[:, None].copy(), labels.astype(np.int64)  # N, 1, H, W
+    pixels, labels = map(parse_idx, files)
+    return pixels[:, None], labels.astype(np.int64)  # N, 1, H, W
 
 
-def decode_cifar(files: Sequence[bytes], label_bytes: int = 1) -> Arrays:
-    """The arrays of one split of a data set in the CIFAR format, from its batches in order."""
-    images, labels = zip(*(parse_cifar(data, label_bytes) for data in files), strict=True)
-    return np.concatenate(images), np.concatenate(labels).astype(np.int64)
+def decode_cifar(files: Iterable[bytes | bytearray], images: int, label_bytes: int = 1) -> Arrays:
+    """The arrays of one split of a data set in the CIFAR format, from its batches in order.
+
+    One batch at a time is in memory beside the arrays. Raises DataError for another number of
+    images.
+    """
+    pixels, labels = np.empty((images, *CIFAR_SHAPE), np.uint8), np.empty(images, np.int64)
+    start = 0
+    for data in files:
+        of_file, their_labels = parse_cifar(data, label_bytes)
+        end = start + len(of_file)
+        if end > images:
+            break
+        pixels[start:end], labels[start:end] = of_file, their_labels
+        start = end
+    else:
+        if start == images:
+            return pixels, labels
+    raise DataError(f"CIFAR batches do not hold {images} images")
 
 
 IDX = Format(decode_idx, idx_sizes)

@@ -92,7 +92,7 @@ class PublishedFiles:
                 self.folder / SUMS, "".join(f"{sums[name]}  {name}\n" for name in sums).encode()
             )
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str) -> bytearray:
         """The verified file; no more than its size is read, whatever is there. Raises DataError."""
         path, size, sha256 = self.folder / name, self.sizes[name], self.expected()[name]
         if sha256 is None or not path.is_file():
@@ -100,9 +100,11 @@ class PublishedFiles:
                 f"data: cannot read {path}: it is not there, or its hash is not known; `vqvae data`"
                 " fetches it"
             )
+        # A buffer that an array can be a view of, so that no copy is needed.
+        data = bytearray(size)
         with path.open("rb") as file:
-            data = file.read(size + 1)
-        if len(data) > size or hashlib.sha256(data).hexdigest() != sha256:
+            whole = file.readinto(data) == size and not file.read(1)
+        if not whole or hashlib.sha256(data).hexdigest() != sha256:
             _check(path, sha256)
             raise DataError(f"data: {path} was changed while it was read")
         return data

@@ -306,4 +306,5 @@ def load(name: str, root: Path, split: Literal["train", "test"]) -> formats.Arra
     """
     dataset = _named(name)
     files = dataset.at(root)
-    return dataset.format.decode([files.read(file) for file in dataset.split(split)])
+    images = dataset.train_size if split == "train" else dataset.test_size
+    return dataset.format.decode(map(files.read, dataset.split(split)), images)
