@@ -21,15 +21,6 @@ SIZES = ("data.batch_size=20", "data.eval_batch_size=15", "data.validation_size=
 TRAINING = (*small.TRAINER, *SIZES, "trainer.devices=1")
 
 
-def write_npz(path: Path) -> Path:
-    """The generated images of `fake_data`, as a file of a user's own."""
-    arrays: dict[str, Any] = {}
-    for split, count, seed in (("train", fake_data.TRAIN, 0), ("test", fake_data.TEST, 1)):
-        arrays[f"x_{split}"], arrays[f"y_{split}"] = fake_data.images(count, seed)
-    np.savez(path, **arrays)
-    return path
-
-
 def train(root: Path, kind: str, name: str, *more: str) -> Run:
     (root / "empty.yaml").write_text("{}\n")
     places = (f"runs={root / 'runs'}", f"data.root={root / 'data'}", f"name={name}")
@@ -47,7 +38,7 @@ def logged(run: Run) -> list[dict[str, float]]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A folder with generated images, published and as a user's own."""
     root = tmp_path_factory.mktemp("own")
-    write_npz(root / "bars.npz")
+    fake_data.write_own(root / "bars.npz")
     with fake_data.installed(root / "data"):
         yield root
 
@@ -118,6 +109,7 @@ def test_every_command_works_on_them(
     assert "our photos, 20×16" in said
     page = (place / "runs" / "compare.html").read_text()
     assert "our photos, 20×16" in page
+    assert "in the order of the samples&#39; rows: pears &amp; plums, Äpfel." in page
 
 
 def test_a_command_finds_the_newest_run_of_a_path(

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fake_data
 import pytest
 import small
 import torch
@@ -33,6 +34,7 @@ KINDS = {
     "vqvae": [*small.KINDS["vqvae"], "model.quantizer.reset_below=0.5"],
     "prior": [*small.KINDS["prior"], "model.network.dropout=0.1"],
     "vqvae averaged": [*small.KINDS["vqvae"], "trainer.ema_decay=0.9"],
+    "vqvae on own images": [*small.KINDS["vqvae"], "data.flip=true"],
     "prior averaged": [*small.KINDS["prior"], "trainer.ema_decay=0.9"],
 }
 POINTS = {
@@ -60,8 +62,11 @@ def entry(root: Path, kind: str, name: str, **more: Any) -> dict[str, Any]:
     empty = root / "empty.yaml"
     empty.write_text("{}\n")
     of = kind.partition(" ")[0]
-    tokenizer = [f"model.tokenizer={root / 'runs' / 'tokenizer'}"] if of == "prior" else []
-    words = ["train", str(empty), f"kind={of}", *SETTINGS, *KINDS[kind], *tokenizer]
+    places = [f"model.tokenizer={root / 'runs' / 'tokenizer'}"] if of == "prior" else []
+    if kind.endswith("own images"):
+        file = root / "own.npz"
+        places.append(f"data.path={file if file.exists() else fake_data.write_own(file)}")
+    words = ["train", str(empty), f"kind={of}", *SETTINGS, *KINDS[kind], *places]
     return {
         "words": [*words, f"runs={root / 'runs'}", f"name={name}"],
         "rows": str(root / f"{name}.rows"),

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.kinds import KINDS
 
+SHOWN = 20  # names of labels in a sentence
+
 
 def notes(rows: Sequence[Row]) -> Iterable[str]:
     """What a reader must know to read the numbers of these rows."""
@@ -13,12 +15,15 @@ def notes(rows: Sequence[Row]) -> Iterable[str]:
         models = [row.settings["model"] for row in rows if row.kind.name == kind.name]
         yield from (note.text for note in kind.notes if any(map(note.is_for, models)))
     if any(row.conditional for row in rows):
-        classes = len(rows[0].record.images.classes)
+        names = rows[0].record.images.classes
         yield (
             "Class-conditional prior: the rate is of the codes given the label. Without labels at"
-            f" most {math.log2(classes):.1f} bits per image come on top, so its sum is not ranked"
-            " against the others."
+            f" most {math.log2(len(names)):.1f} bits per image come on top, so its sum is not"
+            " ranked against the others."
         )
+        if not all(map(str.isdigit, names)):
+            shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+            yield f"The labels of the images, in the order of the samples' rows: {shown}."
     if len({str(row.likelihood) for row in rows if row.likelihood}) > 1:
         yield (
             "The runs differ in p(x|z): their distortions are on different scales, and are not"
