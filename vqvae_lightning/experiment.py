@@ -90,7 +90,14 @@ def read_experiment(folder: Path, kind: str | None = None) -> Experiment:
         raise ConfigError(
             f"kind: {file} holds kind={shown(recorded)}, wanted {kind}, as in run.json"
         )
-    return find_places(experiment_from(values, recorded), folder)
+    experiment = experiment_from(values, recorded)
+    if experiment.data.path and not experiment.data.fingerprint:
+        # A record may be somebody else's: what it calls a path is never read.
+        raise ConfigError(
+            f"data.fingerprint: {folder / 'config.yaml'} names own images without it, wanted the"
+            " SHA-256 that a run records"
+        )
+    return find_places(experiment, folder)
 
 
 def describe_record(experiment: Experiment) -> str:

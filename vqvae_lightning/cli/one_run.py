@@ -41,7 +41,7 @@ def config(arguments: Sequence[str]) -> str:
     Raises whatever `train` would, as far as that is known without the dataset and the tokenizer.
     Own images are read into their store.
     """
-    from vqvae_lightning.data.own.store import resolve
+    from vqvae_lightning.data.own.build import resolve
     from vqvae_lightning.experiment import describe
 
     experiment = _experiment(arguments)
@@ -72,7 +72,8 @@ def data(arguments: Sequence[str]) -> Path:
 
         folder = prepare(chosen.name, Path(chosen.root), chosen.download)
     else:
-        from vqvae_lightning.data.own.store import OwnImages, resolve
+        from vqvae_lightning.data.own.build import resolve
+        from vqvae_lightning.data.own.store import OwnImages
 
         found = resolve(chosen)
         folder = Path(found.root) / found.folder
@@ -176,7 +177,7 @@ def refuse_beside_runs(folders: Sequence[str], settings: Sequence[str]) -> None:
     """Raises ConfigError for a setting that chooses among runs, where runs are named."""
     from vqvae_lightning.config import ConfigError, split_overrides
 
-    choosing, _ = split_overrides(("dataset", "runs"), settings)
+    choosing, _ = split_overrides(("dataset", "path", "runs"), settings)
     if folders and choosing:
         raise ConfigError(
             f"{choosing[0].partition('=')[0]}: got {choosing[0]} beside {folders[0]}, wanted one of"

@@ -71,10 +71,7 @@ def _groups(rows: Sequence[Row]) -> list[Group]:
     """Rows by the images that they are of, numbered through, in the order of the kinds."""
     by_images: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
-        data = row.settings["data"]
-        by_images.setdefault((data["fingerprint"] or data["name"], data["binarize"]), []).append(
-            row
-        )
+        by_images.setdefault(row.images, []).append(row)
     order = {name: position for position, name in enumerate(KINDS)}
     groups: list[Group] = []
     count = 0

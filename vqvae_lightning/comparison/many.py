@@ -18,7 +18,7 @@ from vqvae_lightning.config import (
     split_overrides,
     to_dict,
 )
-from vqvae_lightning.data.own.store import resolve
+from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.evaluation.evaluate import chosen
 from vqvae_lightning.evaluation.evaluators import EVALUATORS
 from vqvae_lightning.evaluation.samplers import sampler_names

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vqvae_lightning.comparison.records import Records
-from vqvae_lightning.config import Experiment, to_dict
+from vqvae_lightning.config import DataConfig, Experiment, to_dict
 from vqvae_lightning.evaluation.samplers import latent_size
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.metrics.information import bits, bits_per_dim, saved_vs_uniform
@@ -31,6 +31,12 @@ class Row:
     @property
     def name(self) -> str:
         return self.record.name
+
+    @property
+    def images(self) -> tuple[str, str]:
+        """What the images have in common with those of runs that it can be compared with."""
+        identity: tuple[str, str] = DataConfig(**self.settings["data"]).identity
+        return identity
 
     # The other attributes that a measure's `comparable` may name, beside `likelihood`.
 

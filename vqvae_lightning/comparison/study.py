@@ -23,7 +23,9 @@ from vqvae_lightning.config import (
     split_overrides,
     visible,
 )
+from vqvae_lightning.data.imageset import image_set
 from vqvae_lightning.evaluation.samplers import changed_sampling
+from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import in_table
 from vqvae_lightning.training.runs import Run
@@ -68,7 +70,9 @@ def study(options: StudyOptions, settings: Sequence[str]) -> list[Run]:
     plan = [(seed, kind) for seed in range(options.seeds) for kind in files]
     root = Path(options.runs or f"runs/study-{options.dataset}")
     measured, settings = split_overrides(EVALUATION, settings)
-    measured = merge_overrides(["representation=true"], measured)
+    first = load_experiment(next(iter(files.values())), settings)
+    if image_set(first.data).classes > 1:
+        measured = merge_overrides(["representation=true"], measured)
     for kind, file in files.items():
         check_plan(file, _settings(root, kind, 0, settings, files), measured)
     runs = []

@@ -66,10 +66,11 @@ class EvaluateOptions(RunOptions):
     representation: bool = setting(
         False, "accuracies of classifiers on the latents, of an autoencoder"
     )
-    representation_images: int = setting(
-        10_000,
-        "train images that those classifiers see; figures compare only where it is the same",
-        at_least=100,
+    representation_images: int | None = setting(
+        None,
+        "train images that those classifiers see; figures compare only where it is the same; empty:"
+        " 10,000, or all if there are fewer",
+        at_least=10,
     )
     fid_samples: int = setting(
         0,

@@ -110,6 +110,10 @@ class DataConfig:
     )
 
     def __post_init__(self) -> None:
+        for name in ("size", "channels", "fingerprint"):
+            if self.path is None and getattr(self, name) is not None:
+                got = getattr(self, name)
+                raise ConfigError(f"data.{name}: got {got} without data.path, of own images only")
         sides = [] if self.size is None else self.size
         sides = [sides, sides] if isinstance(sides, int) else sides
         if self.size is not None and not (len(sides) == 2 and all(0 < n <= 4096 for n in sides)):
@@ -137,14 +141,22 @@ class DataConfig:
         return f"{stem or 'own'}-{(self.fingerprint or '')[:8]}"
 
     @property
+    def described(self) -> str:
+        """The name of the images, of own ones with the share for test."""
+        share = f" with data.test_fraction={self.test_fraction}" if self.path else ""
+        return self.dataset + share
+
+    @property
     def folder(self) -> str:
         """The folder in `root` that holds them."""
         return self.name if self.path is None else f"{STORES}/{(self.fingerprint or '')[:16]}"
 
     @property
     def identity(self) -> tuple[str, str]:
-        """What two settings of the same images have in common, wherever these lie."""
-        return self.fingerprint or self.name, self.binarize
+        """What two settings of the same images and splits have in common, wherever these lie."""
+        if self.path is None:
+            return self.name, self.binarize
+        return f"{self.fingerprint} {self.test_fraction}", self.binarize
 
     @property
     def sides(self) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data.formats import DataError
 from vqvae_lightning.data.imageset import check_sizes, image_set, split_sizes
 from vqvae_lightning.data.loader import Batch, EvalLoader, TrainLoader
-from vqvae_lightning.data.own.store import resolve
+from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.data.randomness import derive_seed, eval_seed
 from vqvae_lightning.data.rows import BinaryRows, ChosenRows, Rows, stratified_split
 from vqvae_lightning.data.sources import holds, prepare

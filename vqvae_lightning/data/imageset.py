@@ -6,7 +6,8 @@ from typing import Literal, Protocol
 
 from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data.formats import Shape
-from vqvae_lightning.data.own.store import OwnImages, resolve
+from vqvae_lightning.data.own.build import resolve
+from vqvae_lightning.data.own.store import OwnImages
 from vqvae_lightning.data.rows import Rows
 from vqvae_lightning.data.sources import DATASETS
 

@@ -191,8 +191,7 @@ def read_description(folder: Path, stem: str = "") -> dict[str, Any]:
     """What a store.json says. Raises StoredError if there is none, or it is no such file."""
     path = description_path(folder, stem)
     try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST_DESCRIPTION + 1)
+        data = _read_small(path)
         if len(data) > LARGEST_DESCRIPTION:
             raise ValueError(f"it has more than {LARGEST_DESCRIPTION:,} bytes")
         found = json.loads(data)
@@ -206,6 +205,14 @@ def read_description(folder: Path, stem: str = "") -> dict[str, Any]:
     return dict(found)
 
 
+def _read_small(path: Path) -> bytes:
+    """The content of a regular file of some megabytes at most; a pipe is not waited for."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("it is no regular file")
+        return file.read(LARGEST_DESCRIPTION + 1)
+
+
 def layout_of(description: Mapping[str, Any], stem: str) -> dict[str, tuple[int, Column]]:
     """The arrays that a description speaks of. Raises ValueError, KeyError, … for a wrong one."""
     layout = {}
@@ -217,6 +224,8 @@ def layout_of(description: Mapping[str, Any], stem: str) -> dict[str, tuple[int,
         if dtype.kind != "u" or type(array["rows"]) is not int or not 0 <= array["rows"] < 2**48:
             raise ValueError(f"rows {array['rows']} of {dtype}")
         column = Column(shape, dtype)
+        if shard_count(array["rows"], column) != len(array["files"]):
+            raise ValueError(f"files of {name}")
         wanted = [
             shard_path(Path(), stem, name, shard).name
             for shard in range(shard_count(array["rows"], column))
@@ -312,8 +321,7 @@ def _change(path: Path) -> list[int]:
 def _stamps(folder: Path, stem: str) -> Any:
     """What was verified, as it was left; None if nothing was."""
     try:
-        with verified_path(folder, stem).open("rb") as file:
-            return json.loads(file.read(LARGEST_DESCRIPTION))
+        return json.loads(_read_small(verified_path(folder, stem)))
     except (OSError, ValueError, RecursionError):
         return None
 

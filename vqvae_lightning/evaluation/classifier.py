@@ -34,7 +34,7 @@ from vqvae_lightning.config import (
 from vqvae_lightning.data.images import ImageDataModule, to_float
 from vqvae_lightning.data.imageset import image_set
 from vqvae_lightning.data.loader import Batch
-from vqvae_lightning.data.own.store import resolve
+from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.data.randomness import seed_torch
 from vqvae_lightning.evaluation.features import FeatureNetwork
 from vqvae_lightning.storage import check_writable, file_hash
@@ -148,6 +148,8 @@ def train_classifier(options: ClassifierOptions) -> TrainedClassifier:
     channels, side, width = dataset.shape
     if side != width:
         raise ValueError(f"dataset: {dataset.name} has images of {side}×{width}, wanted squares")
+    if side < 8:
+        raise ValueError(f"size: got {side}, wanted at least 8 for two halvings")
     if dataset.classes < 2:
         raise ValueError(
             f"dataset: {dataset.name} has no labels to tell apart, wanted two at least"

@@ -24,6 +24,7 @@ from vqvae_lightning.kinds import Kind, kind_names
 from vqvae_lightning.models.autoencoder import Autoencoder
 
 NEIGHBOURS = 10
+PROTOCOL = 10_000  # train images that the classifiers see, where there are as many
 # Of the probe: C of the L2 penalty, and L-BFGS steps at most.
 INVERSE_PENALTY, ITERATIONS = 0.1, 100
 
@@ -31,7 +32,7 @@ Array = np.ndarray[Any, Any]
 
 
 def representation(
-    net: Autoencoder, data: ImageDataModule, split: str, images: int
+    net: Autoencoder, data: ImageDataModule, split: str, images: int | None = None
 ) -> dict[str, float]:
     """Accuracies, 0 to 1, on all images of `split` of classifiers that saw the latents of `images`
     train images.
@@ -45,12 +46,13 @@ def representation(
       own units.
 
     Figures compare only for the same number of train images, which is kept beside them as
-    `representation_images`; the default, 10,000, is the protocol. Raises ConfigError for more
-    images than there are.
+    `representation_images`; the default, 10,000 or all if there are fewer, is the protocol. Raises
+    ConfigError for more images than there are.
     """
     train = data.splits["train"]
     if refusal := too_many(len(train), images):
         raise ConfigError(refusal)
+    images = images or min(PROTOCOL, len(train))
     generator = torch.Generator().manual_seed(derive_seed("representation"))
     rows = torch.randperm(len(train), generator=generator)[:images]
     chosen = ChosenRows(train, rows)
@@ -99,9 +101,11 @@ def accuracies(train_z: Array, train_labels: Array, z: Array, labels: Array) -> 
         }
 
 
-def too_many(available: int, images: int) -> str | None:
-    """The refusal of more train images than there are."""
-    if images <= available:
+def too_many(available: int, images: int | None) -> str | None:
+    """The refusal of more train images than there are, or than the fits need."""
+    if available < NEIGHBOURS:
+        return f"representation: got {available} training images, wanted {NEIGHBOURS} at least"
+    if images is None or images <= available:
         return None
     return f"representation_images: got {images}, but there are only {available} training images"
 

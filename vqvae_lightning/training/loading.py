@@ -248,8 +248,8 @@ def check_tokenizer(run: Run, data: DataConfig) -> None:
     of_run = run.experiment().data
     if of_run.identity[0] != data.identity[0]:
         raise ConfigError(
-            f"model.tokenizer: {run.path} was trained on {record.dataset}, the data is"
-            f" {data.dataset}"
+            f"model.tokenizer: {run.path} was trained on {of_run.described}, the data is"
+            f" {data.described}"
         )
     binarize = of_run.binarize
     if binarize != data.binarize:

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 
 from vqvae_lightning import interrupts
 from vqvae_lightning.config import ConfigError, Experiment, own_command
-from vqvae_lightning.data.own.store import resolve
+from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.training.build import DataModule, build
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process

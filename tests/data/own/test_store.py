@@ -17,9 +17,10 @@ from own_images import place, png
 from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data.formats import DataError
 from vqvae_lightning.data.images import ImageDataModule, data_of
-from vqvae_lightning.data.own import store as own
+from vqvae_lightning.data.own import build as own
+from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.data.own.chunks import Chunk, open_worker, read_chunk
-from vqvae_lightning.data.own.store import OwnImages, resolve
+from vqvae_lightning.data.own.store import OwnImages
 from vqvae_lightning.data.shards import fingerprint
 
 

@@ -98,7 +98,7 @@ class ArrayFile(Collection):
 
     def _list(self) -> None:
         status = self.path.stat()
-        self.stamp = stamp_of([(self.path.name, status.st_size, status.st_mtime_ns)])
+        self.stamp = stamp_of([(self.path.name, status.st_size, status.st_ctime_ns)])
         found = _members(self.path) if zipfile.is_zipfile(self.path) else [_single(self.path)]
         self.parts = _parts(found)
         unused = [a.name for a in found if len(found) > 1 and not _role(a.name)]

@@ -39,7 +39,7 @@ def open_collection(path: Path) -> Collection:
         return ArrayFile(Path(path))
     if stat.S_ISREG(status.st_mode) and kind == "parquet":
         file = Path(path).absolute()
-        known = {file.name: (status.st_size, status.st_mtime_ns)}
+        known = {file.name: (status.st_size, status.st_ctime_ns)}
         return ParquetFiles(file.parent, known, file.stem)
     got = f"a .{visible(kind)} file" if kind else "a file without an ending"
     got = got if stat.S_ISREG(status.st_mode) else "no regular file"

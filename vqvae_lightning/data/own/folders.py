@@ -87,7 +87,7 @@ def _note(entry: "os.DirEntry[str]", name: str, tree: Tree) -> None:
         tree.left_out.append((name, "is a link to nothing" if lost else cannot_be_read(error)))
         return
     if stat.S_ISREG(status.st_mode):
-        tree.files[name] = (status.st_size, status.st_mtime_ns)
+        tree.files[name] = (status.st_size, status.st_ctime_ns)
     else:
         is_folder = stat.S_ISDIR(status.st_mode)
         tree.left_out.append((name, "is a link to a folder" if is_folder else NO_FILE))
