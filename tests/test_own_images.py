@@ -154,7 +154,7 @@ def test_a_run_without_its_store_says_how_to_make_it(
         cli.main(["evaluate", str(run.path), f"root={tmp_path}"])
     assert stop.value.code == 2
     said = capsys.readouterr().err
-    assert "`vqvae data` makes them" in said
+    assert "by `vqvae data`" in said
     assert said.count("\n") == 1
 
 
@@ -210,3 +210,42 @@ def test_two_ranks_learn_from_a_store_what_one_process_learns(place: Path, tmp_p
         tests.append(record["test"])
     for key, value in tests[0].items():
         assert torch.isclose(torch.tensor(value), torch.tensor(tests[1][key]), rtol=1e-6), key
+
+
+def test_a_record_that_names_a_path_and_no_fingerprint_is_refused_unread(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(place, "ae", "strange", f"data.path={place / 'bars.npz'}")
+    file, secret = run.path / "config.yaml", place / "secret"
+    secret.mkdir()
+    lines = [
+        "  fingerprint: null" if "fingerprint" in line else line
+        for line in file.read_text().splitlines()
+    ]
+    file.write_text("\n".join(lines).replace(str(place / "bars.npz"), str(secret)) + "\n")
+    for command in ("train", "config"):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([command, f"resume={run.path}", "trainer.steps=9"])
+        assert stop.value.code == 2
+        assert "names own images without it" in capsys.readouterr().err
+
+
+def test_a_prior_is_tested_on_the_test_images_of_its_tokenizer(
+    walked: tuple[Run, Run], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = (f"data.path={place / 'our photos'}", "data.size=[20, 16]")
+    tokenizer = f"model.tokenizer={walked[0].path}"
+    with pytest.raises(SystemExit) as stop:
+        train(place, "prior", "other", tokenizer, *images, "data.test_fraction=0.3")
+    assert stop.value.code == 2
+    assert "data.test_fraction=0.3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("setting", ["size=16", "channels=1", f"fingerprint={'0' * 64}"])
+def test_a_setting_of_own_images_needs_a_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        train(tmp_path, "ae", "none", f"data.{setting}")
+    assert stop.value.code == 2
+    assert "without data.path" in capsys.readouterr().err

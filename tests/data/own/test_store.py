@@ -20,6 +20,7 @@ from vqvae_lightning.data.images import ImageDataModule, data_of
 from vqvae_lightning.data.own import build as own
 from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.data.own.chunks import Chunk, open_worker, read_chunk
+from vqvae_lightning.data.own.collections import open_collection
 from vqvae_lightning.data.own.store import OwnImages
 from vqvae_lightning.data.shards import fingerprint
 
@@ -272,7 +273,7 @@ class TestIdentity:
     def test_a_record_of_somebody_else_reads_no_path_of_this_machine(self, config, photos):
         """A store is made of a path that the user names, never of one that a run names."""
         recorded = config(size=[4, 4], channels=3, fingerprint="0" * 64)
-        with pytest.raises(DataError, match="`vqvae data` makes them"):
+        with pytest.raises(DataError, match="by `vqvae data`"):
             OwnImages(resolve(recorded))
         assert not (photos.parent / "data").exists()
 
@@ -333,3 +334,115 @@ def test_the_paths_own_validation_images_are_binarized_too(config, tmp_path):
     data.setup()
     for rows in data.splits.values():
         assert set(rows.first(len(rows)).unique().tolist()) <= {0, 255}
+
+
+def test_two_folders_of_like_names_sizes_and_times_are_two_sources(config, tmp_path):
+    for name, value in (("a", 1), ("b", 200)):
+        for n in range(4):
+            path = tmp_path / name / f"{n}.bmp"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(png(value + n, kind="BMP"))
+            os.utime(path, (0, 0))
+    first, second = (resolve(config(path=str(tmp_path / name), size=2)) for name in "ab")
+    assert first.fingerprint != second.fingerprint
+    shutil.copy2(tmp_path / "b" / "0.bmp", tmp_path / "a" / "0.bmp")  # keeps the time
+    assert resolve(config(path=str(tmp_path / "a"), size=2)).fingerprint != first.fingerprint
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(config, photos, monkeypatch):
+    monkeypatch.setattr(own, "chunks", in_this_process(unreadable))
+    before = resolve(config(size=4))
+    monkeypatch.setattr(own, "chunks", in_this_process(read_chunk))
+    after = resolve(config(size=4))
+    assert (len(stored(before)[0]), len(stored(after)[0])) == (29, 30)
+
+
+def unreadable(part, *more):
+    chunk = read_chunk(part, *more)
+    if part.start:
+        return chunk
+    return replace(
+        chunk,
+        pixels=chunk.pixels[1:],
+        kept=chunk.kept[1:],
+        left_out=[("cat/00.png", "cannot be read (Input/output error)")],
+    )
+
+
+@pytest.mark.parametrize("link", ["stores", "store", "building"])
+def test_nothing_is_written_or_removed_through_a_link(config, photos, tmp_path, link):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "store.json").write_text("precious")
+    stores = tmp_path / "data" / "stores"
+    if link == "stores":
+        stores.parent.mkdir()
+        stores.symlink_to(mine)
+        with pytest.raises(DataError, match="is a link"):
+            resolve(config(size=4))
+    elif link == "store":
+        found = resolve(config(size=4))
+        shutil.rmtree(stores / Path(found.folder).name)
+        (stores / Path(found.folder).name).symlink_to(mine)
+        with pytest.raises(DataError, match="link"):
+            OwnImages(found)
+        resolve(config(size=4))
+    else:
+        collection = open_collection(photos)
+        key = own.source_key(collection, config(size=4))
+        place = own._building_place(tmp_path, key)
+        place.rmdir()
+        stores.mkdir(parents=True)
+        (stores / place.name).symlink_to(mine)
+        resolve(config(size=4))
+    assert (mine / "store.json").read_text() == "precious"
+    assert [path.name for path in mine.iterdir()] == ["store.json"]
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [{"sources": None}, {"sources": 5}, {"sources": [5]}, {"title": 5}, {"arrays": {}}, {"of": 1}],
+)
+def test_a_store_that_describes_itself_otherwise_is_made_anew(config, photos, entries):
+    found = resolve(config(size=4))
+    path = Path(found.root) / found.folder / "store.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **entries}))
+    with pytest.raises(DataError) as error:
+        OwnImages(found)
+    assert "\n" not in str(error.value)
+    assert resolve(config(size=4)) == found
+    assert len(stored(found)[0]) == 30
+
+
+def test_a_renamed_store_does_not_block_its_path(config, photos):
+    found = resolve(config(size=4))
+    place = Path(found.root) / found.folder
+    place.rename(place.with_name("renamed"))
+    assert len(stored(resolve(config(size=4)))[0]) == 30
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{}", "[1]", "null", '{"next": 12, "rows": 6, "left_out": [], "animated": 0}',
+     '{"next": 99, "rows": 99, "left_out": [], "animated": 0}',
+     '{"next": -5, "rows": -5, "left_out": [], "animated": 0}',
+     '{"next": 4, "rows": "x", "left_out": [], "animated": 0}'],
+)  # fmt: skip
+def test_a_journal_that_no_build_wrote_is_not_believed(config, photos, line):
+    key = own.source_key(open_collection(photos), config(size=4))
+    stores = photos.parent / "data" / "stores"
+    stores.mkdir(parents=True)
+    (own._building_place(stores, key) / "journal.jsonl").write_text(line + "\n")
+    assert len(stored(resolve(config(size=4)))[0]) == 30
+
+
+def test_a_class_without_an_image_that_can_be_read_is_none(config, photos):
+    (photos / "broken").mkdir()
+    (photos / "broken" / "a.png").write_bytes(b"no image")
+    found = OwnImages(resolve(config(size=4)))
+    assert found.class_names == ("cat", "dog")
+
+
+def test_names_of_classes_are_shown_without_control_characters(config, tmp_path):
+    place(tmp_path / "photos", *(f"a\nb/{n}.png" for n in range(3)), "c\x1b[2J/1.png")
+    assert OwnImages(resolve(config(size=4))).class_names == ("a\\nb", "c\\x1b[2J")
