@@ -83,12 +83,11 @@ def test_a_stopped_run_goes_on_and_one_without_a_checkpoint_starts_over(workplac
             "the prior is one with model.label_dropout=0",
         ),
         (["fid_samples=10", "fid_network=classifier"], "make classifier DATASET=mnist"),
-        (["representation=true"], "got 10000, but there are only 280 training images"),
         (
             ["representation=true", "representation_images=281"],
             "representation_images: got 281, but there are only 280 training images",
         ),
-        (["representation_images=99"], "representation_images: got 99, wanted at least 100"),
+        (["representation_images=9"], "representation_images: got 9, wanted at least 10"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_runs(workplace, words, line, monkeypatch):

@@ -149,7 +149,7 @@ def test_evaluate_measures_it_on_demand_and_keeps_it(runs):
             10_000,
             "representation_images: got 10000, but there are only 280 training images",
         ),
-        ("vqvae", 20, "representation_images: got 20, wanted at least 100"),
+        ("vqvae", 5, "representation_images: got 5, wanted at least 10"),
     ],
 )
 def test_mistakes_are_one_line(runs, kind, images, line, capsys):
