@@ -3,6 +3,7 @@
 import io
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 
 import pytest
 from PIL import Image
@@ -57,6 +58,19 @@ def unread(found, index):
     with pytest.raises(ImageError) as caught:
         found.read(index, 1)
     return str(caught.value)
+
+
+def check_damaged(path):
+    """A damaged file is refused in a line, or opened, and then each image is read or refused."""
+    try:
+        found = open_collection(path)
+    except DataError as error:
+        message = str(error)
+        assert "\n" not in message
+        return
+    for n in range(len(found)):
+        with suppress(ImageError):
+            found.read(n, 1)
 
 
 def value_of(found, index):

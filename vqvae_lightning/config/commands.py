@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from vqvae_lightning.config.schema import DatasetName, check_project, setting
+from vqvae_lightning.config.schema import DatasetName, OwnImagesConfig, check_project, setting
 
 
 def _shows() -> list[str]:
@@ -95,24 +95,7 @@ class EvaluateOptions(RunOptions):
 
 
 @dataclass
-class OwnImagesOptions:
-    """Own images, as `data` of an experiment has them."""
-
-    path: str | None = setting(
-        None,
-        "folder of own images, or an .npy, .npz or .parquet file; empty: the dataset",
-        place="file",
-    )
-    size: int | list[int] | None = setting(
-        None, "pixels of an own image, a number or [height, width]; empty: the size that all have"
-    )
-    channels: int | None = setting(
-        None, "of an own image: 1 (grey) or 3 (colours); empty: 3, of an array its own"
-    )
-
-
-@dataclass
-class DataOptions(OwnImagesOptions):
+class DataOptions(OwnImagesConfig):
     """Settings of `vqvae data`."""
 
     name: DatasetName = setting("mnist", "dataset")
@@ -137,7 +120,7 @@ class DoctorOptions:
 
 
 @dataclass
-class ClassifierOptions(OwnImagesOptions):
+class ClassifierOptions(OwnImagesConfig):
     """Settings of `vqvae classifier`."""
 
     dataset: DatasetName = setting("mnist", "dataset")

@@ -71,12 +71,13 @@ def name_of(config: Any, table: Mapping[str, type[Any]]) -> str:
 
 
 @dataclass
-class DataConfig:
-    """Where images come from and how they are cut into batches."""
+class OwnImagesConfig:
+    """Own images, in the place of a dataset."""
 
-    name: DatasetName = setting("mnist", "dataset, where there is no path")
     path: str | None = setting(
-        None, "folder of own images, or an .npy, .npz or .parquet file; empty: `name`", place="file"
+        None,
+        "folder of own images, or an .npy, .npz or .parquet file; empty: the dataset",
+        place="file",
     )
     size: int | list[int] | None = setting(
         None,
@@ -86,6 +87,13 @@ class DataConfig:
     channels: int | None = setting(
         None, "of an own image: 1 (grey) or 3 (colours); empty: 3, of an array its own"
     )
+
+
+@dataclass
+class DataConfig(OwnImagesConfig):
+    """Where images come from and how they are cut into batches."""
+
+    name: DatasetName = setting("mnist", "dataset, where there is no path")
     test_fraction: float = setting(
         0.1, "share of own images held out for test, if the path has no test split of its own",
         above=0, below=1,

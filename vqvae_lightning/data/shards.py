@@ -146,11 +146,17 @@ class StoredArray:
         records = np.empty((len(index), *self.shape), self.column.dtype)
         size, per_shard = self.column.size, self.column.per_shard
         into = records.reshape(-1).view(np.uint8).data
-        for place, row in enumerate(index.tolist()):
-            shard, at = divmod(row, per_shard)
-            buffer = into[place * size : (place + 1) * size]
-            if os.preadv(self._files[shard], [buffer], at * size) != size:
-                raise StoredError(f"{self.paths[shard]} ends before record {row:,}")
+        rows = index.numpy()
+        # Rows that follow each other in a file are read at once.
+        breaks = np.flatnonzero((np.diff(rows) != 1) | (rows[1:] % per_shard == 0)) + 1
+        ends = [*breaks.tolist(), len(rows)] if len(rows) else []
+        start = 0
+        for end in ends:
+            shard, at = divmod(int(rows[start]), per_shard)
+            buffer = into[start * size : end * size]
+            if os.preadv(self._files[shard], [buffer], at * size) != len(buffer):
+                raise StoredError(f"{self.paths[shard]} ends before record {rows[end - 1]:,}")
+            start = end
         if self.column.dtype != np.uint8:
             return torch.from_numpy(records.astype(np.int32))
         return torch.from_numpy(records)
@@ -263,36 +269,29 @@ def read_store(
     found = layout_of(description, stem)
     if layout is not None and found != dict(layout):
         raise StoredError(f"{description_path(folder, stem)} describes other arrays than wanted")
-    hashes = {
-        shard_path(folder, stem, name, shard): sha256
-        for name, (rows, column) in found.items()
-        for shard, sha256 in enumerate(description["arrays"][name]["files"].values())
-    }
+    arrays = {}
     for name, (rows, column) in found.items():
         _check_sizes(folder, stem, name, rows, column)
-    arrays = {
-        name: StoredArray(
-            [shard_path(folder, stem, name, n) for n in range(shard_count(rows, column))],
-            rows,
-            column,
-        )
-        for name, (rows, column) in found.items()
-    }
-    verified = {path.name: _change(path) for path in hashes}
-    if _stamps(folder, stem) != verified:
-        for path, sha256 in hashes.items():
-            if file_hash(path) != sha256:
-                raise StoredError(
-                    f"{path} is damaged: its SHA-256 is not the one in"
-                    f" {description_path(folder, stem).name}"
-                )
-        for name, limit in (limits or {}).items():
-            most = max((int(block.max()) for block in arrays[name].blocks()), default=0)
-            if most >= limit:
-                raise StoredError(f"{folder}: {name} holds {most}, wanted 0 to {limit - 1}")
+        paths = [shard_path(folder, stem, name, n) for n in range(shard_count(rows, column))]
+        arrays[name] = StoredArray(paths, rows, column)
+    changes = {path.name: _change(path) for array in arrays.values() for path in array.paths}
+    if _stamps(folder, stem) != changes:
+        for name, array in arrays.items():
+            _verify(array, description["arrays"][name]["files"], (limits or {}).get(name))
         if is_writable(verified_path(folder, stem)):
-            write_atomic(verified_path(folder, stem), json.dumps(verified).encode())
+            write_atomic(verified_path(folder, stem), json.dumps(changes).encode())
     return arrays
+
+
+def _verify(array: StoredArray, hashes: Mapping[str, str], limit: int | None) -> None:
+    """Raises StoredError for a file of another hash, and for numbers that are not below `limit`."""
+    for path in array.paths:
+        if file_hash(path) != hashes[path.name]:
+            raise StoredError(f"{path} is damaged: its SHA-256 is not the recorded one")
+    if limit is not None:
+        most = max((int(block.max()) for block in array.blocks()), default=0)
+        if most >= limit:
+            raise StoredError(f"{array.paths[0]} holds {most}, wanted 0 to {limit - 1}")
 
 
 def _check_sizes(folder: Path, stem: str, name: str, rows: int, column: Column) -> None:

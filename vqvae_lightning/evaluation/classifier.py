@@ -24,7 +24,7 @@ from vqvae_lightning.config import (
     ConfigError,
     DataConfig,
     OptimizerConfig,
-    OwnImagesOptions,
+    OwnImagesConfig,
     command_line,
     images_variables,
     make_command,
@@ -138,7 +138,7 @@ def train_classifier(options: ClassifierOptions) -> TrainedClassifier:
         ValueError: no file can be written there, or the images are no squares; raised before
             anything is computed.
     """
-    root, own = Path(options.root), OwnImagesOptions(options.path, options.size, options.channels)
+    root, own = Path(options.root), OwnImagesConfig(options.path, options.size, options.channels)
     config = resolve(DataConfig(name=options.dataset, root=options.root, **to_dict(own)))
     dataset = image_set(config)
     path = classifier_path(dataset.name, root)
