@@ -108,32 +108,51 @@ def build(collection: Collection, config: DataConfig, folder: Path, key: Key) ->
     The caller holds the folder's lock. Goes on where a killed build of the same images stopped.
     Raises DataError.
     """
-    shape = image_shape(collection, config)
     place = _building_place(folder, key)
-    columns = {
-        "images": Column(shape, np.dtype(np.uint8)),
-        "labels": Column((), np.dtype(np.uint32)),
-        "splits": Column((), np.dtype(np.uint8)),
-    }
-    writer = StoreWriter(place, columns)
     try:
-        failed, animated = fill(writer, collection, shape, config.sides is None, place / JOURNAL)
+        found, animated = _store(collection, config, place, key)
     except UnfinishedError:
         raise
     except DataError:
         shutil.rmtree(place)
         raise
+    pinned = replace(config, fingerprint=fingerprint(found, "classes"))
+    target = Path(config.root) / pinned.folder
+    (source,) = found["sources"]
+    print(
+        f"images    {found['arrays']['images']['rows']:,} of {visible(key[0])} in {target}"
+        + (f"; of {animated:,} animated the first picture" if animated else "")
+        + (f"; {source['left_out']}" if source["left_out"] else ""),
+        flush=True,
+    )
+    return put_in_place(place, found, target)
+
+
+def _store(
+    collection: Collection, config: DataConfig, place: Path, key: Key
+) -> tuple[dict[str, Any], int]:
+    """Makes a store in the folder `place`: its description, and how many images are animated.
+
+    Raises DataError for images that make none.
+    """
+    shape = image_shape(collection, config)
+    columns = {
+        "images": Column(shape, np.dtype(np.uint8)),
+        "labels": Column((), np.dtype(np.uint32)),
+        "splits": Column((), np.dtype(np.uint8)),
+    }
+    writer, journal = StoreWriter(place, columns), place / JOURNAL
+    failed, animated = fill(writer, collection, shape, config.sides is None, journal)
     left_out = [*collection.left_out, *failed]
     told = summary(left_out, collection.noun)
     if writer.rows["images"] < FEWEST:
-        shutil.rmtree(place)
         raise DataError(
-            f"data.path: {visible(config.path or '')} holds {writer.rows['images']} images that can"
+            f"data.path: {visible(key[0])} holds {writer.rows['images']} images that can"
             f" be used, wanted at least {FEWEST}, one each for training, validation and test"
             + (f"; {told}" if told else "")
         )
-    passing = any(reason.startswith(PASSING) for _, reason in left_out)
     # What could not be read this time is tried again the next time.
+    passing = any(reason.startswith(PASSING) for _, reason in left_out)
     source = {"key": [] if passing else key, "path": key[0], "left_out": told}
     about = {
         "title": collection.title,
@@ -141,16 +160,8 @@ def build(collection: Collection, config: DataConfig, folder: Path, key: Key) ->
         "sources": [source],
     }
     found = writer.finish(OF, about)
-    (place / JOURNAL).unlink()
-    pinned = replace(config, fingerprint=fingerprint(found, "classes"))
-    target = Path(config.root) / pinned.folder
-    print(
-        f"images    {writer.rows['images']:,} of {visible(key[0])} in {target}"
-        + (f"; of {animated:,} animated the first picture" if animated else "")
-        + (f"; {told}" if told else ""),
-        flush=True,
-    )
-    return put_in_place(place, found, target)
+    journal.unlink()
+    return found, animated
 
 
 def _building_place(folder: Path, key: Key) -> Path:
@@ -177,7 +188,9 @@ def put_in_place(place: Path, found: dict[str, Any], target: Path) -> dict[str, 
         shutil.rmtree(target, ignore_errors=True)  # damaged, or half removed by somebody
         os.rename(place, target)
         return found
-    there["sources"] = [*there["sources"], *found["sources"]]
+    (source,) = found["sources"]
+    others = [other for other in there["sources"] if other["key"] != source["key"]]
+    there["sources"] = [*others, source]
     write_json(target / "store.json", there)
     shutil.rmtree(place)
     return there
