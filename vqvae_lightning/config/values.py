@@ -65,6 +65,8 @@ def _read(value: object, kind: Any, key: str) -> Any:
         for choice in choices:
             with suppress(_Unfit):
                 return _read(value, choice, key)
+        if get_origin(last) is list and isinstance(value, Word) and not re.search(r"[\[,]", value):
+            raise _Unfit  # one element: the message names all types, not that of an element
         return _read(value, last, key)
     if origin in (Literal, Annotated):
         if isinstance(value, str) and value in _choices(kind):

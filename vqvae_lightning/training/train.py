@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 from vqvae_lightning import interrupts
 from vqvae_lightning.config import ConfigError, Experiment, own_command
 from vqvae_lightning.data.own.build import resolve
+from vqvae_lightning.data.own.store import OwnImages
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.training.build import DataModule, build
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
@@ -45,6 +46,9 @@ def train(experiment: Experiment) -> TrainResult:
     """
     silence_known_warnings()
     experiment = replace(experiment, data=resolve(experiment.data))
+    if experiment.data.path and is_first_process():
+        # Each training says what it learns from, and what of the path it does not see.
+        print(OwnImages(experiment.data).describe(), flush=True)
     devices = device_count(experiment)
     check_launch(devices * experiment.trainer.nodes)
     run = resumed_run(experiment)

@@ -71,6 +71,14 @@ def test_an_npz_may_have_splits(tmp_path, pattern):
     assert found.left_out == [("mean", "is neither images nor labels")]
 
 
+def test_labels_of_two_types_of_integers_are_the_same_labels(tmp_path):
+    images = np.zeros((3, 2, 2), np.uint8)
+    labels = {"y_train": np.array([3, 1, 3], np.uint64), "y_test": np.array([1, 3, 3], np.int32)}
+    np.savez(tmp_path / "a.npz", x_train=images, x_test=images, **labels)
+    found = open_collection(tmp_path / "a.npz")
+    assert (found.classes, found.labels.tolist()) == (("1", "3"), [1, 0, 1, 0, 1, 1])
+
+
 def test_one_array_of_any_name_is_the_images(tmp_path):
     np.savez(tmp_path / "a.npz", noise(2, 3, 3))
     assert open_collection(tmp_path / "a.npz").names[1] == "arr_0 row 1"

@@ -18,6 +18,7 @@ from own_images import (
     values,
 )
 
+from vqvae_lightning.data.formats import DataError
 from vqvae_lightning.data.own.collections import open_collection, summary
 
 
@@ -54,17 +55,33 @@ def test_splits_may_be_without_classes(tmp_path):
 
 
 @pytest.mark.parametrize("other", ["cat", "train2", "extra"])
-def test_one_other_folder_makes_all_of_them_classes(tmp_path, other):
-    found = open_collection(place(tmp_path, "train/a.png", "test/b.png", f"{other}/c.png"))
-    assert found.classes == tuple(sorted(("train", "test", other)))
-    assert not found.splits.any()
+def test_a_folder_beside_those_of_splits_is_left_out_and_named(tmp_path, other):
+    names = ("train/cat/a.png", "test/cat/b.png", f"{other}/c.png")
+    found = open_collection(place(tmp_path, *names))
+    assert (found.names, found.classes) == (["test/cat/b.png", "train/cat/a.png"], ("cat",))
+    assert found.left_out == [(f"{other}/c.png", "lies in no folder of a split")]
 
 
-def test_without_one_for_training_folders_are_classes(tmp_path):
-    assert open_collection(place(tmp_path, "val/a.png", "test/b.png")).classes == (
-        "test",
-        "val",
-    )
+def test_a_class_may_be_called_as_a_split(tmp_path):
+    found = open_collection(place(tmp_path, "bus/a.png", "train/b.png"))
+    assert (found.classes, found.splits.tolist()) == (("bus", "train"), [0, 0])
+
+
+def test_splits_without_one_for_training_are_refused(tmp_path):
+    place(tmp_path, "val/a.png", "test/b.png")
+    with pytest.raises(DataError, match="got test, val without a folder train, wanted one"):
+        open_collection(tmp_path)
+
+
+def test_runs_and_stores_of_this_program_are_left_out(tmp_path):
+    pictures = ("runs/first/images/a.png", "data/stores/abc/b.png")
+    place(tmp_path, "a.png", "runs/first/run.json", "data/stores/abc/store.json", *pictures)
+    found = open_collection(tmp_path)
+    assert (found.names, found.classes) == (["a.png"], ("",))
+    assert found.left_out == [
+        ("data/stores/abc/", "is a run, or a store, of this program"),
+        ("runs/first/", "is a run, or a store, of this program"),
+    ]
 
 
 def test_a_folder_without_images_does_not_count_among_splits(tmp_path):
@@ -87,7 +104,6 @@ def test_images_beside_the_folders_are_left_out_and_named(tmp_path):
         ("b.png", "lies in no folder of a split"),
         ("c.png", "lies in no folder of a split"),
         ("cat/", "holds no image"),
-        ("test/", "holds no image"),
         ("test/c.png", "lies in no class folder"),
         ("train/b.png", "lies in no class folder"),
     ]

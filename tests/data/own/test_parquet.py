@@ -66,6 +66,28 @@ def test_labels_may_be_texts(write):
     assert (found.classes, found.labels.tolist()) == (("a", "b"), [1, 0, 1])
 
 
+def test_labels_may_be_what_pandas_writes(write):
+    pa = pytest.importorskip("pyarrow")
+    images = [png(n) for n in range(3)]
+    for values, classes, kept in (
+        (pa.array([2.0, 5.0, 2.0]), ("2", "5"), 3),
+        (pa.array([2.0, float("nan"), 5.0]), ("2", "5"), 2),
+        (pa.array([True, False, True]), ("0", "1"), 3),
+        (pa.array(["b", "a", "b"]).dictionary_encode(), ("a", "b"), 3),
+        (pa.array([7, 9, 7], pa.uint64()), ("7", "9"), 3),
+        (pa.array([0.25, 1.5, 2.0]), ("",), 3),
+    ):
+        found = open_collection(write("a.parquet", {"x": images, "label": values}))
+        assert (found.classes, len(found)) == (classes, kept), values
+
+
+def test_a_label_that_no_integer_holds_is_refused(write):
+    pa = pytest.importorskip("pyarrow")
+    for values in (pa.array([0, 2**63], pa.uint64()), pa.array([0.0, 2.0**70])):
+        with pytest.raises(DataError, match=r"got a label of .*, wanted less than 2\^63"):
+            open_collection(write("a.parquet", {"x": [png()] * 2, "label": values}))
+
+
 def test_a_number_of_another_name_is_no_label(write):
     found = open_collection(write("a.parquet", {"x": [png()] * 3, "id": [5, 6, 7]}))
     assert (found.classes, found.labels.tolist()) == (("",), [0, 0, 0])

@@ -112,8 +112,8 @@ def test_what_is_left_out_is_counted_and_named(config, photos, capsys):
     (photos / "cat" / "notes.txt").write_text("no image")
     (photos / "cat" / "half.png").write_bytes(png(1, (60, 60))[:50])
     found = OwnImages(resolve(config(size=4)))
-    said = capsys.readouterr().out
-    assert said.startswith("images    30 of ")
+    said = capsys.readouterr().err
+    assert said.startswith("stored    30 images of ")
     for name in ("cat/notes.txt", "cat/half.png"):
         assert name in said
         assert name in found.describe()

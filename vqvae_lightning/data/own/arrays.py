@@ -252,8 +252,8 @@ def _checked(array: Array) -> Array:
     return array
 
 
-def _labels(path: Path, part: Part) -> NDArray[Any]:
-    """Integer labels (N,) of a part, as they are in the file; zeros where it has none."""
+def _labels(path: Path, part: Part) -> NDArray[np.int64]:
+    """Integer labels (N,) of a part; zeros where it has none."""
     count, array = part.images.shape[0], part.labels
     if array is None:
         return np.zeros(count, np.int64)
@@ -262,4 +262,7 @@ def _labels(path: Path, part: Part) -> NDArray[Any]:
         raise ValueError(f"{array.name}: {got}, wanted integers ({count},) or ({count}, 1)")
     with zipfile.ZipFile(path) as archive, archive.open(f"{array.name}.npy") as stream:
         values: NDArray[Any] = npy.read_array(stream, allow_pickle=False)  # N or N,1
-    return values.reshape(count)
+    if count and values.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{array.name}: got a label of {values.max()}, wanted less than 2^63")
+    # Parts of two types of integers have none in common but floating point.
+    return values.reshape(count).astype(np.int64)

@@ -10,6 +10,7 @@ data.path ──► collection (listed) ──► read, resized, cropped, on all
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -31,6 +32,7 @@ from vqvae_lightning.storage import check_writable, write_json
 from vqvae_lightning.verified import StoredError
 
 CHUNK, CHUNK_BYTES = 256, 2**25  # images, and bytes of them, that are read together at most
+IDLE = 10  # seconds after which a worker ends whose parent was killed
 FEWEST = 3  # images: one each for training, validation and test
 JOURNAL = "journal.jsonl"
 # How the reason begins of a file that may be read another time.
@@ -120,9 +122,10 @@ def build(collection: Collection, config: DataConfig, folder: Path, key: Key) ->
     target = Path(config.root) / pinned.folder
     (source,) = found["sources"]
     print(
-        f"images    {found['arrays']['images']['rows']:,} of {visible(key[0])} in {target}"
+        f"stored    {found['arrays']['images']['rows']:,} images of {visible(key[0])} in {target}"
         + (f"; of {animated:,} animated the first picture" if animated else "")
         + (f"; {source['left_out']}" if source["left_out"] else ""),
+        file=sys.stderr,  # beside the progress bar: a command's result goes to stdout
         flush=True,
     )
     return put_in_place(place, found, target)
@@ -257,6 +260,7 @@ def chunks(collection: Collection, start: int, shape: Shape, exact: bool) -> Ite
         return_as="generator",
         initializer=open_worker,
         initargs=(collection,),
+        idle_worker_timeout=IDLE,
     )
     try:
         yield from workers(delayed(read_chunk)(part, shape, exact) for part in parts)

@@ -39,6 +39,8 @@ OTHERS = (
 IMAGE_ENDINGS = frozenset(" ".join(IMAGES).split())
 # Files that are left out unopened. What any other ending means, its content says when it is read.
 OTHER_ENDINGS = frozenset(" ".join(OTHERS).split())
+# What marks a folder that holds pictures made by this program: `data.path=.` may hold runs.
+OWN_RECORDS = {"run.json", "store.json"}
 NO_CLASS, NO_SPLIT = "lies in no class folder", "lies in no folder of a split"
 
 
@@ -61,15 +63,19 @@ def walk(root: Path) -> Tree:
     while waiting:
         inside = waiting.pop()
         try:
-            with os.scandir(os.path.join(root, inside)) as entries:
-                for entry in entries:
-                    if entry.name[0] == "." or entry.name.lower() in IGNORED:
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(f"{inside}{entry.name}/")
-                        tree.folders.append(waiting[-1])
-                    else:
-                        _note(entry, inside + entry.name, tree)
+            with os.scandir(os.path.join(root, inside)) as scanned:
+                entries = list(scanned)
+            if inside and not OWN_RECORDS.isdisjoint(entry.name for entry in entries):
+                tree.left_out.append((inside, "is a run, or a store, of this program"))
+                continue
+            for entry in entries:
+                if entry.name[0] == "." or entry.name.lower() in IGNORED:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{inside}{entry.name}/")
+                    tree.folders.append(waiting[-1])
+                else:
+                    _note(entry, inside + entry.name, tree)
         except OSError as error:
             if not inside:
                 raise DataError(f"{visible(str(root))}: {cannot_be_read(error)}") from error
@@ -102,35 +108,38 @@ def ending(name: str) -> str:
 class ImageFolder(Collection):
     """Image files below a folder, in the order of their names.
 
-    A class is the first folder of a name; deeper folders belong to it. Folders named as splits are
-    splits if one of them is for training and no other folder at the top holds images; classes are
-    then those of all splits together. With classes, a file in none of them is left out.
+    A class is the first folder of a name; deeper folders belong to it. Folders at the top that are
+    named as splits are splits where one is for training and another is not, or where there is no
+    other folder: a class may be called `train`. Classes are then those of all splits together. With
+    classes, a file in none of them is left out.
 
-    Raises DataError for a folder without images.
+    Raises DataError for a folder without images, and for splits of which none is for training.
     """
 
     def __init__(self, root: Path, tree: Tree) -> None:
         self.root = Path(root).absolute()
         self.title = self.root.resolve().name or "images"
         self.left_out = list(tree.left_out)
-        images = sorted(name for name in tree.files if ending(name) not in OTHER_ENDINGS)
-        self.left_out += [(name, NO_IMAGE) for name in tree.files.keys() - set(images)]
-        splits = _splits(images)
-        images = self._below(images, 1, NO_SPLIT) if splits else images
+        found = sorted(name for name in tree.files if ending(name) not in OTHER_ENDINGS)
+        self.left_out += [(name, NO_IMAGE) for name in tree.files.keys() - set(found)]
+        splits = _splits(root, found)
         level = 1 if splits else 0  # the class is this part of a name
+        images = [name for name in found if not splits or name.partition("/")[0] in splits]
         has_classes = any(name.count("/") > level for name in images)
+        self.left_out += [(name, NO_SPLIT) for name in set(found) - set(images)]
         if has_classes:
-            images = self._below(images, level + 1, NO_CLASS)
-            self._name_empty_folders(tree, images, level + 1)
+            self.left_out += [(name, NO_CLASS) for name in images if name.count("/") <= level]
+            images = [name for name in images if name.count("/") > level]
+            self._name_empty_folders(tree, found, level + 1)
         self.left_out.sort()
         if not images:
             why = f" ({summary(self.left_out)})" if self.left_out else ""
             raise DataError(f"{visible(str(root))}: got a folder without images{why}, wanted some")
         self.names: Sequence[str] = images
-        found = [name.split("/", level + 1)[level] if has_classes else "" for name in images]
-        self.classes = tuple(sorted(set(found)))
+        labels = [name.split("/", level + 1)[level] if has_classes else "" for name in images]
+        self.classes = tuple(sorted(set(labels)))
         position = {name: number for number, name in enumerate(self.classes)}
-        self.labels = np.array([position[name] for name in found], np.int64)
+        self.labels = np.array([position[name] for name in labels], np.int64)
         self.splits = np.zeros(len(images), np.uint8)
         if splits:
             self.splits[:] = [splits[name.partition("/")[0]] for name in images]
@@ -138,11 +147,6 @@ class ImageFolder(Collection):
 
     def read(self, index: int, channels: int, size: Size | None = None) -> Picture:
         return decode(self.root / self.names[index], channels, size)
-
-    def _below(self, images: Sequence[str], depth: int, reason: str) -> list[str]:
-        """The images that lie at least so many folders deep; the others are left out."""
-        self.left_out += [(name, reason) for name in images if name.count("/") < depth]
-        return [name for name in images if name.count("/") >= depth]
 
     def _name_empty_folders(self, tree: Tree, images: Sequence[str], depth: int) -> None:
         """Leaves out each folder of up to this depth that holds no image, but none inside it."""
@@ -160,8 +164,15 @@ def _folders_of(images: Sequence[str]) -> set[str]:
     return {name.rpartition("/")[0] for name in images}
 
 
-def _splits(images: Sequence[str]) -> dict[str, int]:
-    """The folders at the top that are splits → positions in SPLITS; none without one to train."""
+def _splits(root: Path, images: Sequence[str]) -> dict[str, int]:
+    """The folders at the top that are splits → positions in SPLITS; none if they are classes.
+
+    Raises DataError if all of them are splits and none is for training.
+    """
     tops = {folder.partition("/")[0] for folder in _folders_of(images) if folder}
-    splits = {top: SPLIT_OF.get(top.lower(), 0) for top in tops}
-    return splits if 1 in splits.values() and 0 not in splits.values() else {}
+    splits = {top: SPLIT_OF[top.lower()] for top in sorted(tops) if top.lower() in SPLIT_OF}
+    if splits and len(splits) == len(tops) and 1 not in splits.values():
+        got = ", ".join(map(visible, splits))
+        raise DataError(f"{visible(str(root))}: got {got} without a folder train, wanted one")
+    several = len(set(splits.values())) > 1
+    return splits if 1 in splits.values() and (several or len(splits) == len(tops)) else {}

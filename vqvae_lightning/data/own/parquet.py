@@ -1,8 +1,9 @@
 """Images in Parquet files, as Hugging Face's datasets writes them; needs the extra `parquet`.
 
 The images are a column of `struct{bytes, path}` or of binary values, each the bytes of an image
-file. The labels are a column of integers or texts, whose class names stand in the schema. One row
-group at a time is in memory.
+file. The labels are a column of integers, booleans or texts, or of floating point where all values
+are whole: so pandas writes integers of which some are missing. The names of classes may stand in
+the schema. One row group at a time is in memory.
 """
 
 import json
@@ -202,11 +203,40 @@ def _look(arrow: Any, parquet: Any, name: str) -> File:
     has_label = np.zeros(count, np.bool_)
     if columns.label:
         column = parquet.read(columns=[columns.label], use_threads=False).column(0)
-        has_label = np.array(column.is_valid().to_numpy(), np.bool_)
-        is_integer = arrow.types.is_integer(column.type)
-        labels = column.fill_null(0 if is_integer else "").to_numpy()
-        labels = labels.astype(np.int64) if is_integer else labels
+        labels, has_label = _label_values(arrow, column.cast(_plain(arrow, column.type)))
     return File(name, columns, groups, labels, has_label)
+
+
+def _label_values(arrow: Any, column: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Integers or texts of a column of labels, and which of them there are.
+
+    Raises DataError for an integer that is too large.
+    """
+    has_label = np.array(column.is_valid().to_numpy(), np.bool_)
+    if not _is_number(arrow.types, column.type):
+        return column.fill_null("").to_numpy(), has_label
+    labels = column.fill_null(0).to_numpy()
+    if labels.dtype.kind == "f":
+        has_label &= ~np.isnan(labels)
+        labels = np.where(has_label, labels, 0)
+        if not np.array_equal(labels, np.round(labels)):  # measured values, no classes
+            return np.zeros(len(labels), np.int64), np.zeros(len(labels), np.bool_)
+    largest = np.abs(labels).max(initial=0)
+    if labels.dtype.kind in "fu" and largest >= 2**63:
+        raise DataError(f"got a label of {largest}, wanted less than 2^63")
+    return labels.astype(np.int64), has_label
+
+
+def _plain(arrow: Any, kind: Any) -> Any:
+    """The type of the values of a column: of pandas' categories that of the categories, and of
+    booleans an integer.
+    """
+    kind = kind.value_type if arrow.types.is_dictionary(kind) else kind
+    return arrow.int8() if arrow.types.is_boolean(kind) else kind
+
+
+def _is_number(types: Any, kind: Any) -> bool:
+    return bool(types.is_integer(kind) or types.is_floating(kind))
 
 
 def _columns(arrow: Any, schema: Any) -> Columns:
@@ -219,9 +249,12 @@ def _columns(arrow: Any, schema: Any) -> Columns:
             kind = kind.field("bytes").type
         if types.is_binary(kind) or types.is_large_binary(kind):
             images.append(field.name)
-        if types.is_integer(kind) and field.name in (*LABELS, *features):
+        kind = _plain(arrow, kind)
+        if types.is_integer(kind) and field.name in features:
             labels.append(field.name)
-        if field.name in LABELS and (types.is_string(kind) or types.is_large_string(kind)):
+        elif field.name in LABELS and (
+            _is_number(types, kind) or types.is_string(kind) or types.is_large_string(kind)
+        ):
             labels.append(field.name)
             features.pop(field.name, None)
     image = _chosen(images, IMAGES)
