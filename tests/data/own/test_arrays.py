@@ -73,8 +73,8 @@ def test_an_npz_may_have_splits(tmp_path, pattern):
 
 def test_labels_of_two_types_of_integers_are_the_same_labels(tmp_path):
     images = np.zeros((3, 2, 2), np.uint8)
-    labels = {"y_train": np.array([3, 1, 3], np.uint64), "y_test": np.array([1, 3, 3], np.int32)}
-    np.savez(tmp_path / "a.npz", x_train=images, x_test=images, **labels)
+    train, test = np.array([3, 1, 3], np.uint64), np.array([1, 3, 3], np.int32)
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=train, x_test=images, y_test=test)
     found = open_collection(tmp_path / "a.npz")
     assert (found.classes, found.labels.tolist()) == (("1", "3"), [1, 0, 1, 0, 1, 1])
 

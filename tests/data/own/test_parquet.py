@@ -69,7 +69,7 @@ def test_labels_may_be_texts(write):
 def test_labels_may_be_what_pandas_writes(write):
     pa = pytest.importorskip("pyarrow")
     images = [png(n) for n in range(3)]
-    for values, classes, kept in (
+    for column, classes, kept in (
         (pa.array([2.0, 5.0, 2.0]), ("2", "5"), 3),
         (pa.array([2.0, float("nan"), 5.0]), ("2", "5"), 2),
         (pa.array([True, False, True]), ("0", "1"), 3),
@@ -77,15 +77,15 @@ def test_labels_may_be_what_pandas_writes(write):
         (pa.array([7, 9, 7], pa.uint64()), ("7", "9"), 3),
         (pa.array([0.25, 1.5, 2.0]), ("",), 3),
     ):
-        found = open_collection(write("a.parquet", {"x": images, "label": values}))
-        assert (found.classes, len(found)) == (classes, kept), values
+        found = open_collection(write("a.parquet", {"x": images, "label": column}))
+        assert (found.classes, len(found)) == (classes, kept), column
 
 
 def test_a_label_that_no_integer_holds_is_refused(write):
     pa = pytest.importorskip("pyarrow")
-    for values in (pa.array([0, 2**63], pa.uint64()), pa.array([0.0, 2.0**70])):
+    for column in (pa.array([0, 2**63], pa.uint64()), pa.array([0.0, 2.0**70])):
         with pytest.raises(DataError, match=r"got a label of .*, wanted less than 2\^63"):
-            open_collection(write("a.parquet", {"x": [png()] * 2, "label": values}))
+            open_collection(write("a.parquet", {"x": [png()] * 2, "label": column}))
 
 
 def test_a_number_of_another_name_is_no_label(write):
