@@ -31,7 +31,7 @@ FULL = $(TRAIN) name=cifar10_$(1) resume=auto $(if $(2),model.tokenizer=runs/cif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-fid doctor data emoji train train-ae train-vae train-vqvae train-prior full-cifar10 sample evaluate compare study ablate \
-        sweep classifier fid-calibrate wandb-dashboard bench bench-gpu check lint docs test test-dist test-faults \
+        sweep classifier fid-calibrate wandb-dashboard bench bench-gpu check lint settings docs test test-dist test-faults \
         test-slow clean
 
 help:  ## this list
@@ -151,6 +151,9 @@ lint: $(VENV)/.dev  ## ruff and mypy
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+
+settings: $(VENV)/.run  ## the lists of all settings, in docs/ and in the package, after a change to one
+	@$(VENV)/bin/python .ci/settings.py
 
 docs: $(VENV)/.docs  ## the documentation as a site, in site/; a broken link or a missing docstring fails
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict

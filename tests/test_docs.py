@@ -17,7 +17,6 @@ import pytest
 from untrained import make_run, workplace
 
 from vqvae_lightning import cli
-from vqvae_lightning.cli.one_run import experiment_file
 from vqvae_lightning.config import (
     AblateOptions,
     ConfigError,
@@ -25,6 +24,7 @@ from vqvae_lightning.config import (
     Experiment,
     StudyOptions,
     SweepOptions,
+    experiment_file,
     options,
 )
 from vqvae_lightning.config.commands import COMMAND_OPTIONS

@@ -75,7 +75,7 @@ class ToyConfig(AutoencoderConfig):
 
 class Toy(AutoencoderModule):
     kind = "toy"
-    config_type = ToyConfig
+    Config = ToyConfig
 
 
 TOY = Kind(

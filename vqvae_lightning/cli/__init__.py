@@ -1,34 +1,41 @@
 """The command line: one command per function, `key=value` for every setting.
 
-Heavy imports wait until a command needs them, so that `vqvae --help` answers at once.
+Heavy imports wait until a command needs them, so that `vqvae --help` answers at once. A command's
+function is imported when it is called, or asked for as an attribute of this module.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from vqvae_lightning.cli.many_runs import ablate, compare, dashboard, study, sweep
-from vqvae_lightning.cli.one_run import (
-    classifier,
-    config,
-    data,
-    doctor,
-    evaluate,
-    fid_calibrate,
-    sample,
-    train,
-)
+from vqvae_lightning.cli.commands import COMMANDS, Command, function
 from vqvae_lightning.interrupts import caught, follow_parent
 from vqvae_lightning.streams import protect_streams
-from vqvae_lightning.training.launch import is_first_process
+
+if TYPE_CHECKING:
+    from vqvae_lightning.cli.listings import completion, runs, settings
+    from vqvae_lightning.cli.many_runs import ablate, compare, dashboard, study, sweep
+    from vqvae_lightning.cli.one_run import (
+        classifier,
+        config,
+        data,
+        doctor,
+        evaluate,
+        fid_calibrate,
+        sample,
+        train,
+    )
 
 __all__ = [
     "COMMANDS",
+    "Command",
     "ablate",
     "classifier",
     "compare",
     "complain",
+    "completion",
     "config",
     "dashboard",
     "data",
@@ -38,24 +45,66 @@ __all__ = [
     "main",
     "parser",
     "run",
+    "runs",
     "sample",
+    "settings",
     "study",
     "sweep",
     "train",
 ]
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of the console script `vqvae`."""
+def __getattr__(name: str) -> Any:
+    """The function of a command, such as `cli.train`."""
+    try:
+        return function(name)
+    except KeyError:
+        raise AttributeError(f"module {__name__} has no attribute {name}") from None
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """The parser of one command, whose help ends with the command's settings."""
+
+    def format_help(self) -> str:
+        command = COMMANDS.get(self.prog.rpartition(" ")[2])
+        if command is None or not command.settings:
+            return super().format_help()
+        from vqvae_lightning.cli.listings import described
+
+        return f"{super().format_help()}\n{described(command.settings)}"
+
+
+class _Version(argparse.Action):
+    """Prints the version, which takes an import, only when it is asked for."""
+
+    def __call__(self, top: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"vqvae_lightning {version('vqvae_lightning')}")
+        top.exit()
+
+
+def parser(completer: Callable[[str], object] | None = None) -> argparse.ArgumentParser:
+    """The parser of the console script `vqvae`.
+
+    `completer` makes of a command's name what completes its arguments.
+    """
     top = argparse.ArgumentParser(
         prog="vqvae",
         description="Train, compare and sample autoencoders, and priors over their codes.",
     )
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    top.add_argument("--version", action=_Version, nargs=0, help="show the version")
+    commands = top.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=_CommandParser
+    )
     for name, command in COMMANDS.items():
         sub = commands.add_parser(name, help=command.sentence, description=command.sentence)
-        sub.add_argument("arguments", nargs="*", metavar=command.arguments, help=command.example)
+        taken: Any = sub.add_argument(
+            "arguments", nargs="*", metavar=command.arguments, help=command.example
+        )
+        if completer:
+            taken.completer = completer(name)
     return top
 
 
@@ -66,14 +115,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prints the traceback of an OS error); 128 + n ended by signal n, in every phase: 143 SIGTERM,
     130 Ctrl-C, 129 SIGHUP. Output that cannot be written changes no exit code.
     """
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what a line may go on with
+        from vqvae_lightning.cli.completing import Completer, complete
+
+        complete(parser(Completer))
     protect_streams()
     follow_parent()
     with caught(ends_process=True):
+        arguments = sys.argv[1:] if arguments is None else arguments
+        refuse_unknown(arguments)
         options = parser().parse_args(arguments)
+        if COMMANDS[options.command].takes_long:
+            announce(options)
         from vqvae_lightning.allocator import keep_freed_memory
 
         keep_freed_memory()
         run(options)
+
+
+def refuse_unknown(arguments: Sequence[str]) -> None:
+    """Ends the process with one line for a command that is not there, naming the nearest one."""
+    name = next((word for word in arguments if not word.startswith("-")), None)
+    if name is None or name in COMMANDS:
+        return
+    import difflib
+
+    nearest = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(COMMANDS)}"
+    complain(ValueError(f"there is no command '{name}'; {hint}"))
+    sys.exit(2)
+
+
+def announce(options: argparse.Namespace) -> None:
+    """Prints the command at once: its imports take seconds, in which nothing else is seen."""
+    from vqvae_lightning.config import command_line, one_line
+    from vqvae_lightning.training.launch import is_first_process
+
+    if is_first_process():
+        line = command_line(options.command, *options.arguments)
+        print(f"vqvae     {one_line(line)}", flush=True)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -93,6 +173,8 @@ def run(options: argparse.Namespace) -> None:
     except ValueError as error:
         if options.debug:
             raise
+        from vqvae_lightning.training.launch import is_first_process
+
         if is_first_process():  # once, however many ranks find it
             complain(error)
         sys.exit(2)
@@ -103,81 +185,3 @@ def complain(error: Exception, hint: str = "") -> None:
     from vqvae_lightning.config import one_line
 
     print(f"vqvae: {one_line(error)}{hint}", file=sys.stderr)
-
-
-class Command(NamedTuple):
-    """One command: its function, what it does, and the arguments that it takes."""
-
-    run: Callable[[Sequence[str]], object]
-    sentence: str
-    arguments: str
-    example: str
-
-
-RUN = ("RUN|key=value", "run folder (default: the newest), then settings")
-COMMANDS = {
-    "train": Command(
-        train,
-        "train the experiment of FILE, or go on with resume=RUN",
-        "FILE|key=value",
-        "a YAML file, then settings as key=value, for example trainer.steps=500",
-    ),
-    "config": Command(
-        config, "print what `train` would run, and run nothing", "FILE|key=value", "as for train"
-    ),
-    "data": Command(
-        data, "fetch and verify a dataset", "key=value", "name=cifar10 root=data download=false"
-    ),
-    "doctor": Command(
-        doctor,
-        "versions, devices, disk, data and W&B of this machine; exit code 1 if something is wrong",
-        "key=value",
-        "runs=runs root=data",
-    ),
-    "evaluate": Command(
-        evaluate, "test metrics of a run's best checkpoint, and what is asked for besides", *RUN
-    ),
-    "sample": Command(sample, "draw images from a run into a PNG grid", *RUN),
-    "compare": Command(
-        compare,
-        "several runs as a table and one HTML page",
-        "RUN|key=value",
-        "run folders (default: all), then settings",
-    ),
-    "study": Command(
-        study,
-        "every kind of model with several seeds: train, evaluate, compare, mean and spread",
-        "key=value",
-        "dataset=mnist seeds=3, then settings of the evaluations and of the runs",
-    ),
-    "sweep": Command(
-        sweep,
-        "the grid of a W&B sweep file, run here without a server",
-        "FILE|key=value",
-        "a sweep file, then settings of the runs",
-    ),
-    "ablate": Command(
-        ablate,
-        "variants of one experiment with several seeds: train, evaluate, compare, mean and spread",
-        "FILE|key=value",
-        "an ablation file, seeds=3, then settings of the runs",
-    ),
-    "classifier": Command(
-        classifier,
-        "train the classifier whose features and labels judge samples of a dataset",
-        "key=value",
-        "dataset=mnist, then settings",
-    ),
-    "fid-calibrate": Command(
-        fid_calibrate,
-        "check FID against the literature: CIFAR-10 train and test must be 3.15 apart",
-        "key=value",
-        "root=data",
-    ),
-    "dashboard": Command(
-        dashboard,
-        "build the W&B workspace of a project, and save it if there is a server and a key",
-        "key=value",
-        "project=vqvae_lightning entity=NAME",
-    ),
-}

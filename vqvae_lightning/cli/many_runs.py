@@ -83,7 +83,7 @@ def sweep(arguments: Sequence[str]) -> "Comparison":
     """`vqvae sweep FILE`; trains the grid of a W&B sweep file and returns its Comparison."""
     from vqvae_lightning.config import SweepOptions
 
-    file, settings = _one_file("sweep", arguments, "experiments/sweeps/mnist_codebook.yaml")
+    file, settings = _one_file("sweep", arguments, "sweeps/mnist_codebook")
     chosen, settings = _own(SweepOptions, settings)
     from vqvae_lightning.comparison.sweep import sweep as run_sweep
 
@@ -95,7 +95,7 @@ def ablate(arguments: Sequence[str]) -> Spreads:
     """`vqvae ablate FILE seeds=3`; returns the spreads of the variants' test metrics."""
     from vqvae_lightning.config import AblateOptions
 
-    file, settings = _one_file("ablate", arguments, "experiments/ablations/quantizers.yaml")
+    file, settings = _one_file("ablate", arguments, "ablations/quantizers")
     chosen, settings = _own(AblateOptions, settings)
     from vqvae_lightning.comparison.ablate import ablate as run_ablation
     from vqvae_lightning.comparison.study import print_spreads, variant_spreads
@@ -118,12 +118,12 @@ def _own(kind: type[Options], settings: Sequence[str]) -> tuple[Options, list[st
 
 def _one_file(command: str, arguments: Sequence[str], example: str) -> tuple[Path, list[str]]:
     """The one file among the arguments of a command, and the settings."""
-    from vqvae_lightning.config import ConfigError
+    from vqvae_lightning.config import ConfigError, experiment_file
 
     files, settings = split_arguments(arguments)
     if len(files) != 1:
         raise ConfigError(f"{command}: got {len(files)} files, wanted one such as {example}")
-    return Path(files[0]), settings
+    return Path(experiment_file(files[0])), settings
 
 
 def _show(runs: Sequence["Run"], page: Path, named: bool = True) -> "Comparison":

@@ -215,7 +215,7 @@ def sync_command(folders: Sequence[Path]) -> str:
 
 def _experiment(arguments: Sequence[str]) -> "Experiment":
     """The experiment of `train` and `config`: a file, or a run to resume, with settings on top."""
-    from vqvae_lightning.config import ConfigError, canonical, own_command
+    from vqvae_lightning.config import ConfigError, canonical, experiment_file, own_command
     from vqvae_lightning.experiment import load_experiment
     from vqvae_lightning.training.runs import Run
 
@@ -231,15 +231,9 @@ def _experiment(arguments: Sequence[str]) -> "Experiment":
     if files:
         return load_experiment(experiment_file(files[0]), settings)
     if resume in (None, "", "null", "auto"):
-        raise ConfigError("config: got no file, wanted one such as experiments/mnist/vqvae.yaml")
+        raise ConfigError("config: got no file, wanted one such as mnist/vqvae")
     run = Run.open(canonical(str(resume), "resume"))
     return load_experiment(run.path / "config.yaml", settings)
-
-
-def experiment_file(word: str) -> str:
-    """The file that a word names: `mnist/vqvae` is experiments/mnist/vqvae.yaml."""
-    known = Path("experiments", f"{word}.yaml")
-    return str(known) if not os.path.lexists(word) and known.is_file() else word
 
 
 def _run(folders: list[str], chosen: "RunOptions") -> "Run":
@@ -260,7 +254,7 @@ def _run(folders: list[str], chosen: "RunOptions") -> "Run":
 
 def no_runs(command: str, root: str) -> ValueError:
     """The error of a command that finds no finished run, with the command to run first."""
-    from vqvae_lightning.config import ConfigError, make_command, runs_argument
+    from vqvae_lightning.config import ConfigError, DataConfig, training_command
 
-    first = make_command("train-vqvae", ARGS=runs_argument(root))
+    first = training_command("vqvae", DataConfig(), root)
     return ConfigError(f"{command}: there are no finished runs in {root}/; run `{first}` first")

@@ -4,6 +4,7 @@ spread of each.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from vqvae_lightning.config import (
     Ablation,
     ConfigError,
     check_name,
+    experiment_file,
     merge_overrides,
     options,
 )
@@ -79,4 +81,9 @@ def read_ablation(file: Path) -> Ablation:
         raise ConfigError(
             f"ablate: {file} has no variants, wanted a mapping of names to lists of key=value"
         )
-    return ablation
+    first = ablation.tokenizer
+    return replace(
+        ablation,
+        experiment=experiment_file(ablation.experiment),
+        tokenizer=experiment_file(first) if first else None,
+    )

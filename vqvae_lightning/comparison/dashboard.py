@@ -22,8 +22,8 @@ def workspace(entity: str, project: str) -> Any:
         import wandb_workspaces.workspaces as views
     except ImportError:
         raise ConfigError(
-            "dashboard: the package wandb-workspaces is not installed; run `make wandb-dashboard`,"
-            " or pip install 'vqvae_lightning[dashboard]'"
+            "dashboard: the package wandb-workspaces is not installed; run `pip"
+            " install 'vqvae_lightning[dashboard]'`"
         ) from None
 
     titles = [kind.title for kind in KINDS.values()]

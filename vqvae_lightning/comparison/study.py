@@ -19,6 +19,7 @@ from vqvae_lightning.config import (
     ConfigError,
     EvaluateOptions,
     StudyOptions,
+    experiment_folders,
     merge_overrides,
     split_overrides,
     visible,
@@ -93,7 +94,10 @@ def experiment_files(options: StudyOptions) -> dict[str, Path]:
 
     Raises ConfigError if there is none.
     """
-    folder = Path(options.experiments) / options.dataset
+    given = options.experiments != StudyOptions.experiments
+    places = [Path(options.experiments)] if given else experiment_folders()
+    folders = [place / options.dataset for place in places]
+    folder = next((path for path in folders if path.is_dir()), folders[-1])
     found = {kind: file for kind in KINDS if (file := folder / f"{kind}.yaml").is_file()}
     if not found:
         names = ", ".join(f"{kind}.yaml" for kind in KINDS)

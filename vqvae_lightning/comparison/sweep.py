@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from vqvae_lightning.comparison.many import check_plan, refuse_own, train_once
-from vqvae_lightning.config import ConfigError, SweepOptions, merge_overrides, read_yaml, word_of
+from vqvae_lightning.config import (
+    ConfigError,
+    SweepOptions,
+    experiment_file,
+    merge_overrides,
+    read_yaml,
+    word_of,
+)
 from vqvae_lightning.training.runs import Run
 
 
@@ -66,7 +73,9 @@ def read_grid(file: Path) -> tuple[Path, list[list[str]]]:
             " values"
         )
     axes = [_axis(file, key, given) for key, given in parameters.items()]
-    return Path(named[0]), [list(overrides) for overrides in itertools.product(*axes)]
+    return Path(experiment_file(named[0])), [
+        list(overrides) for overrides in itertools.product(*axes)
+    ]
 
 
 def _axis(file: Path, key: str, given: Any) -> list[str]:

@@ -16,18 +16,19 @@ from vqvae_lightning.config.commands import (
     Drawing,
     EvaluateOptions,
     RunOptions,
+    RunsOptions,
     SampleOptions,
     StudyOptions,
     SweepOptions,
 )
 from vqvae_lightning.config.files import read_yaml
+from vqvae_lightning.config.listing import documented
 from vqvae_lightning.config.places import (
     canonical,
     command_line,
-    images_variables,
-    make_command,
+    images_settings,
     own_command,
-    runs_argument,
+    runs_setting,
     short,
 )
 from vqvae_lightning.config.reader import (
@@ -53,6 +54,12 @@ from vqvae_lightning.config.schema import (
     setting,
     to_dict,
 )
+from vqvae_lightning.config.shipped import (
+    experiment_file,
+    experiment_folders,
+    experiment_names,
+    training_command,
+)
 from vqvae_lightning.config.values import check_text, one_line, visible, word_of
 
 __all__ = [
@@ -73,6 +80,7 @@ __all__ = [
     "OptimizerConfig",
     "OwnImagesConfig",
     "RunOptions",
+    "RunsOptions",
     "SampleOptions",
     "StudyOptions",
     "SweepOptions",
@@ -82,9 +90,12 @@ __all__ = [
     "check_name",
     "check_text",
     "command_line",
-    "images_variables",
+    "documented",
+    "experiment_file",
+    "experiment_folders",
+    "experiment_names",
+    "images_settings",
     "is_setting",
-    "make_command",
     "member_of",
     "merge_overrides",
     "name_of",
@@ -93,12 +104,13 @@ __all__ = [
     "own_command",
     "part",
     "read_yaml",
-    "runs_argument",
+    "runs_setting",
     "section_config",
     "setting",
     "short",
     "split_overrides",
     "to_dict",
+    "training_command",
     "visible",
     "word_of",
 ]

@@ -80,7 +80,7 @@ class EvaluateOptions(RunOptions):
     )
     fid_network: Literal["inception", "classifier"] = setting(
         "inception",
-        "whose features: the literature's Inception, or the dataset's own classifier (`make"
+        "whose features: the literature's Inception, or the dataset's own classifier (`vqvae"
         " classifier`)",
     )
     fid_reference: Literal["train", "test"] = setting(
@@ -117,6 +117,14 @@ class DoctorOptions:
 
     runs: str = setting("runs", "folder of runs, whose disk is looked at", place="folder")
     root: str = setting("data", "folder that holds the datasets", place="folder")
+
+
+@dataclass
+class RunsOptions:
+    """Settings of `vqvae runs`."""
+
+    runs: str = setting("runs", "folder that holds the runs", place="folder")
+    dataset: DatasetName | None = setting(None, "list only runs of this dataset; empty: all")
 
 
 @dataclass
@@ -261,6 +269,7 @@ COMMAND_OPTIONS = (
     DataOptions,
     DoctorOptions,
     EvaluateOptions,
+    RunsOptions,
     SampleOptions,
     StudyOptions,
     SweepOptions,

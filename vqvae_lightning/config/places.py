@@ -150,28 +150,21 @@ def own_command(*arguments: str | Path) -> str:
     return command_line(os.path.relpath(beside), *arguments)
 
 
-def make_command(target: str, **variables: str) -> str:
-    """A command line of `make`, without the variables that are empty.
+def images_settings(data: DataConfig, prefix: str = "", name: str = "name") -> list[str]:
+    """The settings, each with a prefix such as `data.`, that name the images of an experiment.
 
-    `ARGS` holds arguments that are quoted for a shell.
+    `name` is what the command calls a dataset.
     """
-    return command_line(
-        "make", target, *(f"{name}={value}" for name, value in variables.items() if value)
-    )
-
-
-def images_variables(data: DataConfig) -> dict[str, str]:
-    """The variables of `make` that name the images of an experiment."""
     if data.path is None:
-        return {"DATASET": data.name}
+        return [f"{prefix}{name}={data.name}"]
     sides = data.sides or (0, 0)
     size = str(sides[0]) if sides[0] == sides[1] else f"[{sides[0]}, {sides[1]}]"
-    return {"DATA": data.path, "SIZE": size if data.size else ""}
+    return [f"{prefix}path={data.path}", *([f"{prefix}size={size}"] if data.size else [])]
 
 
-def runs_argument(runs: str) -> str:
-    """The argument, quoted for a shell, that names the folder `runs`; empty for the default."""
-    return "" if runs == "runs" else command_line(f"runs={runs}")
+def runs_setting(runs: str) -> list[str]:
+    """The setting that names the folder `runs`; none for the default."""
+    return [] if runs == "runs" else [f"runs={runs}"]
 
 
 def command_line(*arguments: str | Path) -> str:

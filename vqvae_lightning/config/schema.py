@@ -26,7 +26,15 @@ def _datasets() -> Collection[str]:
     return DATASETS
 
 
+def _kinds() -> Collection[str]:
+    """The names of the kinds of run; imported when one is read, as above."""
+    from vqvae_lightning.kinds import KINDS
+
+    return KINDS
+
+
 DatasetName = Annotated[str, _datasets]
+KindName = Annotated[str, _kinds]
 
 
 class ConfigError(ValueError):
@@ -261,7 +269,7 @@ class TrackingConfig:
 class Experiment:
     """One run. `model` is the dataclass that belongs to `kind`: see `models.build`."""
 
-    kind: str = setting("vqvae", "what is trained")
+    kind: KindName = setting("vqvae", "what is trained")
     model: Any = field(default=None, metadata={"meaning": "settings of the model"})
     name: str | None = setting(None, "name of the run folder; empty: dataset, kind, seed and time")
     runs: str = setting("runs", "folder that holds the runs", place="folder")

@@ -106,6 +106,16 @@ def wanted(kind: Any) -> str:
     return "a mapping"
 
 
+def named_values(kind: Any) -> tuple[str, ...]:
+    """The texts that a type takes beside others, as far as they are names; null is left out."""
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        return tuple(text for member in get_args(kind) for text in named_values(member))
+    if origin in (Literal, Annotated):
+        return _choices(kind)
+    return ("true", "false") if kind is bool else ()
+
+
 def _choices(kind: Any) -> tuple[str, ...]:
     """The texts that a `Literal`, or an `Annotated[str, names]`, takes."""
     members = get_args(kind)
@@ -155,6 +165,8 @@ def one_line(message: object) -> str:
 
 def visible(text: str) -> str:
     """The text with its control characters escaped."""
+    if text.isascii() and text.isprintable():  # the usual case, at once
+        return text
     return "".join(c.encode("unicode_escape").decode() if _is_control(c) else c for c in text)
 
 

@@ -25,10 +25,9 @@ from vqvae_lightning.config import (
     DataConfig,
     OptimizerConfig,
     OwnImagesConfig,
-    command_line,
-    images_variables,
-    make_command,
+    images_settings,
     one_line,
+    own_command,
     to_dict,
 )
 from vqvae_lightning.data.images import ImageDataModule, to_float
@@ -195,8 +194,8 @@ class ClassifierFeatures(FeatureNetwork):
         images = image_set(data)
         dataset, path = images.name, classifier_path(images.name, root)
         if not path.is_file():
-            there = "" if str(root) == "data" else command_line(f"root={root}")
-            first = make_command("classifier", **images_variables(data), ARGS=there)
+            there = [] if str(root) == "data" else [f"root={root}"]
+            first = own_command("classifier", *images_settings(data, name="dataset"), *there)
             raise ConfigError(f"fid_network: there is no classifier at {path}; run `{first}`")
         checkpoint = read_checkpoint(path)
         self.name = f"classifier-{dataset}"

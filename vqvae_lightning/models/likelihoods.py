@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import ConfigError, setting
+from vqvae_lightning.config import ConfigError, documented, setting
 
 # Log scales of a pixel: from an eighth of a level's width (Salimans et al.) to a flat density.
 LOG_SCALES = (-7.0, 7.0)
@@ -58,6 +58,7 @@ class GaussianLikelihood(Likelihood):
 
     levels = None
 
+    @documented
     @dataclass
     class Config:
         """The scale and the range of the mean."""
@@ -99,6 +100,7 @@ class DiscretizedLogistic(Likelihood):
 
     levels = 256
 
+    @documented
     @dataclass
     class Config:
         """The scale, of all pixels or of each."""

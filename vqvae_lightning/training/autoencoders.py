@@ -37,7 +37,7 @@ class AutoencoderModule(pl.LightningModule):
     """
 
     kind: ClassVar[str]
-    config_type: ClassVar[type[AutoencoderConfig]]
+    Config: ClassVar[type[AutoencoderConfig]]
     config: AutoencoderConfig
 
     def __init__(
@@ -47,7 +47,7 @@ class AutoencoderModule(pl.LightningModule):
         optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.config = section_config(self.config_type, config, "model")
+        self.config = section_config(self.Config, config, "model")
         self.optimizer_config = section_config(OptimizerConfig, optimizer or {}, "optimizer")
         channels, height, width = image_shape
         self.net = build_autoencoder(self.config, (channels, height, width))
@@ -171,7 +171,7 @@ class AE(AutoencoderModule):
     """Autoencoder: reconstructs, but has no p(z) to draw from."""
 
     kind = "ae"
-    config_type = AEConfig
+    Config = AEConfig
 
 
 class VAE(AutoencoderModule):
@@ -184,7 +184,7 @@ class VAE(AutoencoderModule):
     """
 
     kind = "vae"
-    config_type = VAEConfig
+    Config = VAEConfig
     config: VAEConfig
 
     def beta(self) -> float:
@@ -212,7 +212,7 @@ class VQVAE(AutoencoderModule):
     """Vector-quantized autoencoder (van den Oord et al. 2017): the tokenizer of a `CodePrior`."""
 
     kind = "vqvae"
-    config_type = VQVAEConfig
+    Config = VQVAEConfig
 
     def extra_metrics(self) -> dict[str, Metric]:
         layout = self.net.layout

@@ -134,7 +134,7 @@ class Throughput(Callback):
 
 
 class Progress(Callback):
-    """One line per validation; on a terminal, also a bar over the optimizer steps."""
+    """One line per validation; on a terminal, also a bar over the steps with the logged loss."""
 
     def __init__(self) -> None:
         self.bar = rich.progress.Progress(
@@ -143,6 +143,7 @@ class Progress(Callback):
             rich.progress.TimeElapsedColumn(),
             rich.progress.TextColumn("left"),
             rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn("{task.fields[loss]}"),
             disable=not (sys.stdout and sys.stdout.isatty()),
             transient=True,
         )
@@ -151,13 +152,19 @@ class Progress(Callback):
         if trainer.is_global_zero:
             self.started = time.monotonic()
             self.task = self.bar.add_task(
-                "", total=trainer.max_steps, completed=trainer.global_step
+                "", total=trainer.max_steps, completed=trainer.global_step, loss=""
             )
             self.bar.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: object) -> None:
-        if trainer.is_global_zero:
-            self.bar.update(self.task, completed=trainer.global_step)
+        if not trainer.is_global_zero:
+            return
+        self.bar.update(self.task, completed=trainer.global_step)
+        # Only where the loggers read the loss, too: to read it waits for the GPU.
+        logs_now = trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if logs_now and not self.bar.disable:
+            loss = trainer.callback_metrics.get("train/loss")
+            self.bar.update(self.task, loss="" if loss is None else f"loss {float(loss):.4g}")
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:

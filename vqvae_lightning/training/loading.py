@@ -15,10 +15,8 @@ from vqvae_lightning.config import (
     ConfigError,
     DataConfig,
     Experiment,
-    images_variables,
-    make_command,
     one_line,
-    runs_argument,
+    training_command,
 )
 from vqvae_lightning.kinds import KINDS, kind_names
 from vqvae_lightning.models.tokenizer import Tokenizer
@@ -228,8 +226,7 @@ def find_tokenizer(runs: str, data: DataConfig) -> Run:
         such = f" with data.binarize={data.binarize}" if data.binarize != "none" else ""
         wanted = _tokenizer_names()
         kind = kind_names(lambda kind: kind.is_tokenizer)[0]
-        variables = images_variables(data)
-        first = make_command(f"train-{kind}", **variables, ARGS=runs_argument(runs))
+        first = training_command(kind, data, runs)
         raise ConfigError(
             f"model.tokenizer: there is no finished {wanted} run of {data.dataset}{such} in"
             f" {runs}/; run `{first}` first"

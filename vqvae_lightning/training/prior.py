@@ -32,6 +32,7 @@ class CodePrior(pl.LightningModule):
     """
 
     kind: ClassVar[str] = "prior"
+    Config: ClassVar[type[PriorConfig]] = PriorConfig
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class CodePrior(pl.LightningModule):
         optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.config = section_config(PriorConfig, config, "model")
+        self.config = section_config(self.Config, config, "model")
         self.optimizer_config = section_config(OptimizerConfig, optimizer or {}, "optimizer")
         self.description = dict(tokenizer)
         layout = CodeLayout.of_shape(tokenizer["grid"], tokenizer["codebook_size"])

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import setting
+from vqvae_lightning.config import documented, setting
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.causal import (
     CausalConv,
@@ -74,6 +74,7 @@ class PixelCNN(GridPrior):
     The shift of the inputs takes the place of the type-A mask of the paper's first layer.
     """
 
+    @documented
     @dataclass
     class Config:
         """The size of the network."""

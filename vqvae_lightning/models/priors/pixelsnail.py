@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import setting
+from vqvae_lightning.config import documented, setting
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.autoregressive import check_heads
 from vqvae_lightning.models.priors.causal import (
@@ -132,6 +132,7 @@ class PixelSNAIL(GridPrior):
     The label joins the features once, before the first block.
     """
 
+    @documented
     @dataclass
     class Config:
         """The size of the network."""

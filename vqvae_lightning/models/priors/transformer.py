@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import setting
+from vqvae_lightning.config import documented, setting
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.autoregressive import AutoregressivePrior, check_heads
 
@@ -73,6 +73,7 @@ class CodeTransformer(AutoregressivePrior):
     It reads a sequence, so only T matters to it, not the grid.
     """
 
+    @documented
     @dataclass
     class Config:
         """The size of the network."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import setting
+from vqvae_lightning.config import documented, setting
 from vqvae_lightning.models.distributed import all_reduce_sum, rank_and_world
 from vqvae_lightning.models.quantizers.composed import ResidualQuantizer
 from vqvae_lightning.models.quantizers.estimators import (
@@ -39,6 +39,7 @@ class CodebookQuantizer(NamedQuantizer):
     steps since a code was last used or reset.
     """
 
+    @documented
     @dataclass
     class Config(NamedQuantizer.Config):
         """Settings of a codebook, and of quantizers composed of several.
@@ -241,6 +242,7 @@ class VectorQuantizer(CodebookQuantizer):
     2017, eq. 3).
     """
 
+    @documented
     @dataclass
     class Config(CodebookQuantizer.Config):
         """Settings of `gradient`."""
@@ -267,6 +269,7 @@ class EMAVectorQuantizer(CodebookQuantizer):
     step: an unused code stays where it is, and no code leaves the data's hull.
     """
 
+    @documented
     @dataclass
     class Config(CodebookQuantizer.Config):
         """Settings of `ema`."""
@@ -303,6 +306,7 @@ class CosineVectorQuantizer(VectorQuantizer):
     ‖sg[ẑ_e] − ê‖². Vectors next to zero stay shorter, see `direction`.
     """
 
+    @documented
     @dataclass
     class Config(VectorQuantizer.Config):
         """Settings of `cosine`."""
@@ -326,6 +330,7 @@ class SimVQ(VectorQuantizer):
     all K codes at once: none is left behind, and none is reset.
     """
 
+    @documented
     @dataclass
     class Config(VectorQuantizer.Config):
         """Settings of `simvq`."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqvae_lightning.config import ConfigError, setting
+from vqvae_lightning.config import ConfigError, documented, setting
 from vqvae_lightning.models.distributed import all_reduce_sum, rank_and_world
 from vqvae_lightning.models.quantizers.quantizer import NamedQuantizer, Quantized
 
@@ -33,6 +33,7 @@ class FSQ(NamedQuantizer):
     middle, and 1 + ε for its 1 − ε, as in vector-quantize-pytorch.
     """
 
+    @documented
     @dataclass
     class Config(NamedQuantizer.Config):
         """The lattice; the size of the codebook follows from it."""
@@ -110,6 +111,7 @@ class LFQ(NamedQuantizer):
     and E[p] over all K codes one product of two matrices.
     """
 
+    @documented
     @dataclass
     class Config(NamedQuantizer.Config):
         """Settings of `lfq`."""

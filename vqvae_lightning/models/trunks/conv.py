@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import setting
+from vqvae_lightning.config import documented, setting
 from vqvae_lightning.models.trunks.trunk import ImageShape, Trunk, feature_grid
 
 
 class ConvTrunk(Trunk):
     """Halves the sides of an image `downsamples` times, and doubles those of a latent as often."""
 
+    @documented
     @dataclass
     class Config:
         """Width and depth of encoder and decoder."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import ConfigError, setting
+from vqvae_lightning.config import ConfigError, documented, setting
 from vqvae_lightning.models.trunks.trunk import ImageShape, Trunk, feature_grid
 
 KEY = "model.trunk.multipliers"
@@ -29,6 +29,7 @@ class ResidualTrunk(Trunk):
     ```
     """
 
+    @documented
     @dataclass
     class Config:
         """Width and depth of encoder and decoder; the number of halvings follows from them."""

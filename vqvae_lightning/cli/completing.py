@@ -1,0 +1,76 @@
+"""What a shell may complete an argument of `vqvae` with: settings, their values, and places.
+
+Settings come from settings.json, for the modules that define them take seconds to import.
+"""
+
+import argparse
+import glob
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from argcomplete import autocomplete
+
+from vqvae_lightning.cli.commands import COMMANDS
+from vqvae_lightning.config.listing import Row
+from vqvae_lightning.config.shipped import experiment_names
+from vqvae_lightning.reference import kept
+
+# The settings that a command takes beside its own.
+MORE = {
+    "study": ("EvaluateOptions", "experiment"),
+    "sweep": ("experiment",),
+    "ablate": ("experiment",),
+}
+# The shipped files that a command takes: those of a folder, or all experiments.
+FILES = {"train": None, "config": None, "sweep": "sweeps", "ablate": "ablations"}
+OF_RUNS = ("evaluate", "sample", "compare")
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answers a shell that asked for completions, and ends the process."""
+    autocomplete(parser, always_complete_options=False)
+
+
+class Completer:
+    """The completions of an argument of one command, each with its description."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __call__(self, prefix: str, **_: object) -> dict[str, str]:
+        key, equals, value = prefix.partition("=")
+        found = self._values(key, value) if equals else self._words(prefix)
+        return {text: meaning for text, meaning in found if text.startswith(prefix)}
+
+    def _rows(self) -> list[Row]:
+        own = COMMANDS[self.command].settings
+        names = [*([own] if own else []), *MORE.get(self.command, ())]
+        return [row for name in names for row in kept(name)]
+
+    def _values(self, key: str, value: str) -> Iterator[tuple[str, str]]:
+        """`key=value` for each value that is a name or a place."""
+        for row in self._rows():
+            if row.key == key:
+                texts = [*row.choices, *(paths(value) if row.place else ())]
+                yield from ((f"{key}={text}", row.meaning) for text in texts)
+
+    def _words(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Settings to be given a value, and what is no setting."""
+        yield from ((f"{row.key}=", row.meaning) for row in self._rows())
+        if self.command == "completion":
+            yield from (("bash", ""), ("zsh", ""))
+        if self.command == "settings":
+            yield from ((row.key, row.meaning) for row in kept("experiment"))
+        if self.command in OF_RUNS:
+            yield from ((str(run.parent), "run") for run in Path("runs").glob("*/run.json"))
+        if self.command in FILES:
+            yield from ((name, "experiment") for name in experiment_names(FILES[self.command]))
+        if self.command in (*OF_RUNS, *FILES):
+            yield from ((path, "") for path in paths(prefix))
+
+
+def paths(prefix: str) -> list[str]:
+    """The files and folders whose path begins with a text; a folder's ends with a slash."""
+    found = glob.glob(glob.escape(os.path.expanduser(prefix)) + "*")
+    return [f"{path}/" if os.path.isdir(path) else path for path in sorted(found)]

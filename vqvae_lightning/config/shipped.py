@@ -1,0 +1,54 @@
+"""The experiment files that come with the package, and how a word names one.
+
+A wheel holds them in `vqvae_lightning/experiments`, a checkout beside the package. A file of the
+user's own `experiments` folder comes before a shipped one of the same name.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from vqvae_lightning.config.places import images_settings, own_command, runs_setting, short
+from vqvae_lightning.config.schema import DataConfig
+
+PACKAGE = Path(__file__).parents[1]
+PLANS = ("ablations", "sweeps")  # folders of plans for many runs
+
+
+def experiment_folders() -> list[Path]:
+    """The folders of experiment files that are there: the current one's, then the shipped one."""
+    inside, beside = PACKAGE / "experiments", PACKAGE.parent / "experiments"
+    folders = [Path("experiments"), inside if inside.is_dir() else beside]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def experiment_file(word: str) -> str:
+    """The file that a word names: `mnist/vqvae` is experiments/mnist/vqvae.yaml.
+
+    `experiments/mnist/vqvae.yaml` names the same one where no such folder is. Another word, such as
+    the path of a file, is returned as it is.
+    """
+    if os.path.lexists(word):
+        return word
+    name = word.removeprefix("experiments/").removesuffix(".yaml")
+    files = (folder / f"{name}.yaml" for folder in experiment_folders())
+    return next((short(file) for file in files if file.is_file()), word)
+
+
+def experiment_names(folder: str | None = None) -> Iterator[str]:
+    """The names of experiment files, such as mnist/vqvae, or of the plans in one of PLANS."""
+    for place in experiment_folders():
+        for file in sorted(place.glob("*/*.yaml")):
+            kind = file.parent.name
+            if kind == folder or (folder is None and kind not in PLANS):
+                yield f"{kind}/{file.stem}"
+
+
+def training_command(kind: str, data: DataConfig, runs: str) -> str:
+    """The command line that trains a kind of run on some images, by a shipped experiment."""
+    name = f"{'own' if data.path else data.name}/{kind}"
+    images = images_settings(data, "data.") if data.path else []
+    if name not in experiment_names():
+        name, images = f"mnist/{kind}", images_settings(data, "data.")
+    binary = [] if data.binarize == "none" else [f"data.binarize={data.binarize}"]
+    return own_command("train", name, *images, *binary, *runs_setting(runs))
