@@ -128,10 +128,7 @@ CASES = {
     V + "trainer.devices=two": "trainer.devices: got 'two', wanted a whole number or auto",
     V + "trainer.devices=3": "data.batch_size: got 20, wanted a multiple of 3",
     V + "data.root=/nowhere data.download=false": "/nowhere/mnist/train-images-idx3-ubyte",
-    "train prior.yaml": (
-        "there is no finished vqvae run of mnist in runs/; run `make train-vqvae DATASET=mnist`"
-        " first"
-    ),
+    "train prior.yaml": "vqvae train mnist/vqvae` first",
     "train prior.yaml model.tokenizer=http://host/run": "http:/host/run is no run folder",
     # places
     V + "name=../../x": "name: got '../../x', wanted 1 to 100 letters, digits, '.', '_' or '-'",

@@ -163,6 +163,7 @@ def commands(path: Path) -> list[str]:
     lines += SPAN.findall(prose(path))
     lines = [re.sub(r"\s+#.*", "", line).strip() for line in lines]
     lines = [re.sub(r"<(\w+)>", r"\1", line) for line in lines]
+    lines = [re.sub(r" > \S+$", "", line) for line in lines]  # into a file
     started = [re.sub(r"^(torchrun|srun) .*(?=-m vqvae_)", "python ", line) for line in lines]
     return [line for line in started if re.match(r"make \S|vqvae \S|python -m vqvae_", line)]
 
@@ -209,12 +210,18 @@ def check_command(command: str) -> None:
     """Raises SystemExit or ConfigError for a `vqvae` command that would be refused."""
     arguments = shlex.split(command)
     arguments = arguments[3 if arguments[0] == "python" else 1 :]
-    if arguments in ([], ["--help"], ["--debug"]):
+    if arguments in ([], ["--help"], ["--debug"], ["--version"]):
+        return
+    if arguments[1:] == ["--help"]:
+        assert arguments[0] in cli.COMMANDS, command
         return
     cli.parser().parse_args(arguments)
     name, *words = [word for word in arguments if word != "--debug"]
     if not words:
         return  # no more than the name of a command
+    if name in ("settings", "completion"):
+        cli.COMMANDS[name].run(words)
+        return
     settings = [word for word in words if "=" in word]
     places = [word for word in words if "=" not in word]
     if name in ("train", "config"):

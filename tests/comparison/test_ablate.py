@@ -101,7 +101,7 @@ def test_priors_share_a_tokenizer_of_their_seed(workplace):
         (
             "experiment: vqvae.yaml\nvariants: {a: []}\n"
             "evaluation: [fid_samples=10, fid_network=classifier]",
-            "make classifier DATASET=mnist",
+            "vqvae classifier dataset=mnist",
         ),
         (
             "experiment: vqvae.yaml\nvariants: {a: [seed=3]}",

@@ -79,7 +79,7 @@ def test_a_dashboard_without_its_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
     with pytest.raises(
         ConfigError,
-        match=r"run `make wandb-dashboard`, or pip install 'vqvae_lightning\[dashboard\]'",
+        match=r"run `pip install 'vqvae_lightning\[dashboard\]'`",
     ):
         workspace("team", "project")
 

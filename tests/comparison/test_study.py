@@ -82,7 +82,7 @@ def test_a_stopped_run_goes_on_and_one_without_a_checkpoint_starts_over(workplac
             ["fid_samples=10", "fid_network=classifier", "guidance=2"],
             "the prior is one with model.label_dropout=0",
         ),
-        (["fid_samples=10", "fid_network=classifier"], "make classifier DATASET=mnist"),
+        (["fid_samples=10", "fid_network=classifier"], "vqvae classifier dataset=mnist"),
         (
             ["representation=true", "representation_images=281"],
             "representation_images: got 281, but there are only 280 training images",

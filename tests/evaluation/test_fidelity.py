@@ -447,7 +447,7 @@ class TestNames:
         assert isinstance(
             feature_network(EvaluateOptions(), DataConfig(name="mnist"), tmp_path), Quarters
         )
-        with pytest.raises(ConfigError, match="make classifier DATASET=cifar10"):
+        with pytest.raises(ConfigError, match="vqvae classifier dataset=cifar10"):
             feature_network(
                 EvaluateOptions(fid_network="classifier"), DataConfig(name="cifar10"), tmp_path
             )
