@@ -11,7 +11,6 @@ import torch
 
 from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.experiment import load_experiment
-from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.storage import write_json
 from vqvae_lightning.training.build import build
 from vqvae_lightning.training.loading import keep_tokenizer, tokenizer_record
@@ -71,7 +70,7 @@ def make_run(root: Path, kind: str, change: Callable[[Any, Path], None], *more: 
     experiment = load_experiment(file, merge_overrides(settings, more))
     module: Any = build(experiment)[1]
     change(module, root)
-    count, described = parameter_count(module), lineage(KINDS[kind], module)
+    count, described = parameter_count(module), lineage(experiment, module)
     run = Run.create(experiment, parameters=count, test={}, **described)
     run.best.parent.mkdir()
     state = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}

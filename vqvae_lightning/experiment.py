@@ -11,8 +11,9 @@ from typing import Any
 
 from vqvae_lightning.config import ConfigError, Experiment, check_name, read_yaml, to_dict
 from vqvae_lightning.config.files import to_yaml
+from vqvae_lightning.config.parts import without_leftovers
 from vqvae_lightning.config.places import absolute_places, canonical_places, find_places
-from vqvae_lightning.config.reader import configured, overridden, sections, without_leftovers
+from vqvae_lightning.config.reader import configured, overridden, sections
 from vqvae_lightning.config.values import shown, visible
 from vqvae_lightning.kinds import KINDS
 
@@ -30,7 +31,7 @@ def load_experiment(file: str | Path | None, overrides: Sequence[str]) -> Experi
         before = to_dict(read_experiment(Path(file).parent))
     else:
         before = read_yaml(file) if file else {}
-    values = overridden(before, overrides, _sections())
+    values = overridden(before, overrides, experiment_sections())
     kind = values.get("kind", Experiment.kind)
     values = without_leftovers(_defaults(kind), before, values)
     return canonical_places(experiment_from(values, kind))
@@ -42,6 +43,11 @@ def experiment_from(values: Mapping[str, Any], kind: str) -> Experiment:
     Raises ConfigError as `load_experiment` does.
     """
     defaults = _defaults(kind)
+    if "plugins" in values:
+        raise ConfigError(
+            f"plugins: got {shown(values['plugins'])} in a file, wanted it on the command line: no"
+            " file says what is executed"
+        )
     _check_model_keys(values.get("model"), kind)
     experiment = configured(defaults, values)
     _check_together(experiment)
@@ -55,7 +61,7 @@ def _defaults(kind: Any) -> Experiment:
     return Experiment(kind=str(kind), model=KINDS[kind].config())
 
 
-def _sections() -> set[str]:
+def experiment_sections() -> set[str]:
     """The dotted keys of all sections that an experiment of any kind may have."""
     of_models = (sections(kind.config(), "model.") for kind in KINDS.values())
     return sections(Experiment()) | {"model"}.union(*of_models)

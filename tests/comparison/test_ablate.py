@@ -138,4 +138,4 @@ def test_every_shipped_ablation_is_valid_and_says_what_it_asks(file, monkeypatch
     for words in ablation.variants.values():
         experiment = load_experiment(ablation.experiment, merge_overrides(ablation.settings, words))
         if experiment.kind == "vqvae":
-            experiment.model.bottleneck()
+            experiment.model.build_bottleneck()

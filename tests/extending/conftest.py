@@ -37,12 +37,18 @@ def place(trained: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def walk(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Walked]:
-    """(experiment file, settings, evaluate=[…], sample=[…]) → the run, after all four commands."""
+    """(experiment file, settings, evaluate=[…], sample=[…], named=[…]) → the run, after all four
+    commands.
+    """
 
     def walk(
-        file: Path, *settings: str, evaluate: tuple[str, ...] = (), sample: tuple[str, ...] = ()
+        file: Path,
+        *settings: str,
+        evaluate: tuple[str, ...] = (),
+        sample: tuple[str, ...] = (),
+        named: tuple[str, ...] = (),
     ) -> Walked:
-        path = train(place, tmp_path / "runs", file, *settings, "name=toy")
-        return finish(place, path, evaluate, sample, capsys)
+        path = train(place, tmp_path / "runs", file, *settings, *named, "name=toy")
+        return finish(place, path, evaluate, sample, named, capsys)
 
     return walk

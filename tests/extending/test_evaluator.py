@@ -23,7 +23,7 @@ def test_an_evaluator_from_outside_measures_and_is_shown(
     measure = Measure("brightness", "Brightness", "of 2", "", "+.3f", ("results", "page"))
     monkeypatch.setitem(MEASURES, "brightness", measure)
     path = shutil.copytree(place / "runs" / "tokenizer", tmp_path / "runs" / "toy")
-    walked = finish(place, path, (), (), capsys)
+    walked = finish(place, path, (), (), (), capsys)
     subject = Subject(walked.run)
     subject.images.setup()
     test = subject.images.splits["test"]

@@ -69,7 +69,7 @@ class ToyConfig(AutoencoderConfig):
 
     scale: float = setting(0.5, "standard deviation of q(z|x)", above=0)
 
-    def bottleneck(self) -> Bottleneck:
+    def build_bottleneck(self) -> Bottleneck:
         return UnitVariance(self.latent_dim, self.scale)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from vqvae_lightning import cli
-from vqvae_lightning.config import merge_overrides
+from vqvae_lightning.config import merge_overrides, plugins
 from vqvae_lightning.training.runs import Run
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "adding.md"
+PARTS = ROOT / "experiments" / "parts"
 EXAMPLE = re.compile(r"^## (?:A|An) ([^\n]+)\n(?:(?!^## ).)*?^```python\n(.*?)^```$", re.M | re.S)
 SMALL = [
     "trainer.accelerator=cpu",
@@ -41,25 +42,36 @@ class Walked:
         return {path.stem for path in self.run.pictures()}
 
 
+def vqvae(*words: str) -> None:
+    """A command, which like a new process knows no file of own parts but those that it names."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugins, "_named", [])
+        cli.main(words)
+
+
 def finish(
     place: Path,
     path: Path,
     evaluate: tuple[str, ...],
     sample: tuple[str, ...],
+    named: tuple[str, ...],
     capsys: pytest.CaptureFixture[str],
 ) -> Walked:
-    """A trained run, evaluated, sampled, and compared with the tokenizer of `place`."""
+    """A trained run, evaluated, sampled, and compared with the tokenizer of `place`.
+
+    `named` are the words, of every command, that name files of own parts.
+    """
     page = path.parent / "page.html"
-    cli.main(["evaluate", str(path), *evaluate])
-    cli.main(["sample", str(path), "n=10", *sample])
-    cli.main(["compare", str(path), str(place / "runs" / "tokenizer"), f"out={page}"])
+    vqvae("evaluate", str(path), *evaluate, *named)
+    vqvae("sample", str(path), "n=10", *sample, *named)
+    vqvae("compare", str(path), str(place / "runs" / "tokenizer"), f"out={page}", *named)
     return Walked(Run.open(path), capsys.readouterr().out, page.read_text())
 
 
 def train(place: Path, runs: Path, file: Path, *settings: str) -> Path:
     """The run folder of `vqvae train`, of a few steps."""
     words = merge_overrides(SMALL, [f"data.root={place / 'data'}", f"runs={runs}"], settings)
-    cli.main(["train", str(file), *words])
+    vqvae("train", str(file), *words)
     (name,) = [word.partition("=")[2] for word in words if word.startswith("name=")]
     return runs / name
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vqvae_lightning.cli.commands import COMMANDS, Command, function
+from vqvae_lightning.cli.plugins import use_named_plugins
 from vqvae_lightning.interrupts import caught, follow_parent
 from vqvae_lightning.streams import protect_streams
 
@@ -92,6 +93,7 @@ def parser(completer: Callable[[str], object] | None = None) -> argparse.Argumen
     top = argparse.ArgumentParser(
         prog="vqvae",
         description="Train, compare and sample autoencoders, and priors over their codes.",
+        epilog="Every command takes plugins=FILE.py: a file of your own parts, which is executed.",
     )
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
     top.add_argument("--version", action=_Version, nargs=0, help="show the version")
@@ -159,7 +161,7 @@ def announce(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> None:
     """Runs the command of parsed options; an expected error becomes a line and an exit code."""
     try:
-        COMMANDS[options.command].run(options.arguments)
+        COMMANDS[options.command].run(use_named_plugins(options.arguments))
     except ArithmeticError as error:
         if options.debug:
             raise

@@ -13,7 +13,9 @@ from pathlib import Path
 from vqvae_lightning.config import (
     ConfigError,
     EvaluateOptions,
+    check_unchanged,
     options,
+    plugin_arguments,
     short,
     split_overrides,
     to_dict,
@@ -119,12 +121,17 @@ def _do(run: Run, arguments: Sequence[str]) -> None:
 def launch(arguments: Sequence[str], log: Path) -> int:
     """Runs a command line in a process of its own, its output appended to `log`.
 
-    Returns its exit code. A signal is passed on to that process, and raised when it has ended.
+    Returns its exit code. A signal is passed on to that process, and raised when it has ended. The
+    process is given the files of own parts that this one has executed.
     """
+    check_unchanged()
     with (
         log.open("a") as output,
         subprocess.Popen(
-            [*COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            [*COMMAND, *arguments, *plugin_arguments()],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
         ) as child,
     ):
         try:

@@ -23,6 +23,14 @@ from vqvae_lightning.config.commands import (
 )
 from vqvae_lightning.config.files import read_yaml
 from vqvae_lightning.config.listing import documented
+from vqvae_lightning.config.parts import (
+    find_member,
+    member_of,
+    name_of,
+    part,
+    plugins_of,
+    to_dict,
+)
 from vqvae_lightning.config.places import (
     canonical,
     command_line,
@@ -30,6 +38,13 @@ from vqvae_lightning.config.places import (
     own_command,
     runs_setting,
     short,
+)
+from vqvae_lightning.config.plugins import (
+    check_plugin,
+    check_unchanged,
+    plugin_arguments,
+    plugin_class,
+    use_plugins,
 )
 from vqvae_lightning.config.reader import (
     check_name,
@@ -48,11 +63,7 @@ from vqvae_lightning.config.schema import (
     OwnImagesConfig,
     TrackingConfig,
     TrainerConfig,
-    member_of,
-    name_of,
-    part,
     setting,
-    to_dict,
 )
 from vqvae_lightning.config.shipped import (
     experiment_file,
@@ -88,12 +99,15 @@ __all__ = [
     "TrainerConfig",
     "canonical",
     "check_name",
+    "check_plugin",
     "check_text",
+    "check_unchanged",
     "command_line",
     "documented",
     "experiment_file",
     "experiment_folders",
     "experiment_names",
+    "find_member",
     "images_settings",
     "is_setting",
     "member_of",
@@ -103,6 +117,9 @@ __all__ = [
     "options",
     "own_command",
     "part",
+    "plugin_arguments",
+    "plugin_class",
+    "plugins_of",
     "read_yaml",
     "runs_setting",
     "section_config",
@@ -111,6 +128,7 @@ __all__ = [
     "split_overrides",
     "to_dict",
     "training_command",
+    "use_plugins",
     "visible",
     "word_of",
 ]

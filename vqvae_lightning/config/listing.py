@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from vqvae_lightning.config.schema import is_section, name_of
+from vqvae_lightning.config.parts import is_section, name_of
 from vqvae_lightning.config.values import named_values, wanted, word_of
 
 if TYPE_CHECKING:

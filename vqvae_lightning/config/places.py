@@ -15,7 +15,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vqvae_lightning.config.schema import ConfigError, DataConfig, Experiment, is_section
+from vqvae_lightning.config.parts import is_section
+from vqvae_lightning.config.plugins import plugin_arguments
+from vqvae_lightning.config.schema import ConfigError, DataConfig, Experiment
 from vqvae_lightning.config.values import check_text, visible
 
 if TYPE_CHECKING:
@@ -142,8 +144,10 @@ def find_place(recorded: str, runs: str, here: Path, holds: str) -> str | None:
 def own_command(*arguments: str | Path) -> str:
     """A command line of this program to paste into a shell.
 
-    It names the program's path where the shell would not find it.
+    It names the program's path where the shell would not find it, and the files of own parts that
+    this process uses.
     """
+    arguments = (*arguments, *plugin_arguments())
     beside, known = Path(sys.executable).parent / "vqvae", shutil.which("vqvae")
     if not beside.exists() or (known and os.path.samefile(known, beside)):
         return command_line("vqvae", *arguments)

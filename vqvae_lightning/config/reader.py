@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from vqvae_lightning.config.commands import COMMAND_OPTIONS
 from vqvae_lightning.config.files import read_mapping, read_yaml
+from vqvae_lightning.config.parts import IDENTITY, find_member, is_section, name_of, to_dict
 from vqvae_lightning.config.places import canonical_places
+from vqvae_lightning.config.plugins import is_plugin
 from vqvae_lightning.config.references import resolve_references
-from vqvae_lightning.config.schema import ConfigError, Experiment, is_section, name_of, to_dict
+from vqvae_lightning.config.schema import ConfigError, Experiment
 from vqvae_lightning.config.values import Word, check_text, read, shown, visible, word_of
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ def overridden(
     given: dict[str, str] = {}
     result = _copied(values)
     for override in overrides:
-        for key, text in _pairs(override, sections):
+        for key, text in pairs(override, sections):
             if key in given:
                 raise ConfigError(f"{key}: got {given[key]} and {text}, wanted one value")
             given[key] = text
@@ -115,7 +117,7 @@ def overridden(
     return result
 
 
-def _pairs(override: str, sections: Collection[str]) -> Iterator[tuple[str, str]]:
+def pairs(override: str, sections: Collection[str]) -> Iterator[tuple[str, str]]:
     """Key and text of a `key=value` override; of `section={key: value, …}`, those of each setting
     in it.
     """
@@ -127,7 +129,7 @@ def _pairs(override: str, sections: Collection[str]) -> Iterator[tuple[str, str]
         )
     if key in sections and text.startswith("{"):
         for name, value in read_mapping(text, key).items():
-            yield from _pairs(f"{key}.{name}={word_of(value)}", sections)
+            yield from pairs(f"{key}.{name}={word_of(value)}", sections)
     else:
         yield key, text
 
@@ -159,48 +161,6 @@ def sections(config: "DataclassInstance", prefix: str = "") -> set[str]:
     return found
 
 
-def without_leftovers(
-    defaults: "DataclassInstance", before: Mapping[str, Any], after: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The values of a command line, less what a file says of members that are no longer chosen.
-
-    Where an override names another member of a part, the file's settings of the old member stay
-    only if the new one has them, too. A setting that an override gives always stays.
-
-    Args:
-        defaults: the dataclass that the values are of.
-        before: what the file holds.
-        after: the same with the overrides on top.
-    """
-    result = dict(after)
-    for f in dataclasses.fields(defaults):
-        child, old, new = getattr(defaults, f.name), before.get(f.name), after.get(f.name)
-        if not (isinstance(old, Mapping) and isinstance(new, Mapping)):
-            continue
-        table = f.metadata.get("table")
-        if table is not None:
-            left, chosen = (_members_settings(child, table, values) for values in (old, new))
-            gone = left - chosen if chosen is not None and left is not None else set()
-            result[f.name] = {
-                key: value
-                for key, value in new.items()
-                if key not in gone or isinstance(value, Word)
-            }
-        elif is_section(child):
-            result[f.name] = without_leftovers(child, old, new)
-    return result
-
-
-def _members_settings(
-    default: Any, table: Mapping[str, Any], values: Mapping[str, Any]
-) -> set[str] | None:
-    """The names of the settings of the member that values choose; None if there is no such one."""
-    name = values.get("name", name_of(default, table))
-    if not isinstance(name, str) or name not in table:
-        return None
-    return {f.name for f in dataclasses.fields(table[name].Config)}
-
-
 def configured(defaults: Config, values: Mapping[str, Any]) -> Config:
     """The dataclass `defaults` with values on top, each read by its type. Raises ConfigError."""
     defaults = with_members(defaults, values, "")
@@ -212,20 +172,15 @@ def configured(defaults: Config, values: Mapping[str, Any]) -> Config:
 def with_members(config: Config, values: Mapping[str, Any], prefix: str) -> Config:
     """The dataclass with the defaults of the members that values choose for its parts.
 
-    Raises ConfigError for a member that is not in the table.
+    Raises ConfigError for a member that is not in the table, nor in a file that the user named.
     """
     changes = {}
     for f in dataclasses.fields(config):
         child, section = getattr(config, f.name), values.get(f.name)
         if not (is_section(child) and isinstance(section, Mapping)):
             continue
-        table = f.metadata.get("table")
-        if table is not None and "name" in section:
-            name = section["name"]
-            if not isinstance(name, str) or name not in table:
-                key, wanted = f"{prefix}{f.name}.name", ", ".join(table)
-                raise ConfigError(f"{key}: got {shown(name)}, wanted one of {wanted}")
-            child = table[name].Config()
+        if "table" in f.metadata and "name" in section:
+            child = find_member(section, f.metadata, prefix + f.name).Config()
         changes[f.name] = with_members(child, section, f"{prefix}{f.name}.")
     return dataclasses.replace(config, **changes)
 
@@ -275,10 +230,12 @@ def _check_section(
         wanted = f"a setting of it, such as {example}" if isinstance(values, Word) else "a mapping"
         raise ConfigError(f"{key}: got {shown(values)}, wanted {wanted}")
     if table is not None:
-        values = {name: value for name, value in values.items() if name != "name"}
+        member = name_of(config, table)
+        own = IDENTITY if is_plugin(member) else ("name",)
+        values = {name: value for name, value in values.items() if name not in own}
         for name in values:
             if name not in names:
-                member, full = name_of(config, table), visible(f"{key}.{name}")
+                full = visible(f"{key}.{name}")
                 raise ConfigError(_no_such_setting(full, str(name), member, names))
     _check_keys(values, config, f"{key}.", root)
 

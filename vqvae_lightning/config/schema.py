@@ -4,18 +4,12 @@ The settings of a model's parts stand beside their classes in `models`. YAML fil
 differs from the defaults.
 """
 
-import copy
-import dataclasses
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeGuard, TypeVar
+from typing import Annotated, Any, Literal
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Member = TypeVar("Member")
 STORES = "stores"  # the folder in `data.root` of own images
 
 
@@ -52,30 +46,6 @@ def setting(
     """
     limits = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
     return field(default=default, metadata={"meaning": meaning, "place": place, **limits})
-
-
-def part(default: str, table: Mapping[str, type[Any]], meaning: str) -> Any:
-    """A field for a part: the `Config` of one member of `table`, which a config names by `name`.
-
-    Args:
-        default: the member where a config names none.
-        table: the members by name. Each is a class that owns a dataclass `Config` of its settings.
-        meaning: what the part is for.
-    """
-    metadata = {"meaning": meaning, "table": table}
-    return field(default_factory=lambda: table[default].Config(), metadata=metadata)
-
-
-def member_of(config: Any, table: Mapping[str, type[Member]]) -> type[Member]:
-    """The member of a table of parts whose settings `config` holds."""
-    return table[name_of(config, table)]
-
-
-def name_of(config: Any, table: Mapping[str, type[Any]]) -> str:
-    """The name of the member of a table of parts whose settings `config` holds."""
-    found = [name for name, member in table.items() if member.Config is type(config)]
-    assert len(found) == 1, (type(config), found)  # each member owns a Config of its own
-    return found[0]
 
 
 @dataclass
@@ -284,25 +254,3 @@ class Experiment:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-
-def is_section(value: object) -> TypeGuard["DataclassInstance"]:
-    """Whether the value of a field is a section of settings of its own."""
-    return dataclasses.is_dataclass(value) and not isinstance(value, type)
-
-
-def to_dict(config: "DataclassInstance") -> dict[str, Any]:
-    """Nested dicts of plain values, fit for YAML, JSON and checkpoints.
-
-    The settings of a part stand behind its `name`.
-    """
-    values: dict[str, Any] = {}
-    for f in dataclasses.fields(config):
-        value = getattr(config, f.name)
-        if is_section(value):
-            table = f.metadata.get("table")
-            name = {} if table is None else {"name": name_of(value, table)}
-            values[f.name] = name | to_dict(value)
-        else:
-            values[f.name] = copy.deepcopy(value)
-    return values

@@ -86,6 +86,20 @@ def _read(value: object, kind: Any, key: str) -> Any:
     return {str: _text, int: _whole, float: _number, bool: _truth}[kind](value)
 
 
+def is_readable(kind: Any) -> bool:
+    """Whether `read` knows a declared type."""
+    origin, members = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return all(is_readable(member) for member in members if member is not type(None))
+    if origin is Literal:
+        return all(isinstance(member, str) for member in members)
+    if origin is Annotated:
+        return members[0] is str and callable(members[1])
+    if origin is dict:
+        return members[0] is str and is_readable(members[1])
+    return is_readable(members[0]) if origin is list else kind in (str, int, float, bool)
+
+
 def _is_no_literal(kind: Any) -> bool:
     return get_origin(kind) is not Literal
 

@@ -125,7 +125,9 @@ class Autoencoder(nn.Module):
             distortion = self.likelihood.nll(x, decoded)
             charged = latent.rate  # N
             if free_bits:
-                assert latent.rate_per_dim is not None, type(self.bottleneck)
+                if latent.rate_per_dim is None:
+                    name = type(self.bottleneck).__name__
+                    raise ValueError(f"model.free_bits: {name} has no rate_per_dim, wanted 0")
                 charged = rate_with_free_bits(latent.rate_per_dim, free_bits)  # ()
             loss = (distortion + beta * charged).mean() / self.dims
             if self.training:

@@ -5,6 +5,7 @@ through.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -113,7 +114,19 @@ class Bottleneck(nn.Module, ABC):
         return {}
 
 
-class Identity(Bottleneck):
+class NamedBottleneck(Bottleneck):
+    """A bottleneck that `model.bottleneck.name` of an AE or a VAE can choose.
+
+    It owns a dataclass `Config`. Its `out_channels` are `model.latent_dim`.
+    """
+
+    @classmethod
+    @abstractmethod
+    def build(cls, config: Any, latent_dim: int) -> Bottleneck:
+        """A bottleneck by its settings, to z of `latent_dim` channels."""
+
+
+class Identity(NamedBottleneck):
     """The AE's bottleneck: z = h.
 
     Its rate is 0 by convention: an AE has no p(z), so nothing can be charged.
@@ -121,9 +134,17 @@ class Identity(Bottleneck):
 
     has_prior = False
 
+    @dataclass
+    class Config:
+        """No settings: nothing is changed."""
+
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         self.in_channels = self.out_channels = latent_dim
+
+    @classmethod
+    def build(cls, config: Config, latent_dim: int) -> "Identity":
+        return cls(latent_dim)
 
     def forward(self, h: Tensor, noise: Noise = fresh_noise) -> Latent:
         h = at_least_float32(h)
@@ -136,7 +157,7 @@ class Identity(Bottleneck):
         return torch.randn(n, self.out_channels, *grid, device=device)
 
 
-class Gaussian(Bottleneck):
+class Gaussian(NamedBottleneck):
     """The VAE's bottleneck: q(z|x) = N(μ, σ²I), z = μ + σε (Kingma & Welling 2014, arXiv 1312.6114,
     §2.4 and app. B).
 
@@ -147,9 +168,17 @@ class Gaussian(Bottleneck):
 
     random = True
 
+    @dataclass
+    class Config:
+        """No settings: the encoder says mean and variance."""
+
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         self.in_channels, self.out_channels = 2 * latent_dim, latent_dim
+
+    @classmethod
+    def build(cls, config: Config, latent_dim: int) -> "Gaussian":
+        return cls(latent_dim)
 
     def forward(self, h: Tensor, noise: Noise = fresh_noise) -> Latent:
         mean, log_variance = at_least_float32(h).chunk(2, dim=1)  # N,D,h,w each

@@ -1,12 +1,13 @@
 """The tables of names, the settings of each kind of model, and how parts are built of them.
 
 ```
- kind ──► its config ──► trunk, quantizer, likelihood, network: {name: …, settings of that member}
+ kind ──► its config ──► trunk, bottleneck or quantizer, likelihood, network: {name: …, settings}
                └──► build_autoencoder, build_prior ──► a module of built parts
 ```
 
-A new part is a class that owns a dataclass `Config`, and one line in a table. A new bottleneck is a
-class, a config here that builds it, and a record in `kinds.py`.
+A new part is a class that owns a dataclass `Config`, and one line in a table; or it is such a class
+in a user's own file (see `config.plugins`). A new kind of run is a config here, and a record in
+`kinds.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -23,7 +24,7 @@ from vqvae_lightning.config import (
     setting,
 )
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.bottlenecks import Bottleneck, Gaussian, Identity
+from vqvae_lightning.models.bottlenecks import Bottleneck, Gaussian, Identity, NamedBottleneck
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.likelihoods import (
     BernoulliLikelihood,
@@ -60,6 +61,10 @@ QUANTIZERS: dict[str, type[NamedQuantizer]] = {
     "fsq": FSQ,
     "lfq": LFQ,
 }
+
+# What `model.bottleneck.name` of an AE, and of a VAE, may be.
+AE_BOTTLENECKS: dict[str, type[NamedBottleneck]] = {"identity": Identity}
+VAE_BOTTLENECKS: dict[str, type[NamedBottleneck]] = {"gaussian": Gaussian}
 
 # What `model.likelihood.name` may be.
 LIKELIHOODS: dict[str, type[Likelihood]] = {
@@ -104,11 +109,13 @@ class AutoencoderConfig(ModelConfig, ABC):
 
     latent: Literal["vector", "grid"] = setting("vector", "z is one vector or a grid of vectors")
     latent_dim: int = setting(16, "D, channels of z", at_least=1)
-    trunk: Any = part("conv", TRUNKS, "encoder and decoder")
-    likelihood: Any = part("gaussian", LIKELIHOODS, "p(x|z): the distribution of a pixel")
+    trunk: Any = part("conv", TRUNKS, Trunk, "encoder and decoder")
+    likelihood: Any = part(
+        "gaussian", LIKELIHOODS, Likelihood, "p(x|z): the distribution of a pixel"
+    )
 
     @abstractmethod
-    def bottleneck(self) -> Bottleneck:
+    def build_bottleneck(self) -> Bottleneck:
         """A new bottleneck of this kind."""
 
     def check_data(self, data: DataConfig) -> None:
@@ -131,8 +138,10 @@ class AutoencoderConfig(ModelConfig, ABC):
 class AEConfig(AutoencoderConfig):
     """Autoencoder: nothing but reconstruction."""
 
-    def bottleneck(self) -> Bottleneck:
-        return Identity(self.latent_dim)
+    bottleneck: Any = part("identity", AE_BOTTLENECKS, NamedBottleneck, "from h to z")
+
+    def build_bottleneck(self) -> Bottleneck:
+        return member_of(self.bottleneck, AE_BOTTLENECKS).build(self.bottleneck, self.latent_dim)
 
 
 @documented
@@ -157,6 +166,7 @@ class VAEConfig(AutoencoderConfig):
         "draws of z per image in training; above 1: loss = -(importance-weighted bound) (IWAE)",
         at_least=1,
     )
+    bottleneck: Any = part("gaussian", VAE_BOTTLENECKS, NamedBottleneck, "q(z|x) and p(z)")
 
     def __post_init__(self) -> None:
         given = {
@@ -177,8 +187,8 @@ class VAEConfig(AutoencoderConfig):
     def batch_terms(self) -> dict[str, float]:
         return {"free_bits": self.free_bits}
 
-    def bottleneck(self) -> Bottleneck:
-        return Gaussian(self.latent_dim)
+    def build_bottleneck(self) -> Bottleneck:
+        return member_of(self.bottleneck, VAE_BOTTLENECKS).build(self.bottleneck, self.latent_dim)
 
 
 @documented
@@ -191,7 +201,9 @@ class VQVAEConfig(AutoencoderConfig):
     groups: int = setting(
         1, "codes side by side per grid cell, each of its share of z's channels", at_least=1
     )
-    quantizer: NamedQuantizer.Config = part("ema", QUANTIZERS, "how a vector becomes a code")
+    quantizer: NamedQuantizer.Config = part(
+        "ema", QUANTIZERS, NamedQuantizer, "how a vector becomes a code"
+    )
 
     @property
     def codebook_size(self) -> int:
@@ -202,7 +214,7 @@ class VQVAEConfig(AutoencoderConfig):
         terms = self.quantizer.batch_terms
         return {f"quantizer.{name}": weight for name, weight in terms.items()}
 
-    def bottleneck(self) -> Bottleneck:
+    def build_bottleneck(self) -> Bottleneck:
         return build_quantizer(self.quantizer, self.latent_dim, self.groups)
 
 
@@ -224,7 +236,9 @@ class PriorConfig(ModelConfig):
         at_least=0,
         below=1,
     )
-    network: Any = part("transformer", PRIORS, "the network that predicts the next code")
+    network: Any = part(
+        "transformer", PRIORS, AutoregressivePrior, "the network that predicts the next code"
+    )
 
     def __post_init__(self) -> None:
         if self.label_dropout and not self.class_conditional:
@@ -241,7 +255,12 @@ def build_autoencoder(config: AutoencoderConfig, image_shape: ImageShape) -> Aut
     encoder, decoder.
     """
     trunk = build_trunk(config, image_shape)
-    bottleneck, likelihood = config.bottleneck(), build_likelihood(config.likelihood)
+    bottleneck, likelihood = config.build_bottleneck(), build_likelihood(config.likelihood)
+    if bottleneck.out_channels != config.latent_dim:
+        raise ConfigError(
+            f"model.latent_dim: got {config.latent_dim}, but {type(bottleneck).__name__} makes z of"
+            f" {bottleneck.out_channels} channels"
+        )
     return Autoencoder(
         trunk.encoder(bottleneck.in_channels),
         bottleneck,

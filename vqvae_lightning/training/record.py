@@ -63,6 +63,8 @@ class RunRecord:
     parameters: int | None = None
     own_images: ImagesRecord | None = None  # of a run on own images
     tokenizer: TokenizerRecord | None = None  # of a prior
+    # name (FILE.py:CLASS) and SHA-256 of the parts, of a prior's tokenizer too, in own files
+    plugins: list[dict[str, str]] = field(default_factory=list)
     process: str | None = None  # the one that trains it, or did so last
     fingerprint: str | None = None  # of a finished tokenizer
     finished: str | None = None
@@ -126,6 +128,7 @@ OPTIONAL: Shape = {
     "data": {},
     "own_images": OWN_IMAGES,
     "tokenizer": TOKENIZER,
+    "plugins": [{"name": str, "sha256": str}],
     "process": str,
     "fingerprint": str,
     "kl_per_dim": [float],

@@ -20,6 +20,7 @@ from vqvae_lightning.config import (
     ConfigError,
     Experiment,
     check_name,
+    check_plugin,
     own_command,
     visible,
 )
@@ -182,10 +183,12 @@ class Run:
         """The settings of the run.
 
         Raises ConfigError if config.yaml is gone, holds settings that are not known here, or
-        contradicts run.json.
+        contradicts run.json; and unless the user named the files of own parts that the run has.
         """
         file = self.path / "config.yaml"
         try:
+            for part in self.record.plugins:
+                check_plugin(part["name"], part["sha256"], f"{RECORD}: plugins")
             found = read_experiment(self.path, self.record.kind)
             recorded = self.record
             for key, value, wanted in (

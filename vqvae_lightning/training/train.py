@@ -9,10 +9,10 @@ from typing import cast
 import pytorch_lightning as pl
 
 from vqvae_lightning import interrupts
-from vqvae_lightning.config import ConfigError, Experiment, own_command
+from vqvae_lightning.config import ConfigError, Experiment, own_command, plugins_of
 from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.data.own.store import OwnImages
-from vqvae_lightning.kinds import KINDS, Kind
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.training.build import DataModule, build
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
 from vqvae_lightning.training.loading import (
@@ -62,7 +62,7 @@ def _begin(experiment: Experiment, devices: int) -> TrainResult:
     data, module = _prepared(experiment)
     if not is_first_process():
         return fit_and_test(experiment, devices, module, data, None, None)
-    described = lineage(KINDS[experiment.kind], module)
+    described = lineage(experiment, module)
     run = Run.create(experiment, parameters=parameter_count(module), **described)
     with run.lock():
         return fit_and_test(experiment, devices, module, data, run, None)
@@ -203,6 +203,12 @@ def _finish(run: Run, trainer: pl.Trainer, test: dict[str, float], codes: Path |
             logger.complete(run, codes)
 
 
-def lineage(kind: Kind, module: pl.LightningModule) -> dict[str, object]:
-    """The entry of run.json about the run that one of this kind and module builds on."""
-    return {"tokenizer": cast(Generates, module).description} if kind.stage == 2 else {}
+def lineage(experiment: Experiment, module: pl.LightningModule) -> dict[str, object]:
+    """The entries of run.json about what a run builds on: a tokenizer, and files of own parts."""
+    found: dict[str, object] = {}
+    plugins = plugins_of(experiment)
+    if KINDS[experiment.kind].stage == 2:
+        found["tokenizer"] = cast(Generates, module).description
+        of_tokenizer = Run.open(experiment.model.tokenizer).record.plugins
+        plugins += [plugin for plugin in of_tokenizer if plugin not in plugins]
+    return found | ({"plugins": plugins} if plugins else {})

@@ -235,7 +235,7 @@ class TestBuild:
         projected to ten of 6.
         """
         for latent_dim, kind in ((64, ProjectedQuantizer), (60, ProductQuantizer)):
-            module = VQVAEConfig(latent_dim=latent_dim, groups=10).bottleneck()
+            module = VQVAEConfig(latent_dim=latent_dim, groups=10).build_bottleneck()
             latent = module.eval()(torch.randn(1, latent_dim, 8, 8))
             assert type(module) is kind
             assert latent.codes.shape == (1, 8, 8, 10)
@@ -304,4 +304,4 @@ class TestBuild:
 
     def test_settings_without_a_name_mean_the_default_member(self):
         config = section_config(VQVAEConfig, {"quantizer": {"codebook_size": 8}}, "model")
-        assert type(config.bottleneck()) is EMAVectorQuantizer
+        assert type(config.build_bottleneck()) is EMAVectorQuantizer

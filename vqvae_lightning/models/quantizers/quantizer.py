@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vqvae_lightning.config import ConfigError
 from vqvae_lightning.models.bottlenecks import (
     Bottleneck,
     Latent,
@@ -150,7 +151,10 @@ class NamedQuantizer(Quantizer):
         @property
         def codebook_size(self) -> int:
             """K. A member has it as a field, or as a property."""
-            raise NotImplementedError(type(self))
+            raise ConfigError(
+                f"model.quantizer: {type(self).__qualname__} has no codebook_size, wanted a field"
+                " or a property of that name"
+            )
 
         @property
         def batch_terms(self) -> dict[str, float]:
