@@ -17,6 +17,7 @@ import pytest
 from untrained import make_run, workplace
 
 from vqvae_lightning import cli
+from vqvae_lightning.cli.plugins import use_named_plugins
 from vqvae_lightning.config import (
     AblateOptions,
     ConfigError,
@@ -26,6 +27,7 @@ from vqvae_lightning.config import (
     SweepOptions,
     experiment_file,
     options,
+    plugins,
 )
 from vqvae_lightning.config.commands import COMMAND_OPTIONS
 from vqvae_lightning.experiment import load_experiment
@@ -222,8 +224,9 @@ def check_command(command: str) -> None:
     if name in ("settings", "completion"):
         cli.COMMANDS[name].run(words)
         return
-    settings = [word for word in words if "=" in word]
     places = [word for word in words if "=" not in word]
+    words = use_named_plugins(words)
+    settings = [word for word in words if "=" in word]
     if name in ("train", "config"):
         return check_experiment(experiment_file(places[0]) if places else None, settings)
     (cls,) = [cls for cls in COMMAND_OPTIONS if cls.__name__ == OPTIONS.get(name, "")] or [
@@ -252,7 +255,11 @@ def names_of(cls: type) -> set[str]:
 
 
 @pytest.mark.parametrize("path", WRITTEN, ids=name_of)
-def test_every_command_of_a_page_would_be_accepted(path: Path) -> None:
+def test_every_command_of_a_page_would_be_accepted(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(plugins, "_named", [])
     for line in commands(path):
         for command in line.split("&&"):
             command = command.strip()
@@ -277,7 +284,7 @@ def test_a_command_with_an_unknown_setting_is_found() -> None:
 
 
 VARIABLES = frozenset(re.findall(r"^([A-Z]+) \?=", (ROOT / "Makefile").read_text(), re.M))
-PLAIN = {name for cls in (Experiment, *COMMAND_OPTIONS) for name in names_of(cls)}
+PLAIN = {name for cls in (Experiment, *COMMAND_OPTIONS) for name in names_of(cls)} | {"plugins"}
 
 
 def unknown_settings(span: str) -> list[str]:

@@ -192,11 +192,19 @@ def test_a_run_does_not_open_with_a_file_that_has_changed(
         assert f"has {digest(own / 'mine.py')}; name a file with the content" in line
 
 
-def test_runs_of_two_versions_of_a_file_open_side_by_side(own: Path) -> None:
+def test_runs_of_two_versions_of_a_file_open_side_by_side(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
     (own / "old").mkdir()
     shutil.move(own / "mine.py", own / "old" / "mine.py")
     (own / "mine.py").write_text(f"{QUANTIZER}\n# changed\n")
+    settings = [*SMALL, *small.NETWORK, "data.root=data", "model.latent_dim=8", "name=new"]
+    vqvae("train", "e.yaml", *settings, "plugins=mine.py")
     vqvae("compare", "plugins=[mine.py, old/mine.py]")
+    page = (own / "runs" / "compare.html").read_text()
+    for version in (own / "mine.py", own / "old" / "mine.py"):
+        assert f">{digest(version)[:8]}<" in page
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plugins, "_named", [])
         use_plugins(["mine.py", "old/mine.py"])
