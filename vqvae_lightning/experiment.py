@@ -11,7 +11,7 @@ from typing import Any
 
 from vqvae_lightning.config import ConfigError, Experiment, check_name, read_yaml, to_dict
 from vqvae_lightning.config.files import to_yaml
-from vqvae_lightning.config.parts import without_leftovers
+from vqvae_lightning.config.parts import is_section, without_leftovers
 from vqvae_lightning.config.places import absolute_places, canonical_places, find_places
 from vqvae_lightning.config.reader import configured, overridden, sections
 from vqvae_lightning.config.values import shown, visible
@@ -52,6 +52,23 @@ def experiment_from(values: Mapping[str, Any], kind: str) -> Experiment:
     experiment = configured(defaults, values)
     _check_together(experiment)
     return experiment
+
+
+def checked(experiment: Experiment) -> Experiment:
+    """An experiment that a program made, read like one of a file: its places are canonical.
+
+    Without a `model` it has the defaults of its kind. Raises ConfigError as `load_experiment` does.
+    """
+    wanted = type(_defaults(experiment.kind).model)
+    if is_section(experiment.model) and not isinstance(experiment.model, wanted):
+        raise ConfigError(
+            f"model: got {type(experiment.model).__name__}, wanted {wanted.__name__}, as"
+            f" kind={experiment.kind}"
+        )
+    values = to_dict(experiment)
+    if experiment.model is None:
+        del values["model"]
+    return canonical_places(experiment_from(values, experiment.kind))
 
 
 def _defaults(kind: Any) -> Experiment:

@@ -175,9 +175,9 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def refuse_beside_runs(folders: Sequence[str], settings: Sequence[str]) -> None:
     """Raises ConfigError for a setting that chooses among runs, where runs are named."""
-    from vqvae_lightning.config import ConfigError, split_overrides
+    from vqvae_lightning.config import CHOOSING_RUNS, ConfigError, split_overrides
 
-    choosing, _ = split_overrides(("dataset", "path", "runs"), settings)
+    choosing, _ = split_overrides(CHOOSING_RUNS, settings)
     if folders and choosing:
         raise ConfigError(
             f"{choosing[0].partition('=')[0]}: got {choosing[0]} beside {folders[0]}, wanted one of"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from vqvae_lightning.comparison.columns import best, present
 from vqvae_lightning.comparison.generation import Generation, generations
@@ -42,17 +43,19 @@ class Comparison:
         return tuple(row for group in self.groups for row in group.rows)
 
 
-def compare(runs: Sequence[Run], named: bool = True) -> Comparison:
-    """Reads finished runs.
+def compare(runs: Run | str | Path | Sequence[Run | str | Path], named: bool = True) -> Comparison:
+    """Reads finished runs, or those of folders that a program names.
 
     A run that cannot be compared (unfinished, settings unknown to this version, values of run.json
     that are missing or of another type) ends the comparison if the runs were `named` by the user.
     One that was found by a search is left out, and a line says so. Raises ConfigError, one line
     with the folder; ValueError for no runs.
     """
-    if not runs:
+    given = [runs] if isinstance(runs, Run | str | Path) else runs
+    if not given:
         raise ValueError("compare: got no runs, wanted at least one")
-    records = Records(runs)
+    found = [Run.of(run) for run in given]
+    records = Records(found)
 
     def read(run: Run) -> Row:
         try:
@@ -61,9 +64,9 @@ def compare(runs: Sequence[Run], named: bool = True) -> Comparison:
             problem = one_line(f"{run.path}: {error}")
             raise ConfigError(f"compare: {problem}") from error
 
-    rows = [read(run) for run in runs] if named else [row for _, row in read_each(runs, read)]
+    rows = [read(run) for run in found] if named else [row for _, row in read_each(found, read)]
     if not rows:
-        raise ConfigError(f"compare: none of the {len(runs)} runs found can be compared")
+        raise ConfigError(f"compare: none of the {len(found)} runs found can be compared")
     return Comparison(tuple(_groups(rows)))
 
 

@@ -5,6 +5,7 @@ The settings of a model and its parts are in `models`, and an experiment is read
 """
 
 from vqvae_lightning.config.commands import (
+    CHOOSING_RUNS,
     AblateOptions,
     Ablation,
     CalibrateOptions,
@@ -51,6 +52,7 @@ from vqvae_lightning.config.reader import (
     is_setting,
     merge_overrides,
     options,
+    run_options,
     section_config,
     split_overrides,
 )
@@ -74,6 +76,7 @@ from vqvae_lightning.config.shipped import (
 from vqvae_lightning.config.values import check_text, one_line, visible, word_of
 
 __all__ = [
+    "CHOOSING_RUNS",
     "STORES",
     "AblateOptions",
     "Ablation",
@@ -121,6 +124,7 @@ __all__ = [
     "plugin_class",
     "plugins_of",
     "read_yaml",
+    "run_options",
     "runs_setting",
     "section_config",
     "setting",

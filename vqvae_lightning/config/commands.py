@@ -31,6 +31,10 @@ class Drawing:
     )
 
 
+# Settings that choose among runs where none is named.
+CHOOSING_RUNS = ("dataset", "path", "runs")
+
+
 @dataclass
 class RunOptions(Drawing):
     """Which finished run, where its images are, and how it draws if it is a prior."""

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from vqvae_lightning.config.commands import COMMAND_OPTIONS
+from vqvae_lightning.config.commands import CHOOSING_RUNS, COMMAND_OPTIONS
 from vqvae_lightning.config.files import read_mapping, read_yaml
 from vqvae_lightning.config.parts import IDENTITY, find_member, is_section, name_of, to_dict
 from vqvae_lightning.config.places import canonical_places
@@ -32,7 +32,9 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def section_config(cls: type[Config], values: Config | Mapping[str, Any], key: str) -> Config:
-    """The section `key` of an experiment, from itself or from the plain mapping of a checkpoint.
+    """The section `key` of an experiment, from the plain mapping of a checkpoint or from itself.
+
+    A dataclass that a program made is read like a mapping, so its values are checked, too.
 
     Args:
         cls: the dataclass of the section.
@@ -43,9 +45,10 @@ def section_config(cls: type[Config], values: Config | Mapping[str, Any], key: s
         ConfigError: the values are no mapping, or do not fit the dataclass.
     """
     if isinstance(values, cls):
-        return values
+        cls, values = type(values), to_dict(values)
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{key}: got {shown(values)}, wanted a mapping")
+        got = type(values).__name__ if is_section(values) else shown(values)
+        raise ConfigError(f"{key}: got {got}, wanted a mapping")
     defaults = with_members(cls(), values, f"{key}.")
     _check_keys(values, defaults, f"{key}.")
     return _read_fields(defaults, values, f"{key}.")
@@ -57,6 +60,27 @@ def options(cls: type[Config], settings: Sequence[str], file: str | Path | None 
     Raises ConfigError as `load_experiment`.
     """
     values = overridden(read_yaml(file) if file else {}, settings, sections(cls()))
+    return canonical_places(configured(cls(), values))
+
+
+def run_options(
+    cls: type[Config], run: Path, given: Config | None, settings: Mapping[str, Any]
+) -> Config:
+    """The options of a call from Python about one run, checked like those of a command line.
+
+    Args:
+        cls: the dataclass of the options.
+        run: the folder of the run.
+        given: options, or None for the defaults.
+        settings: keyword settings on top.
+
+    Raises:
+        ConfigError: an option does not fit, or would choose another run.
+    """
+    for name in CHOOSING_RUNS:
+        if name in settings:
+            raise ConfigError(f"{name}: got {settings[name]} beside {run}, wanted one of them")
+    values = {**(to_dict(given) if given else {}), **settings}
     return canonical_places(configured(cls(), values))
 
 

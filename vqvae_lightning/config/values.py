@@ -13,6 +13,7 @@
 """
 
 import math
+import os
 import re
 import types
 import unicodedata
@@ -214,6 +215,8 @@ def _quoted(element: object) -> str:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, os.PathLike):
+        return _text(os.fspath(value))
     if isinstance(value, Bare):
         raise _Unfit(f"; write it in quotes: '{value}'")
     if not isinstance(value, str):

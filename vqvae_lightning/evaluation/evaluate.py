@@ -1,10 +1,12 @@
 """`evaluate(run)`: the metrics of a run's best checkpoint over a whole split."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 
-from vqvae_lightning.config import ConfigError, EvaluateOptions, to_dict
+from vqvae_lightning.config import ConfigError, EvaluateOptions, run_options, to_dict
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.evaluators import EVALUATORS
 from vqvae_lightning.evaluation.subject import Plan, Subject
@@ -14,20 +16,30 @@ from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.trainer import silence_known_warnings
 
 
-def evaluate(run: Run, options: EvaluateOptions) -> dict[str, float]:
+def evaluate(
+    run: Run | str | Path, options: EvaluateOptions | None = None, **settings: Any
+) -> dict[str, float]:
     """Metrics of a split, by name; run.json keeps those of the test split.
 
     run.json also keeps `kl_per_dim` of a VAE, and with `fid_samples` a figure of each sampler in
     `generation`, with its protocol (see `fidelity`). What an evaluator measured is kept as soon as
     it is done.
 
+    Args:
+        run: a finished run, or its folder.
+        options: settings; by default those of `vqvae evaluate`.
+        settings: single ones on top, such as `fid_samples=1000`.
+
     Raises:
-        ConfigError: the settings ask for what such a run cannot have (see EVALUATORS).
+        ConfigError: a setting is unknown or out of range, or the settings ask for what such a run
+            cannot have (see EVALUATORS).
         ValueError: the run folder cannot be written. Like ConfigError, it comes before anything is
             loaded or computed.
         CheckpointError: the checkpoint, or a feature network, is damaged.
         DataError: the images cannot be had.
     """
+    run = Run.of(run)
+    options = run_options(EvaluateOptions, run.path, options, settings)
     subject = Subject(run, options.root)
     for file in (subject.run.path / RECORD, subject.run.images / "codes.png"):
         check_writable(file, "run")

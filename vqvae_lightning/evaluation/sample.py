@@ -1,10 +1,11 @@
 """`sample(run)`: PNG files of images drawn from a run, or of what it makes of test images."""
 
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from vqvae_lightning.config import ConfigError, SampleOptions, to_dict
+from vqvae_lightning.config import ConfigError, SampleOptions, run_options, to_dict
 from vqvae_lightning.evaluation.samplers import (
     changed_sampling,
     draw,
@@ -18,22 +19,50 @@ from vqvae_lightning.storage import check_writable
 from vqvae_lightning.training.runs import Run
 
 
-def sample(run: Run, options: SampleOptions) -> list[Path]:
-    """Draws what `options` asks for, writes a picture of each, and returns their paths.
+def sample(
+    run: Run | str | Path, options: SampleOptions | None = None, **settings: Any
+) -> list[Path]:
+    """Draws what is asked for, writes a picture of each sampler or grid, and returns their paths.
 
     `samples-seed0.png` is the default sampler's, `samples-<sampler>.png` that of a named one, and
     `interpolation.png` and `completion.png` are grids of test images. The name ends with the seed,
     label, temperature … that are not the usual ones, so that a comparison finds by its name the
     picture that it shows.
 
+    Args:
+        run: a finished run, or its folder.
+        options: settings; by default those of `vqvae sample`.
+        settings: single ones on top, such as `n=16`.
+
     Raises:
-        ConfigError: this kind of run has no such sampler or grid (before anything is loaded), or
-            the prior has no such label.
+        ConfigError: a setting is unknown or out of range, or this kind of run has no such sampler
+            or grid (before anything is loaded), or the prior has no such label.
         ValueError: `top_k` is above K.
     """
+    run = Run.of(run)
+    options = run_options(SampleOptions, run.path, options, settings)
     subject = Subject(run, options.root)
-    kind = subject.kind
     names = sampler_names(subject.experiment, options.sampler)
+    _check(subject, names, options)
+    class_names = run.record.images.classes
+    if options.show != "samples":
+        grid = SHOWS[options.show].draw(subject, options)
+        return [_write(run, options.show, named_grid(grid, class_names), options)]
+    paths = []
+    labels = None
+    if subject.kind.stage == 2 and subject.prior.config.class_conditional and options.guidance:
+        labels = labels_of(options, subject.prior.classes)
+    for name in names:
+        stem = "samples" if options.seed else "samples-seed0"
+        stem = f"samples-{name}" if options.sampler else stem
+        grid = Grid(draw(subject, name, options), options.columns, labels)
+        paths.append(_write(run, stem, named_grid(grid, class_names), options))
+    return paths
+
+
+def _check(subject: Subject, names: list[str], options: SampleOptions) -> None:
+    """Raises ConfigError for settings that do not fit together, or not the kind of the run."""
+    kind = subject.kind
     if options.show != "samples":
         check_show(kind, options.show)
         if options.sampler:
@@ -47,22 +76,8 @@ def sample(run: Run, options: SampleOptions) -> list[Path]:
         raise ConfigError(
             f"out: got one file, but sampler=all draws {len(names)} pictures; leave out empty"
         )
-    check_writable(Path(options.out) if options.out else run.images / "samples.png", "out")
-
-    class_names = run.record.images.classes
-    if options.show != "samples":
-        grid = SHOWS[options.show].draw(subject, options)
-        return [_write(run, options.show, named_grid(grid, class_names), options)]
-    paths = []
-    labels = None
-    if kind.stage == 2 and subject.prior.config.class_conditional and options.guidance:
-        labels = labels_of(options, subject.prior.classes)
-    for name in names:
-        stem = "samples" if options.seed else "samples-seed0"
-        stem = f"samples-{name}" if options.sampler else stem
-        grid = Grid(draw(subject, name, options), options.columns, labels)
-        paths.append(_write(run, stem, named_grid(grid, class_names), options))
-    return paths
+    out = Path(options.out) if options.out else subject.run.images / "samples.png"
+    check_writable(out, "out")
 
 
 def _write(run: Run, stem: str, picture: Image.Image, options: SampleOptions) -> Path:

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from vqvae_lightning.config import (
     ConfigError,
     Experiment,
+    canonical,
     check_name,
     check_plugin,
     own_command,
@@ -110,6 +111,11 @@ class Run:
         run = cls(Path(path))
         run._current()
         return run
+
+    @classmethod
+    def of(cls, run: "Run | str | Path") -> "Run":
+        """A run, or that of the folder that a program names. Raises ConfigError as `open` does."""
+        return run if isinstance(run, Run) else cls.open(canonical(os.fspath(run), "run"))
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from vqvae_lightning import interrupts
 from vqvae_lightning.config import ConfigError, Experiment, own_command, plugins_of
 from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.data.own.store import OwnImages
+from vqvae_lightning.experiment import checked
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.training.build import DataModule, build
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
@@ -40,11 +41,13 @@ class TrainResult:
 def train(experiment: Experiment) -> TrainResult:
     """Trains, tests the best checkpoint and draws its pictures.
 
-    Raises ConfigError, DataError or CheckpointError, one line each, before a run folder exists if
-    the experiment cannot run. With `experiment.resume` a run goes on from its newest valid
-    checkpoint; a finished one is left alone.
+    An experiment that a program made is checked as one of a file is. Raises ConfigError, DataError
+    or CheckpointError, one line each, before a run folder exists if the experiment cannot run. With
+    `experiment.resume` a run goes on from its newest valid checkpoint; a finished one is left
+    alone.
     """
     silence_known_warnings()
+    experiment = checked(experiment)
     experiment = replace(experiment, data=resolve(experiment.data))
     if experiment.data.path and is_first_process():
         # Each training says what it learns from, and what of the path it does not see.

@@ -26,14 +26,15 @@ ROOM_FOR_PICTURES = 600_000
 CURVE_POINTS = 200  # of one run
 
 
-def write_report(comparison: Comparison, path: Path) -> Path:
+def write_report(comparison: Comparison, path: str | Path) -> Path:
     """Writes the page, of at most 2 MB, and returns its path.
 
     What does not fit is left out: points of curves first, then pictures, then runs. The page says
     what is missing. Raises OSError if it cannot be written.
     """
-    write_atomic(path, _page(comparison).encode())
-    return path
+    page = Path(path)
+    write_atomic(page, _page(comparison).encode())
+    return page
 
 
 def _page(comparison: Comparison) -> str:
