@@ -1,5 +1,6 @@
 """Quantizers with a codebook of vectors, and how the codebook learns."""
 
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from vqvae_lightning.models.quantizers.estimators import (
     ESTIMATORS,
     Estimator,
     direction,
-    straight_through,
 )
 from vqvae_lightning.models.quantizers.nearest import code_sums, kmeans, nearest_code
 from vqvae_lightning.models.quantizers.quantizer import NamedQuantizer, Quantized, Quantizer
+
+# Passes in training that nothing was learned from, after which a codebook warns.
+MOST_PASSES = 256
 
 
 class CodebookQuantizer(NamedQuantizer):
@@ -81,13 +84,28 @@ class CodebookQuantizer(NamedQuantizer):
     def __init__(
         self,
         codebook_size: int,
-        latent_dim: int,
-        commitment: float,
-        decay: float,
-        reset_below: float,
-        estimator: Estimator = straight_through,
+        dim: int,
+        commitment: float = Config.commitment,
+        decay: float = Config.decay,
+        reset_below: float = Config.reset_below,
+        estimator: str | Estimator = Config.estimator,
     ) -> None:
-        super().__init__(codebook_size, latent_dim, estimator=estimator)
+        """A codebook of K random vectors, for z of `dim` channels.
+
+        The settings are those of `Config`, whose ranges are checked; an estimator may be a function
+        of one's own. Raises ConfigError.
+        """
+        named = {"estimator": estimator} if isinstance(estimator, str) else {}
+        self.check(
+            dim,
+            codebook_size=codebook_size,
+            commitment=commitment,
+            decay=decay,
+            reset_below=reset_below,
+            **named,
+        )
+        chosen = ESTIMATORS[estimator] if isinstance(estimator, str) else estimator
+        super().__init__(codebook_size, dim, estimator=chosen)
         self.commitment, self.decay, self.reset_below = commitment, decay, reset_below
         self.register_buffer("usage", torch.ones(codebook_size))
         self.register_buffer("age", torch.zeros(codebook_size, dtype=torch.int64))
@@ -96,7 +114,7 @@ class CodebookQuantizer(NamedQuantizer):
         self._is_initialized = False
         # (rows R,D; codes R) of the micro-batches since the last update
         self._seen: list[tuple[Tensor, Tensor]] = []
-        self.register_codebook(torch.randn(codebook_size, latent_dim))
+        self.register_codebook(torch.randn(codebook_size, dim))
 
     @classmethod
     def build(cls, config: Any, dim: int) -> Quantizer:
@@ -116,7 +134,7 @@ class CodebookQuantizer(NamedQuantizer):
             config.commitment,
             config.decay,
             config.reset_below,
-            ESTIMATORS[config.estimator],
+            config.estimator,
         )
 
     def features(self, z_e: Tensor) -> Tensor:
@@ -152,9 +170,19 @@ class CodebookQuantizer(NamedQuantizer):
         commitment = F.mse_loss(z_e, z_q.detach())
         penalty = self.commitment * commitment + self.codebook_penalty(z_e, z_q)
         if self.training:
-            self._seen.append((rows, codes))
+            self._remember(rows, codes)
         logs = {"commitment": commitment.detach()}
         return Quantized(self.estimate(z_e, z_q), codes.view(z_e.shape[:-1]), penalty, logs)
+
+    def _remember(self, rows: Tensor, codes: Tensor) -> None:
+        self._seen.append((rows, codes))
+        if len(self._seen) == MOST_PASSES:
+            warnings.warn(
+                f"{type(self).__name__}: {MOST_PASSES} passes in training without an optimizer step"
+                " or update(), so the codebook has not learned from them; call update() once per"
+                " step, or eval() where it is not to learn",
+                stacklevel=2,
+            )
 
     def decode(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self.vectors())
@@ -167,6 +195,11 @@ class CodebookQuantizer(NamedQuantizer):
     def statistics(self) -> list[Tensor]:
         if not self._seen:
             return []
+        if len({len(rows) for rows, _ in self._seen}) > 1:
+            # A loader's last batch may be smaller: all of them count as one micro-batch.
+            self._seen = [
+                (torch.cat([r for r, _ in self._seen]), torch.cat([c for _, c in self._seen]))
+            ]
         if not self.is_initialized:
             return [self._all_rows()]
         k, d = self.codebook.shape
@@ -342,25 +375,25 @@ class SimVQ(VectorQuantizer):
     def __init__(
         self,
         codebook_size: int,
-        latent_dim: int,
-        commitment: float,
-        estimator: Estimator = straight_through,
+        dim: int,
+        commitment: float = CodebookQuantizer.Config.commitment,
+        estimator: str | Estimator = CodebookQuantizer.Config.estimator,
     ) -> None:
         super().__init__(
             codebook_size,
-            latent_dim,
+            dim,
             commitment,
             decay=self.Config.decay,
             reset_below=self.Config.reset_below,
             estimator=estimator,
         )
-        self.codebook.requires_grad_(False).mul_(latent_dim**-0.5)  # C: vectors of length about 1
-        self.weight = nn.Parameter(torch.eye(latent_dim))  # W
+        self.codebook.requires_grad_(False).mul_(dim**-0.5)  # C: vectors of length about 1
+        self.weight = nn.Parameter(torch.eye(dim))  # W
         self.initialized.fill_(True)  # by C itself, not by k-means
 
     @classmethod
     def single(cls, config: Any, dim: int) -> "SimVQ":
-        return cls(config.codebook_size, dim, config.commitment, ESTIMATORS[config.estimator])
+        return cls(config.codebook_size, dim, config.commitment, config.estimator)
 
     def vectors(self) -> Tensor:
         return self.codebook @ self.weight

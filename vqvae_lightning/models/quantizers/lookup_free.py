@@ -63,7 +63,8 @@ class FSQ(NamedQuantizer):
     levels: Tensor  # d  floating point, so that the module's dtype is that of its z
     basis: Tensor  # d  int64, ∏_j<i L_j
 
-    def __init__(self, levels: Sequence[int]) -> None:
+    def __init__(self, levels: Sequence[int] = (8, 8, 8)) -> None:
+        self.check(len(levels), levels=levels)
         super().__init__(math.prod(levels), len(levels))
         self.register_buffer("levels", torch.tensor(levels, dtype=torch.float32))
         self.register_buffer(
@@ -136,7 +137,13 @@ class LFQ(NamedQuantizer):
     signs: Tensor  # 2  floating point, so that the module's dtype is that of its z
     basis: Tensor  # D  int64, 2^i
 
-    def __init__(self, bits: int, commitment: float, entropy: float) -> None:
+    def __init__(
+        self,
+        bits: int = 9,
+        commitment: float = Config.commitment,
+        entropy: float = Config.entropy,
+    ) -> None:
+        self.check(bits, codebook_size=2**bits, commitment=commitment, entropy=entropy)
         super().__init__(2**bits, bits)
         self.commitment, self.entropy = commitment, entropy
         self.register_buffer("signs", torch.tensor([-1.0, 1.0]))

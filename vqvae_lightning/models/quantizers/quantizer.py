@@ -1,5 +1,8 @@
-"""What all quantizers share: the uniform prior's rate, and one collective per optimizer step."""
+"""What all quantizers share: the shapes that they take, the uniform prior's rate, and one
+collective per optimizer step.
+"""
 
+import dataclasses
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqvae_lightning.config import ConfigError
+from vqvae_lightning.config import ConfigError, section_config
 from vqvae_lightning.models.bottlenecks import (
     Bottleneck,
     Latent,
@@ -20,6 +23,7 @@ from vqvae_lightning.models.bottlenecks import (
 from vqvae_lightning.models.distributed import all_reduce_sum
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.quantizers.estimators import Estimator, straight_through
+from vqvae_lightning.models.quantizers.steps import optimizer_steps, shared_random
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,14 @@ class Quantizer(Bottleneck):
     codes ──► codes_to_latents ──► the same z, bit for bit in evaluation
     ```
 
+    In a model of one's own, h may also be vectors (N, D) or sequences (N, T, D), channels last: two
+    or three axes end with D, four are always N, D, h, w. z has the shape of h. Codes are (N,),
+    (N, T) or (N, h, w), with an axis M at the end if there are several per position.
+
+    What a codebook learns by other means than a gradient, it learns in `update`, once per optimizer
+    step. If an optimizer step has ended without it, the next forward pass in training calls it
+    first: a loop of one's own need not. Ranks have to have batches of equal size.
+
     The rate is T log K, what T = h·w·M codes cost under a uniform prior. Everything in here is
     float32 whatever the autocast says: a nearest code chosen in bf16 is another code.
     """
@@ -57,6 +69,8 @@ class Quantizer(Bottleneck):
         self.codebook_size, self.num_codebooks = codebook_size, num_codebooks
         self.estimator = estimator
         self.in_channels = self.out_channels = dim
+        # Optimizer steps before the last forward pass that `update` has not seen.
+        self._seen_after: int | None = None
 
     @abstractmethod
     def quantize(self, z_e: Tensor) -> Quantized:
@@ -86,44 +100,79 @@ class Quantizer(Bottleneck):
         """
 
     def estimate(self, z_e: Tensor, z_q: Tensor) -> Tensor:
-        """z_q (N, h, w, D) with the estimator's gradient; in evaluation the codes' own bits, and no
-        gradient.
+        """z_q (N, h, w, D) with the estimator's gradient.
+
+        In evaluation it has the codes' own values, and the straight-through gradient if one is
+        asked for.
         """
-        return self.estimator(z_e, z_q) if self.training else z_q.detach()
+        if self.training:
+            return self.estimator(z_e, z_q)
+        return z_q.detach() + (z_e - z_e.detach()) if z_e.requires_grad else z_q.detach()
 
     def forward(self, h: Tensor, noise: Noise = fresh_noise) -> Latent:
-        """The codes of h.
+        """The codes of h (N, D, h, w), (N, T, D) or (N, D).
 
-        Raises NonFiniteError in evaluation unless all of h is finite: NaN has no nearest code.
+        Raises ValueError for another shape, and in evaluation NonFiniteError unless all of h is
+        finite: NaN has no nearest code.
         """
+        self._check_shape(h)
         h = at_least_float32(h)
         # Training refuses the gradient of such a step. To look here too would wait for the device
         # at every step.
-        if not self.training:
+        if self.training:
+            self._catch_up(h.device)
+        else:
             check_finite(h)
+        # The axes h and w that vectors and sequences do not have.
+        added = {2: (1, 2), 3: (1,), 4: ()}[h.dim()]
+        features = h if added else h.movedim(1, -1)
+        for axis in added:
+            features = features.unsqueeze(axis)
         with torch.autocast(h.device.type, enabled=False):
-            found = self.quantize(h.movedim(1, -1))  # N,h,w,D: a view if h is channels_last
-            z = found.z.movedim(-1, 1)  # N,D,h,w
-        nats = self.layout((h.shape[2], h.shape[3])).uniform_nats
+            found = self.quantize(features)  # N,h,w,D: a view if h is channels_last
+            z = found.z.squeeze(added) if added else found.z.movedim(-1, 1)  # like h
+        codes = found.codes.squeeze(added) if added else found.codes
+        nats = self.layout((features.shape[1], features.shape[2])).uniform_nats
         rate = torch.full((h.shape[0],), nats, dtype=h.dtype, device=h.device)
-        return Latent(
-            z=z, mean=z, rate=rate, penalty=found.penalty, codes=found.codes, logs=found.logs
-        )
+        return Latent(z=z, mean=z, rate=rate, penalty=found.penalty, codes=codes, logs=found.logs)
+
+    def _check_shape(self, h: Tensor) -> None:
+        """Raises ValueError unless h has the channels of the codes, where they belong."""
+        d = self.in_channels
+        if not 2 <= h.dim() <= 4 or h.shape[1 if h.dim() == 4 else -1] != d:
+            raise ValueError(
+                f"{type(self).__name__}: got shape {tuple(h.shape)}, wanted (N, {d}), (N, T, {d})"
+                f" or (N, {d}, h, w)"
+            )
+
+    def _catch_up(self, device: torch.device) -> None:
+        """Calls `update` if an optimizer step has ended without it since the last pass."""
+        now = optimizer_steps()
+        if self._seen_after not in (None, now):
+            with shared_random(now, device):
+                self.update()
+        self._seen_after = now
 
     def layout(self, grid: tuple[int, int]) -> CodeLayout:
         return CodeLayout(grid, self.codebook_size, self.num_codebooks)
 
     def codes_to_latents(self, codes: Tensor) -> Tensor:
+        """z of codes, both of the shapes that `forward` gives them.
+
+        Raises ValueError for a code outside 0 … K−1.
+        """
         if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.codebook_size):
             raise ValueError(
                 f"codes: got values {int(codes.min())} to {int(codes.max())}, wanted 0 to"
                 f" {self.codebook_size - 1}"
             )
         with torch.autocast(codes.device.type, enabled=False):
-            return self.decode(codes).movedim(-1, 1)
+            z = self.decode(codes)  # N,h,w,D, or N,T,D, or N,D
+            return z.movedim(-1, 1) if z.dim() == 4 else z
 
     @torch.no_grad()
     def update(self) -> None:
+        self._seen_after = None
         own = self.statistics()
         if own:
             summed = all_reduce_sum(torch.cat(own))
@@ -160,6 +209,15 @@ class NamedQuantizer(Quantizer):
         def batch_terms(self) -> dict[str, float]:
             """Weights, by setting, of the terms of the penalty that are of the whole batch."""
             return {}
+
+    @classmethod
+    def check(cls, dim: int, **settings: object) -> None:
+        """Raises ConfigError unless settings given to a constructor are in the ranges of Config."""
+        own = {f.name for f in dataclasses.fields(cls.Config)}
+        given = {name: value for name, value in settings.items() if name in own}
+        section_config(cls.Config, given, cls.__name__)
+        if dim < 1:
+            raise ConfigError(f"{cls.__name__}.dim: got {dim}, wanted at least 1")
 
     @classmethod
     @abstractmethod
