@@ -25,7 +25,7 @@ def code_of(body: Callable[[], None]) -> int:
     if pid == 0:
         code = 0
         try:
-            with interrupts.caught():
+            with interrupts.caught(ends_process=True):
                 body()
         except SystemExit as stop:
             code = int(stop.code or 0)
@@ -189,6 +189,14 @@ def test_in_another_thread_nothing_is_caught_and_nothing_breaks():
     thread.start()
     thread.join()
     assert seen == [True]
+
+
+def test_ctrl_c_leaves_a_program_that_is_no_command_as_a_keyboard_interrupt():
+    with pytest.raises(KeyboardInterrupt), interrupts.caught():
+        send(INT)
+    with pytest.raises(Stopped), interrupts.caught():
+        send(TERM)
+    interrupts.moved()
 
 
 def test_stopped_is_a_system_exit_with_the_code_of_a_shell():

@@ -128,20 +128,34 @@ def caught(ends_process: bool = False) -> Iterator[None]:
     """Inside, a signal raises `Stopped` in the main thread.
 
     In another thread, where Python has no handlers, and inside another `caught` this does nothing.
-    With `ends_process` the watch goes on after a signal, until the process has ended.
+    With `ends_process`, that of a command, the watch goes on after a signal, until the process has
+    ended. Without it Ctrl-C leaves as the KeyboardInterrupt that a program or a notebook expects.
     """
     global _current
-    if _current or threading.current_thread() is not threading.main_thread():
+    if _current or not _in_main_thread():
         yield
         return
     _current = _Signals()
     _current.install()
     try:
         yield
+    except Stopped as stop:
+        if ends_process or stop.number != signal.SIGINT:
+            raise
+        raise KeyboardInterrupt from stop
     finally:
         if not (ends_process and _current.received):
             _current.remove()
             _current = None
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _own() -> _Signals | None:
+    """The state, in the main thread: signals do not concern a training in another one."""
+    return _current if _in_main_thread() else None
 
 
 def hold(limited: bool, saved: Path | None) -> None:
@@ -150,38 +164,39 @@ def hold(limited: bool, saved: Path | None) -> None:
     If `limited`, the process ends when PATIENCE seconds pass after a signal without a call of
     `moved`, and names the checkpoint `saved`, if there is one.
     """
-    if _current:
-        _current.held, _current.limited, _current.saved = True, limited, saved
+    if own := _own():
+        own.held, own.limited, own.saved = True, limited, saved
 
 
 def release() -> None:
     """A signal raises `Stopped` again."""
-    if _current:
-        _current.held, _current.limited, _current.saved = False, True, None
+    if own := _own():
+        own.held, own.limited, own.saved = False, True, None
     moved()
 
 
 def wait() -> None:
     """Lifts the time limit after a first signal; a second one still ends the process."""
-    if _current:
-        _current.limited = False
+    if own := _own():
+        own.limited = False
 
 
 def received() -> int:
     """The number of the first signal; 0 if there was none."""
-    return _current.received if _current else 0
+    own = _own()
+    return own.received if own else 0
 
 
 def moved() -> None:
     """Reports progress of the code that holds signals back, so that PATIENCE starts anew."""
-    if _current:
-        _current.moved = time.monotonic()
+    if own := _own():
+        own.moved = time.monotonic()
 
 
 def end_if_received() -> None:
     """Raises `Stopped` if a signal was noted before."""
-    if _current and _current.received:
-        _current.end()
+    if (own := _own()) and own.received:
+        own.end()
 
 
 def pass_on(child: "subprocess.Popen[Any]", number: int) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 
 from vqvae_lightning.config import ConfigError, Experiment
 
@@ -14,10 +15,16 @@ def is_first_process() -> bool:
     return all(int(rank) == 0 for rank in ranks if rank is not None)
 
 
+def is_interactive() -> bool:
+    """Whether this is a notebook or a Python prompt, which cannot be started again as a rank."""
+    return hasattr(sys, "ps1")
+
+
 def device_count(experiment: Experiment) -> int:
     """Devices per machine; `auto` is every GPU, or one process on a machine without.
 
-    Raises ConfigError for settings that cannot run on this machine.
+    A notebook or a Python prompt starts no processes, so there `auto` is one. Raises ConfigError
+    for settings that cannot run on this machine.
     """
     import torch
 
@@ -29,7 +36,13 @@ def device_count(experiment: Experiment) -> int:
         raise ConfigError(
             "trainer.accelerator: got gpu, but this machine has none; use trainer.accelerator=cpu"
         )
-    count = max(1, gpus) if settings.devices == "auto" else int(settings.devices)
+    every = 1 if is_interactive() else max(1, gpus)
+    count = every if settings.devices == "auto" else int(settings.devices)
+    if count > 1 and is_interactive():
+        raise ConfigError(
+            f"trainer.devices: got {count}, but a notebook or prompt starts no processes; wanted 1,"
+            " or a script"
+        )
     if gpus and count > gpus:
         raise ConfigError(f"trainer.devices: got {count}, but this machine has {gpus} GPUs")
     cuts = count * settings.nodes * settings.accumulate

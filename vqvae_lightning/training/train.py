@@ -176,7 +176,7 @@ def fit_and_test(
 
 def _end(error: BaseException, trainer: pl.Trainer | None, run: Run | None) -> None:
     """Records why a training did not finish, and ends its tracker and its ranks."""
-    stopped = isinstance(error, interrupts.Stopped)
+    stopped = isinstance(error, interrupts.Stopped | KeyboardInterrupt)
     if run:
         # A full disk must not hide the first error, nor keep the tracker and the ranks alive.
         with suppress(OSError):
