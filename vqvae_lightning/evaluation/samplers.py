@@ -23,6 +23,7 @@ from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.build import build_trunk
+from vqvae_lightning.training.stages import Generates
 
 LARGEST_LATENT = 512  # D·h·w: a full covariance has D·h·w squared entries
 BATCH = 500  # images decoded at once
@@ -63,7 +64,10 @@ def unigram(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
 
 def prior(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
     """Codes from the learned prior, P(codes | label) or P(codes)."""
-    parts = [subject.prior.sample(part, **sampling(options)) for part in labels.split(BATCH)]
+    parts = [
+        subject.prior.sample(len(part), classes_of(subject.prior, part), **sampling(options))
+        for part in labels.split(BATCH)
+    ]
     return torch.cat(parts)
 
 
@@ -175,6 +179,11 @@ def draw(
     if labels is None:
         labels = labels_of(options, subject.prior.classes if subject.kind.stage == 2 else 1)
     return SAMPLERS[name].draw(subject, options, labels)
+
+
+def classes_of(prior: Generates, labels: Tensor) -> Tensor | None:
+    """The labels (N,) as a prior takes them: None if it is not class-conditional."""
+    return labels if prior.config.class_conditional else None
 
 
 def decode(net: Autoencoder, z: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from vqvae_lightning.config import ConfigError, SampleOptions
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.device import own_device
-from vqvae_lightning.evaluation.samplers import decode, labels_of, sampling
+from vqvae_lightning.evaluation.samplers import classes_of, decode, labels_of, sampling
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.kinds import Kind, kind_names
 from vqvae_lightning.models.autoencoder import Autoencoder
@@ -76,7 +76,9 @@ def completion(subject: Subject, options: SampleOptions) -> Grid:
     kept = tokenizer.layout.upper_half(tokenizer.encode(masked))  # rows,t
     prefix, repeated = kept.repeat_interleave(COMPLETIONS, 0), labels.repeat_interleave(COMPLETIONS)
     torch.manual_seed(options.seed)
-    completed = prior.sample(repeated, prefix=prefix, **sampling(options))
+    completed = prior.sample(
+        len(repeated), classes_of(prior, repeated), prefix=prefix, **sampling(options)
+    )
     completed = completed.unflatten(0, (-1, COMPLETIONS))  # rows,COMPLETIONS,C,H,W
     rows = torch.cat([images[:, None], masked[:, None], completed], dim=1)
     return Grid(rows.flatten(0, 1), COMPLETIONS + 2, labels.repeat_interleave(COMPLETIONS + 2))

@@ -7,6 +7,7 @@ import torch
 
 from vqvae_lightning.config import EvaluateOptions
 from vqvae_lightning.evaluation.evaluator import Evaluator
+from vqvae_lightning.evaluation.samplers import classes_of
 from vqvae_lightning.evaluation.subject import Plan, Subject
 from vqvae_lightning.training.stages import Generates
 
@@ -15,11 +16,11 @@ TIMED = 100  # images drawn at once
 
 def seconds_per_image(prior: Generates) -> float:
     """Wall-clock seconds for an image of a prior, codes and decoding: the faster of two draws."""
-    labels = torch.arange(TIMED) % prior.classes
+    labels = classes_of(prior, torch.arange(TIMED) % prior.classes)
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
-        prior.sample(labels).cpu()
+        prior.sample(TIMED, labels).cpu()
         seconds.append(time.perf_counter() - started)
     return min(seconds) / TIMED
 

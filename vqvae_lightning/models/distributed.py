@@ -1,9 +1,14 @@
-"""Sums over the ranks of a process group; the identity where there is none.
+"""Sums and random numbers that the ranks of a process group have in common; the sum is the
+identity where there is no group.
 
 Whether there is a group is asked at every call, never in a constructor: modules are built before
 the group exists.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -20,3 +25,16 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     if rank_and_world()[1] > 1:
         dist.all_reduce(x)
     return x
+
+
+@contextmanager
+def shared_random(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, torch draws from `seed`, the same on every rank; afterwards it goes on as before."""
+    on_gpu = device.type == "cuda"
+    with torch.random.fork_rng([device] if on_gpu else []):
+        # `torch.manual_seed` costs a millisecond, see `data.randomness.seed_torch`.
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

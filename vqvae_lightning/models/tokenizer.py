@@ -12,7 +12,7 @@ class Tokenizer:
     """Images (N, C, H, W) in [-1, 1] ⇄ codes (N, T) in the order of `CodeLayout`.
 
     Frozen by construction: it is no `nn.Module`, so no `.train()`, optimizer or state dict of a
-    module that holds it can reach its weights, and its methods run in inference mode.
+    module that holds it can reach its weights, and its methods record no gradient.
     """
 
     def __init__(self, autoencoder: Autoencoder) -> None:
@@ -49,14 +49,14 @@ class Tokenizer:
         self._net.to(device)
         return self
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Codes (N, T) int64 of images (N, C, H, W) in [-1, 1]."""
         codes = self._net.encode(x).codes
         assert codes is not None
         return self.layout.flatten(codes)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def distortion(self, x: Tensor) -> Tensor:
         """−log p(x|z) in nats per image (N,) of images x (N, C, H, W) in [-1, 1], with z of their
         own codes.
@@ -64,7 +64,7 @@ class Tokenizer:
         objective: Objective = self._net(x)
         return objective.distortion
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] of codes (N, T).
 

@@ -5,12 +5,12 @@ metrics.
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from vqvae_lightning.config import OptimizerConfig, section_config, to_dict
+from vqvae_lightning.data.given import PlainBatch, as_batch, checked_shape, warn_of_range
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import RowNoise, seed_torch
 from vqvae_lightning.metrics.codebook import CodebookUsage
@@ -25,18 +25,29 @@ from vqvae_lightning.models.build import (
     VQVAEConfig,
     build_autoencoder,
 )
+from vqvae_lightning.models.distributed import shared_random
 from vqvae_lightning.pictures import Grid
-from vqvae_lightning.training.optimization import StepRecord, clip_step, configure_adamw, logs_now
+from vqvae_lightning.training.image_model import ImageModel
+from vqvae_lightning.training.optimization import (
+    StepRecord,
+    clip_step,
+    configure_adamw,
+    logs_now,
+    own_step_seed,
+    planned_steps,
+)
 
 
-class AutoencoderModule(pl.LightningModule):
+class AutoencoderModule(ImageModel):
     """The step, the logging and the optimizer of all three autoencoders.
 
-    Images are float (N, C, H, W) in [-1, 1]. Both configs may be given as dataclasses or as the
-    plain mappings that a checkpoint holds. Raises ConfigError for values that do not fit.
+    Both configs may be given as dataclasses or as the plain mappings that a checkpoint holds.
+    Raises ConfigError for values that do not fit.
+
+    The steps take batches of a run, and those of a loader of one's own: images, or images and
+    labels, uint8 or float in [-1, 1]. Labels are not looked at.
     """
 
-    kind: ClassVar[str]
     Config: ClassVar[type[AutoencoderConfig]]
     config: AutoencoderConfig
 
@@ -49,7 +60,7 @@ class AutoencoderModule(pl.LightningModule):
         super().__init__()
         self.config = section_config(self.Config, config, "model")
         self.optimizer_config = section_config(OptimizerConfig, optimizer or {}, "optimizer")
-        channels, height, width = image_shape
+        channels, height, width = checked_shape(image_shape)
         self.net = build_autoencoder(self.config, (channels, height, width))
         has_bits = self.net.likelihood.discrete and self.net.bottleneck.has_prior
         self.split_metrics = torch.nn.ModuleDict(
@@ -90,10 +101,13 @@ class AutoencoderModule(pl.LightningModule):
         objective: Objective = self.net(x, self.beta(), noise=noise)
         return objective
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        seed_torch(batch.seed)  # every draw of this step is then a function of (seed, epoch, batch)
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if isinstance(batch, Batch):
+            # Every draw of this step is then a function of (seed, epoch, batch).
+            seed_torch(batch.seed)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        batch = self._batch(batch, batch_idx)
         x = batch.x.to(self.dtype)  # float64 with trainer.precision=64-true
         objective = self.training_objective(x, batch.step_noise)
         if logs_now(self):
@@ -108,21 +122,37 @@ class AutoencoderModule(pl.LightningModule):
         self.step_record.append(batch, objective.loss)
         return objective.loss
 
+    def _batch(self, batch: Any, index: int) -> Batch:
+        """The batch of a step, with float images in [-1, 1]. Raises ValueError."""
+        found = as_batch(batch, index)
+        if not isinstance(found, PlainBatch):
+            return found
+        first = index == 0
+        if first and self.training:
+            warn_of_range(found.x)
+        # The values of later batches are not looked at: that would wait for a GPU at every step.
+        return found._replace(x=self._images(found.x, check_values=first))
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        seed = self.step_record.seed
+        batch = self.step_record.first
         # before the codebook learns from the step
         clip_step(self, self.net, self.optimizer_config, self.step_record)
-        seed_torch(seed)  # the codebook draws where it is initialized and where codes are reset
-        self.net.bottleneck.update()
+        # The codebook draws where it is initialized and where codes are reset.
+        if isinstance(batch, PlainBatch):
+            with shared_random(own_step_seed(self.trainer.global_step), self.device):
+                self.net.bottleneck.update()
+        else:
+            seed_torch(batch.seed)
+            self.net.bottleneck.update()
         if logs_now(self):
             diagnostics = self.net.bottleneck.diagnostics()
             self.log_dict({f"train/{name}": value.float() for name, value in diagnostics.items()})
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step("val", batch)
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluation_step("val", self._batch(batch, batch_idx))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step("test", batch)
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluation_step("test", self._batch(batch, batch_idx))
 
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         x = batch.x.to(self.dtype)
@@ -147,7 +177,7 @@ class AutoencoderModule(pl.LightningModule):
         metrics.reset()
 
     def configure_optimizers(self) -> Any:
-        return configure_adamw(self.net, self.optimizer_config, self.trainer.max_steps)
+        return configure_adamw(self.net, self.optimizer_config, planned_steps(self.trainer))
 
     @torch.no_grad()
     def pictures(self, x: Tensor) -> dict[str, Grid]:

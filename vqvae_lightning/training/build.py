@@ -12,7 +12,6 @@ from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.training.loading import (
     check_tokenizer,
     codes_folder,
-    describe_tokenizer,
     kept_tokenizer,
     own_checkpoint,
     tokenizer_of,
@@ -47,7 +46,7 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
         check_tokenizer(source, experiment.data)
         tokenizer = tokenizer_of(own_checkpoint(source, source.best), source.best)
         codes = source.path / "codes"
-        description = describe_tokenizer(tokenizer, source)
+        description = TokenizerRecord.of(tokenizer, source.name).as_dict()
     prior = kind.module(experiment.model, description, classes, experiment.optimizer)
     return CodeDataModule(images, tokenizer, codes), cast(Generates, prior).attach(tokenizer)
 

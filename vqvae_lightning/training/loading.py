@@ -21,7 +21,7 @@ from vqvae_lightning.config import (
 from vqvae_lightning.kinds import KINDS, kind_names
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.bounds import built_on_meta
-from vqvae_lightning.training.record import RECORD, TokenizerRecord
+from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.search import find_runs, read_each
 from vqvae_lightning.training.settings import computed_settings
@@ -258,13 +258,6 @@ def check_tokenizer(run: Run, data: DataConfig) -> None:
 
 def _tokenizer_names() -> str:
     return " or ".join(kind_names(lambda kind: kind.is_tokenizer))
-
-
-def describe_tokenizer(tokenizer: Tokenizer, run: Run) -> dict[str, Any]:
-    """The record of its tokenizer that a prior keeps."""
-    size, grid = tokenizer.codebook_size, list(tokenizer.grid)
-    record = TokenizerRecord(run.name, tokenizer.fingerprint, size, grid, tokenizer.dims)
-    return record.as_dict()
 
 
 def with_tokenizer(experiment: Experiment) -> Experiment:

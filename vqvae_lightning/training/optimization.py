@@ -1,6 +1,7 @@
 """AdamW, its schedule, and gradient clipping: shared by autoencoders and priors."""
 
 import math
+import os
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,13 +10,19 @@ from torch import Tensor, nn
 
 from vqvae_lightning.config import OptimizerConfig
 from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.data.randomness import derive_seed
 from vqvae_lightning.models.bottlenecks import NonFiniteError
 
 DECAYED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 
-def configure_adamw(module: nn.Module, config: OptimizerConfig, steps: int) -> dict[str, Any]:
-    """Optimizer and per-step schedule over `steps`, in the form Lightning asks for."""
+def configure_adamw(
+    module: nn.Module, config: OptimizerConfig, steps: int | None
+) -> dict[str, Any]:
+    """Optimizer and per-step schedule over `steps`, in the form Lightning asks for.
+
+    Without a number of steps the rate stays constant after the warm-up.
+    """
     # fused: one pass over each parameter, on CPUs too, instead of a dozen operations
     optimizer = torch.optim.AdamW(
         parameter_groups(module, config.weight_decay), lr=config.lr, fused=True
@@ -24,6 +31,23 @@ def configure_adamw(module: nn.Module, config: OptimizerConfig, steps: int) -> d
         optimizer, lambda step: learning_rate_factor(step, config, steps)
     )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def planned_steps(trainer: pl.Trainer) -> int | None:
+    """The optimizer steps that a Trainer will take: by `max_steps` or `max_epochs`.
+
+    None if it has no end, or one in time, or a loader that does not say how many batches it has.
+    """
+    steps = trainer.estimated_stepping_batches
+    return int(steps) if 0 < steps < math.inf else None
+
+
+def own_step_seed(step: int) -> int:
+    """The seed of what a model draws at a step with a loader of one's own, the same on every rank.
+
+    It follows from the seed of `pl.seed_everything`, if that was called.
+    """
+    return derive_seed(os.environ.get("PL_GLOBAL_SEED", "0"), "own loader", step)
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -38,14 +62,14 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     ]
 
 
-def learning_rate_factor(step: int, config: OptimizerConfig, steps: int) -> float:
+def learning_rate_factor(step: int, config: OptimizerConfig, steps: int | None) -> float:
     """Factor on the peak rate at `step` (0 … steps): linear warm-up, then constant or half a cosine
-    down to 0.
+    down to 0. Without an end, `steps` is None and the rate stays constant.
     """
-    warmup = min(config.warmup_steps, steps)
+    warmup = config.warmup_steps if steps is None else min(config.warmup_steps, steps)
     if step < warmup:
         return (step + 1) / warmup
-    if config.schedule == "constant":
+    if config.schedule == "constant" or steps is None:
         return 1.0
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
 
@@ -107,9 +131,9 @@ class StepRecord:
         self.micro_batches.append((batch, loss.detach()))
 
     @property
-    def seed(self) -> int:
-        """The seed of the step, the same for all of its micro-batches."""
-        return self.micro_batches[0][0].seed
+    def first(self) -> Batch:
+        """The first micro-batch; its seed is that of all of the step."""
+        return self.micro_batches[0][0]
 
     def clear(self) -> None:
         self.micro_batches.clear()

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from vqvae_lightning.config import OptimizerConfig, section_config, to_dict
+from vqvae_lightning.config import ConfigError, OptimizerConfig, section_config, to_dict
+from vqvae_lightning.data.given import PlainBatch, as_batch, codes_of, images_of, tensor_of
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import seed_torch
 from vqvae_lightning.metrics.codebook import CodebookUsage
@@ -20,15 +21,23 @@ from vqvae_lightning.models.build import PriorConfig, build_prior
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.pictures import Grid
-from vqvae_lightning.training.optimization import StepRecord, clip_step, configure_adamw, logs_now
+from vqvae_lightning.training.image_model import check_count
+from vqvae_lightning.training.optimization import (
+    StepRecord,
+    clip_step,
+    configure_adamw,
+    logs_now,
+    planned_steps,
+)
+from vqvae_lightning.training.record import TokenizerRecord
 
 
 class CodePrior(pl.LightningModule):
     """Trains P(codes | label) on codes (N, T); its rate replaces the T log K of the uniform prior
     in the ledger.
 
-    `tokenizer` describes the first stage in plain values (fingerprint, codebook_size, grid, dims,
-    run). Every checkpoint holds it, so a prior is never decoded by a tokenizer other than its own.
+    The steps take batches of a run, and those of a loader of one's own: codes, or (codes, labels),
+    as a grid or as sequences; with a tokenizer also images, which it encodes.
     """
 
     kind: ClassVar[str] = "prior"
@@ -37,15 +46,38 @@ class CodePrior(pl.LightningModule):
     def __init__(
         self,
         config: PriorConfig | Mapping[str, Any],
-        tokenizer: Mapping[str, Any],
-        classes: int,
+        tokenizer: Tokenizer | Mapping[str, Any],
+        classes: int = 0,
         optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
     ) -> None:
+        """A prior over the codes of a tokenizer.
+
+        Args:
+            config: settings of the model, as a dataclass or as a plain mapping.
+            tokenizer: the first stage, such as `vqvae.tokenizer()`; or what describes it in plain
+                values (fingerprint, codebook_size, grid, dims, run). Every checkpoint holds that
+                description, so a prior is never decoded by a tokenizer other than its own.
+            classes: how many labels there are.
+            optimizer: settings of the optimizer, as a dataclass or as a plain mapping.
+
+        Raises:
+            ConfigError: for settings that do not fit.
+        """
         super().__init__()
         self.config = section_config(self.Config, config, "model")
         self.optimizer_config = section_config(OptimizerConfig, optimizer or {}, "optimizer")
-        self.description = dict(tokenizer)
-        layout = CodeLayout.of_shape(tokenizer["grid"], tokenizer["codebook_size"])
+        if self.config.class_conditional and classes < 1:
+            raise ConfigError(
+                f"classes: got {classes}, wanted at least 1, or model.class_conditional=false"
+            )
+        self.tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else None  # see `attach`
+        self.description = (
+            TokenizerRecord.of(tokenizer).as_dict()
+            if isinstance(tokenizer, Tokenizer)
+            else dict(tokenizer)
+        )
+        grid, codebook_size = self.description["grid"], self.description["codebook_size"]
+        self.layout = layout = CodeLayout.of_shape(grid, codebook_size)
         self.net = build_prior(self.config, layout, classes)
         self.split_metrics = torch.nn.ModuleDict(
             {
@@ -59,7 +91,6 @@ class CodePrior(pl.LightningModule):
                 for split in ("val", "test")
             }
         )
-        self.tokenizer: Tokenizer | None = None  # for pictures only; see `attach`
         self.classes = classes
         self.step_record = StepRecord()
         self.save_hyperparameters(
@@ -86,11 +117,13 @@ class CodePrior(pl.LightningModule):
         self.tokenizer = tokenizer
         return self
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        # dropout: a function of (seed, epoch, batch, micro-batch, rank)
-        seed_torch(batch.seed + batch.part)
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if isinstance(batch, Batch):
+            # dropout: a function of (seed, epoch, batch, micro-batch, rank)
+            seed_torch(batch.seed + batch.part)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        batch = self._batch(batch, batch_idx)
         nll = self.net.nll(batch.x.long(), self._labels(batch))  # N,T
         loss = nll.mean()
         self.step_record.append(batch, loss)
@@ -102,11 +135,21 @@ class CodePrior(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         clip_step(self, self.net, self.optimizer_config, self.step_record)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step("val", batch)
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluation_step("val", self._batch(batch, batch_idx))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step("test", batch)
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluation_step("test", self._batch(batch, batch_idx))
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """What `forward` returns, of a batch of `Trainer.predict`."""
+        batch = self._batch(batch, batch_idx)
+        return self.net.log_prob(batch.x.long(), self._labels(batch))
+
+    def _batch(self, batch: Any, index: int) -> Batch:
+        """The batch of a step, with codes (N, T). Raises ValueError."""
+        found = as_batch(batch, index)
+        return found._replace(x=self._codes(found.x)) if isinstance(found, PlainBatch) else found
 
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         # nn.ModuleDict does not say what it holds.
@@ -132,27 +175,90 @@ class CodePrior(pl.LightningModule):
         metrics.reset()
 
     def _labels(self, batch: Batch) -> Tensor | None:
-        return batch.labels if self.config.class_conditional else None
+        if not self.config.class_conditional:
+            return None
+        if isinstance(batch, PlainBatch):
+            if not len(batch.labels):
+                raise ValueError(
+                    "labels: got a batch without them, wanted (codes, labels): this prior is"
+                    " class-conditional"
+                )
+            return self._classes(len(batch.x), batch.labels)
+        return batch.labels
+
+    def _codes(self, given: Any) -> Tensor:
+        """Codes (N, T) of codes, or of images that the tokenizer encodes. Raises ValueError."""
+        x, tokenizer = tensor_of(given, "codes"), self.tokenizer
+        pixels = x.is_floating_point() or x.dtype == torch.uint8
+        if tokenizer is not None and pixels and x.shape[1:] == tokenizer.image_shape:
+            images = images_of(x, tokenizer.image_shape, next(self.net.parameters()))
+            return tokenizer.to(self.device).encode(images.float())
+        return self.layout.flatten(codes_of(x, self.layout, self.device))
+
+    def _classes(self, n: int, label: Any) -> Tensor | None:
+        """The classes (n,) of n images, None of a prior without them. Raises ValueError.
+
+        `label` is one class for all, one for each, or None: they are drawn, each equally likely.
+        """
+        if not self.config.class_conditional:
+            if label is not None:
+                raise ValueError(f"label: got {label}, but this prior is not class-conditional")
+            return None
+        if label is None:
+            return torch.randint(self.classes, (n,), device=self.device)
+        try:
+            labels = torch.as_tensor(label)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"label: got {label!r}, wanted whole numbers") from None
+        if labels.is_floating_point() or labels.dim() > 1 or labels.shape not in ((), (n,)):
+            raise ValueError(
+                f"label: got {labels.dtype} of shape {tuple(labels.shape)}, wanted one whole number"
+                f", or {n}"
+            )
+        if not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
+            wrong = next(int(one) for one in labels.flatten() if not 0 <= one < self.classes)
+            raise ValueError(f"label: got {wrong}, wanted 0 to {self.classes - 1}")
+        return labels.to(self.device, torch.int64).expand(n)
+
+    def forward(self, codes: Any, label: Any = None) -> Tensor:
+        """log p(codes | label) in nats, (N,).
+
+        Args:
+            codes: whole numbers (N, h, w), (N, h, w, M) or (N, T); or images (N, C, H, W), uint8 or
+                float in [-1, 1], of a prior that has its tokenizer.
+            label: the class of all, or of each (N,), of a class-conditional prior.
+
+        Raises:
+            ValueError: for another shape or dtype, or a class-conditional prior without labels.
+        """
+        if self.config.class_conditional and label is None:
+            raise ValueError("label: got none, but this prior is class-conditional")
+        found = self._codes(codes)
+        return self.net.log_prob(found, self._classes(len(found), label))
 
     def configure_optimizers(self) -> Any:
-        return configure_adamw(self.net, self.optimizer_config, self.trainer.max_steps)
+        return configure_adamw(self.net, self.optimizer_config, planned_steps(self.trainer))
 
     @torch.no_grad()
-    def sample(self, labels: Tensor, **sampling: Any) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1], one for each label (N,). `sampling` goes to
-        `AutoregressivePrior.generate`.
+    def sample(self, n: int = 16, label: Any = None, **sampling: Any) -> Tensor:
+        """n images (n, C, H, W) in [-1, 1], decoded by the tokenizer.
 
-        An unconditional prior uses only the number of labels. Raises ValueError without
-        `attach`.
+        Args:
+            n: how many.
+            label: the class of all, or of each (n,), of a class-conditional prior. By default
+                classes are drawn, each equally likely.
+            sampling: temperature, top_k, top_p, guidance, prefix and generator of
+                `AutoregressivePrior.generate`.
+
+        Raises:
+            ValueError: for values out of range, and without a tokenizer.
         """
+        check_count(n)
         if self.tokenizer is None:
             raise ValueError(
                 "tokenizer: this prior has none to decode with; call attach(tokenizer) first"
             )
-        labels = labels.to(self.device)
-        codes = self.net.generate(
-            len(labels), labels if self.config.class_conditional else None, **sampling
-        )
+        codes = self.net.generate(n, self._classes(n, label), **sampling)
         return self.tokenizer.to(self.device).decode(codes)
 
     def pictures(self, x: Tensor) -> dict[str, Grid]:
@@ -162,4 +268,4 @@ class CodePrior(pl.LightningModule):
         columns = 10
         labels = torch.arange(min(self.classes, 10)).repeat_interleave(columns)
         shown = labels if self.config.class_conditional else None
-        return {"samples": Grid(self.sample(labels), columns, shown)}
+        return {"samples": Grid(self.sample(len(labels), shown), columns, shown)}

@@ -7,11 +7,14 @@ import stat
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from vqvae_lightning.config import ConfigError, one_line, visible
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.kinds import KINDS
+
+if TYPE_CHECKING:
+    from vqvae_lightning.models.tokenizer import Tokenizer
 
 RECORD = "run.json"
 LARGEST = 2**24  # bytes of a run.json
@@ -31,6 +34,12 @@ class TokenizerRecord:
     codebook_size: int
     grid: list[int]  # shape of one image's codes
     dims: int  # C · H · W of its images
+
+    @classmethod
+    def of(cls, tokenizer: "Tokenizer", run: str = "no run") -> "TokenizerRecord":
+        """The record of a tokenizer, by default of one that a program made itself."""
+        size, grid = tokenizer.codebook_size, list(tokenizer.grid)
+        return cls(run, tokenizer.fingerprint, size, grid, tokenizer.dims)
 
     def as_dict(self) -> dict[str, Any]:
         """The record as a checkpoint of the prior holds it."""

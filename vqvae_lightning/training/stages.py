@@ -47,5 +47,5 @@ class Generates(Protocol):
     def attach(self, tokenizer: Tokenizer) -> pl.LightningModule:
         """The module itself, with the tokenizer that it decodes with."""
 
-    def sample(self, labels: Tensor, **sampling: Any) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1], one for each label (N,)."""
+    def sample(self, n: int, label: Tensor | None = None, **sampling: Any) -> Tensor:
+        """n images (n, C, H, W) in [-1, 1]; the classes (n,) of a class-conditional prior."""

@@ -20,10 +20,10 @@ from vqvae_lightning.models.bottlenecks import (
     at_least_float32,
     fresh_noise,
 )
-from vqvae_lightning.models.distributed import all_reduce_sum
+from vqvae_lightning.models.distributed import all_reduce_sum, shared_random
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.quantizers.estimators import Estimator, straight_through
-from vqvae_lightning.models.quantizers.steps import optimizer_steps, shared_random
+from vqvae_lightning.models.quantizers.steps import optimizer_steps
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,7 @@
 """Optimizer steps of this process: a quantizer is to know of one that ended without `update`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 
-import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
@@ -26,16 +23,3 @@ _steps = cache(_Steps)
 def optimizer_steps() -> int:
     """How many optimizer steps there have been; only two answers together mean something."""
     return _steps().count
-
-
-@contextmanager
-def shared_random(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, torch draws from `seed`, the same on every rank; afterwards it goes on as before."""
-    on_gpu = device.type == "cuda"
-    with torch.random.fork_rng([device] if on_gpu else []):
-        # `torch.manual_seed` costs a millisecond, see `data.randomness.seed_torch`.
-        torch.default_generator.manual_seed(seed)
-        if on_gpu:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
