@@ -1,0 +1,50 @@
+"""`load`: from a folder or a file to a model, for a program of one's own."""
+
+import os
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import pytorch_lightning as pl
+
+from vqvae_lightning.config import ConfigError, canonical
+from vqvae_lightning.training.loading import load_run, module_of
+from vqvae_lightning.training.runs import Run
+from vqvae_lightning.verified import read_checkpoint
+
+Module = TypeVar("Module", bound=pl.LightningModule)
+
+
+# What it is of is known when it runs, unless the caller says so.
+@overload
+def load(place: Run | str | Path) -> Any: ...
+@overload
+def load(place: Run | str | Path, kind: type[Module]) -> Module: ...
+def load(place: Run | str | Path, kind: type[pl.LightningModule] = pl.LightningModule) -> Any:
+    """The model of a run folder, or of the checkpoint of a Trainer of one's own.
+
+    It is on the CPU, in evaluation mode; a prior of a run has its tokenizer. Nothing in the folder
+    or file is executed.
+
+    Args:
+        place: a run or its folder, whose best checkpoint is taken, or a checkpoint file. A file
+            that has no SHA-256 beside it is not compared with one.
+        kind: the class that is wanted, such as `VQVAE`, so that a type checker knows it, too.
+
+    Raises:
+        ConfigError: there is nothing at the place, or it is of another kind.
+        CheckpointError: the checkpoint is damaged, or of no model that is known here.
+    """
+    path = place.path if isinstance(place, Run) else Path(canonical(os.fspath(place), "load"))
+    module = _module_at(path)
+    if not isinstance(module, kind):
+        got, wanted = type(module).__name__, kind.__name__
+        raise ConfigError(f"load: {path} holds a model of class {got}, wanted {wanted}")
+    return module
+
+
+def _module_at(path: Path) -> pl.LightningModule:
+    if path.is_file():
+        return module_of(read_checkpoint(path, recorded=False), path)
+    if not path.exists():
+        raise ConfigError(f"load: there is no {path}, wanted a run folder or a checkpoint")
+    return load_run(Run.open(path))
