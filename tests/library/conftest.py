@@ -1,0 +1,14 @@
+"""Runs of a VQ-VAE and its prior that were never trained, for all tests of this folder."""
+
+import pytest
+import untrained
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory):
+    """A folder with runs/KIND of every kind, and generated images in data/."""
+    root = tmp_path_factory.mktemp("library")
+    with untrained.workplace(root):
+        for kind in ("ae", "vae", "vqvae", "prior"):
+            untrained.make_run(root, kind, lambda module, root: None)
+        yield root

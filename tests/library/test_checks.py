@@ -1,0 +1,134 @@
+"""A call from Python is checked as a command line is, and says the same."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+
+from vqvae_lightning import (
+    AEConfig,
+    ConfigError,
+    Experiment,
+    OptimizerConfig,
+    TrainerConfig,
+    VAEConfig,
+    VQVAEConfig,
+    cli,
+    compare,
+    evaluate,
+    sample,
+    train,
+)
+from vqvae_lightning.experiment import checked
+from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
+
+# Values of another type than a type checker would let through.
+WRONG: Any = {"text": "1", "name": "ema", "optimizer": OptimizerConfig(), "model": VAEConfig()}
+TRAININGS = [
+    (
+        Experiment(model=VQVAEConfig(quantizer=EMAVectorQuantizer.Config(codebook_size=-3))),
+        ["model.quantizer.codebook_size=-3"],
+    ),
+    (
+        Experiment(trainer=TrainerConfig(steps=10, validate_every=3)),
+        ["trainer.steps=10", "trainer.validate_every=3"],
+    ),
+    (Experiment(kind="vqva"), ["kind=vqva"]),
+    (Experiment(optimizer=OptimizerConfig(lr=0.0)), ["optimizer.lr=0"]),
+    (Experiment(name="a/b"), ["name=a/b"]),
+    (Experiment(seed=-1), ["seed=-1"]),
+]
+
+
+@pytest.mark.parametrize(("experiment", "words"), TRAININGS)
+def test_train_says_what_the_command_says_and_leaves_nothing(
+    experiment, words, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("empty.yaml").write_text("{}")
+    with pytest.raises(ConfigError) as called:
+        train(experiment)
+    with pytest.raises(ConfigError) as typed:
+        cli.config(["empty.yaml", *words])
+    assert str(called.value).replace("0.0", "0") == str(typed.value).replace("0.0", "0")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("experiment", "line"),
+    [
+        (Experiment(kind="vqvae", model=AEConfig()), "model: got AEConfig, wanted VQVAEConfig"),
+        (Experiment(model={"latent_dim": 0}), "model.latent_dim: got 0"),
+        (Experiment(model={"beta": 2}), "unknown key model.beta; it belongs to kind=vae"),
+        (
+            Experiment(kind="vae", model=VAEConfig(beta=WRONG["text"])),
+            "model.beta: got '1', wanted a num",
+        ),
+        (
+            Experiment(model=VQVAEConfig(quantizer=WRONG["name"])),
+            "model.quantizer: got 'ema', wanted",
+        ),
+        (Experiment(data=WRONG["optimizer"]), "unknown key data.lr"),
+        (
+            Experiment(model=VQVAEConfig(quantizer=WRONG["model"])),
+            "vqvae_lightning.models.build.VAEConfig: is the Config of no part",
+        ),
+    ],
+)
+def test_a_dataclass_that_does_not_fit_is_one_line(experiment, line):
+    with pytest.raises(ConfigError) as error:
+        checked(experiment)
+    assert str(error.value).startswith(line)
+
+
+def test_an_experiment_without_a_model_has_the_defaults_of_its_kind():
+    assert checked(Experiment(kind="vae")).model == VAEConfig()
+    there: Any = Path("there")
+    assert checked(Experiment(runs=there)).runs == "there"
+
+
+def test_checking_changes_nothing_of_what_a_file_gave():
+    for kind in small.KINDS:
+        config = small.model_config(kind)
+        experiment = checked(Experiment(kind=kind, model=config))
+        assert experiment.model == config
+        assert checked(experiment) == experiment
+
+
+@pytest.mark.parametrize("settings", [{"fid_samples": -3}, {"fid_sample": 3}, {"split": "train"}])
+def test_evaluate_says_what_the_command_says(place, settings):
+    run = str(place / "runs" / "vqvae")
+    with pytest.raises(ConfigError) as called:
+        evaluate(run, **settings)
+    with pytest.raises(ConfigError) as typed:
+        cli.evaluate([run, *(f"{key}={value}" for key, value in settings.items())])
+    assert str(called.value) == str(typed.value)
+
+
+@pytest.mark.parametrize("settings", [{"n": 0}, {"show": "all"}, {"label": 3}, {"out": "a.jpg"}])
+def test_sample_says_what_the_command_says(place, settings):
+    run = str(place / "runs" / "vqvae")
+    with pytest.raises(ConfigError) as called:
+        sample(run, **settings)
+    with pytest.raises(ConfigError) as typed:
+        cli.sample([run, *(f"{key}={value}" for key, value in settings.items())])
+    assert str(called.value) == str(typed.value)
+
+
+def test_a_setting_that_would_choose_another_run_is_refused(place):
+    with pytest.raises(ConfigError, match="dataset: got mnist beside"):
+        evaluate(place / "runs" / "vqvae", dataset="mnist")
+
+
+def test_a_folder_that_is_no_run_is_one_line(tmp_path):
+    for call in (evaluate, sample, compare):
+        with pytest.raises(ConfigError, match="is no run folder"):
+            call(str(tmp_path))
+
+
+def test_sample_and_evaluate_take_folders_and_keywords(place):
+    run = str(place / "runs" / "vqvae")
+    (picture,) = sample(run, n=4, columns=2, seed=1)
+    assert picture.name == "samples-seed1.png"
+    assert {"val/psnr", "val/rate"} <= evaluate(run, split="val").keys()
