@@ -72,7 +72,7 @@ def test_train_says_what_the_command_says_and_leaves_nothing(
         (Experiment(data=WRONG["optimizer"]), "unknown key data.lr"),
         (
             Experiment(model=VQVAEConfig(quantizer=WRONG["model"])),
-            "vqvae_lightning.models.build.VAEConfig: is the Config of no part",
+            "config: vqvae_lightning.models.build.VAEConfig is of no part",
         ),
     ],
 )
