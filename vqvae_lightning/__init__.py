@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vqvae_lightning.config import OptimizerConfig as OptimizerConfig
     from vqvae_lightning.config import TrackingConfig as TrackingConfig
     from vqvae_lightning.config import TrainerConfig as TrainerConfig
+    from vqvae_lightning.config import use_plugins as use_plugins
     from vqvae_lightning.data.formats import DataError as DataError
     from vqvae_lightning.data.images import to_float as to_float
     from vqvae_lightning.data.images import to_uint8 as to_uint8
@@ -55,7 +56,7 @@ _PLACES = {
     "comparison.report": ("write_report",),
     "config": (
         "ConfigError", "DataConfig", "Experiment", "OptimizerConfig", "TrackingConfig",
-        "TrainerConfig",
+        "TrainerConfig", "use_plugins",
     ),
     "data.formats": ("DataError",),
     "data.images": ("to_float", "to_uint8"),
