@@ -11,12 +11,15 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from vqvae_lightning.comparison.budgets import Budget
 from vqvae_lightning.comparison.columns import MISSING, best, present, text
 from vqvae_lightning.comparison.generation import Sampled, generations
 from vqvae_lightning.comparison.table import print_generation
 from vqvae_lightning.metrics.measures import Measure, in_table
 
-A, B = SimpleNamespace(name="run-a"), SimpleNamespace(name="run-b")
+ALIKE = Budget(steps=100, images_seen=1000, parameters=10)
+A = SimpleNamespace(name="run-a", budget=ALIKE)
+B = SimpleNamespace(name="run-b", budget=ALIKE)
 
 
 def figure(sampler="normal", frechet=10.0, **more):
@@ -170,7 +173,9 @@ class TestTerminal:
         assert terminal([]) == ""
 
     def test_a_name_is_no_markup(self):
-        assert "[bold]x" in terminal(tables(figure(), run=SimpleNamespace(name="[bold]x")))
+        assert "[bold]x" in terminal(
+            tables(figure(), run=SimpleNamespace(name="[bold]x", budget=ALIKE))
+        )
 
 
 @dataclass(frozen=True)
@@ -181,6 +186,7 @@ class Bound:
     values: dict[str, float]
     draws: int
     limits: dict[str, int] = field(default_factory=dict)
+    budget: Budget = ALIKE
 
 
 class TestColumns:

@@ -86,7 +86,7 @@ def test_a_kind_that_measures_next_to_nothing(
     run.write(test={})
     run.metrics_path.unlink()
     (row,) = compare([run]).rows
-    assert set(row.values) == {"parameters"}
+    assert set(row.values) == {"steps", "images_seen", "parameters"}
     check(page(compare([run]), tmp_path))
 
 

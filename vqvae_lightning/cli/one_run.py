@@ -109,11 +109,13 @@ def evaluate(arguments: Sequence[str]) -> dict[str, float]:
     metrics = run_evaluation(run, chosen)
     print_metrics(metrics)
     if chosen.fid_samples:
-        from vqvae_lightning.comparison.generation import generations
+        from vqvae_lightning.comparison.budgets import Budget
+        from vqvae_lightning.comparison.generation import Evaluated, generations
         from vqvae_lightning.comparison.table import print_generation
 
         print()
-        print_generation(generations([(run, run.record.generation)]))
+        budget = Budget.of(run.experiment(), run.record.parameters or 0)
+        print_generation(generations([(Evaluated(run.name, budget), run.record.generation)]))
     print()
     say("run", run.path)
     return metrics

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vqvae_lightning.comparison.budgets import unequal
 from vqvae_lightning.comparison.columns import best, present
 from vqvae_lightning.comparison.generation import Generation, generations
 from vqvae_lightning.comparison.notes import notes
@@ -28,6 +29,7 @@ class Group:
     generation: tuple[Generation[Row], ...]  # of samplers, a table for each protocol
     settings: tuple[Settings, ...]
     notes: tuple[str, ...]  # how to read the table
+    unequal: str  # how the budgets of the runs differ; empty if they do not
 
 
 @dataclass(frozen=True)
@@ -111,4 +113,5 @@ def group(title: str, rows: Sequence[Row]) -> Group:
         tuple(generations((row, row.record.generation) for row in rows)),
         settings_by_stage(rows),
         tuple(notes(rows)),
+        unequal([row.budget for row in rows]),
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
+from vqvae_lightning.comparison.budgets import Budget
 from vqvae_lightning.comparison.columns import best, present
 from vqvae_lightning.evaluation.distances import KID_SUBSET_SIZE, KID_SUBSETS, NEIGHBOURS
 from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
@@ -21,10 +22,21 @@ PROTOCOL = (
 
 
 class Named(Protocol):
-    """What the caller knows a run by."""
+    """What the caller knows a run by, and what it was trained with."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def budget(self) -> Budget: ...
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A run that was evaluated by itself."""
+
+    name: str
+    budget: Budget
 
 
 R = TypeVar("R", bound=Named, covariant=True)
@@ -44,6 +56,11 @@ class Sampled(Generic[R]):
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def budget(self) -> Budget:
+        """That of its run."""
+        return self.run.budget
+
+    @property
     def label(self) -> str:
         """The sampler, with the settings and the seed that are not the usual ones."""
         seed = {"seed": self.seed} if self.seed else {}
@@ -57,9 +74,9 @@ class Generation(Generic[R]):
     title: str
     protocol: str  # what a figure must be quoted with
     rows: tuple[Sampled[R], ...]
+    ranked: tuple[Sampled[R], ...]  # a reconstruction is no sample
     columns: tuple[Measure, ...]
-    # Column → numbers of the samplers to mark. A reconstruction is no sample.
-    best: dict[str, set[int]]
+    best: dict[str, set[int]]  # column → numbers of the samplers to mark
 
 
 def sampler_label(sampler: str, settings: dict[str, Any]) -> str:
@@ -91,7 +108,7 @@ def _table(figures: list[tuple[R, dict[str, Any]]]) -> Generation[R]:
         )
     columns = present(in_table("samplers"), rows)
     subset = min(KID_SUBSET_SIZE, figures[0][1]["samples"], figures[0][1]["reference_images"])
-    drawn = [row for row in rows if row.sampler != RECONSTRUCTION]
+    drawn = tuple(row for row in rows if row.sampler != RECONSTRUCTION)
     protocol = figures[0][1]
     inception = protocol["network"].startswith("inception")
     return Generation(
@@ -106,6 +123,7 @@ def _table(figures: list[tuple[R, dict[str, Any]]]) -> Generation[R]:
         f" {NEIGHBOURS} neighbours"
         + (f"; KID: {KID_SUBSETS} subsets of {subset:,}" if inception else ""),
         tuple(rows),
+        drawn,
         columns,
         {column.key: best(column, drawn) for column in columns},
     )

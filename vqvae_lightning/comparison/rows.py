@@ -1,9 +1,10 @@
 """A run as a row: what it measured, in the units that are shown, and what follows from it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from vqvae_lightning.comparison.budgets import Budget
 from vqvae_lightning.comparison.records import Records
 from vqvae_lightning.config import DataConfig, Experiment, to_dict
 from vqvae_lightning.evaluation.samplers import latent_size
@@ -12,6 +13,9 @@ from vqvae_lightning.metrics.information import bits, bits_per_dim, saved_vs_uni
 from vqvae_lightning.metrics.measures import MEASURES
 from vqvae_lightning.training.record import RunRecord, TokenizerRecord
 from vqvae_lightning.training.runs import Run
+
+# What a run itself was trained with, as columns.
+BUDGET = ("steps", "images_seen", "parameters")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Row:
     likelihood: dict[str, Any] | None  # p(x|z); a prior has its tokenizer's
     values: dict[str, float]
     limits: dict[str, int]  # measure → the largest value it can take
+    budget: Budget
 
     @property
     def name(self) -> str:
@@ -70,7 +75,8 @@ def read_row(run: Run, records: Records) -> Row:
     kind, model = KINDS[record.kind], experiment.model
     dims = math.prod(record.images.shape)
     measured = {key.removeprefix("test/"): float(value) for key, value in record.test.items()}
-    measured["parameters"] = float(record.parameters or 0)
+    budget = Budget.of(experiment, record.parameters or 0)
+    measured |= {name: float(getattr(budget, name)) for name in BUDGET}
     if not kind.has_density:
         # Logged as 0 by convention. Nothing is charged, which is not a rate of zero.
         measured.pop("rate", None)
@@ -78,13 +84,17 @@ def read_row(run: Run, records: Records) -> Row:
     if kind.stage == 2 and kind.has_codes:
         measured |= _against_uniform(record.first_stage, measured)
         tokenizer = records.tokenizer(run, experiment)
+        if not tokenizer:
+            budget = replace(budget, missing=record.first_stage.fingerprint)
     if tokenizer:
         of_tokenizer, its_experiment = records.read(tokenizer)
         model = its_experiment.model
+        budget += Budget.of(its_experiment, of_tokenizer.parameters or 0)
         measured |= _both_stages(measured["rate"], of_tokenizer.test, dims)
     likelihood = to_dict(model).get("likelihood")
     values, limits = _shown(measured, dims), _limits(record, experiment)
-    return Row(0, run, kind, record, to_dict(experiment), tokenizer, likelihood, values, limits)
+    settings = to_dict(experiment)
+    return Row(0, run, kind, record, settings, tokenizer, likelihood, values, limits, budget)
 
 
 def _against_uniform(tokenizer: TokenizerRecord, measured: dict[str, float]) -> dict[str, float]:

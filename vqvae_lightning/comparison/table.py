@@ -27,6 +27,8 @@ def print_table(comparison: Comparison, console: Console | None = None) -> None:
     console = console or Console()
     for group in comparison.groups:
         console.print(Text(f"{group.title}, test set", style="bold"))
+        if group.unequal:
+            console.print(Text(group.unequal, style="yellow"))
         lines: list[Line] = [(row, (row.name, row.kind.title)) for row in group.rows]
         _print(console, ("run", "kind"), lines, group.columns, group.best)
         for note in group.notes:

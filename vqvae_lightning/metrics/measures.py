@@ -62,6 +62,7 @@ DRAWS: Agreements = ("likelihood", "draws")  # an importance-weighted bound rise
 CODES: Agreements = ("codes", "conditional")  # bits per code of one tokenizer
 TRAIN: Agreements = ("train_images",)  # classifiers that were fitted to as many images
 
+GRADIENTS = "Gradients"
 RECONSTRUCTION, CODEBOOK, PRIOR, SPEED = "Reconstruction", "Codebook", "Prior", "Speed"
 LEDGER = "Ledger: what is lost, and what the latent costs"
 NATS, BITS, CODE_BITS = "nats/dim", "bits/dim", "bits/code"
@@ -132,12 +133,20 @@ MEASURES: dict[str, Measure] = {
         Measure("knn_accuracy", "10-NN", "accuracy", "higher", ".3f", BOTH, comparable=TRAIN),
         Measure("representation_images", "Train images of probe and 10-NN"),
         # The run itself.
-        Measure("parameters", "Parameters", "", "", ",.0f", ("results",)),
+        Measure("steps", "Steps", "", "", ",.0f", BOTH),
+        Measure("images_seen", "Images seen", "", "", ",.0f", BOTH),
+        Measure("parameters", "Parameters", "", "", ",.0f", BOTH),
         Measure("images_per_second", "Images per second",
                 panel=Panel(SPEED, "Images per second", "train")),
-        Measure("images_seen", "Images seen"),
         Measure("lr", "Learning rate", panel=Panel(SPEED, "Learning rate", "train")),
-        Measure("gradient_norm", "Norm of the gradient"),
+        Measure("gradient_norm", "Norm of the gradient",
+                panel=Panel(GRADIENTS, "Norm of the gradient", "train")),
+        Measure("gradient_norm_encoder", "Norm of the encoder's gradient",
+                panel=Panel(GRADIENTS, "Norm of the encoder's gradient", "train")),
+        Measure("gradient_norm_bottleneck", "Norm of the bottleneck's gradient",
+                panel=Panel(GRADIENTS, "Norm of the bottleneck's gradient", "train")),
+        Measure("gradient_norm_decoder", "Norm of the decoder's gradient",
+                panel=Panel(GRADIENTS, "Norm of the decoder's gradient", "train")),
         # Samples against real images. Values of one protocol, which the table names.
         Measure("frechet", "Fréchet distance", "", "lower", ".2f", ("samplers",)),
         Measure("kid", "KID", "×10⁻³", "lower", ".2f", ("samplers",), scale=1000),
