@@ -13,6 +13,7 @@ from torch import Tensor
 from vqvae_lightning.data.images import to_uint8
 from vqvae_lightning.storage import write_atomic
 
+GAP = 2  # pixels between images, before they are enlarged
 LONGEST = 18  # letters of a name that are shown
 MARGIN, LETTER, HEIGHT = 6, 14, 20  # pixels beside a name, of its letters, and that it needs
 
@@ -23,6 +24,8 @@ class Grid(NamedTuple):
     images: Tensor  # N,C,H,W in [-1, 1]
     columns: int  # images in a row
     labels: Tensor | None = None  # N: the class that each was drawn as
+    caption: str = ""
+    is_pairs: bool = False  # whether rows of originals and of reconstructions alternate
 
 
 def named_grid(grid: Grid, class_names: Sequence[str]) -> Image.Image:
@@ -61,7 +64,7 @@ def grid_image(images: Tensor, columns: int) -> Image.Image:
     Every pixel is enlarged to 2 × 2.
     """
     n, channels, height, width = images.shape
-    rows, gap = math.ceil(n / columns), 2
+    rows, gap = math.ceil(n / columns), GAP
     canvas = np.full(
         (rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 127, dtype=np.uint8
     )
@@ -70,6 +73,12 @@ def grid_image(images: Tensor, columns: int) -> Image.Image:
         canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)  # H,W,C
     picture = Image.fromarray(canvas.squeeze(-1) if channels == 1 else canvas)
     return picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.NEAREST)
+
+
+def grid_rows(image_height: int, picture_height: int) -> int:
+    """Rows of images in a picture of `grid_image`; 0 if it is none of images of this height."""
+    rows, rest = divmod(picture_height // 2 - GAP, image_height + GAP)
+    return 0 if rest or picture_height % 2 else rows
 
 
 def write_picture(path: Path, picture: Image.Image) -> None:

@@ -5,7 +5,6 @@ harmless.
 import json
 import math
 import re
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,6 @@ from vqvae_lightning.comparison.report import write_report
 from vqvae_lightning.comparison.report.figures import Axis
 from vqvae_lightning.comparison.report.pictures import encode_pictures
 from vqvae_lightning.config import ConfigError
-
-CHROMIUM = Path("/usr/bin/chromium")
 
 
 def values(comparison: Comparison, name: str) -> dict[str, float]:
@@ -110,7 +107,8 @@ def test_samplers_stand_on_the_page_with_their_protocol(four: Comparison, tmp_pa
     assert table.protocol in text
     assert "7ff47ff47ff4" in table.protocol
     assert "10,000 samples against the 10,000 test images" in table.protocol
-    assert [row.sampler for row in table.rows if row.number in table.best["frechet"]] == ["prior"]
+    # The prior was trained after its tokenizer, so it had more than the others.
+    assert table.best["frechet"] == set()
 
 
 def test_runs_are_ordered_from_ae_to_prior(four: Comparison) -> None:
@@ -254,7 +252,7 @@ def test_names_and_tags_are_text(tmp_path: Path) -> None:
     comparison = compare([other, run])
     html = page(comparison, tmp_path)
     checker = check(html)
-    assert checker.tags.count("script") == 1  # the page's own
+    assert checker.tags.count("script") == 2  # the page's own, and its data
     assert "x" not in checker.sources
     assert "&lt;script&gt;alert(1)" in html
     assert "&lt;img src=x" in html
@@ -303,62 +301,3 @@ def test_axes_hold_their_values(values: list[float]) -> None:
     labels = [text for _, text in axis.labels]
     assert 2 <= len(labels) <= 9
     assert len(set(labels)) == len(labels)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs chromium")
-def test_sorting_in_a_browser(four: Comparison, tmp_path: Path) -> None:
-    click = """<script>
-      const [results, samplers] = document.querySelectorAll(".sortable");
-      const names = () => [...results.querySelectorAll("tbody th .name")];
-      const order = () => names().map(cell => cell.textContent);
-      const buttons = [...results.querySelectorAll("button")];
-      const button = buttons.find(b => b.textContent.includes("PSNR"));
-      const before = order();
-      button.click(); const down = order(), state = button.parentElement.getAttribute("aria-sort");
-      button.click(); const up = order();
-      [...samplers.querySelectorAll("button")].find(b => b.textContent.includes("Fréchet")).click();
-      const cells = [...samplers.tBodies[0].rows].map(row => row.cells[2].textContent);
-      const distances = cells.map(text => text.replace(" (best)", ""));
-      const isSeen = image => image.naturalWidth > 1 && image.clientWidth > 100;
-      const seen = [...document.images].filter(isSeen).length;
-      document.body.dataset.result = JSON.stringify({before, down, up, state, distances, seen,
-        wide: document.documentElement.scrollWidth > document.documentElement.clientWidth});
-    </script></body>"""
-    copy = tmp_path / "click.html"
-    copy.write_text(page(four, tmp_path).replace("</body>", click))
-    done = subprocess.run(
-        [
-            CHROMIUM,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--window-size=500,900",
-            "--virtual-time-budget=2000",
-            "--dump-dom",
-            copy.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert "CONSOLE" not in done.stderr, done.stderr
-    found = re.search(r'data-result="([^"]*)"', done.stdout)
-    assert found
-    result = json.loads(found.group(1).replace("&quot;", '"'))
-    assert result["before"] == ["ae-run", "vae-run", "tok", "prior-run"]
-    # a prior has no PSNR: last in either order
-    assert result["down"] == ["tok", "ae-run", "vae-run", "prior-run"]
-    assert result["up"] == ["vae-run", "ae-run", "tok", "prior-run"]
-    assert result["state"] == "descending"
-    assert result["distances"] == ["90.00", "8.00", "3.00", "1.00"]
-    assert result["seen"] == 7  # the reconstructions of three, the samples of four
-    assert not result["wide"]  # tables scroll in their own box

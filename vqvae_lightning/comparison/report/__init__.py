@@ -2,18 +2,24 @@
 library.
 """
 
+import base64
+import hashlib
 import math
 import shlex
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
+from vqvae_lightning.comparison.budgets import SIZES_ALIKE
 from vqvae_lightning.comparison.columns import MISSING, text
 from vqvae_lightning.comparison.compare import Comparison, Group
 from vqvae_lightning.comparison.report.figures import MARKS
 from vqvae_lightning.comparison.report.pictures import PICTURE_BYTES, Picture, encode_pictures
-from vqvae_lightning.comparison.report.sections import section, series
+from vqvae_lightning.comparison.report.sections import Logged, has_figure, peers_of, section
+from vqvae_lightning.comparison.report.series import logged
 from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.evaluation.samplers import SAMPLERS
 from vqvae_lightning.kinds import KINDS
@@ -21,9 +27,10 @@ from vqvae_lightning.metrics.measures import in_table
 from vqvae_lightning.storage import write_atomic
 
 PAGE_BYTES = 2_000_000
-# Bytes of the page that are kept for pictures before curves lose points.
-ROOM_FOR_PICTURES = 600_000
-CURVE_POINTS = 200  # of one run
+# Of all curves together, those for readers without scripts included; a point's are about 14.
+CURVE_BYTES, POINT_BYTES = 500_000, 14
+MOST_POINTS, FEWEST_POINTS = 200, 8  # of one curve
+SCRIPTS = ("page.js", "charts.js")  # in one <script>, in this order
 
 
 def write_report(comparison: Comparison, path: str | Path) -> Path:
@@ -46,13 +53,20 @@ def _page(comparison: Comparison) -> str:
         lstrip_blocks=True,
     )
     template = templates.get_template("report.html")
-    logged = {group.title: series(group) for group in comparison.groups}
+    script = "".join((Path(__file__).parent / name).read_text() for name in SCRIPTS)
+    style = templates.get_template("report.css").render(kinds=KINDS)
+    found = {group.title: logged(group.rows) for group in comparison.groups}
 
     def render(shown: Comparison, points: int, pictures: dict[tuple[int, str], Picture]) -> str:
+        sections = [section(group, found[group.title], points, pictures) for group in shown.groups]
         return template.render(
-            sections=[
-                section(group, logged[group.title], points, pictures) for group in shown.groups
-            ],
+            sections=sections,
+            data=[section["data"] for section in sections],
+            script=Markup(script),
+            style=Markup(style),
+            hash=_source_hash,
+            alike=SIZES_ALIKE,
+            peers_of=peers_of,
             rows=shown.rows,
             of=len(comparison.rows),
             kinds=KINDS,
@@ -66,17 +80,25 @@ def _page(comparison: Comparison) -> str:
             health=in_table("health"),
         )
 
-    shown, points = comparison, CURVE_POINTS
+    shown, points = comparison, points_of_curve(found.values())
     size = len(render(shown, points, {}).encode())
-    while size > PAGE_BYTES - ROOM_FOR_PICTURES and points > 12:
-        points //= 4
-        size = len(render(shown, points, {}).encode())
     while size > PAGE_BYTES and len((fewer := thinned(shown)).rows) < len(shown.rows):
         shown = fewer
         size = len(render(shown, points, {}).encode())
     # base64 makes four bytes of three.
     pictures = encode_pictures(shown.rows, min(PICTURE_BYTES, (PAGE_BYTES - size) * 3 // 4))
     return render(shown, points, pictures)
+
+
+def points_of_curve(found: Iterable[Logged]) -> int:
+    """How many points each curve of the page may have."""
+    lines = sum(
+        len(series) * (2 if has_figure(name) else 1)
+        for logs in found
+        for name, series in logs.items()
+    )
+    affordable = CURVE_BYTES // POINT_BYTES // max(1, lines)
+    return max(FEWEST_POINTS, min(MOST_POINTS, affordable))
 
 
 def thinned(comparison: Comparison) -> Comparison:
@@ -87,7 +109,11 @@ def thinned(comparison: Comparison) -> Comparison:
 def _thinned(group: Group) -> Group:
     kept = {row.number for row in group.rows[::2]}
     generation = [
-        replace(table, rows=tuple(row for row in table.rows if row.run.number in kept))
+        replace(
+            table,
+            rows=tuple(row for row in table.rows if row.run.number in kept),
+            ranked=tuple(row for row in table.ranked if row.run.number in kept),
+        )
         for table in group.generation
     ]
     settings = []
@@ -101,6 +127,12 @@ def _thinned(group: Group) -> Group:
         generation=tuple(table for table in generation if table.rows),
         settings=tuple(table for table in settings if table.rows),
     )
+
+
+def _source_hash(text: str) -> str:
+    """What the page's policy names its own script or style by, so that no other is obeyed."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 def _command(row: Row) -> str:

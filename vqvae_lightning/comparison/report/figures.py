@@ -1,11 +1,11 @@
 """The figures of a report: geometry only; report.html draws it."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vqvae_lightning.comparison.report.series import Series, thinned
 from vqvae_lightning.comparison.rows import Row
-from vqvae_lightning.training.record import is_number
 
 # The figure's own units; the page scales them.
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 300, 56, 36, 14, 46
@@ -93,42 +93,21 @@ def _axes(xs: Sequence[float], ys: Sequence[float], padded: bool) -> tuple[Axis,
     )
 
 
-# Runs with the finite values of a measure that each logged, as (step, value).
-Series = list[tuple[Row, list[tuple[float, float]]]]
+def curves(series: Series, unit: str, points: int, dash: dict[int, int]) -> Figure | None:
+    """A measure over steps, at most `points` of each run; None if no run has logged it.
 
-
-def logged(rows: Sequence[Row], names: Iterable[str]) -> dict[str, Series]:
-    """What each run has logged under these names; each run's file is read once.
-
-    Runs without a name are left out of its series, and values that are no finite numbers.
+    `dash` has the way in which the lines of each row are drawn.
     """
-    found: dict[str, Series] = {name: [] for name in names}
-    for row in rows:
-        lines = row.run.metrics()
-        for name, series in found.items():
-            points = [(line.get("step"), line.get(name)) for line in lines]
-            if known := [(x, y) for x, y in points if is_number(x) and is_number(y)]:
-                series.append((row, known))
-    return found
-
-
-def curves(series: Series, unit: str, points: int) -> Figure | None:
-    """A measure over steps, at most `points` of each run; None if no run has logged it."""
-    series = [(row, known[:: math.ceil(len(known) / points)]) for row, known in series]
+    series = [(row, thinned(known, points)) for row, known in series]
     if not series:
         return None
     x, y = _axes(
         [x for _, s in series for x, _ in s], [y for _, s in series for _, y in s], padded=False
     )
-    of_kind: dict[str, int] = {}
     drawn, ends = [], []
     for row, line in series:
-        same = of_kind[row.kind.name] = of_kind.get(row.kind.name, -1) + 1
-        dots = [
-            (x.at(step), y.at(value), f"{row.name}: {value:.4g} at step {step:,}")
-            for step, value in line
-        ]
-        drawn.append(Curve(row, dots, same % 5))
+        dots = [(x.at(step), y.at(value), "") for step, value in line]
+        drawn.append(Curve(row, dots, dash[row.number]))
         ends.append((dots[-1][0] + 7, dots[-1][1] + 4, str(row.number)))
     return Figure(x, y, "step", unit, drawn, _apart(ends))
 

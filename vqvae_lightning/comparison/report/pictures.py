@@ -12,6 +12,7 @@ from PIL import Image
 from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.config import visible
 from vqvae_lightning.evaluation.samplers import samplers_of
+from vqvae_lightning.pictures import grid_rows
 
 # Of all pictures together. base64 makes 1.6 MB of them, in a page of at most 2 MB.
 PICTURE_BYTES = 1_200_000
@@ -42,6 +43,21 @@ class Picture:
     width: int
     height: int
     source: str
+
+
+def row_labels(row: Row, stem: str, picture: Picture) -> list[str]:
+    """What each row of images in a picture of a run shows; [] where that is not known.
+
+    Reconstructions alternate with originals. A class-conditional prior has a row per class; the
+    names that are no numbers are in its picture already.
+    """
+    rows = grid_rows(row.record.images.shape[1], picture.height)
+    if stem == "reconstructions" and rows % 2 == 0:
+        return ["original", "reconstruction"] * (rows // 2)
+    names = row.record.images.classes
+    if row.conditional and rows == min(len(names), 10) and all(map(str.isdigit, names)):
+        return names[:rows]
+    return []
 
 
 def open_picture(path: Path) -> Image.Image | None:

@@ -4,26 +4,21 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vqvae_lightning.comparison.columns import MISSING
+from vqvae_lightning.comparison.columns import MISSING, Measured, peers
 from vqvae_lightning.comparison.compare import Group
-from vqvae_lightning.comparison.report.figures import Series, curves, ledger, logged, points
-from vqvae_lightning.comparison.report.pictures import Picture, sample_pictures
+from vqvae_lightning.comparison.report.figures import curves, ledger, points
+from vqvae_lightning.comparison.report.pictures import Picture, row_labels, sample_pictures
+from vqvae_lightning.comparison.report.series import Series, as_data, dashes
 from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import MEASURES, Measure
 
-Curves = list[tuple[Measure, Series]]
-
-
-def series(group: Group) -> Curves:
-    """What the runs have logged of each measure that has learning curves on the page."""
-    shown = {f"val/{measure.key}": measure for measure in MEASURES.values() if measure.curve}
-    return [(shown[name], lines) for name, lines in logged(group.rows, shown).items()]
+Logged = dict[str, Series]
 
 
 def section(
     group: Group,
-    logged_curves: Curves,
+    logged: Logged,
     points_of_curve: int,
     pictures: dict[tuple[int, str], Picture],
 ) -> dict[str, Any]:
@@ -31,16 +26,19 @@ def section(
 
     Args:
         group: the runs on the dataset.
-        logged_curves: what `series` found in their files.
+        logged: what is in their files, see `series.logged`.
         points_of_curve: at most so many of each run.
         pictures: those that fit the page, by run number and name.
     """
     rows = group.rows
+    data = as_data(rows, logged, points_of_curve)
     return {
         "group": group,
         "summary": list(_summary(group)),
         **_ledgers(rows),
-        "curves": list(_curves(rows, logged_curves, points_of_curve)),
+        "peers": peers_of(group.columns, rows),
+        "curves": list(_curves(rows, logged, points_of_curve)),
+        "data": {**data, "first": _first(data)},
         "points": points(rows) if any(row.kind.is_tokenizer for row in rows) else None,
         **_pictures(rows, pictures),
         "quantized": [row for row in rows if _has_codebook(row)],
@@ -61,16 +59,33 @@ def _ledgers(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _curves(
-    rows: Sequence[Row], logged_curves: Curves, points_of_curve: int
-) -> Iterable[dict[str, Any]]:
-    """The figures of learning curves that have a line of these rows."""
-    numbers = {row.number for row in rows}
-    for measure, found in logged_curves:
-        of_rows = [(row, line) for row, line in found if row.number in numbers]
-        if figure := curves(of_rows, measure.curve, points_of_curve):
+def peers_of(columns: Sequence[Measure], rows: Sequence[Measured]) -> dict[str, dict[int, int]]:
+    """What `peers` says of each column in which a best value can be named."""
+    return {column.key: peers(column, rows) if column.is_ranked else {} for column in columns}
+
+
+def has_figure(name: str) -> bool:
+    """Whether a logged name has a figure of its own, for readers without scripts."""
+    split, _, key = name.partition("/")
+    return split == "val" and key in MEASURES and bool(MEASURES[key].curve)
+
+
+def _curves(rows: Sequence[Row], logged: Logged, points: int) -> Iterable[dict[str, Any]]:
+    """The figures that stand where scripts do not run: measures with curves of their own."""
+    numbers, dash = {row.number for row in rows}, dashes(rows)
+    for name in filter(has_figure, logged):
+        measure = MEASURES[name.partition("/")[2]]
+        of_rows = [(row, line) for row, line in logged[name] if row.number in numbers]
+        if figure := curves(of_rows, measure.curve, points, dash):
             title = measure.panel.section if measure.panel else measure.title
             yield {"title": title, "better": measure.better, "figure": figure}
+
+
+def _first(data: dict[str, Any]) -> list[str]:
+    """The names of the measures that are drawn until a reader chooses others."""
+    names = [measure["name"] for measure in data["measures"]]
+    wanted = [name for name in names if has_figure(name) or name == "train/loss"]
+    return wanted or names[:1]
 
 
 def _pictures(rows: Sequence[Row], pictures: dict[tuple[int, str], Picture]) -> dict[str, Any]:
@@ -83,12 +98,21 @@ def _pictures(rows: Sequence[Row], pictures: dict[tuple[int, str], Picture]) -> 
     ]
     return {
         "reconstructions": [
-            (row, pictures[row.number, "reconstructions"])
+            (
+                row,
+                pictures[row.number, "reconstructions"],
+                row_labels(row, "reconstructions", pictures[row.number, "reconstructions"]),
+            )
             for row in reconstructions
             if (row.number, "reconstructions") in pictures
         ],
         "samples": [
-            (row, sampler, pictures[row.number, stem])
+            (
+                row,
+                sampler,
+                pictures[row.number, stem],
+                row_labels(row, stem, pictures[row.number, stem]),
+            )
             for row, sampler, stem in samples
             if (row.number, stem) in pictures
         ],
@@ -103,12 +127,10 @@ def _has_codebook(row: Row) -> bool:
 
 def _summary(group: Group) -> Iterable[str]:
     """What a reader takes away if they read one sentence."""
-    known = [row for row in group.rows if math.isfinite(row.values.get("psnr", math.nan))]
-    if known:
-        best = max(known, key=lambda row: row.values["psnr"])
+    for row in [row for row in group.rows if row.number in group.best.get("psnr", ())][:1]:
         yield (
-            f"{best.name} ({best.kind.title}) reconstructs test images best, at"
-            f" {best.values['psnr']:.2f} dB."
+            f"{row.name} ({row.kind.title}) reconstructs test images best, at"
+            f" {row.values['psnr']:.2f} dB."
         )
     saved = {row.number: row.values.get("saved_vs_uniform_bits", math.nan) for row in group.rows}
     savers = [row for row in group.rows if math.isfinite(saved[row.number])]
