@@ -13,6 +13,7 @@ import small
 import torch
 import untrained
 from own_process import command, environment
+from wandb_file import history, records
 
 from vqvae_lightning import cli
 from vqvae_lightning.config import merge_overrides
@@ -67,6 +68,21 @@ def test_a_run_folder_holds_what_the_readme_says(workplace, kind):
     )
     assert keys >= {f"{split}/{name}" for split in ("val", "test") for name in shared}
     assert keys >= {"train/loss", "train/gradient_norm", "train/images_seen"}
+
+
+@pytest.mark.parametrize("kind", small.KINDS)
+def test_wandb_has_gradients_captions_tables_and_histograms(workplace, kind):
+    (file,) = (run_of(workplace, kind).path / "wandb").glob("offline-run-*/*.wandb")
+    logged = history(file)
+    assert len(logged["val/samples/captions"]) == len(logged["val/loss"])
+    assert logged["test/samples/captions"][0][0]
+    assert "train/gradient_norm" in logged
+    images = kind != "prior"
+    assert ("train/gradient_norm_encoder" in logged) is images
+    assert ("val/reconstructions_table/path" in logged) is images
+    codes = kind in ("vqvae", "prior")
+    assert ("test/code_use/values" in logged) is codes
+    assert not {r.WhichOneof("record_type") for r in records(file)} & {"stats", "output_raw"}
 
 
 @pytest.mark.parametrize("kind", small.KINDS)

@@ -20,6 +20,7 @@ from vqvae_lightning.metrics.measures import MEASURES, best_values, dashboard_cu
 from vqvae_lightning.models.build import PriorConfig
 from vqvae_lightning.models.likelihoods import DiscretizedLogistic
 from vqvae_lightning.training.callbacks import Throughput
+from vqvae_lightning.training.optimization import part_norms
 from vqvae_lightning.training.prior import CodePrior
 
 KEYS = [key for keys in dashboard_curves().values() for key in keys.values()]
@@ -64,6 +65,12 @@ def test_a_model_logs_every_key_that_it_shows():
     logged |= {
         f"train/{name}" for module in modules for name in module.net.bottleneck.diagnostics()
     }
+    for module in modules:  # its parts, each with a gradient
+        for parameter in module.net.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        parts = {name: getattr(module.net, name) for name in module.gradient_parts}
+        logged |= {f"train/gradient_norm_{name}" for name in part_norms(parts)}
+    logged.add("train/gradient_norm")  # of every kind: see test_end_to_end
     fake: Any = SimpleNamespace(log=lambda key, value: logged.add(key))
     trainer: Any = SimpleNamespace(
         global_step=25, log_every_n_steps=25, optimizers=[SimpleNamespace(param_groups=[{"lr": 1}])]

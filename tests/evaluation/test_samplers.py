@@ -273,7 +273,7 @@ class TestInterpolation:
     def test_ends_are_reconstructions_between_originals(self, runs, kind):
         subject = Subject(runs[kind])
         net = subject.net
-        images, columns, _ = show.interpolation(subject, SampleOptions(n=30, columns=10))
+        images, columns, *_ = show.interpolation(subject, SampleOptions(n=30, columns=10))
         assert images.shape == (3 * columns, 1, 28, 28)
         rows = images.unflatten(0, (3, columns))
         with torch.no_grad():
@@ -314,7 +314,7 @@ class TestCompletion:
         with mock.patch.object(
             tokenizer, "decode", lambda codes: seen.update(codes=codes) or decode(codes)
         ):
-            images, columns, _ = show.completion(subject, options)
+            images, columns, *_ = show.completion(subject, options)
         return (
             subject.prior,
             images.unflatten(0, (2, columns)),

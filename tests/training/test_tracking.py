@@ -24,12 +24,12 @@ from untrained import TOKENIZER, record
 from vqvae_lightning.config import CompareOptions, ConfigError, DashboardOptions, options
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.training import tracking
+from vqvae_lightning.training.artifacts import log_artifacts
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.tracking import (
     JsonLinesLogger,
     RunWandbLogger,
     choose_wandb_mode,
-    log_artifacts,
 )
 from vqvae_lightning.training.trainer import start_tracking
 from vqvae_lightning.verified import write_checkpoint

@@ -11,6 +11,7 @@ from vqvae_lightning.config import ConfigError, DashboardOptions, one_line
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import dashboard_curves
 from vqvae_lightning.training.tracking import why_not_online
+from vqvae_lightning.training.wandb_names import project_name
 
 X = "trainer/global_step"
 
@@ -78,11 +79,12 @@ def save_dashboard(options: DashboardOptions) -> str | None:
     """Saves the workspace and returns its address; None, with a line that says why, where there is
     no server or key.
     """
-    built = workspace(options.entity or "", options.project)
+    project = project_name(options.project)
+    built = workspace(options.entity or "", project)
     panels = sum(len(section.panels) for section in built.sections)
     print(
         f"dashboard of {len(built.sections)} sections and {panels} panels for the W&B project"
-        f" {options.project}"
+        f" {project}"
     )
     reason = why_not_online()
     if reason:

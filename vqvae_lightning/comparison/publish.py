@@ -13,6 +13,7 @@ from vqvae_lightning.config import one_line
 from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
 from vqvae_lightning.metrics.measures import Measure
 from vqvae_lightning.training.tracking import choose_wandb_mode, start_wandb
+from vqvae_lightning.training.wandb_names import project_name
 
 if TYPE_CHECKING:
     import wandb
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 HEAD = ("dataset", "run", "kind", "seed")
 
 
-def publish(comparison: Comparison, project: str, folder: Path) -> Path | str | None:
+def publish(comparison: Comparison, project: str | None, folder: Path) -> Path | str | None:
     """Logs the comparison to W&B, offline unless WANDB_MODE=online.
 
     Args:
         comparison: what is logged.
-        project: W&B's project.
+        project: W&B's project; None: see `project_name`.
         folder: where W&B keeps its files.
 
     Returns:
@@ -40,7 +41,7 @@ def publish(comparison: Comparison, project: str, folder: Path) -> Path | str | 
         print(warning, flush=True)
     tracked = start_wandb(
         lambda settings: wandb.init(
-            project=project,
+            project=project_name(project),
             id=secrets.token_hex(4),
             name=f"compare {len(comparison.rows)} runs",
             job_type="compare",

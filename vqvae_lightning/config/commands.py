@@ -247,21 +247,25 @@ class CompareOptions:
     wandb: bool = setting(
         False, "log the comparison as a W&B run too, offline unless WANDB_MODE=online"
     )
-    project: str = setting("vqvae_lightning", "W&B project of that run")
+    project: str | None = setting(
+        None, "W&B project of that run; empty: WANDB_PROJECT, or vqvae_lightning"
+    )
 
     def __post_init__(self) -> None:
-        check_project(self.project, "project")
+        if self.project is not None:
+            check_project(self.project, "project")
 
 
 @dataclass
 class DashboardOptions:
     """Settings of `vqvae dashboard`."""
 
-    project: str = setting("vqvae_lightning", "W&B project")
+    project: str | None = setting(None, "W&B project; empty: WANDB_PROJECT, or vqvae_lightning")
     entity: str | None = setting(None, "W&B user or team; empty: that of the key")
 
     def __post_init__(self) -> None:
-        check_project(self.project, "project")
+        if self.project is not None:
+            check_project(self.project, "project")
 
 
 COMMAND_OPTIONS = (

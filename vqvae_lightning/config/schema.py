@@ -214,14 +214,19 @@ def check_project(name: str, key: str) -> None:
 class TrackingConfig:
     """W&B. Offline unless WANDB_MODE=online is set; there is no setting for keys, on purpose."""
 
-    project: str = setting("vqvae_lightning", "W&B project")
-    group: str | None = setting(None, "W&B group; empty: the dataset's name")
+    project: str | None = setting(None, "W&B project; empty: WANDB_PROJECT, or vqvae_lightning")
+    group: str | None = setting(None, "W&B group; empty: WANDB_RUN_GROUP, or the dataset's name")
     tags: list[str] = field(
-        default_factory=list, metadata={"meaning": "W&B tags beside dataset and kind"}
+        default_factory=list,
+        metadata={"meaning": "W&B tags beside dataset and kind; none: WANDB_TAGS"},
+    )
+    system: bool = setting(
+        False, "send W&B the load of the machine, console output and this package's code"
     )
 
     def __post_init__(self) -> None:
-        check_project(self.project, "tracking.project")
+        if self.project is not None:
+            check_project(self.project, "tracking.project")
         # W&B's server refuses longer names of groups; its client does not look at them.
         if self.group is not None and len(self.group) > 128:
             raise ConfigError(

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from vqvae_lightning.models.layout import histogram
@@ -23,6 +23,8 @@ class CodebookUsage(Metric):
         super().__init__()
         counts = torch.zeros(num_codebooks, codebook_size, dtype=torch.int64)  # M,K
         self.add_state("counts", counts, dist_reduce_fx="sum")
+        # Those of the last `compute`, over all ranks: `reset` leaves them.
+        self.measured: Tensor | None = None
 
     def update(self, codes: Tensor) -> None:
         """Adds codes (…, M), or of any shape with M = 1, or sequences of them (N, T)."""
@@ -30,12 +32,20 @@ class CodebookUsage(Metric):
         self.counts += histogram(codes, codebook_size, num_codebooks)
 
     def compute(self) -> dict[str, Tensor]:
+        self.measured = self.counts.clone()
         entropy = code_entropy(self.counts)
         return {
             "perplexity": entropy.exp(),
             "codes_used": (self.counts > 0).sum(1).double().mean(),
             "code_entropy_bits": entropy / math.log(2),
         }
+
+
+def measured_counts(metrics: nn.Module) -> Tensor | None:
+    """The counts (M, K) that a collection's `codebook` computed last; None before that."""
+    # A collection does not say what it holds.
+    usage: CodebookUsage = metrics["codebook"]  # type: ignore[index]
+    return usage.measured
 
 
 def code_entropy(counts: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from vqvae_lightning.config import OptimizerConfig, section_config, to_dict
 from vqvae_lightning.data.given import PlainBatch, as_batch, checked_shape, warn_of_range
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import RowNoise, seed_torch
-from vqvae_lightning.metrics.codebook import CodebookUsage
+from vqvae_lightning.metrics.codebook import CodebookUsage, measured_counts
 from vqvae_lightning.metrics.latents import ActiveUnits
 from vqvae_lightning.metrics.reconstruction import ReconstructionMetrics, batch_errors
 from vqvae_lightning.models.autoencoder import Objective
@@ -50,6 +50,8 @@ class AutoencoderModule(ImageModel):
 
     Config: ClassVar[type[AutoencoderConfig]]
     config: AutoencoderConfig
+    # Parts of the network whose gradients are measured apart.
+    gradient_parts: ClassVar[tuple[str, ...]] = ("encoder", "bottleneck", "decoder")
 
     def __init__(
         self,
@@ -136,7 +138,8 @@ class AutoencoderModule(ImageModel):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         batch = self.step_record.first
         # before the codebook learns from the step
-        clip_step(self, self.net, self.optimizer_config, self.step_record)
+        parts = {name: getattr(self.net, name) for name in self.gradient_parts}
+        clip_step(self, self.net, self.optimizer_config, self.step_record, parts)
         # The codebook draws where it is initialized and where codes are reset.
         if isinstance(batch, PlainBatch):
             with shared_random(own_step_seed(self.trainer.global_step), self.device):
@@ -192,9 +195,17 @@ class AutoencoderModule(ImageModel):
             "reconstructions": Grid(
                 torch.cat([images for row in rows for images in row]),
                 columns,
-            ),  # originals above
-            "samples": Grid(self.net.sample(x.shape[0]), columns),
+                caption="A row of originals, a row of their reconstructions, and so on",
+                is_pairs=True,
+            ),
+            "samples": Grid(
+                self.net.sample(x.shape[0]), columns, caption="Decoded from latents that were drawn"
+            ),
         }
+
+    def code_counts(self, split: str) -> Tensor | None:
+        """None: an AE and a VAE have no codes."""
+        return None
 
 
 class AE(AutoencoderModule):
@@ -251,6 +262,10 @@ class VQVAE(AutoencoderModule):
 
     def update_extra_metrics(self, metrics: MetricCollection, objective: Objective) -> None:
         metrics["codebook"].update(objective.latent.codes)
+
+    def code_counts(self, split: str) -> Tensor | None:
+        """How often each code occurred in the split that was measured last, (M, K)."""
+        return measured_counts(self.split_metrics[split])
 
 
 def warmed_up(beta: float, step: int, warmup_steps: int) -> float:

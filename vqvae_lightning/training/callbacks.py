@@ -2,20 +2,18 @@
 
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import pytorch_lightning as pl
 import rich.progress
 import torch
-from PIL import Image
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
-from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
 from vqvae_lightning.metrics.measures import in_progress
 from vqvae_lightning.pictures import Grid, named_grid, write_picture
+from vqvae_lightning.training.tracking import RunWandbLogger
 
 
 class Pictures(Callback):
@@ -42,15 +40,20 @@ class Pictures(Callback):
             return
         # Lightning sets it outside of Trainer's own class.
         data = trainer.datamodule  # type: ignore[attr-defined]
-        pictures = render(module, data.references(split, self.shown), data.dataset.class_names)
+        grids = render(module, data.references(split, self.shown))
         for path in self.folder.glob("*.png") if split == "test" else ():
-            if path.stem not in pictures:
+            if path.stem not in grids:
                 path.unlink()
-        for name, picture in pictures.items():
+        trackers = [logger for logger in trainer.loggers if isinstance(logger, RunWandbLogger)]
+        for name, grid in grids.items():
+            picture = named_grid(grid, data.dataset.class_names)
             write_picture(self.folder / f"{name}.png", picture)
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_image(f"{split}/{name}", [picture], step=trainer.global_step)
+            for logger in trackers:
+                logger.log_grid(f"{split}/{name}", grid, picture, trainer.global_step)
+        counts = cast(HasPictures, module).code_counts(split)
+        if counts is not None:
+            for logger in trackers:
+                logger.log_code_use(f"{split}/code_use", counts, trainer.global_step)
 
 
 class HasPictures(Protocol):
@@ -59,11 +62,14 @@ class HasPictures(Protocol):
     def pictures(self, x: Tensor) -> dict[str, Grid]:
         """Named grids for the first references of a split."""
 
+    def code_counts(self, split: str) -> Tensor | None:
+        """How often each code occurred in the split that was measured last, (M, K), if it has
+        codes.
+        """
 
-def render(
-    module: pl.LightningModule, references: Tensor, class_names: Sequence[str]
-) -> dict[str, Image.Image]:
-    """The module's pictures, drawn in evaluation mode; training's random state stays as it is."""
+
+def render(module: pl.LightningModule, references: Tensor) -> dict[str, Grid]:
+    """The module's grids, drawn in evaluation mode; training's random state stays as it is."""
     was_training = module.training
     module.eval()
     own = [module.device] if module.device.type == "cuda" else []
@@ -71,7 +77,7 @@ def render(
         torch.manual_seed(0)
         grids = cast(HasPictures, module).pictures(references.to(module.device))
     module.train(was_training)
-    return {name: named_grid(grid, class_names) for name, grid in grids.items()}
+    return grids
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -95,20 +96,27 @@ def clip_gradients(module: nn.Module, largest_norm: float) -> Tensor:
 
 
 def clip_step(
-    module: pl.LightningModule, net: nn.Module, config: OptimizerConfig, step_record: "StepRecord"
+    module: pl.LightningModule,
+    net: nn.Module,
+    config: OptimizerConfig,
+    step_record: "StepRecord",
+    parts: Mapping[str, nn.Module] | None = None,
 ) -> None:
-    """Clips the gradients of a step and logs their norm, before anything learns from the step.
+    """Clips the gradients of a step and logs the norms that they had, before anything learns from
+    the step.
 
     Args:
         module: the module in training.
         net: its network, whose gradients are clipped.
         config: the settings that hold the largest norm.
         step_record: the micro-batches of the step. It is cleared.
+        parts: parts of the network, by name, whose gradients are measured apart as well.
 
     Raises:
         NonFiniteError: a gradient is not finite. The error names the step, this rank, and which of
             its losses and input images are not finite.
     """
+    norms = part_norms(parts or {}) if logs_now(module) else {}
     try:
         norm = clip_gradients(net, config.clip)
     except NonFiniteError as error:
@@ -119,6 +127,16 @@ def clip_step(
     step_record.clear()
     if logs_now(module):
         module.log("train/gradient_norm", norm)
+        module.log_dict({f"train/gradient_norm_{name}": part for name, part in norms.items()})
+
+
+def part_norms(parts: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """The norm of the gradients of each part that has any."""
+    gradients = {
+        name: [p.grad for p in part.parameters() if p.grad is not None]
+        for name, part in parts.items()
+    }
+    return {name: nn.utils.get_total_norm(some) for name, some in gradients.items() if some}
 
 
 class StepRecord:

@@ -14,7 +14,7 @@ from vqvae_lightning.config import ConfigError, OptimizerConfig, section_config,
 from vqvae_lightning.data.given import PlainBatch, as_batch, codes_of, images_of, tensor_of
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import seed_torch
-from vqvae_lightning.metrics.codebook import CodebookUsage
+from vqvae_lightning.metrics.codebook import CodebookUsage, measured_counts
 from vqvae_lightning.metrics.information import code_rate, entropy_ratio
 from vqvae_lightning.metrics.latents import Mean
 from vqvae_lightning.models.build import PriorConfig, build_prior
@@ -268,4 +268,10 @@ class CodePrior(pl.LightningModule):
         columns = 10
         labels = torch.arange(min(self.classes, 10)).repeat_interleave(columns)
         shown = labels if self.config.class_conditional else None
-        return {"samples": Grid(self.sample(len(labels), shown), columns, shown)}
+        drawn = "a row per class" if shown is not None else "unconditional"
+        caption = f"Decoded from codes that the prior drew, {drawn}"
+        return {"samples": Grid(self.sample(len(labels), shown), columns, shown, caption)}
+
+    def code_counts(self, split: str) -> Tensor | None:
+        """How often each code occurred in the split that was measured last, (M, K)."""
+        return measured_counts(self.split_metrics[split])

@@ -14,14 +14,18 @@ from urllib.parse import urlsplit
 
 from lightning_fabric.loggers.logger import _DummyExperiment as DummyExperiment
 from lightning_fabric.loggers.logger import rank_zero_experiment
+from PIL import Image
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 
 from vqvae_lightning.config import Experiment, one_line, to_dict
-from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import best_values
-from vqvae_lightning.storage import file_hash
+from vqvae_lightning.pictures import Grid
+from vqvae_lightning.training.artifacts import log_artifacts
+from vqvae_lightning.training.media import code_histogram, reconstruction_table
 from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.wandb_names import run_names
 
 if TYPE_CHECKING:
     import wandb
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 # Seconds to wait for a server: for any answer, for a run to start, and for the upload at its end.
 # W&B's own limits are none, 90 and none. What was not uploaded stays on disk and can be synced.
 ANSWER_TIMEOUT, START_TIMEOUT, FINISH_TIMEOUT = 3, 20, 60
+
+PACKAGE = Path(__file__).parents[1]  # what tracking.system uploads as code
 
 # Text of WANDB_MODE → the mode. W&B itself fails on any other text, such as `Offline`, and on none.
 MODES = {mode: mode for mode in ("online", "offline", "disabled", "shared")}
@@ -66,13 +72,10 @@ class RunWandbLogger(WandbLogger):
     def __init__(self, experiment: Experiment, run: Run) -> None:
         record, settings = run.record, to_dict(experiment)
         super().__init__(
-            name=record.name,
+            **run_names(experiment, record),
             id=record.wandb_id,
             save_dir=str(run.path),
-            project=experiment.tracking.project,
-            group=experiment.tracking.group or experiment.data.dataset,
             job_type=f"train-{experiment.kind}",
-            tags=[experiment.data.dataset, experiment.kind, *experiment.tracking.tags],
             resume="allow",
             config={
                 **settings,
@@ -80,7 +83,7 @@ class RunWandbLogger(WandbLogger):
                 "commit": record.versions.get("commit"),
             },
         )
-        self.failed = False
+        self.failed, self.system = False, experiment.tracking.system
         # Lightning passes `anonymous`, which wandb no longer has and will refuse.
         self._wandb_init.pop("anonymous", None)
 
@@ -92,7 +95,8 @@ class RunWandbLogger(WandbLogger):
         If W&B does not start, a dummy takes every call and does nothing.
         """
         if self._experiment is None:
-            self._experiment = cast(Any, start_wandb(self._start) or DummyExperiment())
+            started = start_wandb(self._start, self.system)
+            self._experiment = cast(Any, started or DummyExperiment())
         return self._experiment
 
     def _start(self, settings: "wandb.Settings") -> "wandb.Run":
@@ -101,6 +105,9 @@ class RunWandbLogger(WandbLogger):
         run: wandb.Run = super().experiment
         for key, best in best_values().items():
             run.define_metric(key, summary=f"{best},last", step_metric="trainer/global_step")
+        if self.system:
+            with self._survived():
+                run.log_code(str(PACKAGE))
         return run
 
     @contextmanager
@@ -124,6 +131,26 @@ class RunWandbLogger(WandbLogger):
         with self._survived():
             super().log_image(key, images, step, **more)
 
+    def log_grid(self, key: str, grid: Grid, picture: Image.Image, step: int) -> None:
+        """Logs a grid's picture with its caption and, of reconstructions, a table with errors."""
+        with self._survived():
+            if not self._takes_media():
+                return
+            self.log_image(key, [picture], step, caption=[grid.caption])
+            if grid.is_pairs:
+                self.log_metrics({f"{key}_table": cast(Any, reconstruction_table(grid))}, step)
+
+    def log_code_use(self, key: str, counts: Tensor, step: int) -> None:
+        """Logs how often each code was used, counts (K,) or (M, K), as a histogram."""
+        with self._survived():
+            if self._takes_media():
+                self.log_metrics({key: cast(Any, code_histogram(counts))}, step)
+
+    def _takes_media(self) -> bool:
+        """Whether there is a W&B run, for which it is worth it to make tables."""
+        run = self.experiment
+        return not isinstance(run, DummyExperiment) and not run.disabled
+
     def complete(self, run: Run, codes: Path | None) -> None:
         """Ends the W&B run of a finished training, with its artifacts; see `log_artifacts`."""
         if isinstance(self.experiment, DummyExperiment):
@@ -146,7 +173,9 @@ class RunWandbLogger(WandbLogger):
                 wandb.teardown(exit_code=exit_code)
 
 
-def start_wandb(start: Callable[["wandb.Settings"], "wandb.Run"]) -> "wandb.Run | None":
+def start_wandb(
+    start: Callable[["wandb.Settings"], "wandb.Run"], system: bool = False
+) -> "wandb.Run | None":
     """The W&B run that `start` makes from W&B's settings; None, after one line, if W&B does not
     start.
 
@@ -158,7 +187,7 @@ def start_wandb(start: Callable[["wandb.Settings"], "wandb.Run"]) -> "wandb.Run 
 
     while True:
         try:
-            return start(quiet_settings())
+            return start(wandb_settings(system))
         except Exception as error:
             with suppress(Exception):
                 wandb.teardown()  # the half-started run would be in the way of the next one
@@ -172,10 +201,11 @@ def start_wandb(start: Callable[["wandb.Settings"], "wandb.Run"]) -> "wandb.Run 
             )
 
 
-def quiet_settings() -> "wandb.Settings":
-    """W&B settings that upload no system metadata, console output or code.
+def wandb_settings(system: bool) -> "wandb.Settings":
+    """W&B settings that upload no system metadata: no host, user, command line or git state.
 
-    `mode` is set explicitly: wandb caches the first value that it reads from the environment.
+    Console output, the load of the machine and the list of packages are uploaded with `system`
+    only. `mode` is set explicitly: wandb caches the first value that it reads from the environment.
     """
     import wandb
 
@@ -183,54 +213,19 @@ def quiet_settings() -> "wandb.Settings":
         mode=cast(Any, os.environ["WANDB_MODE"]),
         init_timeout=START_TIMEOUT,
         finish_timeout=FINISH_TIMEOUT,
-        console="off",
+        console="wrap" if system else "off",
         silent=True,
         disable_git=True,
         save_code=False,
         x_disable_meta=True,
-        x_disable_stats=True,
+        host="-",  # or W&B takes this machine's name
+        x_save_requirements=system,
+        x_disable_stats=not system,
     )
 
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {one_line(error)[:200]}"
-
-
-def log_artifacts(tracked: "wandb.Run", run: Run, codes: Path | None) -> None:
-    """Puts a finished run into the lineage tokenizer → codes → prior of the W&B run `tracked`.
-
-    The best checkpoint becomes an artifact named like the run; `codes`, those that a prior learned
-    from, a reference to the file where it lies. That a run used a tokenizer can be told to a server
-    only; run.json holds it in any case.
-    """
-    import wandb
-
-    record = run.record
-    source = record.tokenizer
-    if source and codes:
-        name = Path(source.run).name
-        origin = {"tokenizer": name, "fingerprint": source.fingerprint}
-        artifact = wandb.Artifact(f"{name}-codes", type="codes", metadata=origin)
-        artifact.add_reference(codes.resolve().as_uri())
-        logged = tracked.log_artifact(artifact)
-        if not tracked.offline and not tracked.disabled:
-            try:
-                tracked.use_artifact(f"{name}:latest")
-            # its run is not, or not yet, in this project
-            except (wandb.errors.CommError, ValueError) as error:
-                print(
-                    f"W&B: no lineage to the tokenizer {name}: {str(error).splitlines()[0]}",
-                    flush=True,
-                )
-            tracked.use_artifact(logged.wait())
-    described = {
-        "sha256": file_hash(run.best),
-        "test": record.test,
-        "tokenizer": source.as_dict() if source else None,
-    }
-    model = wandb.Artifact(run.name, type=KINDS[record.kind].artifact, metadata=described)
-    model.add_file(str(run.best))
-    tracked.log_artifact(model, aliases=["best"])
 
 
 def choose_wandb_mode(folder: Path) -> str | None:
