@@ -234,8 +234,7 @@ def test_a_checkpoints_mapping_becomes_the_dataclass_and_back():
     [
         ("runs=my runs #2", "my runs #2"), ("runs=a: b", "a: b"), ("runs=[x]", "[x]"),
         ("runs={x}", "{x}"),
-        ("runs='x'", "'x'"), ("runs=$HOME/x", "$HOME/x"), ("runs=null", "null"),
-        ("tracking.project=null", None),
+        ("runs='x'", "'x'"), ("runs=$HOME/x", "$HOME/x"), ("tracking.project=null", None),
         ("runs=über läufe", "über läufe"),
         ("name=0123", "0123"), ("name=2026_11_25", "2026_11_25"), ("name=5.10", "5.10"),
         ("name=no", "no"),

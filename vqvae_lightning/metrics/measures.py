@@ -143,8 +143,8 @@ MEASURES: dict[str, Measure] = {
                 panel=Panel(GRADIENTS, "Norm of the gradient", "train")),
         Measure("gradient_norm_encoder", "Norm of the encoder's gradient",
                 panel=Panel(GRADIENTS, "Norm of the encoder's gradient", "train")),
-        Measure("gradient_norm_bottleneck", "Norm of the bottleneck's gradient",
-                panel=Panel(GRADIENTS, "Norm of the bottleneck's gradient", "train")),
+        # Only where it has parameters: a codebook that learns by gradients, or projections.
+        Measure("gradient_norm_bottleneck", "Norm of the bottleneck's gradient"),
         Measure("gradient_norm_decoder", "Norm of the decoder's gradient",
                 panel=Panel(GRADIENTS, "Norm of the decoder's gradient", "train")),
         # Samples against real images. Values of one protocol, which the table names.
