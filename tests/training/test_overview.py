@@ -59,6 +59,8 @@ def test_a_run_that_failed_before_its_first_step_is_listed_without_figures(tmp_p
         (f"{2**31 - 1} on another-machine", "running"),
         (None, "running"),
     ],
+    # Both workers of a suite must give a test the same name.
+    ids=["this process", "an ended process", "another machine", "no process"],
 )
 def test_a_run_whose_process_has_ended_on_this_machine_is_not_called_running(
     tmp_path: Path, process: str | None, status: str
