@@ -6,6 +6,8 @@ R: rows, one per grid cell of each image. K, D: codes and their dimensions.
 import torch
 from torch import Tensor
 
+from vqvae_lightning.models.tracing import is_traced
+
 KMEANS_ITERATIONS = 10
 LANES = 64  # codes whose scores are compared side by side: four registers of 16 floats
 CENTRED = 256  # codes whose median is taken as the middle of all: more cost time, fewer may miss it
@@ -31,23 +33,35 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     """
     k, d = codebook.shape
     groups = -(-k // LANES)  # G
-    centre = codebook[:: -(-k // CENTRED)].median(0).values  # evenly spaced codes, at most CENTRED
+    some = codebook[:: -(-k // CENTRED)].sort(0).values  # evenly spaced codes, at most CENTRED
+    centre = some[(len(some) - 1) // 2]  # D: the median, for which ONNX has no name
     codes = codebook - centre
     # the last code repeated, to a multiple of LANES
     codes = torch.cat([codes, codes[-1:].expand(groups * LANES - k, d)])
     codes = codes.view(LANES, groups, d).transpose(0, 1).reshape(-1, d)  # G·LANES,D
     norms, weight = codes.square().sum(1), codes.T * -2
-    size = max(LEAST_ROWS, (CPU_SCORES if z.device.type == "cpu" else GPU_SCORES) // len(codes))
-    buffer = z.new_empty(min(size, z.shape[0]), len(codes))
-    nearest = torch.empty(z.shape[0], dtype=torch.int64, device=z.device)
-    for rows, found in zip(z.split(size), nearest.split(size), strict=True):
-        scores = torch.addmm(norms, rows - centre, weight, out=buffer[: len(rows)])
-        scores = scores.view(len(rows), groups, LANES)
-        lane = scores.amin(1).argmin(1)  # m
-        # m
-        within = scores.gather(2, lane[:, None, None].expand(-1, groups, 1)).squeeze(2).argmin(1)
-        torch.add(within, lane, alpha=groups, out=found)
-    return nearest.clamp_max_(k - 1)  # a copy of the last code is the last code
+    if is_traced():
+        # One chunk: a loop, or a buffer, would have the number of rows of the recorded batch.
+        nearest = least(torch.addmm(norms, z - centre, weight), groups)
+    else:
+        size = max(LEAST_ROWS, (CPU_SCORES if z.device.type == "cpu" else GPU_SCORES) // len(codes))
+        buffer = z.new_empty(min(size, z.shape[0]), len(codes))
+        chunks = [
+            least(torch.addmm(norms, rows - centre, weight, out=buffer[: len(rows)]), groups)
+            for rows in z.split(size)
+        ]
+        nearest = torch.cat(chunks)
+    return nearest.clamp_max(k - 1)  # a copy of the last code is the last code
+
+
+def least(scores: Tensor, groups: int) -> Tensor:
+    """The code of least score, (m,), of scores (m, G·LANES) whose column (g, lane) is code
+    lane·G + g.
+    """
+    scores = scores.unflatten(1, (groups, LANES))  # m,G,LANES
+    lane = scores.amin(1).argmin(1)  # m
+    of_lane = scores.gather(2, lane[:, None, None].expand(-1, groups, 1)).squeeze(2)  # m,G
+    return torch.add(of_lane.argmin(1), lane, alpha=groups)
 
 
 def kmeans(rows: Tensor, k: int, iterations: int = KMEANS_ITERATIONS) -> Tensor:

@@ -24,6 +24,7 @@ from vqvae_lightning.models.distributed import all_reduce_sum, shared_random
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.quantizers.estimators import Estimator, straight_through
 from vqvae_lightning.models.quantizers.steps import optimizer_steps
+from vqvae_lightning.models.tracing import is_traced
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Quantizer(Bottleneck):
         # at every step.
         if self.training:
             self._catch_up(h.device)
-        else:
+        elif not is_traced():
             check_finite(h)
         # The axes h and w that vectors and sequences do not have.
         added = {2: (1, 2), 3: (1,), 4: ()}[h.dim()]
@@ -161,11 +162,8 @@ class Quantizer(Bottleneck):
 
         Raises ValueError for a code outside 0 … K−1.
         """
-        if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= self.codebook_size):
-            raise ValueError(
-                f"codes: got values {int(codes.min())} to {int(codes.max())}, wanted 0 to"
-                f" {self.codebook_size - 1}"
-            )
+        if not is_traced():
+            check_codes(codes, self.codebook_size)
         with torch.autocast(codes.device.type, enabled=False):
             z = self.decode(codes)  # N,h,w,D, or N,T,D, or N,D
             return z.movedim(-1, 1) if z.dim() == 4 else z
@@ -223,6 +221,15 @@ class NamedQuantizer(Quantizer):
     @abstractmethod
     def build(cls, config: Any, dim: int) -> Quantizer:
         """A quantizer by its settings, of `dim` channels if it can choose."""
+
+
+def check_codes(codes: Tensor, codebook_size: int) -> None:
+    """Raises ValueError unless all codes, of any shape, are in 0 … K−1."""
+    if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= codebook_size):
+        raise ValueError(
+            f"codes: got values {int(codes.min())} to {int(codes.max())}, wanted 0 to"
+            f" {codebook_size - 1}"
+        )
 
 
 def check_finite(h: Tensor) -> None:
