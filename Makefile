@@ -30,7 +30,7 @@ OF = $(if $(value DATA),path=$(call quote,DATA),dataset=$(DATASET))
 FULL = $(TRAIN) name=cifar10_$(1) resume=auto $(if $(2),model.tokenizer=runs/cifar10_$(2))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-fid doctor data emoji train train-ae train-vae train-vqvae train-prior full-cifar10 sample evaluate compare study ablate \
+.PHONY: help setup setup-fid doctor data emoji train train-ae train-vae train-vqvae train-prior full-cifar10 sample evaluate export compare study ablate \
         sweep classifier fid-calibrate wandb-dashboard bench bench-gpu check lint settings docs test test-dist test-faults \
         test-slow clean
 
@@ -57,6 +57,10 @@ $(VENV)/.fid: $(VENV)/.run
 
 $(VENV)/.dashboard: $(VENV)/.run
 	@$(PIP) --editable '.[dashboard]'
+	@touch $@
+
+$(VENV)/.export: $(VENV)/.run
+	@$(PIP) --editable '.[export]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run
@@ -116,6 +120,9 @@ sample: $(VENV)/.run  ## draw images from RUN (default: the newest of DATASET)
 
 evaluate: $(VENV)/.run  ## test metrics of RUN (default: the newest of DATASET)
 	@$(VQVAE) evaluate $(if $(value RUN),$(call quote,RUN),$(OF)) $(DRAW)
+
+export: $(VENV)/.export  ## RUN (default: the newest of DATASET) for other programs; ARGS="format=onnx|pt2|safetensors|hub to=FOLDER"
+	@$(VQVAE) export $(if $(value RUN),$(call quote,RUN),$(OF)) $(ARGS)
 
 compare: $(VENV)/.run  ## all finished runs side by side: a table and runs/compare.html
 	@$(VQVAE) compare $(if $(RUN),$(RUN),$(if $(value DATA),$(OF))) $(ARGS)

@@ -18,7 +18,8 @@ class Command(NamedTuple):
 
 FUNCTIONS = {
     "one_run": (
-        "train", "config", "data", "doctor", "evaluate", "sample", "classifier", "fid_calibrate",
+        "train", "config", "data", "doctor", "evaluate", "sample", "export", "classifier",
+        "fid_calibrate",
     ),
     "many_runs": ("compare", "study", "sweep", "ablate", "dashboard"),
     "listings": ("runs", "settings", "completion"),
@@ -100,6 +101,14 @@ COMMANDS = {
         "draw images from a run into a PNG grid",
         *RUN,
         "SampleOptions",
+        takes_long=True,
+    ),
+    "export": Command(
+        later("export"),
+        "a run for other programs: ONNX, torch.export, safetensors or a folder for the Hub",
+        RUN[0],
+        "run folder (default: the newest), then settings such as format=onnx to=FOLDER",
+        "ExportOptions",
         takes_long=True,
     ),
     "compare": Command(

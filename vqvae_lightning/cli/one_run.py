@@ -11,7 +11,7 @@ from vqvae_lightning.training.launch import is_first_process
 
 if TYPE_CHECKING:  # imported by each command for itself, so that every one starts quickly
     from vqvae_lightning.config import Experiment
-    from vqvae_lightning.config.commands import RunOptions
+    from vqvae_lightning.config.commands import RunChoice
     from vqvae_lightning.doctor import Finding
     from vqvae_lightning.evaluation.classifier import TrainedClassifier
     from vqvae_lightning.training.runs import Run
@@ -163,6 +163,21 @@ def sample(arguments: Sequence[str]) -> Path:
     return paths[0]
 
 
+def export(arguments: Sequence[str]) -> Path:
+    """`vqvae export RUN format=onnx to=FOLDER`; returns the folder."""
+    from vqvae_lightning.config import ExportOptions, options
+
+    folders, settings = split_arguments(arguments)
+    chosen = options(ExportOptions, settings)
+    refuse_beside_runs(folders, settings)
+    from vqvae_lightning.export.export import export as export_run
+
+    folder = export_run(_run(folders, chosen), chosen)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        say("file", path)
+    return folder
+
+
 def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The canonical places that are among the arguments, and the `key=value` settings."""
     from vqvae_lightning.config import ConfigError, canonical, check_text, is_setting
@@ -238,7 +253,7 @@ def _experiment(arguments: Sequence[str]) -> "Experiment":
     return load_experiment(run.path / "config.yaml", settings)
 
 
-def _run(folders: list[str], chosen: "RunOptions") -> "Run":
+def _run(folders: list[str], chosen: "RunChoice") -> "Run":
     """The run that is named, or the newest finished one."""
     from vqvae_lightning.config import ConfigError
     from vqvae_lightning.training.runs import Run

@@ -36,8 +36,8 @@ CHOOSING_RUNS = ("dataset", "path", "runs")
 
 
 @dataclass
-class RunOptions(Drawing):
-    """Which finished run, where its images are, and how it draws if it is a prior."""
+class RunChoice:
+    """Which finished run, and where its images are."""
 
     runs: str = setting("runs", "folder that holds the runs, where none is named", place="folder")
     dataset: DatasetName | None = setting(
@@ -54,6 +54,11 @@ class RunOptions(Drawing):
         " there, or data",
         place="folder",
     )
+
+
+@dataclass
+class RunOptions(RunChoice, Drawing):
+    """Which finished run, where its images are, and how it draws if it is a prior."""
 
 
 @dataclass
@@ -171,6 +176,18 @@ class SampleOptions(RunOptions):
 
 
 @dataclass
+class ExportOptions(RunChoice):
+    """Settings of `vqvae export`."""
+
+    format: Literal["onnx", "pt2", "safetensors", "hub"] = setting(
+        "onnx",
+        "onnx or pt2 (torch.export): encoder, decoder and a prior's step as graphs; safetensors:"
+        " the weights; hub: the weights and a model card",
+    )
+    to: str | None = setting(None, "folder to make; empty: exports/<run>-<format>", place="folder")
+
+
+@dataclass
 class StudyOptions:
     """Settings of `vqvae study`; all others go to its runs."""
 
@@ -277,6 +294,7 @@ COMMAND_OPTIONS = (
     DataOptions,
     DoctorOptions,
     EvaluateOptions,
+    ExportOptions,
     RunsOptions,
     SampleOptions,
     StudyOptions,

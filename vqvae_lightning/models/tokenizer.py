@@ -1,5 +1,6 @@
 """A frozen VQ-VAE: images to codes and back, for a prior to be trained on."""
 
+import copy
 import hashlib
 
 import torch
@@ -48,6 +49,10 @@ class Tokenizer:
     def to(self, device: torch.device) -> "Tokenizer":
         self._net.to(device)
         return self
+
+    def copied_net(self) -> Autoencoder:
+        """A copy of the autoencoder: what is done to it does not reach the tokenizer."""
+        return copy.deepcopy(self._net)
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:

@@ -9,4 +9,6 @@ def is_traced() -> bool:
     A record is replayed on other batches. Code that looks at values, or at how many rows there are,
     would hold for the recorded batch alone.
     """
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    # torch.jit has no list of its public names, and this one no types.
+    traced: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return traced or torch.compiler.is_exporting()

@@ -147,6 +147,11 @@ def kept_tokenizer(prior: Run) -> Tokenizer:
 
     The fingerprint of its weights identifies it. Raises ConfigError if there is none.
     """
+    return find_kept_tokenizer(prior)[0]
+
+
+def find_kept_tokenizer(prior: Run) -> tuple[Tokenizer, Path]:
+    """As `kept_tokenizer`, with the checkpoint that holds it."""
     wanted = prior.record.first_stage.fingerprint
     for path in _tokenizer_files(prior):
         try:
@@ -155,7 +160,7 @@ def kept_tokenizer(prior: Run) -> Tokenizer:
             print(f"left out  {one_line(error)}", file=sys.stderr, flush=True)
             continue
         if tokenizer.fingerprint == wanted:
-            return tokenizer
+            return tokenizer, path
     raise ConfigError(
         f"tokenizer: neither {prior.tokenizer} nor a run beside {prior.path} holds the one that"
         f" this prior was trained on, {prior.record.first_stage.run} with fingerprint"

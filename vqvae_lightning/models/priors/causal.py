@@ -118,7 +118,7 @@ class GridPrior(AutoregressivePrior):
 
     def logits(self, codes: Tensor, labels: Tensor | None) -> Tensor:
         x = self.code_embedding(codes).transpose(1, 2).unflatten(2, self.grid)  # N,width,h,w
-        start = self.start(labels, len(codes))[:, :, None, None]
+        start = self.start(labels, codes.shape[0])[:, :, None, None]
         above = self.vertical_stack(F.pad(x, (0, 0, 1, -1)), start)
         return self.horizontal_stack(F.pad(x, (1, -1)), above).flatten(2).transpose(1, 2)  # N,T,K
 

@@ -1,0 +1,127 @@
+"""config.json of an exported folder: what is in it, how it is used, the SHA-256 of each file."""
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vqvae_lightning.config import ConfigError, one_line
+from vqvae_lightning.export.graphs import BATCH, Port
+from vqvae_lightning.storage import write_json
+from vqvae_lightning.training.record import Shape, check_shape
+from vqvae_lightning.verified import CheckpointError
+
+MANIFEST = "config.json"
+LIBRARY = "vqvae_lightning"
+LARGEST = 2**24  # bytes of a config.json
+PORT: Shape = {"name": str, "dtype": str, "meaning": str}
+SHAPE: Shape = {
+    "library_name": str,
+    "format": str,
+    "kind": str,
+    "name": str,
+    "weights": {str: {"kind": str}},
+    "graphs": {str: {"inputs": [PORT], "output": PORT}},
+    "files": {str: str},
+}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of config.json, checked."""
+
+    folder: Path
+    format: str
+    kind: str
+    weights: dict[str, dict[str, Any]]  # of safetensors and hub: part → its hyper-parameters
+    graphs: dict[str, tuple[tuple[Port, ...], Port]]  # of onnx and pt2: name → inputs, output
+    files: dict[str, str]  # name → SHA-256
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file.
+
+        Raises CheckpointError if it is gone, is a link, or is not what was written.
+        """
+        path = self.folder / name
+        if name not in self.files:
+            raise CheckpointError(f"export: {self.folder / MANIFEST} names no {name}")
+        data = read_regular(path)
+        if hashlib.sha256(data).hexdigest() != self.files[name]:
+            raise CheckpointError(
+                f"export: {path} is damaged: its SHA-256 is not the one in {MANIFEST}"
+            )
+        return data
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a file of an exported folder. Raises CheckpointError for anything else."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise CheckpointError(f"export: there is no file {path}") from None
+    except OSError as error:
+        hint = " (of a download, take local_dir=)" if path.is_symlink() else ""
+        raise CheckpointError(
+            f"export: {path} is a link or cannot be read, wanted a file{hint}"
+        ) from error
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise CheckpointError(f"export: {path} is no file")
+        return file.read()
+
+
+def write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
+    """Writes config.json, with a SHA-256 of its own content in it."""
+    values = {"library_name": LIBRARY, **values}
+    write_json(folder / MANIFEST, {**values, "sha256": own_hash(values)})
+
+
+def own_hash(values: Mapping[str, Any]) -> str:
+    """SHA-256 of the content of config.json, without this entry of it."""
+    rest = {key: value for key, value in values.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a folder that `export` made.
+
+    Raises ConfigError for another folder, CheckpointError for a damaged one.
+    """
+    path = folder / MANIFEST
+    if not os.path.lexists(path):
+        raise ConfigError(f"export: {folder} is no exported folder (it holds no {MANIFEST})")
+    try:
+        data = read_regular(path)
+        if len(data) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} bytes")
+        values = json.loads(data)
+    except CheckpointError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"export: {path} is damaged ({one_line(error)})") from error
+    if not isinstance(values, dict) or values.get("library_name") != LIBRARY:
+        raise ConfigError(f"export: {path} is of another library, wanted library_name={LIBRARY}")
+    try:
+        check_shape(values, SHAPE, MANIFEST)
+        graphs = {name: _ports(name, graph) for name, graph in values["graphs"].items()}
+        if values.get("sha256") != own_hash(values):
+            raise ConfigError("its SHA-256 is not the one that it holds")
+    except ConfigError as error:
+        raise CheckpointError(f"export: {path} is damaged: {one_line(error)}") from error
+    return Manifest(
+        folder, values["format"], values["kind"], values["weights"], graphs, values["files"]
+    )
+
+
+def _ports(name: str, graph: Mapping[str, Any]) -> tuple[tuple[Port, ...], Port]:
+    found = []
+    for port in (*graph["inputs"], graph["output"]):
+        shape = port.get("shape")
+        sides = [side for side in shape if side != BATCH] if isinstance(shape, list) else shape
+        check_shape(sides, [int], f"{MANIFEST}: graphs.{name}.shape")
+        found.append(Port(port["name"], port["dtype"], tuple(port["shape"]), port["meaning"]))
+    return tuple(found[:-1]), found[-1]

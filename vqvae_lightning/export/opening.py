@@ -1,0 +1,207 @@
+"""`open_export(folder)`: from a folder that `export` made to something that encodes and decodes.
+
+```
+safetensors, hub ──► the LightningModule with its exact weights; a prior with its tokenizer
+onnx, pt2        ──► Exported: encode, decode;  ExportedPrior: also step, sample
+```
+
+Nothing in a folder is executed: safetensors and ONNX hold numbers and operators. A `.pt2` may hold
+pickles, which `torch.export.load` reads, so it is opened only for who trusts it.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import cast
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from vqvae_lightning.config import ConfigError, one_line
+from vqvae_lightning.export.graphs import BATCH, Port
+from vqvae_lightning.export.manifest import MANIFEST, Manifest, read_manifest
+from vqvae_lightning.export.packages import EXPORT_FORMATS, check_packages
+from vqvae_lightning.export.runtimes import Call, open_onnx, open_pt2
+from vqvae_lightning.export.weights import module_from
+from vqvae_lightning.kinds import KINDS
+from vqvae_lightning.models.priors.sampling import check_sampling, draw
+from vqvae_lightning.models.tokenizer import Tokenizer
+from vqvae_lightning.training.stages import Generates, HasLatents
+from vqvae_lightning.verified import CheckpointError
+
+OPENERS: dict[str, Callable[[bytes, tuple[Port, ...]], Call]] = {
+    "onnx": open_onnx,
+    "pt2": open_pt2,
+}
+
+
+class Exported:
+    """Encoder and decoder of an exported autoencoder; see `graphs` for shapes and types."""
+
+    def __init__(self, manifest: Manifest, calls: Mapping[str, Call]) -> None:
+        self.manifest, self._calls = manifest, calls
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Codes, or z of an AE or a VAE, of images uint8 (N, C, H, W).
+
+        Raises ValueError for another type or shape.
+        """
+        return self.call("encoder", images)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images uint8 (N, C, H, W) of what `encode` gives. Raises ValueError as `encode`."""
+        return self.call("decoder", latents)
+
+    def call(self, name: str, *given: Tensor) -> Tensor:
+        """The output of a graph of the manifest. Raises ValueError for inputs that do not fit."""
+        inputs, _ = self.manifest.graphs[name]
+        if len(given) != len(inputs):
+            wanted = ", ".join(port.name for port in inputs)
+            raise ValueError(f"{name}: got {len(given)} inputs, wanted {len(inputs)}: {wanted}")
+        for port, tensor in zip(inputs, given, strict=True):
+            check_input(port, tensor)
+        named = {port.name: tensor for port, tensor in zip(inputs, given, strict=True)}
+        return self._calls[name](named)
+
+
+class ExportedPrior(Exported):
+    """An exported prior with encoder and decoder of its tokenizer; codes are sequences (N, T)."""
+
+    @property
+    def length(self) -> int:
+        """T, codes of an image."""
+        return cast(int, self.manifest.graphs["step"][0][0].shape[1])
+
+    @property
+    def codebook_size(self) -> int:
+        """K."""
+        return cast(int, self.manifest.graphs["step"][1].shape[1])
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether `step` wants labels."""
+        return len(self.manifest.graphs["step"][0]) == 3
+
+    def step(self, codes: Tensor, position: int, labels: Tensor | None = None) -> Tensor:
+        """Logits float32 (N, K) of the code at `position`, given the codes (N, T) before it.
+
+        Raises ValueError for inputs that do not fit, such as labels that are missing.
+        """
+        given = [codes, torch.tensor(position), *([] if labels is None else [labels])]
+        return self.call("step", *given)
+
+    def sample(
+        self,
+        n: int,
+        labels: Tensor | None = None,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """n images uint8 (n, C, H, W), drawn code by code.
+
+        Args:
+            n: how many.
+            labels: their classes int64 (n,), of a class-conditional prior.
+            temperature: 0 takes the most likely code.
+            top_k: keeps the k most likely codes.
+            top_p: keeps the likeliest codes that hold this probability.
+            generator: the source of what is random.
+
+        Raises:
+            ValueError: for values out of range.
+        """
+        check_sampling(self.codebook_size, temperature, top_k, top_p, guidance=1.0)
+        codes = torch.zeros(n, self.length, dtype=torch.int64)
+        for position in range(self.length):
+            logits = self.step(codes, position, labels)
+            codes[:, position] = draw(logits, temperature, top_k, top_p, generator)
+        return self.decode(codes)
+
+
+def open_export(folder: Path, trusted: bool = False) -> pl.LightningModule | Exported:
+    """What a folder that `export` made holds, verified by the SHA-256 of each file.
+
+    Args:
+        folder: a folder of any format; of `hub` a copy, such as `snapshot_download(local_dir=…)`.
+        trusted: whether its maker may run code here, which opening a `.pt2` allows.
+
+    Returns:
+        safetensors and hub: the LightningModule in evaluation mode, a prior with its tokenizer
+        attached. onnx and pt2: `Exported`, of a prior `ExportedPrior`.
+
+    Raises:
+        ConfigError: a folder of another kind, a missing package, a `.pt2` that is not trusted.
+        CheckpointError: a damaged folder.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    for value, known in ((manifest.format, EXPORT_FORMATS), (manifest.kind, KINDS)):
+        if value not in known:
+            raise ConfigError(
+                f"export: {folder / MANIFEST} says {value!r}, wanted one of {', '.join(known)}"
+            )
+    check_packages(manifest.format, writes=False)
+    if manifest.format not in OPENERS:
+        return _open_weights(manifest)
+    if manifest.format == "pt2" and not trusted:
+        raise ConfigError(
+            f"export: {folder} is of format pt2, and to open one can run code that is in it; if you"
+            " trust its maker, open it with trusted=True, or ask for safetensors or onnx"
+        )
+    return _open_graphs(manifest)
+
+
+def _open_weights(manifest: Manifest) -> pl.LightningModule:
+    stage = KINDS[manifest.kind].stage
+    parts = ["model"] if stage == 1 else ["model", "tokenizer"]
+    found = []
+    for part in parts:
+        if part not in manifest.weights:
+            raise CheckpointError(f"export: {manifest.folder / MANIFEST} has no weights.{part}")
+        name = f"{part}.safetensors"
+        path = manifest.folder / name
+        found.append(module_from(manifest.read(name), manifest.weights[part], path))
+    if found[0].kind != manifest.kind:
+        raise CheckpointError(f"export: {manifest.folder} holds a {found[0].kind}")
+    if stage == 2:
+        try:
+            cast(Generates, found[0]).attach(Tokenizer(cast(HasLatents, found[1]).net))
+        except (AttributeError, ValueError) as error:
+            raise CheckpointError(f"export: {manifest.folder}: {one_line(error)}") from error
+    return found[0].eval()
+
+
+def _open_graphs(manifest: Manifest) -> Exported:
+    stage = KINDS[manifest.kind].stage
+    wanted = ["encoder", "decoder", *(["step"] if stage == 2 else [])]
+    if sorted(manifest.graphs) != sorted(wanted):
+        raise CheckpointError(
+            f"export: {manifest.folder / MANIFEST} has graphs {', '.join(manifest.graphs)},"
+            f" wanted {', '.join(wanted)}"
+        )
+    calls = {}
+    for name in wanted:
+        file = f"{name}.{manifest.format}"
+        data, inputs = manifest.read(file), manifest.graphs[name][0]
+        try:
+            calls[name] = OPENERS[manifest.format](data, inputs)
+        except Exception as error:
+            # torch raises errors of many types for an archive that it cannot read.
+            reason = one_line(str(error).partition("\n")[0])
+            raise CheckpointError(f"export: {manifest.folder / file}: {reason}") from error
+    return (ExportedPrior if stage == 2 else Exported)(manifest, calls)
+
+
+def check_input(port: Port, tensor: Tensor) -> None:
+    """Raises ValueError unless a tensor has the type and the shape of a port."""
+    sides = zip(port.shape, tensor.shape, strict=False)
+    fits = len(port.shape) == tensor.dim() and all(wanted in (got, BATCH) for wanted, got in sides)
+    got = str(tensor.dtype).removeprefix("torch.")
+    if not fits or got != port.dtype:
+        wanted = ", ".join(map(str, port.shape))
+        raise ValueError(
+            f"{port.name}: got {got} of shape {tuple(tensor.shape)}, wanted {port.dtype} of shape"
+            f" ({wanted}): {port.meaning}"
+        )

@@ -1,0 +1,149 @@
+"""The two formats of a graph: `torch.export`'s archive and ONNX, each written and opened.
+
+Both are made of one recorded program, whose batch has any size.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+
+from vqvae_lightning.config import ConfigError, one_line
+from vqvae_lightning.export.graphs import BATCH, Graph, Port, example
+
+if TYPE_CHECKING:
+    import onnx
+
+# A graph that was opened: inputs by name → its output.
+Call = Callable[[Mapping[str, Tensor]], Tensor]
+RECORDED = 3  # images of the recorded batch: torch takes sizes of 0 and 1 for fixed ones
+
+
+def record(graph: Graph) -> ExportedProgram:
+    """The program of a graph for a batch of any size.
+
+    Raises ConfigError, one line, for a module that torch cannot record.
+    """
+    inputs = example(graph, RECORDED)
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.export.export(
+                graph.module,
+                tuple(inputs.values()),
+                dynamic_shapes=open_batch(graph),
+                strict=False,
+            )
+    except Exception as error:
+        # torch raises errors of many types, and explains each on a page.
+        reason = one_line(str(error).partition("\n")[0])
+        raise ConfigError(f"export: the {graph.name} cannot be recorded: {reason}") from error
+    for module in program.graph_module.modules():
+        # Every node would keep the paths of the files here that it comes from.
+        for node in module.graph.nodes if isinstance(module, GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    return program
+
+
+def open_batch(graph: Graph) -> tuple[dict[int, Dim], ...]:
+    """The axes of each input that may have any size."""
+    batch = Dim(BATCH, min=1)
+    return tuple({0: batch} if BATCH in port.shape else {} for port in graph.inputs)
+
+
+def pt2_bytes(graph: Graph) -> bytes:
+    """The archive of a graph, as `torch.export.save` writes it."""
+    buffer = io.BytesIO()
+    with quiet():
+        torch.export.save(record(graph), buffer)
+    return buffer.getvalue()
+
+
+def open_pt2(data: bytes, inputs: tuple[Port, ...]) -> Call:
+    """A graph from the bytes of its archive, which `torch.export.load` trusts: see `opening`."""
+    with quiet():
+        module: nn.Module = torch.export.load(io.BytesIO(data)).module()
+
+    def call(given: Mapping[str, Tensor]) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = module(*(given[port.name] for port in inputs))
+        return found
+
+    return call
+
+
+def onnx_bytes(graph: Graph) -> bytes:
+    """The ONNX model of a graph, weights included.
+
+    Raises ConfigError, one line, for a module that has no ONNX form, or is too large for one file.
+    """
+    program = record(graph)
+    names = [port.name for port in graph.inputs]
+    try:
+        with quiet():
+            written = torch.onnx.export(
+                program, input_names=names, output_names=[graph.output.name], dynamo=True,
+                dynamic_shapes=open_batch(graph), external_data=False, verbose=False,
+            )  # fmt: skip
+            assert written is not None
+            data: bytes = written.model_proto.SerializeToString()
+    except Exception as error:
+        # As in `record`; protobuf refuses more than 2 GiB.
+        reason = one_line(str(error).partition("\n")[0])
+        raise ConfigError(f"export: the {graph.name} has no ONNX form: {reason}") from error
+    return data
+
+
+def open_onnx(data: bytes, inputs: tuple[Port, ...]) -> Call:
+    """A graph from the bytes of its ONNX model, which may be a stranger's.
+
+    Raises ConfigError, one line, for a model that names other files, or that cannot be opened.
+    """
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    try:
+        if names_files(onnx.load_model_from_string(data).graph):
+            raise ValueError("its weights are in other files")
+        providers = ["CPUExecutionProvider"]
+        session = onnxruntime.InferenceSession(data, options, providers=providers)
+    except Exception as error:
+        # protobuf and onnxruntime raise errors of many types.
+        raise ConfigError(f"it is no ONNX model that can be opened: {one_line(error)}") from error
+
+    def call(given: Mapping[str, Tensor]) -> Tensor:
+        arrays = {port.name: given[port.name].numpy() for port in inputs}
+        return torch.from_numpy(session.run(None, arrays)[0])
+
+    return call
+
+
+def names_files(graph: "onnx.GraphProto") -> bool:
+    """Whether a tensor of an ONNX graph is in another file, in its branches and loops too."""
+    attributes = [attribute for node in graph.node for attribute in node.attribute]
+    tensors = [*graph.initializer, *(attribute.t for attribute in attributes)]
+    tensors += [tensor for attribute in attributes for tensor in attribute.tensors]
+    inner = [attribute.g for attribute in attributes if attribute.HasField("g")]
+    inner += [each for attribute in attributes for each in attribute.graphs]
+    return any(tensor.external_data for tensor in tensors) or any(map(names_files, inner))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps the advice of torch and of its exporters to developers from the user's terminal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
