@@ -202,7 +202,7 @@ def test_one_wrong_code_in_a_thousand_is_told() -> None:
     calls = {graph.name: eager(graph) for graph in graphs}
 
     def flipped(given: Any) -> torch.Tensor:
-        codes = eager(graphs[0])(given)
+        codes: torch.Tensor = eager(graphs[0])(given)
         codes.view(-1)[-1] = (codes.view(-1)[-1] + 1) % 16
         return codes
 
@@ -218,3 +218,11 @@ def _eager(graph: Graph, given: Any) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = graph.module(*given.values())
     return found
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 8])
+def test_the_median_that_is_recorded_is_the_eager_one(k: int) -> None:
+    codes = torch.randn(k, 5)
+    eager_one = nearest.median(codes)
+    with mock.patch.object(nearest, "is_traced", return_value=True):
+        assert torch.equal(nearest.median(codes), eager_one)

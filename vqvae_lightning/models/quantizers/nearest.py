@@ -33,8 +33,7 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
     """
     k, d = codebook.shape
     groups = -(-k // LANES)  # G
-    some = codebook[:: -(-k // CENTRED)].sort(0).values  # evenly spaced codes, at most CENTRED
-    centre = some[(len(some) - 1) // 2]  # D: the median, for which ONNX has no name
+    centre = median(codebook[:: -(-k // CENTRED)])  # of evenly spaced codes, at most CENTRED
     codes = codebook - centre
     # the last code repeated, to a multiple of LANES
     codes = torch.cat([codes, codes[-1:].expand(groups * LANES - k, d)])
@@ -52,6 +51,14 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
         ]
         nearest = torch.cat(chunks)
     return nearest.clamp_max(k - 1)  # a copy of the last code is the last code
+
+
+def median(codes: Tensor) -> Tensor:
+    """The median of codes (K, D) in each dimension, (D,): the lower one of two."""
+    if is_traced():
+        # ONNX has no median. Sorting takes more than twice as long.
+        return codes.sort(0).values[(codes.shape[0] - 1) // 2]
+    return codes.median(0).values
 
 
 def least(scores: Tensor, groups: int) -> Tensor:
