@@ -87,8 +87,8 @@ def recorded(graph: Graph) -> Any:
 def test_a_recorded_autoencoder_gives_the_codes_and_the_images_of_the_eager_one(case: str) -> None:
     graphs = autoencoder(*CASES[case])
     compared = compare(graphs, {graph.name: recorded(graph) for graph in graphs}, pixels(9))
-    assert compared["codes_that_differ"] == 0
-    assert bool(compared["codes"]) == (CASES[case][0] == "vqvae")
+    assert compared.get("codes_that_differ", 0) == 0
+    assert ("codes" in compared) == (CASES[case][0] == "vqvae")
 
 
 @pytest.mark.parametrize("name", PRIORS)
@@ -124,7 +124,7 @@ def test_a_step_does_not_look_at_codes_from_its_position_on(name: str) -> None:
 def test_onnx_gives_what_every_eager_autoencoder_gives(case: str) -> None:
     graphs = autoencoder(*CASES[case])
     calls = {graph.name: open_onnx(onnx_bytes(graph), graph.inputs) for graph in graphs}
-    assert compare(graphs, calls, pixels(64))["codes_that_differ"] <= 1
+    assert compare(graphs, calls, pixels(64)).get("codes_that_differ", 0) <= 1
 
 
 @pytest.mark.slow
