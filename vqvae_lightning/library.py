@@ -7,6 +7,7 @@ from typing import Any, TypeVar, overload
 import pytorch_lightning as pl
 
 from vqvae_lightning.config import ConfigError, canonical
+from vqvae_lightning.export.manifest import is_export
 from vqvae_lightning.training.loading import load_run, module_of
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.verified import read_checkpoint
@@ -19,15 +20,15 @@ Module = TypeVar("Module", bound=pl.LightningModule)
 def load(place: Run | str | Path) -> Any: ...
 @overload
 def load(place: Run | str | Path, kind: type[Module]) -> Module: ...
-def load(place: Run | str | Path, kind: type[pl.LightningModule] = pl.LightningModule) -> Any:
-    """The model of a run folder, or of the checkpoint of a Trainer of one's own.
+def load(place: Run | str | Path, kind: type[Any] = object) -> Any:
+    """The model of a run folder, of an exported one, or of the checkpoint of one's own Trainer.
 
-    It is on the CPU, in evaluation mode; a prior of a run has its tokenizer. Nothing in the folder
-    or file is executed.
+    It is on the CPU, in evaluation mode; a prior of a folder has its tokenizer. Nothing in the
+    folder or file is executed. Of an export to ONNX it is an `Exported`; see `open_export`.
 
     Args:
-        place: a run or its folder, whose best checkpoint is taken, or a checkpoint file. A file
-            that has no SHA-256 beside it is not compared with one.
+        place: a run or its folder, whose best checkpoint is taken, a folder that `export` made, or
+            a checkpoint file. A file that has no SHA-256 beside it is not compared with one.
         kind: the class that is wanted, such as `VQVAE`, so that a type checker knows it, too.
 
     Raises:
@@ -42,9 +43,14 @@ def load(place: Run | str | Path, kind: type[pl.LightningModule] = pl.LightningM
     return module
 
 
-def _module_at(path: Path) -> pl.LightningModule:
+def _module_at(path: Path) -> object:
     if path.is_file():
         return module_of(read_checkpoint(path, recorded=False), path)
     if not path.exists():
         raise ConfigError(f"load: there is no {path}, wanted a run folder or a checkpoint")
+    if is_export(path):
+        # Its imports take a second.
+        from vqvae_lightning.export.opening import open_export
+
+        return open_export(path)
     return load_run(Run.open(path))

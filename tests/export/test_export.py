@@ -10,7 +10,7 @@ import pytest
 import torch
 from untrained import make_run, workplace
 
-from vqvae_lightning import cli
+from vqvae_lightning import VQVAE, cli, load
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.data.images import to_float
 from vqvae_lightning.export import graphs, packages
@@ -86,7 +86,7 @@ def test_a_prior_from_a_folder_for_the_hub_draws_what_the_run_draws(place: Path)
     opened = cast(Generates, open_export(place / "prior-hub"))
     run = cast(Generates, load_run(Run(place / "runs" / "prior")))
     drawn = [
-        each.sample(torch.arange(3), generator=torch.Generator().manual_seed(0))
+        each.sample(3, torch.arange(3), generator=torch.Generator().manual_seed(0))
         for each in (opened, run)
     ]
     assert torch.equal(*drawn)
@@ -100,7 +100,7 @@ def test_a_folder_for_the_hub_has_a_card_with_metadata_and_names_no_folder_of_th
     folder = place / "prior-hub"
     card = ModelCard.load(folder / "README.md")
     assert card.data.library_name == "vqvae_lightning"
-    assert "open_export" in card.text
+    assert "import load" in card.text
     for file in (folder / MANIFEST, folder / "README.md"):
         assert str(place) not in file.read_text()
 
@@ -110,10 +110,19 @@ def test_an_exported_prior_samples_step_by_step(place: Path) -> None:
     for name in ("onnx", "pt2"):
         opened = open_export(export(place, "prior", name), trusted=True)
         assert isinstance(opened, ExportedPrior)
-        images = opened.sample(3, torch.arange(3), generator=torch.Generator().manual_seed(0))
+        images = opened.sample(3, [0, 1, 2], generator=torch.Generator().manual_seed(0))
         assert (images.shape, images.dtype) == ((3, 1, 28, 28), torch.uint8)
         with pytest.raises(ValueError, match="step: got 2 inputs, wanted 3"):
             opened.sample(3)
+
+
+def test_load_reads_an_exported_folder_as_it_reads_a_run(place: Path) -> None:
+    net = load(place / "runs" / "prior").net
+    for name, tensor in load(place / "prior-hub").net.state_dict().items():
+        assert torch.equal(tensor, net.state_dict()[name])
+    assert isinstance(load(place / "vqvae-onnx"), Exported)
+    with pytest.raises(ConfigError, match="class Exported, wanted VQVAE"):
+        load(place / "vqvae-onnx", VQVAE)
 
 
 def test_a_pt2_is_opened_only_for_who_trusts_its_maker(place: Path) -> None:

@@ -38,7 +38,6 @@ def write_card(run: Run, folder: Path, dims: int) -> None:
         record=record,
         kind=KINDS[record.kind],
         images=record.images,
-        class_conditional=model.get("class_conditional", False),
         figures=[(m.title, f"{value:{m.format}}", m.unit) for m, value in figures(record, dims)],
         pictures=[picture.name for picture in pictures],
         settings=yaml.safe_dump({"model": settings, **trained}, sort_keys=False),

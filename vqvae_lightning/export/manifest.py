@@ -12,7 +12,7 @@ from typing import Any
 from vqvae_lightning.config import ConfigError, one_line
 from vqvae_lightning.export.graphs import BATCH, Port
 from vqvae_lightning.storage import write_json
-from vqvae_lightning.training.record import Shape, check_shape
+from vqvae_lightning.training.record import RECORD, Shape, check_shape
 from vqvae_lightning.verified import CheckpointError
 
 MANIFEST = "config.json"
@@ -55,6 +55,11 @@ class Manifest:
                 f"export: {path} is damaged: its SHA-256 is not the one in {MANIFEST}"
             )
         return data
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder may be one that `export` made: it has a config.json and is no run."""
+    return os.path.lexists(folder / MANIFEST) and not os.path.lexists(folder / RECORD)
 
 
 def read_regular(path: Path) -> bytes:

@@ -9,7 +9,7 @@ Nothing in a folder is executed: safetensors and ONNX hold numbers and operators
 pickles, which `torch.export.load` reads, so it is opened only for who trusts it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -93,7 +93,7 @@ class ExportedPrior(Exported):
     def sample(
         self,
         n: int,
-        labels: Tensor | None = None,
+        label: int | Sequence[int] | Tensor | None = None,
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
@@ -103,7 +103,7 @@ class ExportedPrior(Exported):
 
         Args:
             n: how many.
-            labels: their classes int64 (n,), of a class-conditional prior.
+            label: their class, or a class for each (n,), of a class-conditional prior.
             temperature: 0 takes the most likely code.
             top_k: keeps the k most likely codes.
             top_p: keeps the likeliest codes that hold this probability.
@@ -113,6 +113,7 @@ class ExportedPrior(Exported):
             ValueError: for values out of range.
         """
         check_sampling(self.codebook_size, temperature, top_k, top_p, guidance=1.0)
+        labels = None if label is None else torch.as_tensor(label).expand(n)
         codes = torch.zeros(n, self.length, dtype=torch.int64)
         for position in range(self.length):
             logits = self.step(codes, position, labels)
