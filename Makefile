@@ -31,7 +31,7 @@ FULL = $(TRAIN) name=cifar10_$(1) resume=auto $(if $(2),model.tokenizer=runs/cif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-fid doctor data emoji train train-ae train-vae train-vqvae train-prior full-cifar10 sample evaluate export compare study ablate \
-        sweep classifier fid-calibrate wandb-dashboard bench bench-gpu check lint settings docs test test-dist test-faults \
+        sweep classifier fid-calibrate wandb-dashboard bench bench-gpu check lint settings tutorial docs test test-dist test-faults \
         test-slow clean
 
 help:  ## this list
@@ -65,6 +65,10 @@ $(VENV)/.export: $(VENV)/.run
 
 $(VENV)/.bench: $(VENV)/.run
 	@$(PIP) --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.tutorial: $(VENV)/.run
+	@$(PIP) --editable '.[tutorial]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.run
@@ -161,6 +165,9 @@ lint: $(VENV)/.dev  ## ruff and mypy
 
 settings: $(VENV)/.run  ## the lists of all settings, in docs/ and in the package, after a change to one
 	@$(VENV)/bin/python .ci/settings.py
+
+tutorial: $(VENV)/.tutorial  ## execute docs/tutorial.ipynb in place: ten to twenty minutes on two CPU cores
+	@$(VENV)/bin/jupyter execute --inplace docs/tutorial.ipynb
 
 docs: $(VENV)/.docs  ## the documentation as a site, in site/; a broken link or a missing docstring fails
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict

@@ -2,11 +2,13 @@
 
 Pages link to files of the repository by relative paths, as a code host wants them. Here such a
 link becomes one within the site: a module of the package is its API page, a Markdown file or a
-picture outside docs/ is copied to the same path. A public name without a docstring is a warning,
-and so an error of `make docs`.
+picture outside docs/ is copied to the same path, a notebook is a page with its outputs. A public
+name without a docstring is a warning, and so an error of `make docs`.
 """
 
 import ast
+import base64
+import json
 import logging
 import posixpath
 import re
@@ -53,6 +55,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         check_docstrings(module)
         text = f"# {dotted(module)}\n\n::: {dotted(module)}\n"
         files.append(File.generated(config, api_page(module), content=text))
+    for notebook in sorted((ROOT / "docs").glob("*.ipynb")):
+        text, pictures = notebook_page(notebook)
+        files.append(File.generated(config, f"{notebook.stem}.md", content=text))
+        for name, content in pictures.items():
+            files.append(File.generated(config, name, content=content))
     for name in PAGES:
         files.append(File.generated(config, name, content=(ROOT / name).read_text("utf-8")))
     sources = {f"docs/{path.name}": path for path in (ROOT / "docs").glob("*.md")}
@@ -80,6 +87,25 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return "".join(p if p.startswith("```") else LINK.sub(inside, p) for p in parts)
 
 
+def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
+    """A notebook as Markdown, and the pictures of its outputs by their names in the site."""
+    parts: list[str] = []
+    pictures: dict[str, bytes] = {}
+    for cell in json.loads(path.read_text("utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "image/png" in data:
+                name = f"{path.stem}-{len(pictures) + 1}.png"
+                pictures[name] = base64.b64decode("".join(data["image/png"]))
+                parts.append(f"![What the cell above shows]({name})")
+            else:
+                text = "".join(output.get("text") or data["text/plain"])
+                parts.append(f"```text\n{text.rstrip()}\n```")
+    return "\n\n".join(parts), pictures
+
+
 def modules() -> Iterator[Path]:
     """The files of the package that hold code."""
     for path in sorted(PACKAGE.rglob("*.py"), key=lambda p: (p.parent, p.name)):
@@ -103,7 +129,7 @@ def site_path(target: str) -> str:
     if target == "README.md":
         return "index.md"
     if target.startswith("docs/"):
-        return target.removeprefix("docs/")
+        return target.removeprefix("docs/").replace(".ipynb", ".md")
     if target.startswith(f"{PACKAGE.name}/") and target.endswith(".py"):
         inside = target.removeprefix(f"{PACKAGE.name}/").removesuffix(".py")
         return f"api/{inside.replace('__init__', 'index').replace('__main__', 'main')}.md"
