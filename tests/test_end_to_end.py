@@ -464,7 +464,7 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
         (["train", "PRIOR", "model.tokenizer=AE"], "a prior needs a vqvae run"),
         (
             ["train", "PRIOR", "data.name=fashion_mnist"],
-            "vqvae train fashion_mnist/vqvae` first",
+            "vqvae train fashion_mnist/vqvae ",
         ),
         (
             ["train", "VQVAE", "data.batch_size=64", "trainer.accumulate=3"],

@@ -252,9 +252,11 @@ def test_values_that_are_shared_or_contain_themselves_are_no_lie(tmp_path):
 SOURCES = sorted((Path(__file__).parents[1] / "vqvae_lightning").rglob("*.py"))
 FORBIDDEN = {
     r"torch\.load\(": {"verified.py"},  # the one reader
+    r"torch\.export\.load\(": {"runtimes.py"},  # of folders whose maker the user trusts
     r"load_from_checkpoint|add_safe_globals|load_state_dict\(.*strict=False": set(),
-    r"pickle\.loads?\(|cloudpickle|joblib\.load|import load\b|allow_pickle=True": set(),
-    r"(?<![.\w])(eval|exec|__import__)\(|shell=True|os\.system|os\.popen": set(),
+    r"pickle\.loads?\(|cloudpickle|joblib\.load|(?<!library )(?<!safetensors.torch )import load\b|allow_pickle=True": set(),
+    # The one place where a file of the user's own is executed, which the command line names.
+    r"(?<![.\w])(eval|exec|__import__)\((?!\))|shell=True|os\.system|os\.popen": {"plugins.py"},
     r"yaml\.(load|full_load|unsafe_load)\(|register_new_resolver|\.extractall\(": set(),
 }
 
