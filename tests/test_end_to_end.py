@@ -328,6 +328,7 @@ def test_a_finished_run_is_left_alone(workplace, resume, capsys):
     assert f"{run.path} is finished: nothing to do" in capsys.readouterr().out
 
 
+@pytest.mark.wandb
 def test_a_resumed_run_goes_on_where_it_stopped(workplace):
     """6 steps, then 3 more, must equal 9 steps at once: same losses, same weights, bit for bit."""
     # a cosine depends on the last step

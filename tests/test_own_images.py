@@ -39,7 +39,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A folder with generated images, published and as a user's own."""
     root = tmp_path_factory.mktemp("own")
     fake_data.write_own(root / "bars.npz")
-    with fake_data.installed(root / "data"):
+    with fake_data.installed(root / "data"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
         yield root
 
 

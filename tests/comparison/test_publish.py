@@ -15,6 +15,8 @@ from run_folders import write_run
 
 from vqvae_lightning import cli
 
+pytestmark = pytest.mark.wandb
+
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):

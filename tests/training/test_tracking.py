@@ -34,6 +34,8 @@ from vqvae_lightning.training.tracking import (
 from vqvae_lightning.training.trainer import start_tracking
 from vqvae_lightning.verified import write_checkpoint
 
+pytestmark = pytest.mark.wandb
+
 WANDB = (
     "WANDB_MODE",
     "WANDB_DATA_DIR",

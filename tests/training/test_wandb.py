@@ -29,6 +29,8 @@ from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.tracking import RunWandbLogger, wandb_settings
 from vqvae_lightning.training.wandb_names import project_name, run_names
 
+pytestmark = pytest.mark.wandb
+
 VARIABLES = {
     "WANDB_PROJECT": "of-env",
     "WANDB_NAME": "named by env",
