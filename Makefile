@@ -180,7 +180,7 @@ test-dist: $(VENV)/.dev  ## the tests of several ranks alone
 	@$(VENV)/bin/pytest -m dist
 
 test-faults: $(VENV)/.dev  ## kills, signals, NaN, full disks: what is promised to survive them
-	@$(VENV)/bin/pytest -m faults
+	@OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m faults -n 2
 
 test-slow: $(VENV)/.dev  ## the slow tests
 	@$(VENV)/bin/pytest -m slow

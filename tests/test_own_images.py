@@ -218,7 +218,7 @@ def test_two_ranks_learn_from_a_store_what_one_process_learns(place: Path, tmp_p
         ]
         program = Path(__file__).parent / "launch_fake.py"
         command = [sys.executable, str(program), str(tmp_path / "data"), *words]
-        done = run_fork(command, environment())
+        done = run_fork(command, environment(WANDB_MODE="disabled"))
         assert done.returncode == 0, done.stderr
         record = json.loads((tmp_path / "runs" / str(devices) / "run.json").read_text())
         tests.append(record["test"])
