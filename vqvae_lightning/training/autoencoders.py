@@ -10,7 +10,6 @@ from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
 from vqvae_lightning.config import OptimizerConfig, section_config, to_dict
-from vqvae_lightning.data.given import PlainBatch, as_batch, checked_shape, warn_of_range
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import RowNoise, seed_torch
 from vqvae_lightning.metrics.codebook import CodebookUsage, measured_counts
@@ -27,6 +26,7 @@ from vqvae_lightning.models.build import (
 )
 from vqvae_lightning.models.distributed import shared_random
 from vqvae_lightning.pictures import Grid
+from vqvae_lightning.training.given import PlainBatch, as_batch, checked_shape, warn_of_range
 from vqvae_lightning.training.image_model import ImageModel
 from vqvae_lightning.training.optimization import (
     StepRecord,

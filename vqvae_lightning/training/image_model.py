@@ -15,10 +15,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from vqvae_lightning.data.given import as_batch, codes_of, images_of, tensor_of
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Latent
 from vqvae_lightning.models.tokenizer import Tokenizer
+from vqvae_lightning.training.given import as_batch, codes_of, images_of, tensor_of
 
 
 @contextmanager

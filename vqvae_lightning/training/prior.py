@@ -11,7 +11,6 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from vqvae_lightning.config import ConfigError, OptimizerConfig, section_config, to_dict
-from vqvae_lightning.data.given import PlainBatch, as_batch, codes_of, images_of, tensor_of
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import seed_torch
 from vqvae_lightning.metrics.codebook import CodebookUsage, measured_counts
@@ -21,6 +20,7 @@ from vqvae_lightning.models.build import PriorConfig, build_prior
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.pictures import Grid
+from vqvae_lightning.training.given import PlainBatch, as_batch, codes_of, images_of, tensor_of
 from vqvae_lightning.training.image_model import check_count
 from vqvae_lightning.training.optimization import (
     StepRecord,
