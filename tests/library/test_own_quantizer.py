@@ -18,7 +18,8 @@ from vqvae_lightning import (
     SimVQ,
     VectorQuantizer,
 )
-from vqvae_lightning.models.quantizers import codebooks
+from vqvae_lightning.config import MOST_PASSES
+from vqvae_lightning.models.quantizers.codebooks import CodebookQuantizer
 from vqvae_lightning.models.quantizers.quantizer import Quantizer
 
 K, D = 16, 6
@@ -82,74 +83,58 @@ def test_a_setting_out_of_range_is_one_line(make, line):
     assert str(error.value).startswith(line)
 
 
-def train(
-    quantizer: Quantizer, steps: int, updates: bool, passes: int = 1, seed: int = 0
-) -> list[Tensor]:
-    """A loop of one's own; the codebook after each step, with or without calls of `update`."""
-    generator = torch.Generator().manual_seed(seed)
-    encoder = nn.Linear(D, D, bias=False)
-    nn.init.eye_(encoder.weight)
-    optimizer = torch.optim.SGD(encoder.parameters(), lr=0.0)
-    found = []
-    for _ in range(steps):
-        for _ in range(passes):
-            latent = quantizer(encoder(torch.randn(64, D, generator=generator)))
-            (latent.z.square().mean() + latent.penalty).backward()
-        if updates:
+def test_a_codebook_learns_from_all_passes_of_a_step_and_only_in_update():
+    encoder, quantizer = nn.Linear(D, D), EMAVectorQuantizer(K, D)
+    unrelated = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    before, batches = quantizer.codebook.clone(), [torch.randn(K, D) for _ in range(2)]
+    for x in batches:
+        quantizer(encoder(x))
+        unrelated.step()  # no step of the codebook's model
+    assert torch.equal(quantizer.codebook, before)
+    (rows,) = quantizer.statistics()
+    assert torch.equal(rows, encoder(torch.cat(batches)).flatten())
+
+
+def test_two_loops_of_one_process_and_one_seed_learn_the_same():
+    def learned() -> Tensor:
+        torch.manual_seed(0)
+        quantizer = EMAVectorQuantizer(K, D)
+        optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+        for _ in range(3):
+            quantizer(torch.randn(64, D))
+            optimizer.step()
             quantizer.update()
-        optimizer.step()
-        found.append(next(iter(quantizer.buffers())).clone())
-    return found
+        quantizer(torch.randn(64, D))
+        return quantizer.codebook
+
+    assert torch.equal(learned(), learned())
 
 
-@pytest.mark.parametrize("name", ["ema", "residual", "product"])
-@pytest.mark.parametrize("passes", [1, 3])
-def test_a_codebook_learns_without_a_call_of_update_one_step_later(name, passes, monkeypatch):
-    # Without the reset of codes and k-means nothing is drawn, and the two loops are comparable.
-    monkeypatch.setattr(codebooks, "kmeans", lambda rows, k: rows[:k].clone())
-    torch.manual_seed(1)
-    called = MAKERS[name]()
-    torch.manual_seed(1)
-    left_out = MAKERS[name]()
-    for module in (*called.modules(), *left_out.modules()):
-        if isinstance(module, codebooks.CodebookQuantizer):
-            module.reset_below = 0.0
-    train(called, 6, updates=True, passes=passes)
-    train(left_out, 6, updates=False, passes=passes)
-    left_out(torch.randn(64, D))  # the pass that finds the last step
-    learned, caught_up = called.state_dict(), left_out.state_dict()
-    for key in learned:
-        assert torch.equal(learned[key], caught_up[key]), key
-
-
-def test_a_call_of_update_leaves_nothing_to_catch_up_with(monkeypatch):
-    quantizer, calls = EMAVectorQuantizer(K, D), []
-    real = quantizer.update
-    monkeypatch.setattr(quantizer, "update", lambda: calls.append(1) or real())
-    train(quantizer, 4, updates=True)
-    assert len(calls) == 4
-    quantizer.eval()(torch.randn(8, D))
-    assert len(calls) == 4
-
-
-def test_catching_up_leaves_the_random_state_alone():
-    quantizer = EMAVectorQuantizer(K, D)
-    train(quantizer, 3, updates=False)
-    before = torch.get_rng_state()
-    with torch.no_grad():
-        quantizer(torch.randn(8, D, generator=torch.Generator().manual_seed(0)))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_a_codebook_in_training_that_nothing_updates_says_so_once():
-    quantizer = EMAVectorQuantizer(K, D)
+@pytest.mark.parametrize("name", ["ema", "gradient", "residual"])
+def test_a_codebook_in_training_that_nothing_updates_says_so_once(name):
+    quantizer = MAKERS[name]()
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        for _ in range(codebooks.MOST_PASSES + 5):
+        for _ in range(MOST_PASSES):  # as many as a run may accumulate
             quantizer(torch.randn(4, D))
-    assert ["passes in training without an optimizer step" in str(w.message) for w in seen] == [
-        True
-    ]
+        assert not seen
+        for _ in range(5):
+            quantizer(torch.randn(4, D))
+    books = [one for one in quantizer.modules() if isinstance(one, CodebookQuantizer)]
+    assert ["passes in training without update()" in str(w.message) for w in seen] == [True] * len(
+        books
+    )
+
+
+def test_of_passes_that_nothing_updates_only_the_last_are_kept():
+    quantizer = EMAVectorQuantizer(K, D)
+    passes = torch.randn(MOST_PASSES + 3, 1, D)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for x in passes:
+            quantizer(x)
+    (rows,) = quantizer.statistics()
+    assert torch.equal(rows, passes[3:].flatten())
 
 
 def test_accumulated_batches_of_one_step_may_differ_in_size():
@@ -172,6 +157,7 @@ def test_a_small_model_of_ones_own_learns_to_reconstruct():
         optimizer.zero_grad()
         (error + latent.penalty).backward()
         optimizer.step()
+        quantizer.update()
         losses.append(float(error.detach()))
     assert losses[-1] < 0.25 * losses[0]
     assert quantizer.eval()(encoder(data)).codes.unique().numel() > 20

@@ -59,6 +59,7 @@ from vqvae_lightning.config.reader import (
     split_overrides,
 )
 from vqvae_lightning.config.schema import (
+    MOST_PASSES,
     STORES,
     ConfigError,
     DataConfig,
@@ -79,6 +80,7 @@ from vqvae_lightning.config.values import check_text, one_line, visible, word_of
 
 __all__ = [
     "CHOOSING_RUNS",
+    "MOST_PASSES",
     "STORES",
     "AblateOptions",
     "Ablation",

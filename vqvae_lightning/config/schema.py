@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 STORES = "stores"  # the folder in `data.root` of own images
+# Forward passes of one optimizer step. A codebook keeps what it saw in so many, and no more.
+MOST_PASSES = 256
 
 
 def _datasets() -> Collection[str]:
@@ -175,7 +177,9 @@ class TrainerConfig:
     steps: int = setting(1000, "optimizer steps", at_least=1)
     validate_every: int = setting(250, "optimizer steps between validations", at_least=1)
     log_every: int = setting(25, "optimizer steps between logged training metrics", at_least=1)
-    accumulate: int = setting(1, "forward passes per optimizer step", at_least=1)
+    accumulate: int = setting(
+        1, "forward passes per optimizer step", at_least=1, at_most=MOST_PASSES
+    )
     ema_decay: float = setting(
         0.0,
         "factor per step of the moving average of the weights, which are validated, tested and kept"

@@ -2,6 +2,7 @@
 
 import warnings
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import documented, setting
+from vqvae_lightning.config import MOST_PASSES, documented, setting
 from vqvae_lightning.models.distributed import all_reduce_sum, rank_and_world
 from vqvae_lightning.models.quantizers.composed import ResidualQuantizer
 from vqvae_lightning.models.quantizers.estimators import (
@@ -20,9 +21,6 @@ from vqvae_lightning.models.quantizers.estimators import (
 )
 from vqvae_lightning.models.quantizers.nearest import code_sums, kmeans, nearest_code
 from vqvae_lightning.models.quantizers.quantizer import NamedQuantizer, Quantized, Quantizer
-
-# Passes in training that nothing was learned from, after which a codebook warns.
-MOST_PASSES = 256
 
 
 class CodebookQuantizer(NamedQuantizer):
@@ -112,8 +110,10 @@ class CodebookQuantizer(NamedQuantizer):
         self.register_buffer("initialized", torch.tensor(False))
         # `initialized` once it is known to be true: saves a device sync at every step
         self._is_initialized = False
-        # (rows R,D; codes R) of the micro-batches since the last update
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        # (rows R,D; codes R) of the micro-batches since the last update. If it is never called, the
+        # oldest of more than MOST_PASSES are dropped: they would fill the memory.
+        self._seen: deque[tuple[Tensor, Tensor]] = deque(maxlen=MOST_PASSES)
+        self._has_warned = False
         self.register_codebook(torch.randn(codebook_size, dim))
 
     @classmethod
@@ -175,14 +175,15 @@ class CodebookQuantizer(NamedQuantizer):
         return Quantized(self.estimate(z_e, z_q), codes.view(z_e.shape[:-1]), penalty, logs)
 
     def _remember(self, rows: Tensor, codes: Tensor) -> None:
-        self._seen.append((rows, codes))
-        if len(self._seen) == MOST_PASSES:
+        if len(self._seen) == MOST_PASSES and not self._has_warned:
+            self._has_warned = True
             warnings.warn(
-                f"{type(self).__name__}: {MOST_PASSES} passes in training without an optimizer step"
-                " or update(), so the codebook has not learned from them; call update() once per"
-                " step, or eval() where it is not to learn",
+                f"{type(self).__name__}: more than {MOST_PASSES} passes in training without"
+                " update(), so only the last of them are kept to learn from; call update() once"
+                " per optimizer step, or eval() where the codebook is not to learn",
                 stacklevel=2,
             )
+        self._seen.append((rows, codes))
 
     def decode(self, codes: Tensor) -> Tensor:
         return F.embedding(codes, self.vectors())
@@ -197,9 +198,9 @@ class CodebookQuantizer(NamedQuantizer):
             return []
         if len({len(rows) for rows, _ in self._seen}) > 1:
             # A loader's last batch may be smaller: all of them count as one micro-batch.
-            self._seen = [
-                (torch.cat([r for r, _ in self._seen]), torch.cat([c for _, c in self._seen]))
-            ]
+            whole = torch.cat([r for r, _ in self._seen]), torch.cat([c for _, c in self._seen])
+            self._seen.clear()
+            self._seen.append(whole)
         if not self.is_initialized:
             return [self._all_rows()]
         k, d = self.codebook.shape

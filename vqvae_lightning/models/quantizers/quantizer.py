@@ -20,10 +20,9 @@ from vqvae_lightning.models.bottlenecks import (
     at_least_float32,
     fresh_noise,
 )
-from vqvae_lightning.models.distributed import all_reduce_sum, shared_random
+from vqvae_lightning.models.distributed import all_reduce_sum
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.quantizers.estimators import Estimator, straight_through
-from vqvae_lightning.models.quantizers.steps import optimizer_steps
 from vqvae_lightning.models.tracing import is_traced
 
 
@@ -49,9 +48,9 @@ class Quantizer(Bottleneck):
     or three axes end with D, four are always N, D, h, w. z has the shape of h. Codes are (N,),
     (N, T) or (N, h, w), with an axis M at the end if there are several per position.
 
-    What a codebook learns by other means than a gradient, it learns in `update`, once per optimizer
-    step. If an optimizer step has ended without it, the next forward pass in training calls it
-    first: a loop of one's own need not. Ranks have to have batches of equal size.
+    What a codebook learns by other means than a gradient, it learns in `update`. The modules of
+    `training` call it once per optimizer step, and so has a loop of one's own to. All ranks call it
+    together, after batches of equal size and with the same random state.
 
     The rate is T log K, what T = h·w·M codes cost under a uniform prior. Everything in here is
     float32 whatever the autocast says: a nearest code chosen in bf16 is another code.
@@ -70,8 +69,6 @@ class Quantizer(Bottleneck):
         self.codebook_size, self.num_codebooks = codebook_size, num_codebooks
         self.estimator = estimator
         self.in_channels = self.out_channels = dim
-        # Optimizer steps before the last forward pass that `update` has not seen.
-        self._seen_after: int | None = None
 
     @abstractmethod
     def quantize(self, z_e: Tensor) -> Quantized:
@@ -120,9 +117,7 @@ class Quantizer(Bottleneck):
         h = at_least_float32(h)
         # Training refuses the gradient of such a step. To look here too would wait for the device
         # at every step.
-        if self.training:
-            self._catch_up(h.device)
-        elif not is_traced():
+        if not self.training and not is_traced():
             check_finite(h)
         # The axes h and w that vectors and sequences do not have.
         added = {2: (1, 2), 3: (1,), 4: ()}[h.dim()]
@@ -146,14 +141,6 @@ class Quantizer(Bottleneck):
                 f" or (N, {d}, h, w)"
             )
 
-    def _catch_up(self, device: torch.device) -> None:
-        """Calls `update` if an optimizer step has ended without it since the last pass."""
-        now = optimizer_steps()
-        if self._seen_after not in (None, now):
-            with shared_random(now, device):
-                self.update()
-        self._seen_after = now
-
     def layout(self, grid: tuple[int, int]) -> CodeLayout:
         return CodeLayout(grid, self.codebook_size, self.num_codebooks)
 
@@ -170,7 +157,6 @@ class Quantizer(Bottleneck):
 
     @torch.no_grad()
     def update(self) -> None:
-        self._seen_after = None
         own = self.statistics()
         if own:
             summed = all_reduce_sum(torch.cat(own))
