@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from torch import Tensor
 
 from vqvae_lightning.metrics.measures import in_progress
+from vqvae_lightning.models.modes import evaluating
 from vqvae_lightning.pictures import Grid, named_grid, write_picture
 from vqvae_lightning.training.tracking import RunWandbLogger
 
@@ -70,14 +71,10 @@ class HasPictures(Protocol):
 
 def render(module: pl.LightningModule, references: Tensor) -> dict[str, Grid]:
     """The module's grids, drawn in evaluation mode; training's random state stays as it is."""
-    was_training = module.training
-    module.eval()
     own = [module.device] if module.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=own), torch.no_grad():
+    with evaluating(module), torch.random.fork_rng(devices=own), torch.no_grad():
         torch.manual_seed(0)
-        grids = cast(HasPictures, module).pictures(references.to(module.device))
-    module.train(was_training)
-    return grids
+        return cast(HasPictures, module).pictures(references.to(module.device))
 
 
 class BestCheckpoint(ModelCheckpoint):

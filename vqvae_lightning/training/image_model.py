@@ -7,29 +7,17 @@ images ──► latents ──► Latent(z, rate, codes, …)      n ──► 
 """
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Latent
+from vqvae_lightning.models.modes import evaluating
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.given import as_batch, codes_of, images_of, tensor_of
-
-
-@contextmanager
-def evaluating(net: nn.Module) -> Iterator[None]:
-    """Inside, a network is in evaluation mode: a codebook does not learn from what it sees."""
-    was_training = net.training
-    net.eval()
-    try:
-        yield
-    finally:
-        net.train(was_training)
 
 
 class ImageModel(pl.LightningModule):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.modes import evaluating
 from vqvae_lightning.models.priors.sampling import check_prefix, check_sampling, draw, guide
 
 # Logits that `log_prob` has at once: 256 MiB of float32, and a few times that for their softmax.
@@ -186,22 +187,20 @@ class AutoregressivePrior(nn.Module, ABC):
             # 2n: with the label, without
             labels = torch.cat([labels, torch.full_like(labels, self.classes)])
         rows = 2 * n if guided else n
-        was_training = self.training
-        self.eval()
-        cache, codes, previous = self.new_cache(rows), [], None
-        for t in range(self.length):
-            # for a given code too: it fills the cache
-            logits = self.next_logits(previous, labels, rows, cache)
-            logits = guide(logits, guidance) if guided else logits
-            given = t < prefix.shape[1]
-            code = (
-                prefix[:, t]
-                if given
-                else draw(logits.float(), temperature, top_k, top_p, generator)
-            )
-            codes.append(code)
-            previous = code.repeat(2) if guided else code
-        self.train(was_training)
+        with evaluating(self):
+            cache, codes, previous = self.new_cache(rows), [], None
+            for t in range(self.length):
+                # for a given code too: it fills the cache
+                logits = self.next_logits(previous, labels, rows, cache)
+                logits = guide(logits, guidance) if guided else logits
+                given = t < prefix.shape[1]
+                code = (
+                    prefix[:, t]
+                    if given
+                    else draw(logits.float(), temperature, top_k, top_p, generator)
+                )
+                codes.append(code)
+                previous = code.repeat(2) if guided else code
         return torch.stack(codes, dim=1)
 
 
