@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from vqvae_lightning import AE, VAE, VQVAE, CodePrior, ConfigError, load, to_float
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.models.quantizers.quantizer import Quantizer
+from vqvae_lightning.training import given
 
 TRUNK = {"hidden": 8, "residual_hidden": 4, "residual_blocks": 1}
 MODEL: dict[str, Any] = {"trunk": TRUNK, "latent_dim": 8}
@@ -193,3 +195,57 @@ def test_a_batch_of_a_run_is_still_seeded_by_its_own_seed():
     assert torch.initial_seed() == 7
     module.on_train_batch_start(batch.x, 1)
     assert torch.initial_seed() == 7
+
+
+def test_every_image_of_an_evaluation_has_noise_of_its_own(monkeypatch):
+    drawn: list[torch.Tensor] = []
+    for rank in (0, 1):
+        monkeypatch.setattr(given, "rank_and_world", lambda rank=rank: (rank, 2))
+        for index, rows in enumerate((4, 4, 3)):  # the last batch is smaller
+            batch = given.as_batch(torch.zeros(rows, 2), index)
+            drawn += batch.row_noise("latent").normal(torch.zeros(rows, 2))
+    assert len({tuple(noise.tolist()) for noise in drawn}) == 22
+
+
+@pytest.mark.parametrize("made", ["autoencoder", "prior"])
+def test_float16_whose_gradients_are_scaled_is_refused_before_the_first_step(made):
+    vqvae = VQVAE(SETTINGS[VQVAE], SHAPE)
+    module = vqvae if made == "autoencoder" else CodePrior(PRIOR, vqvae.tokenizer(), classes=5)
+    own = trainer(plugins=[MixedPrecision("16-mixed", "cpu")])
+    with pytest.raises(ValueError, match=r"^precision: got 16-mixed, .* wanted 32-true") as error:
+        own.fit(module, loaders()["(x, y)"])
+    assert "\n" not in str(error.value)
+    assert own.global_step == 0
+
+
+def test_a_code_or_label_out_of_range_is_one_line():
+    prior = CodePrior(PRIOR, VQVAE(SETTINGS[VQVAE], SHAPE).tokenizer(), classes=5)
+    codes, labels = torch.full((16, 4), 16), torch.arange(16) % 5
+    with pytest.raises(ValueError, match=r"^codes: got values 16 to 16, wanted 0 to 15"):
+        prior(codes, label=0)
+    with pytest.raises(ValueError, match=r"^codes: got values 16 to 16, wanted 0 to 15"):
+        trainer().fit(prior, loader(TensorDataset(codes, labels)))
+    with pytest.raises(ValueError, match=r"^label: got 5, wanted 0 to 4"):
+        trainer().fit(prior, loader(TensorDataset(codes - 1, labels + 1)))
+
+
+def test_a_step_of_a_prior_looks_at_the_values_of_the_first_batch_only(monkeypatch):
+    prior = CodePrior(PRIOR, VQVAE(SETTINGS[VQVAE], SHAPE).tokenizer(), classes=5)
+    looked: list[bool] = []
+    checked = prior._checked
+    monkeypatch.setattr(
+        prior, "_checked", lambda *a, check_values: looked.append(check_values) or checked(*a)
+    )
+    monkeypatch.setattr(
+        "vqvae_lightning.training.prior.check_codes", lambda *_: looked.append(True)
+    )
+    codes = loader(TensorDataset(torch.zeros(48, 4, dtype=torch.int64), torch.arange(48) % 5))
+    trainer().fit(prior, codes)
+    assert looked == [True, True, False, False]
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_an_unconditional_prior_has_pictures_whatever_the_number_of_classes(classes):
+    tokenizer = VQVAE(SETTINGS[VQVAE], SHAPE).tokenizer()
+    prior = CodePrior({**PRIOR, "class_conditional": False}, tokenizer, classes=classes)
+    assert len(prior.pictures(pixels(1))["samples"].images) == 10 * max(1, classes)

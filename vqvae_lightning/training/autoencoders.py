@@ -30,6 +30,7 @@ from vqvae_lightning.training.given import PlainBatch, as_batch, checked_shape, 
 from vqvae_lightning.training.image_model import ImageModel
 from vqvae_lightning.training.optimization import (
     StepRecord,
+    check_precision,
     clip_step,
     configure_adamw,
     logs_now,
@@ -102,6 +103,9 @@ class AutoencoderModule(ImageModel):
         """The objective of a training step for images x (N, C, H, W) in [-1, 1]."""
         objective: Objective = self.net(x, self.beta(), noise=noise)
         return objective
+
+    def on_fit_start(self) -> None:
+        check_precision(self.trainer)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if isinstance(batch, Batch):

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from vqvae_lightning.data.images import to_float
 from vqvae_lightning.data.loader import Batch
-from vqvae_lightning.data.randomness import eval_seed
+from vqvae_lightning.data.randomness import derive_seed, eval_seed
+from vqvae_lightning.models.distributed import rank_and_world
 from vqvae_lightning.models.layout import CodeLayout
 
 # How far floats may lie outside of [-1, 1]: rounding, and the steps of an optimizer on images.
@@ -110,7 +111,8 @@ def codes_of(given: object, layout: CodeLayout, device: torch.device) -> Tensor:
 def as_batch(given: Any, index: int) -> Batch:
     """The batch of a step: a `Batch` as it is; x or (x, labels) as a PlainBatch.
 
-    `index` is the number of the batch: an evaluation then draws other noise for each of its images.
+    `index` is the number of the batch among those of this rank: an evaluation then draws other
+    noise for each image of each batch and rank.
     """
     if isinstance(given, Batch):
         return given
@@ -120,5 +122,5 @@ def as_batch(given: Any, index: int) -> Batch:
     if not isinstance(x, Tensor | np.ndarray):
         raise ValueError(f"batch: got {type(x).__name__}, wanted x or (x, labels), of tensors")
     labels = tensor_of(more[0], "labels") if more else torch.empty(0, dtype=torch.int64)
-    rows = torch.arange(len(x)) + index * len(x)
-    return PlainBatch(tensor_of(x, "batch"), labels, rows, eval_seed(0))
+    seed = derive_seed(eval_seed(0), index, rank_and_world()[0])
+    return PlainBatch(tensor_of(x, "batch"), labels, torch.arange(len(x)), seed)

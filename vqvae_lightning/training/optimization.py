@@ -43,6 +43,19 @@ def planned_steps(trainer: pl.Trainer) -> int | None:
     return int(steps) if 0 < steps < math.inf else None
 
 
+def check_precision(trainer: pl.Trainer) -> None:
+    """Raises ValueError for a precision that scales the gradients, as float16 does.
+
+    The optimizer is fused and would undo the scale after `clip_step`, which would clip scaled ones.
+    """
+    plugin = trainer.precision_plugin
+    if getattr(plugin, "scaler", None) is not None:
+        raise ValueError(
+            f"precision: got {plugin.precision}, whose gradients are scaled, wanted 32-true,"
+            " bf16-mixed or 64-true"
+        )
+
+
 def own_step_seed(step: int) -> int:
     """The seed of what a model draws at a step with a loader of one's own, the same on every rank.
 

@@ -18,12 +18,14 @@ from vqvae_lightning.metrics.information import code_rate, entropy_ratio
 from vqvae_lightning.metrics.latents import Mean
 from vqvae_lightning.models.build import PriorConfig, build_prior
 from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.quantizers.quantizer import check_codes
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.pictures import Grid
 from vqvae_lightning.training.given import PlainBatch, as_batch, codes_of, images_of, tensor_of
 from vqvae_lightning.training.image_model import check_count
 from vqvae_lightning.training.optimization import (
     StepRecord,
+    check_precision,
     clip_step,
     configure_adamw,
     logs_now,
@@ -117,6 +119,9 @@ class CodePrior(pl.LightningModule):
         self.tokenizer = tokenizer
         return self
 
+    def on_fit_start(self) -> None:
+        check_precision(self.trainer)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if isinstance(batch, Batch):
             # dropout: a function of (seed, epoch, batch, micro-batch, rank)
@@ -147,9 +152,21 @@ class CodePrior(pl.LightningModule):
         return self.net.log_prob(batch.x.long(), self._labels(batch))
 
     def _batch(self, batch: Any, index: int) -> Batch:
-        """The batch of a step, with codes (N, T). Raises ValueError."""
+        """The batch of a step, with codes (N, T) and int64 labels (N,). Raises ValueError."""
         found = as_batch(batch, index)
-        return found._replace(x=self._codes(found.x)) if isinstance(found, PlainBatch) else found
+        if not isinstance(found, PlainBatch):
+            return found
+        # The values of later batches are not looked at: that would wait for a GPU at every step.
+        first, labels = index == 0, found.labels
+        codes = self._codes(found.x, check_values=first)
+        if self.config.class_conditional:
+            if not labels.numel():
+                raise ValueError(
+                    "labels: got a batch without them, wanted (codes, labels): this prior is"
+                    " class-conditional"
+                )
+            labels = self._checked(len(codes), labels, check_values=first)
+        return found._replace(x=codes, labels=labels)
 
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         # nn.ModuleDict does not say what it holds.
@@ -175,25 +192,20 @@ class CodePrior(pl.LightningModule):
         metrics.reset()
 
     def _labels(self, batch: Batch) -> Tensor | None:
-        if not self.config.class_conditional:
-            return None
-        if isinstance(batch, PlainBatch):
-            if not len(batch.labels):
-                raise ValueError(
-                    "labels: got a batch without them, wanted (codes, labels): this prior is"
-                    " class-conditional"
-                )
-            return self._classes(len(batch.x), batch.labels)
-        return batch.labels
+        return batch.labels if self.config.class_conditional else None
 
-    def _codes(self, given: Any) -> Tensor:
+    def _codes(self, given: Any, check_values: bool = True) -> Tensor:
         """Codes (N, T) of codes, or of images that the tokenizer encodes. Raises ValueError."""
         x, tokenizer = tensor_of(given, "codes"), self.tokenizer
         pixels = x.is_floating_point() or x.dtype == torch.uint8
         if tokenizer is not None and pixels and x.shape[1:] == tokenizer.image_shape:
-            images = images_of(x, tokenizer.image_shape, next(self.net.parameters()))
+            like = next(self.net.parameters())
+            images = images_of(x, tokenizer.image_shape, like, check_values)
             return tokenizer.to(self.device).encode(images.float())
-        return self.layout.flatten(codes_of(x, self.layout, self.device))
+        codes = codes_of(x, self.layout, self.device)
+        if check_values:
+            check_codes(codes, self.layout.codebook_size)
+        return self.layout.flatten(codes)
 
     def _classes(self, n: int, label: Any) -> Tensor | None:
         """The classes (n,) of n images, None of a prior without them. Raises ValueError.
@@ -206,6 +218,10 @@ class CodePrior(pl.LightningModule):
             return None
         if label is None:
             return torch.randint(self.classes, (n,), device=self.device)
+        return self._checked(n, label)
+
+    def _checked(self, n: int, label: Any, check_values: bool = True) -> Tensor:
+        """The classes (n,) int64 of one label for all n, or one for each. Raises ValueError."""
         try:
             labels = torch.as_tensor(label)
         except (TypeError, ValueError, RuntimeError):
@@ -215,7 +231,7 @@ class CodePrior(pl.LightningModule):
                 f"label: got {labels.dtype} of shape {tuple(labels.shape)}, wanted one whole number"
                 f", or {n}"
             )
-        if not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
+        if check_values and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
             wrong = next(int(one) for one in labels.flatten() if not 0 <= one < self.classes)
             raise ValueError(f"label: got {wrong}, wanted 0 to {self.classes - 1}")
         return labels.to(self.device, torch.int64).expand(n)
@@ -229,7 +245,8 @@ class CodePrior(pl.LightningModule):
             label: the class of all, or of each (N,), of a class-conditional prior.
 
         Raises:
-            ValueError: for another shape or dtype, or a class-conditional prior without labels.
+            ValueError: for another shape or dtype, codes outside 0 … K−1, or a class-conditional
+                prior without labels.
         """
         if self.config.class_conditional and label is None:
             raise ValueError("label: got none, but this prior is class-conditional")
@@ -265,8 +282,8 @@ class CodePrior(pl.LightningModule):
         """Named grids to show: samples, a row per class (of the first ten). x is not used: a prior
         sees no images.
         """
-        columns = 10
-        labels = torch.arange(min(self.classes, 10)).repeat_interleave(columns)
+        rows, columns = max(1, min(self.classes, 10)), 10
+        labels = torch.arange(rows).repeat_interleave(columns)
         shown = labels if self.config.class_conditional else None
         drawn = "a row per class" if shown is not None else "unconditional"
         caption = f"Decoded from codes that the prior drew, {drawn}"
