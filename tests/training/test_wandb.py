@@ -3,6 +3,7 @@ it ends a training.
 """
 
 import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ from vqvae_lightning.training.media import (
 )
 from vqvae_lightning.training.optimization import part_norms
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.tracking import RunWandbLogger, wandb_settings
+from vqvae_lightning.training.tracking import RunWandbLogger, start_wandb, wandb_settings
 from vqvae_lightning.training.wandb_names import project_name, run_names
 
 pytestmark = pytest.mark.wandb
@@ -98,6 +99,27 @@ def test_a_variable_that_wandb_refuses_is_left_out_after_one_line(
     assert names() == usual
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"W&B: {variable} is left out (tracking.")
+    assert os.environ[variable] == text  # asking for a name edits nothing
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_wandb_starts_without_the_variables_that_it_refuses_and_they_are_back_afterwards(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setenv("WANDB_PROJECT", "a/b")
+    monkeypatch.setenv("WANDB_TAGS", "x, y")
+    seen: list[str | None] = []
+
+    def start(settings: object) -> Any:
+        seen.extend(os.environ.get(name) for name in ("WANDB_PROJECT", "WANDB_TAGS"))
+        if fails:
+            raise OSError("no server")
+        return "a run"
+
+    assert start_wandb(start) == (None if fails else "a run")
+    assert seen == [None, "x, y"]
+    assert os.environ["WANDB_PROJECT"] == "a/b"
 
 
 @pytest.mark.parametrize("system", [False, True])

@@ -39,9 +39,10 @@ def publish(comparison: Comparison, project: str | None, folder: Path) -> Path |
     warning = choose_wandb_mode(folder)
     if warning:
         print(warning, flush=True)
+    named = project_name(project)
     tracked = start_wandb(
         lambda settings: wandb.init(
-            project=project_name(project),
+            project=named,
             id=secrets.token_hex(4),
             name=f"compare {len(comparison.rows)} runs",
             job_type="compare",

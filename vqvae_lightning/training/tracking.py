@@ -25,7 +25,7 @@ from vqvae_lightning.pictures import Grid
 from vqvae_lightning.training.artifacts import log_artifacts
 from vqvae_lightning.training.media import code_histogram, reconstruction_table
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.wandb_names import run_names
+from vqvae_lightning.training.wandb_names import only_taken_variables, run_names
 
 if TYPE_CHECKING:
     import wandb
@@ -187,7 +187,8 @@ def start_wandb(
 
     while True:
         try:
-            return start(wandb_settings(system))
+            with only_taken_variables():
+                return start(wandb_settings(system))
         except Exception as error:
             with suppress(Exception):
                 wandb.teardown()  # the half-started run would be in the way of the next one
@@ -277,7 +278,8 @@ def why_not_online() -> str | None:
 
     _read_mode()
     try:
-        url = urlsplit(wandb.setup().settings.base_url)
+        with only_taken_variables():
+            url = urlsplit(wandb.setup().settings.base_url)
         port = url.port or (443 if url.scheme == "https" else 80)
         if not os.environ.get("HTTPS_PROXY"):
             socket.create_connection((url.hostname or "", port), timeout=ANSWER_TIMEOUT).close()
