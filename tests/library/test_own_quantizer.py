@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -74,6 +75,8 @@ def test_another_number_of_channels_is_one_line(shape):
         (lambda: VectorQuantizer(K, D, decay=1.0), "VectorQuantizer.decay: got 1.0"),
         (lambda: SimVQ(K, D, commitment=-1), "SimVQ.commitment: got -1"),
         (lambda: SimVQ(K, D, estimator="turn"), "SimVQ.estimator: got 'turn', wanted one of"),
+        (lambda: LFQ(-1), "LFQ.bits: got -1, wanted 1 to 20"),
+        (lambda: LFQ(21), "LFQ.bits: got 21, wanted 1 to 20"),
         (lambda: LFQ(D, entropy=-1), "LFQ.entropy: got -1"),
     ],
 )
@@ -81,6 +84,16 @@ def test_a_setting_out_of_range_is_one_line(make, line):
     with pytest.raises(ConfigError) as error:
         make()
     assert str(error.value).startswith(line)
+
+
+def test_without_a_lattice_a_quantizer_has_that_of_its_settings(monkeypatch):
+    @dataclass
+    class Changed(FSQ.Config):
+        levels: list[int] = field(default_factory=lambda: [3, 4])
+
+    assert LFQ().codebook_size == LFQ.Config().codebook_size
+    monkeypatch.setattr(FSQ, "Config", Changed)
+    assert FSQ().codebook_size == 12
 
 
 def test_a_codebook_learns_from_all_passes_of_a_step_and_only_in_update():

@@ -63,7 +63,9 @@ class FSQ(NamedQuantizer):
     levels: Tensor  # d  floating point, so that the module's dtype is that of its z
     basis: Tensor  # d  int64, ∏_j<i L_j
 
-    def __init__(self, levels: Sequence[int] = (8, 8, 8)) -> None:
+    def __init__(self, levels: Sequence[int] | None = None) -> None:
+        """A lattice of `levels`; by default those of `Config`. Raises ConfigError."""
+        levels = self.Config().levels if levels is None else levels
         self.check(len(levels), levels=levels)
         super().__init__(math.prod(levels), len(levels))
         self.register_buffer("levels", torch.tensor(levels, dtype=torch.float32))
@@ -139,10 +141,19 @@ class LFQ(NamedQuantizer):
 
     def __init__(
         self,
-        bits: int = 9,
+        bits: int = Config.codebook_size.bit_length() - 1,
         commitment: float = Config.commitment,
         entropy: float = Config.entropy,
     ) -> None:
+        """Codes of `bits` signs, K = 2^bits. The settings are those of `Config`.
+
+        Raises ConfigError.
+        """
+        if not 1 <= bits < LARGEST_CODEBOOK.bit_length():
+            raise ConfigError(
+                f"{type(self).__name__}.bits: got {bits}, wanted 1 to"
+                f" {LARGEST_CODEBOOK.bit_length() - 1}"
+            )
         self.check(bits, codebook_size=2**bits, commitment=commitment, entropy=entropy)
         super().__init__(2**bits, bits)
         self.commitment, self.entropy = commitment, entropy
