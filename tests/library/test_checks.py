@@ -20,6 +20,7 @@ from vqvae_lightning import (
     sample,
     train,
 )
+from vqvae_lightning.config import EvaluateOptions, SampleOptions
 from vqvae_lightning.experiment import checked
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 
@@ -119,6 +120,15 @@ def test_sample_says_what_the_command_says(place, settings):
 def test_a_setting_that_would_choose_another_run_is_refused(place):
     with pytest.raises(ConfigError, match="dataset: got mnist beside"):
         evaluate(place / "runs" / "vqvae", dataset="mnist")
+    with pytest.raises(ConfigError, match="dataset: got mnist beside"):
+        evaluate(place / "runs" / "vqvae", EvaluateOptions(dataset="mnist"))
+    with pytest.raises(ConfigError, match="runs: got elsewhere beside"):
+        sample(place / "runs" / "vqvae", SampleOptions(runs="elsewhere"))
+
+
+def test_a_command_that_chose_a_run_by_a_setting_draws_from_it(place, monkeypatch):
+    monkeypatch.chdir(place)
+    assert cli.sample(["dataset=mnist", "runs=runs", "n=1", "columns=1", "seed=5"]).is_file()
 
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path):

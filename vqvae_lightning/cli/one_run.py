@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from vqvae_lightning.training.launch import is_first_process
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # imported by each command for itself, so that every one star
     from vqvae_lightning.evaluation.classifier import TrainedClassifier
     from vqvae_lightning.training.runs import Run
     from vqvae_lightning.training.train import TrainResult
+
+# Options of a command about one run.
+Options = TypeVar("Options", bound="RunChoice")
 
 
 def train(arguments: Sequence[str]) -> "TrainResult":
@@ -106,7 +109,7 @@ def evaluate(arguments: Sequence[str]) -> dict[str, float]:
     from vqvae_lightning.evaluation.evaluate import evaluate as run_evaluation
 
     run = _run(folders, chosen)
-    metrics = run_evaluation(run, chosen)
+    metrics = run_evaluation(run, _without_choice(chosen))
     print_metrics(metrics)
     if chosen.fid_samples:
         from vqvae_lightning.comparison.budgets import Budget
@@ -157,7 +160,7 @@ def sample(arguments: Sequence[str]) -> Path:
     refuse_beside_runs(folders, settings)
     from vqvae_lightning.evaluation.sample import sample as draw
 
-    paths = draw(_run(folders, chosen), chosen)
+    paths = draw(_run(folders, chosen), _without_choice(chosen))
     for path in paths:
         say("picture", path)
     return paths[0]
@@ -267,6 +270,14 @@ def _run(folders: list[str], chosen: "RunChoice") -> "Run":
     if not found:
         raise no_runs("run", chosen.runs)
     return found[-1]
+
+
+def _without_choice(chosen: Options) -> Options:
+    """The options without those that chose the run: that is done."""
+    from vqvae_lightning.config import CHOOSING_RUNS
+
+    usual = type(chosen)()
+    return dataclasses.replace(chosen, **{name: getattr(usual, name) for name in CHOOSING_RUNS})
 
 
 def no_runs(command: str, root: str) -> ValueError:

@@ -77,10 +77,11 @@ def run_options(
     Raises:
         ConfigError: an option does not fit, or would choose another run.
     """
-    for name in CHOOSING_RUNS:
-        if name in settings:
-            raise ConfigError(f"{name}: got {settings[name]} beside {run}, wanted one of them")
     values = {**(to_dict(given) if given else {}), **settings}
+    usual = to_dict(cls())
+    for name in CHOOSING_RUNS:
+        if name in settings or values.get(name, usual[name]) != usual[name]:
+            raise ConfigError(f"{name}: got {values[name]} beside {run}, wanted one of them")
     return canonical_places(configured(cls(), values))
 
 
