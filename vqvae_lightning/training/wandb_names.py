@@ -35,11 +35,7 @@ def run_names(experiment: Experiment, record: RunRecord) -> dict[str, Any]:
         "project": project_name(chosen.project),
         "name": experiment.name or _variable("WANDB_NAME") or record.name,
         "group": group or dataset,
-        "tags": [
-            dataset,
-            experiment.kind,
-            *(chosen.tags or _listed(_variable("WANDB_TAGS") or "")),
-        ],
+        "tags": [dataset, experiment.kind, *tags],
         "notes": _variable("WANDB_NOTES"),
     }
 
