@@ -19,7 +19,7 @@ from vqvae_lightning.config import ConfigError, one_line
 from vqvae_lightning.export.graphs import BATCH, Graph, Port, example
 
 if TYPE_CHECKING:
-    import onnx
+    from google.protobuf.message import Message
 
 # A graph that was opened: inputs by name → its output.
 Call = Callable[[Mapping[str, Tensor]], Tensor]
@@ -109,12 +109,18 @@ def open_onnx(data: bytes, inputs: tuple[Port, ...]) -> Call:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only
+    options.log_severity_level = 4  # what fails is raised
+    # Bytes can be an ONNX model and one of onnxruntime's own format, in which nothing was checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
-        if names_files(onnx.load_model_from_string(data).graph):
+        model = onnx.load_model_from_string(data)
+        if names_files(model):
             raise ValueError("its weights are in other files")
-        providers = ["CPUExecutionProvider"]
-        session = onnxruntime.InferenceSession(data, options, providers=providers)
+        # A field that this onnx does not know was not checked either.
+        model.DiscardUnknownFields()
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
     except Exception as error:
         # protobuf and onnxruntime raise errors of many types.
         raise ConfigError(f"it is no ONNX model that can be opened: {one_line(error)}") from error
@@ -126,14 +132,18 @@ def open_onnx(data: bytes, inputs: tuple[Port, ...]) -> Call:
     return call
 
 
-def names_files(graph: "onnx.GraphProto") -> bool:
-    """Whether a tensor of an ONNX graph is in another file, in its branches and loops too."""
-    attributes = [attribute for node in graph.node for attribute in node.attribute]
-    tensors = [*graph.initializer, *(attribute.t for attribute in attributes)]
-    tensors += [tensor for attribute in attributes for tensor in attribute.tensors]
-    inner = [attribute.g for attribute in attributes if attribute.HasField("g")]
-    inner += [each for attribute in attributes for each in attribute.graphs]
-    return any(tensor.external_data for tensor in tensors) or any(map(names_files, inner))
+def names_files(message: "Message") -> bool:
+    """Whether a tensor anywhere in an ONNX model is in another file.
+
+    Every field is looked at: tensors stand in initializers, sparse ones, attributes, functions and
+    the branches and loops of all of these.
+    """
+    for field, value in message.ListFields():
+        if field.name == "external_data" or (field.name == "data_location" and value):
+            return True
+        if field.message_type and any(map(names_files, value if field.is_repeated else [value])):
+            return True
+    return False
 
 
 @contextlib.contextmanager
