@@ -161,13 +161,10 @@ def test_a_model_traced_by_hand_gives_the_eager_codes_of_other_batches() -> None
     assert torch.equal(found, wanted)
 
 
-def test_without_knowing_that_it_is_traced_it_would_not() -> None:
-    with mock.patch.object(nearest, "is_traced", return_value=False):
-        try:
-            found, wanted = traced_codes(3)
-        except RuntimeError:
-            return  # the recorded loop has one chunk
-    assert not torch.equal(found, wanted)
+def test_without_knowing_that_it_is_traced_the_recorded_loop_has_the_chunks_of_the_first() -> None:
+    chunks = pytest.raises(RuntimeError, match="Expected 1 elements in a list but found 2")
+    with mock.patch.object(nearest, "is_traced", return_value=False), chunks:
+        traced_codes(3)
 
 
 def test_a_model_exported_by_hand_gives_the_eager_codes_of_other_batches() -> None:
