@@ -51,6 +51,12 @@ def test_every_dataclass_of_options_is_the_settings_of_a_command() -> None:
     assert named == {cls.__name__ for cls in COMMAND_OPTIONS}
 
 
+def test_a_command_that_takes_a_run_or_a_file_says_so_to_a_shell() -> None:
+    first = {name: command.arguments.partition("|")[0] for name, command in COMMANDS.items()}
+    assert {n for n, c in COMMANDS.items() if c.runs} == {n for n in first if first[n] == "RUN"}
+    assert {n for n, c in COMMANDS.items() if c.files} == {n for n in first if first[n] == "FILE"}
+
+
 @pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name].settings])
 def test_the_help_of_a_command_lists_each_of_its_settings_with_its_default(
     name: str, capsys: pytest.CaptureFixture[str]
@@ -130,6 +136,9 @@ def test_a_long_command_prints_its_line_before_it_does_anything(
         ("sweep", "sweeps/", {"sweeps/mnist_codebook"}),
         ("study", "fid_network=", {"fid_network=inception", "fid_network=classifier"}),
         ("sample", "runs/", {"runs/one"}),
+        ("export", "runs/", {"runs/one"}),
+        ("export", "plu", {"plugins="}),
+        ("doctor", "plugins=p", {"plugins=parts.py"}),
         ("evaluate", "spl", {"split="}),
         ("settings", "optimizer.", {"optimizer.lr"}),
         ("completion", "", {"bash", "zsh"}),
@@ -140,6 +149,7 @@ def test_an_argument_is_completed_with_what_the_command_takes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
+    (tmp_path / "parts.py").touch()
     (tmp_path / "runs" / "one").mkdir(parents=True)
     (tmp_path / "runs" / "one" / "run.json").touch()
     found = Completer(command)(prefix)

@@ -13,6 +13,9 @@ class Command(NamedTuple):
     arguments: str
     example: str
     settings: str = ""  # whose settings its help lists: "experiment", or a class of config.commands
+    more: tuple[str, ...] = ()  # whose settings it takes besides, for its runs
+    runs: bool = False  # whether it takes run folders
+    files: str = ""  # the shipped files that it takes: "experiments", "sweeps" or "ablations"
     takes_long: bool = False  # the command line is printed before the imports, which take seconds
 
 
@@ -53,6 +56,7 @@ COMMANDS = {
         "a YAML file, or the name of a shipped one such as mnist/vqvae; then settings as key=value,"
         " for example trainer.steps=500",
         "experiment",
+        files="experiments",
         takes_long=True,
     ),
     "config": Command(
@@ -61,6 +65,7 @@ COMMANDS = {
         "FILE|key=value",
         "as for train",
         "experiment",
+        files="experiments",
     ),
     "settings": Command(
         later("settings"),
@@ -94,6 +99,7 @@ COMMANDS = {
         "test metrics of a run's best checkpoint, and what is asked for besides",
         *RUN,
         "EvaluateOptions",
+        runs=True,
         takes_long=True,
     ),
     "sample": Command(
@@ -101,6 +107,7 @@ COMMANDS = {
         "draw images from a run into a PNG grid",
         *RUN,
         "SampleOptions",
+        runs=True,
         takes_long=True,
     ),
     "export": Command(
@@ -109,6 +116,7 @@ COMMANDS = {
         RUN[0],
         "run folder (default: the newest), then settings such as format=onnx to=FOLDER",
         "ExportOptions",
+        runs=True,
         takes_long=True,
     ),
     "compare": Command(
@@ -117,6 +125,7 @@ COMMANDS = {
         "RUN|key=value",
         "run folders (default: all), then settings",
         "CompareOptions",
+        runs=True,
         takes_long=True,
     ),
     "study": Command(
@@ -126,6 +135,7 @@ COMMANDS = {
         "dataset=mnist seeds=3, then settings of the evaluations (`vqvae evaluate --help`) and of"
         " the runs (`vqvae settings`)",
         "StudyOptions",
+        more=("EvaluateOptions", "experiment"),
         takes_long=True,
     ),
     "sweep": Command(
@@ -134,6 +144,8 @@ COMMANDS = {
         "FILE|key=value",
         "a sweep file, then settings of the runs (`vqvae settings`)",
         "SweepOptions",
+        more=("experiment",),
+        files="sweeps",
         takes_long=True,
     ),
     "ablate": Command(
@@ -142,6 +154,8 @@ COMMANDS = {
         "FILE|key=value",
         "an ablation file, seeds=3, then settings of the runs (`vqvae settings`)",
         "AblateOptions",
+        more=("experiment",),
+        files="ablations",
         takes_long=True,
     ),
     "classifier": Command(

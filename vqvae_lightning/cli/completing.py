@@ -16,15 +16,8 @@ from vqvae_lightning.config.listing import Row
 from vqvae_lightning.config.shipped import experiment_names
 from vqvae_lightning.reference import kept
 
-# The settings that a command takes beside its own.
-MORE = {
-    "study": ("EvaluateOptions", "experiment"),
-    "sweep": ("experiment",),
-    "ablate": ("experiment",),
-}
-# The shipped files that a command takes: those of a folder, or all experiments.
-FILES = {"train": None, "config": None, "sweep": "sweeps", "ablate": "ablations"}
-OF_RUNS = ("evaluate", "sample", "compare")
+# The setting of every command that is in no dataclass: `cli.plugins` reads it before all others.
+PLUGINS = Row("plugins", "[]", "a list", "files of your own parts, which are executed", place=".py")
 
 
 def complete(parser: argparse.ArgumentParser) -> None:
@@ -35,8 +28,8 @@ def complete(parser: argparse.ArgumentParser) -> None:
 class Completer:
     """The completions of an argument of one command, each with its description."""
 
-    def __init__(self, command: str) -> None:
-        self.command = command
+    def __init__(self, name: str) -> None:
+        self.name, self.command = name, COMMANDS[name]
 
     def __call__(self, prefix: str, **_: object) -> dict[str, str]:
         key, equals, value = prefix.partition("=")
@@ -44,9 +37,9 @@ class Completer:
         return {text: meaning for text, meaning in found if text.startswith(prefix)}
 
     def _rows(self) -> list[Row]:
-        own = COMMANDS[self.command].settings
-        names = [*([own] if own else []), *MORE.get(self.command, ())]
-        return [row for name in names for row in kept(name)]
+        own = self.command.settings
+        names = [*([own] if own else []), *self.command.more]
+        return [*(row for name in names for row in kept(name)), *([PLUGINS] if own else [])]
 
     def _values(self, key: str, value: str) -> Iterator[tuple[str, str]]:
         """`key=value` for each value that is a name or a place."""
@@ -58,15 +51,15 @@ class Completer:
     def _words(self, prefix: str) -> Iterator[tuple[str, str]]:
         """Settings to be given a value, and what is no setting."""
         yield from ((f"{row.key}=", row.meaning) for row in self._rows())
-        if self.command == "completion":
+        if self.name == "completion":
             yield from (("bash", ""), ("zsh", ""))
-        if self.command == "settings":
+        if self.name == "settings":
             yield from ((row.key, row.meaning) for row in kept("experiment"))
-        if self.command in OF_RUNS:
+        if self.command.runs:
             yield from ((str(run.parent), "run") for run in Path("runs").glob("*/run.json"))
-        if self.command in FILES:
-            yield from ((name, "experiment") for name in experiment_names(FILES[self.command]))
-        if self.command in (*OF_RUNS, *FILES):
+        if self.command.files:
+            yield from ((name, "experiment") for name in experiment_names(self.command.files))
+        if self.command.runs or self.command.files:
             yield from ((path, "") for path in paths(prefix))
 
 

@@ -35,12 +35,12 @@ def experiment_file(word: str) -> str:
     return next((short(file) for file in files if file.is_file()), word)
 
 
-def experiment_names(folder: str | None = None) -> Iterator[str]:
+def experiment_names(folder: str = "experiments") -> Iterator[str]:
     """The names of experiment files, such as mnist/vqvae, or of the plans in one of PLANS."""
     for place in experiment_folders():
         for file in sorted(place.glob("*/*.yaml")):
             kind = file.parent.name
-            if kind == folder or (folder is None and kind not in PLANS):
+            if folder == (kind if kind in PLANS else "experiments"):
                 yield f"{kind}/{file.stem}"
 
 
