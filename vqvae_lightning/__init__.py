@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from vqvae_lightning.evaluation.evaluate import evaluate as evaluate
     from vqvae_lightning.evaluation.sample import sample as sample
     from vqvae_lightning.experiment import load_experiment as load_experiment
+    from vqvae_lightning.exporting.export import export as export
+    from vqvae_lightning.exporting.opening import open_export as open_export
     from vqvae_lightning.library import load as load
     from vqvae_lightning.models.build import AEConfig as AEConfig
     from vqvae_lightning.models.build import PriorConfig as PriorConfig
@@ -63,6 +65,8 @@ _PLACES = {
     "evaluation.evaluate": ("evaluate",),
     "evaluation.sample": ("sample",),
     "experiment": ("load_experiment",),
+    "exporting.export": ("export",),
+    "exporting.opening": ("open_export",),
     "library": ("load",),
     "models.build": ("AEConfig", "PriorConfig", "VAEConfig", "VQVAEConfig"),
     "models.quantizers.codebooks": (

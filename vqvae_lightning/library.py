@@ -7,7 +7,7 @@ from typing import Any, TypeVar, overload
 import pytorch_lightning as pl
 
 from vqvae_lightning.config import ConfigError, canonical
-from vqvae_lightning.export.manifest import is_export
+from vqvae_lightning.exporting.manifest import is_export
 from vqvae_lightning.training.loading import load_run, module_of
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.verified import read_checkpoint
@@ -50,7 +50,7 @@ def _module_at(path: Path) -> object:
         raise ConfigError(f"load: there is no {path}, wanted a run folder or a checkpoint")
     if is_export(path):
         # Its imports take a second.
-        from vqvae_lightning.export.opening import open_export
+        from vqvae_lightning.exporting.opening import open_export
 
         return open_export(path)
     return load_run(Run.open(path))

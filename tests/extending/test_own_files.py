@@ -15,6 +15,7 @@ from extending.walked import PARTS, SMALL, vqvae
 from own_process import environment, run_fork
 from untrained import make_run, workplace
 
+from vqvae_lightning import load
 from vqvae_lightning.comparison import many
 from vqvae_lightning.config import ConfigError, plugins, to_dict, use_plugins
 from vqvae_lightning.experiment import load_experiment
@@ -167,6 +168,23 @@ def test_a_comparison_names_the_run_whose_file_is_not_named_and_goes_on(
     assert [line.split()[:2] for line in lines] == [["left", "out"]] * 2
     assert all("add plugins=mine.py" in line for line in lines)
     assert "RandomCodebook" not in (own / "runs" / "compare.html").read_text()
+
+
+def test_an_exported_run_opens_only_after_the_file_that_its_card_names(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vqvae("export", "runs/prior", "plugins=mine.py", "format=hub", "to=hub", "root=data")
+    assert not list((own / "hub").rglob("*.py"))
+    monkeypatch.setattr(plugins, "_named", [])
+    card = (own / "hub" / "README.md").read_text()
+    assert f"| mine.py | {digest(own / 'mine.py')} |" in card
+    assert 'use_plugins("mine.py")' in card
+    with pytest.raises(ConfigError, match=r"add plugins=mine\.py"):
+        load("hub")
+    use_plugins("mine.py")
+    net = load("runs/prior").net
+    for name, tensor in load("hub").net.state_dict().items():
+        assert tensor.equal(net.state_dict()[name])
 
 
 def test_a_record_holds_name_and_hash_of_a_file_and_no_path(own: Path) -> None:

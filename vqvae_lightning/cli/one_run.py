@@ -173,7 +173,7 @@ def export(arguments: Sequence[str]) -> Path:
     folders, settings = split_arguments(arguments)
     chosen = options(ExportOptions, settings)
     refuse_beside_runs(folders, settings)
-    from vqvae_lightning.export.export import export as export_run
+    from vqvae_lightning.exporting.export import export as export_run
 
     folder = export_run(_run(folders, chosen), chosen)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):

@@ -4,18 +4,19 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args, get_type_hints
 
 import pytest
 import torch
 from untrained import make_run, workplace
 
-from vqvae_lightning import VQVAE, cli, load
-from vqvae_lightning.config import ConfigError
+import vqvae_lightning
+from vqvae_lightning import VQVAE, cli, load, open_export
+from vqvae_lightning.config import ConfigError, ExportOptions
 from vqvae_lightning.data.images import to_float
-from vqvae_lightning.export import graphs, packages
-from vqvae_lightning.export.manifest import MANIFEST, own_hash
-from vqvae_lightning.export.opening import Exported, ExportedPrior, open_export
+from vqvae_lightning.exporting import formats, graphs
+from vqvae_lightning.exporting.manifest import MANIFEST, own_hash
+from vqvae_lightning.exporting.opening import Exported, ExportedPrior
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.stages import Generates
@@ -125,10 +126,40 @@ def test_load_reads_an_exported_folder_as_it_reads_a_run(place: Path) -> None:
         load(place / "vqvae-onnx", VQVAE)
 
 
+def test_export_is_a_function_that_takes_a_folder_and_settings_and_checks_both(
+    place: Path, tmp_path: Path
+) -> None:
+    made = vqvae_lightning.export(
+        str(place / "runs" / "vqvae"), format="safetensors", to=str(tmp_path / "made")
+    )
+    assert type(load(made)) is VQVAE
+    wrong: Any = {"format": "bogus"}
+    run = place / "runs" / "vqvae"
+    for given, line in (
+        ((run, ExportOptions(**wrong)), "format: got 'bogus', wanted"),
+        ((tmp_path,), "is no run folder"),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            vqvae_lightning.export(*given)
+    for more, line in (
+        (wrong, "format: got 'bogus', wanted"),
+        ({"n": 3}, "unknown key n"),
+        ({"runs": "runs"}, "runs: got runs beside"),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            vqvae_lightning.export(run, **more)
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_every_format_that_can_be_asked_for_has_a_record() -> None:
+    assert get_args(get_type_hints(ExportOptions)["format"]) == (*formats.FORMATS,)
+
+
 def test_a_pt2_is_opened_only_for_who_trusts_its_maker(place: Path) -> None:
     folder = export(place, "vqvae", "pt2")
-    with pytest.raises(ConfigError, match="can run code that is in it"):
-        open_export(folder)
+    for opens in (open_export, load):
+        with pytest.raises(ConfigError, match=r"call open_export\(folder, trusted=True\)"):
+            opens(folder)
     assert isinstance(open_export(folder, trusted=True), Exported)
 
 
@@ -178,7 +209,7 @@ def test_an_existing_folder_is_refused(place: Path, capsys: pytest.CaptureFixtur
 def test_a_missing_package_is_named_with_its_extra_before_anything_is_made(
     place: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(packages, "find_spec", lambda package: None)
+    monkeypatch.setattr(formats, "find_spec", lambda package: None)
     line = refused(place, capsys, f"format={name}", f"to={place / 'missing'}")
     assert "which is not installed" in line
     assert "vqvae_lightning[export]" in line
@@ -228,6 +259,13 @@ def test_a_foreign_folder_is_one_line(copied: Callable[[str], Path], tmp_path: P
         with pytest.raises((CheckpointError, ConfigError), match=message) as error:
             open_export(folder)
         assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_manifest_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / MANIFEST).open("wb") as file:
+        file.truncate(2**42)  # more than any memory, and a hole on disk
+    with pytest.raises(CheckpointError, match="has more than 16,777,216 bytes"):
+        open_export(tmp_path)
 
 
 def test_an_onnx_model_that_names_other_files_is_refused(copied: Callable[[str], Path]) -> None:

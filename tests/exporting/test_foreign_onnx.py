@@ -11,8 +11,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from onnx.numpy_helper import from_array
 
 from vqvae_lightning.config import ConfigError
-from vqvae_lightning.export.graphs import BATCH, Port
-from vqvae_lightning.export.runtimes import open_onnx
+from vqvae_lightning.exporting.graphs import BATCH, Port
+from vqvae_lightning.exporting.runtimes import open_onnx
 
 SECRET = np.array([7, 8], np.float32)
 INPUTS = (Port("x", "float32", (BATCH,), "numbers"),)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vqvae_lightning.config import ConfigError, one_line
-from vqvae_lightning.export.graphs import BATCH, Port
+from vqvae_lightning.exporting.graphs import BATCH, Port
 from vqvae_lightning.storage import write_json
 from vqvae_lightning.training.record import RECORD, Shape, check_shape
 from vqvae_lightning.verified import CheckpointError
@@ -62,8 +62,11 @@ def is_export(folder: Path) -> bool:
     return os.path.lexists(folder / MANIFEST) and not os.path.lexists(folder / RECORD)
 
 
-def read_regular(path: Path) -> bytes:
-    """The bytes of a file of an exported folder. Raises CheckpointError for anything else."""
+def read_regular(path: Path, largest: int | None = None) -> bytes:
+    """The bytes of a file of an exported folder, at most `largest` of them.
+
+    Raises CheckpointError for anything else, before it is read.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -74,9 +77,12 @@ def read_regular(path: Path) -> bytes:
             f"export: {path} is a link or cannot be read, wanted a file{hint}"
         ) from error
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             raise CheckpointError(f"export: {path} is no file")
-        return file.read()
+        if largest is not None and found.st_size > largest:
+            raise CheckpointError(f"export: {path} has more than {largest:,} bytes")
+        return file.read(found.st_size)
 
 
 def write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
@@ -100,10 +106,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not os.path.lexists(path):
         raise ConfigError(f"export: {folder} is no exported folder (it holds no {MANIFEST})")
     try:
-        data = read_regular(path)
-        if len(data) > LARGEST:
-            raise ValueError(f"it has more than {LARGEST:,} bytes")
-        values = json.loads(data)
+        values = json.loads(read_regular(path, LARGEST))
     except CheckpointError:
         raise
     except (ValueError, RecursionError) as error:

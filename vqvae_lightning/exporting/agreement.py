@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqvae_lightning.export.graphs import Graph, ImageEncoder, PriorStep
-from vqvae_lightning.export.runtimes import Call
+from vqvae_lightning.exporting.graphs import Graph, ImageEncoder, PriorStep
+from vqvae_lightning.exporting.runtimes import Call
 
 # Another build adds up in another order: pixels may differ by a level, numbers by this share of the
 # largest one.

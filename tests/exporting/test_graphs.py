@@ -12,9 +12,9 @@ import torch
 from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.data.images import to_float
 from vqvae_lightning.experiment import load_experiment
-from vqvae_lightning.export.agreement import DisagreementError, compare
-from vqvae_lightning.export.graphs import Graph, autoencoder_graphs, step_graph
-from vqvae_lightning.export.runtimes import onnx_bytes, open_onnx, quiet, record
+from vqvae_lightning.exporting.agreement import DisagreementError, compare
+from vqvae_lightning.exporting.graphs import Graph, autoencoder_graphs, step_graph
+from vqvae_lightning.exporting.runtimes import onnx_bytes, open_onnx, quiet, record
 from vqvae_lightning.models.build import build_autoencoder, build_prior
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.quantizers import nearest

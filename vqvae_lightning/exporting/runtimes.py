@@ -16,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
 from vqvae_lightning.config import ConfigError, one_line
-from vqvae_lightning.export.graphs import BATCH, Graph, Port, example
+from vqvae_lightning.exporting.graphs import BATCH, Graph, Port, example
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

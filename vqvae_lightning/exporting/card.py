@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from vqvae_lightning.config import to_dict
+from vqvae_lightning.config.plugins import plugin_file
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import MEASURES, Measure
 from vqvae_lightning.storage import write_atomic
@@ -40,6 +41,7 @@ def write_card(run: Run, folder: Path, dims: int) -> None:
         images=record.images,
         figures=[(m.title, f"{value:{m.format}}", m.unit) for m, value in figures(record, dims)],
         pictures=[picture.name for picture in pictures],
+        files=own_files(record),
         settings=yaml.safe_dump({"model": settings, **trained}, sort_keys=False),
     )
     write_atomic(folder / "README.md", str(card).encode())
@@ -72,6 +74,12 @@ def card_data(record: RunRecord, dims: int) -> "ModelCardData":
         metrics=[result.metric_type for result in results] or None,
         eval_results=results or None,
     )
+
+
+def own_files(record: RunRecord) -> list[dict[str, str]]:
+    """Name and SHA-256 of each file of own parts that has to be named before the run is opened."""
+    found = {plugin_file(part["name"]): part["sha256"] for part in record.plugins}
+    return [{"name": name, "sha256": sha256} for name, sha256 in found.items()]
 
 
 def figures(record: RunRecord, dims: int) -> list[tuple[Measure, float]]:

@@ -8,7 +8,7 @@ A folder under its own name is complete and was compared; at any error nothing i
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -17,40 +17,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqvae_lightning.config import ConfigError, ExportOptions
+from vqvae_lightning.config import ConfigError, ExportOptions, run_options
 from vqvae_lightning.data.images import to_uint8
 from vqvae_lightning.evaluation.subject import Subject
-from vqvae_lightning.export.agreement import DisagreementError, compare
-from vqvae_lightning.export.card import write_card
-from vqvae_lightning.export.graphs import Graph, graphs_of
-from vqvae_lightning.export.manifest import write_manifest
-from vqvae_lightning.export.opening import Exported, open_export
-from vqvae_lightning.export.packages import check_packages
-from vqvae_lightning.export.runtimes import onnx_bytes, pt2_bytes
-from vqvae_lightning.export.weights import checkpoints_of, hyper_parameters, weights_bytes
+from vqvae_lightning.exporting.agreement import DisagreementError, compare
+from vqvae_lightning.exporting.card import write_card
+from vqvae_lightning.exporting.formats import FORMATS, Graphs, check_packages
+from vqvae_lightning.exporting.graphs import Graph, graphs_of
+from vqvae_lightning.exporting.manifest import write_manifest
+from vqvae_lightning.exporting.opening import Exported, open_export
+from vqvae_lightning.exporting.weights import checkpoints_of, hyper_parameters, weights_bytes
 from vqvae_lightning.storage import check_writable, file_hash, new_folder, write_atomic
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run, versions
 
 COMPARED = 64  # test images that what was exported is compared on
-RECORDERS: dict[str, Callable[[Graph], bytes]] = {"onnx": onnx_bytes, "pt2": pt2_bytes}
 
 
-def export(run: Run, options: ExportOptions) -> Path:
+def export(run: Run | str | Path, options: ExportOptions | None = None, **settings: Any) -> Path:
     """Writes a finished run into a new folder, opens it again and compares it with the run.
 
     Args:
-        run: a run of any kind.
-        options: the format, the folder, and where the run's images are.
+        run: a finished run of any kind, or its folder.
+        options: settings; by default those of `vqvae export`.
+        settings: single ones on top, such as `format="hub"`.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: a folder that exists or cannot be made, a package that is missing, a part that
-            the format cannot hold. All but the last before anything is loaded.
+        ConfigError: a setting that is unknown or out of range, a folder that exists or cannot be
+            made, a package that is missing, a part that the format cannot hold. All but the last
+            before anything is loaded.
         DisagreementError: what was written computes something else than the run.
     """
+    run = Run.of(run)
+    options = run_options(ExportOptions, run.path, options, settings)
     check_packages(options.format)
     target = Path(options.to or f"exports/{run.name}-{options.format}")
     check_new_folder(target)
@@ -59,8 +61,7 @@ def export(run: Run, options: ExportOptions) -> Path:
     with torch.random.fork_rng(devices=[]):
         graphs = graphs_of(load_run(run), subject.kind.stage)
         with new_folder(target.parent, target.name) as folder:
-            write = _write_graphs if options.format in RECORDERS else _write_weights
-            about = write(run, options.format, graphs, folder)
+            about = _write(run, options.format, graphs, folder)
             write_manifest(folder, about)
             compared = _compare(folder, graphs, images, subject.kind.stage)
             write_manifest(folder, {**about, "compared": compared})
@@ -93,8 +94,18 @@ def _about(run: Run, name: str, folder: Path, files: Mapping[str, bytes]) -> dic
     }
 
 
-def _write_graphs(run: Run, name: str, graphs: list[Graph], folder: Path) -> dict[str, Any]:
-    files = {f"{graph.name}.{name}": RECORDERS[name](graph) for graph in graphs}
+def _write(run: Run, name: str, graphs: list[Graph], folder: Path) -> dict[str, Any]:
+    """Writes the files of a format; the content of config.json."""
+    held = FORMATS[name].graphs
+    if held is None:
+        return _write_weights(run, name, folder)
+    return _write_graphs(run, name, held, graphs, folder)
+
+
+def _write_graphs(
+    run: Run, name: str, held: Graphs, graphs: list[Graph], folder: Path
+) -> dict[str, Any]:
+    files = {f"{graph.name}.{name}": held.record(graph) for graph in graphs}
     described = {
         graph.name: {
             "inputs": [asdict(port) for port in graph.inputs],
@@ -105,14 +116,14 @@ def _write_graphs(run: Run, name: str, graphs: list[Graph], folder: Path) -> dic
     return {**_about(run, name, folder, files), "graphs": described}
 
 
-def _write_weights(run: Run, name: str, graphs: list[Graph], folder: Path) -> dict[str, Any]:
+def _write_weights(run: Run, name: str, folder: Path) -> dict[str, Any]:
     checkpoints = checkpoints_of(run)
     files = {
         f"{part}.safetensors": weights_bytes(checkpoint["state_dict"])
         for part, checkpoint in checkpoints.items()
     }
     about = _about(run, name, folder, files)
-    if name == "hub":
+    if FORMATS[name].has_card:
         write_card(run, folder, torch.Size(run.record.images.shape).numel())
     weights = {part: hyper_parameters(checkpoint) for part, checkpoint in checkpoints.items()}
     return {**about, "weights": weights}

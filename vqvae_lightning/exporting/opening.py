@@ -9,7 +9,7 @@ Nothing in a folder is executed: safetensors and ONNX hold numbers and operators
 pickles, which `torch.export.load` reads, so it is opened only for who trusts it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -18,21 +18,16 @@ import torch
 from torch import Tensor
 
 from vqvae_lightning.config import ConfigError, one_line
-from vqvae_lightning.export.graphs import BATCH, Port
-from vqvae_lightning.export.manifest import MANIFEST, Manifest, read_manifest
-from vqvae_lightning.export.packages import EXPORT_FORMATS, check_packages
-from vqvae_lightning.export.runtimes import Call, open_onnx, open_pt2
-from vqvae_lightning.export.weights import module_from
+from vqvae_lightning.exporting.formats import FORMATS, Graphs, check_packages
+from vqvae_lightning.exporting.graphs import BATCH, Port
+from vqvae_lightning.exporting.manifest import MANIFEST, Manifest, read_manifest
+from vqvae_lightning.exporting.runtimes import Call
+from vqvae_lightning.exporting.weights import module_from
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.models.priors.sampling import check_sampling, draw
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.stages import Generates, HasLatents
 from vqvae_lightning.verified import CheckpointError
-
-OPENERS: dict[str, Callable[[bytes, tuple[Port, ...]], Call]] = {
-    "onnx": open_onnx,
-    "pt2": open_pt2,
-}
 
 
 class Exported:
@@ -121,7 +116,7 @@ class ExportedPrior(Exported):
         return self.decode(codes)
 
 
-def open_export(folder: Path, trusted: bool = False) -> pl.LightningModule | Exported:
+def open_export(folder: str | Path, trusted: bool = False) -> pl.LightningModule | Exported:
     """What a folder that `export` made holds, verified by the SHA-256 of each file.
 
     Args:
@@ -138,20 +133,22 @@ def open_export(folder: Path, trusted: bool = False) -> pl.LightningModule | Exp
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
-    for value, known in ((manifest.format, EXPORT_FORMATS), (manifest.kind, KINDS)):
+    for value, known in ((manifest.format, FORMATS), (manifest.kind, KINDS)):
         if value not in known:
             raise ConfigError(
                 f"export: {folder / MANIFEST} says {value!r}, wanted one of {', '.join(known)}"
             )
     check_packages(manifest.format, writes=False)
-    if manifest.format not in OPENERS:
+    held = FORMATS[manifest.format].graphs
+    if held is None:
         return _open_weights(manifest)
-    if manifest.format == "pt2" and not trusted:
+    if held.runs_code and not trusted:
         raise ConfigError(
-            f"export: {folder} is of format pt2, and to open one can run code that is in it; if you"
-            " trust its maker, open it with trusted=True, or ask for safetensors or onnx"
+            f"export: {folder} is of format {manifest.format}, and to open one can run code that is"
+            " in it; if you trust its maker, call open_export(folder, trusted=True), or ask for"
+            " safetensors or onnx"
         )
-    return _open_graphs(manifest)
+    return _open_graphs(manifest, held)
 
 
 def _open_weights(manifest: Manifest) -> pl.LightningModule:
@@ -174,7 +171,7 @@ def _open_weights(manifest: Manifest) -> pl.LightningModule:
     return found[0].eval()
 
 
-def _open_graphs(manifest: Manifest) -> Exported:
+def _open_graphs(manifest: Manifest, held: Graphs) -> Exported:
     stage = KINDS[manifest.kind].stage
     wanted = ["encoder", "decoder", *(["step"] if stage == 2 else [])]
     if sorted(manifest.graphs) != sorted(wanted):
@@ -187,7 +184,7 @@ def _open_graphs(manifest: Manifest) -> Exported:
         file = f"{name}.{manifest.format}"
         data, inputs = manifest.read(file), manifest.graphs[name][0]
         try:
-            calls[name] = OPENERS[manifest.format](data, inputs)
+            calls[name] = held.open(data, inputs)
         except Exception as error:
             # torch raises errors of many types for an archive that it cannot read.
             reason = one_line(str(error).partition("\n")[0])
