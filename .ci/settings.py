@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
+from vqvae_lightning.cli.reference import FILE, as_json, of_everything
 from vqvae_lightning.config.listing import listed
-from vqvae_lightning.reference import FILE, as_json, of_everything
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 BLOCK = re.compile(r"^```text\n.*?^```\n", re.MULTILINE | re.DOTALL)

@@ -13,8 +13,8 @@ from own_process import TESTS, environment
 from vqvae_lightning import cli
 from vqvae_lightning.cli.commands import COMMANDS, FUNCTIONS, function
 from vqvae_lightning.cli.completing import Completer
+from vqvae_lightning.cli.reference import kept
 from vqvae_lightning.config.commands import COMMAND_OPTIONS
-from vqvae_lightning.reference import kept
 
 
 def ended(words: Sequence[str]) -> object:

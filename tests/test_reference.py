@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from vqvae_lightning.cli.reference import FILE, as_json, kept, of_everything
 from vqvae_lightning.config import ConfigError, EvaluateOptions, options, setting
 from vqvae_lightning.config.listing import Row, documented, listed, merged, rows
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.models.build import LIKELIHOODS, PRIORS, QUANTIZERS, TRUNKS
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
-from vqvae_lightning.reference import FILE, as_json, kept, of_everything
 from vqvae_lightning.training.autoencoders import AE, VQVAE
 from vqvae_lightning.training.prior import CodePrior
 

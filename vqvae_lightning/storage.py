@@ -100,6 +100,23 @@ def _try_lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds the lock on a file; nothing is written, no link followed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # of a disk without locks
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)

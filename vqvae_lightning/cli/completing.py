@@ -12,9 +12,9 @@ from pathlib import Path
 from argcomplete import autocomplete
 
 from vqvae_lightning.cli.commands import COMMANDS
+from vqvae_lightning.cli.reference import kept
 from vqvae_lightning.config.listing import Row
 from vqvae_lightning.config.shipped import experiment_names
-from vqvae_lightning.reference import kept
 
 # The setting of every command that is in no dataclass: `cli.plugins` reads it before all others.
 PLUGINS = Row("plugins", "[]", "a list", "files of your own parts, which are executed", place=".py")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # imported by each command for itself, so that every one answers at once
+    from vqvae_lightning.comparison.overview import Overview
     from vqvae_lightning.config.listing import Row
-    from vqvae_lightning.training.overview import Overview
 
 SHELLS = ("bash", "zsh")
 MISSING = "–"
@@ -15,9 +15,9 @@ MISSING = "–"
 
 def settings(arguments: Sequence[str]) -> "list[Row]":
     """`vqvae settings model.quantizer`; prints and returns the rows of what is named."""
+    from vqvae_lightning.cli.reference import kept
     from vqvae_lightning.config import ConfigError, visible
     from vqvae_lightning.config.listing import listed, owners_note
-    from vqvae_lightning.reference import kept
 
     everything = kept("experiment")
     if len(arguments) > 1:
@@ -36,8 +36,8 @@ def settings(arguments: Sequence[str]) -> "list[Row]":
 
 def described(name: str) -> str:
     """The settings of an experiment or of a command's options, as the end of a command's help."""
+    from vqvae_lightning.cli.reference import kept
     from vqvae_lightning.config.listing import listed, owners_note
-    from vqvae_lightning.reference import kept
 
     found = kept(name)
     return f"{owners_note(found)}\n\n{listed(found)}"
@@ -45,8 +45,8 @@ def described(name: str) -> str:
 
 def runs(arguments: Sequence[str]) -> "list[Overview]":
     """`vqvae runs`; prints and returns a line for each run folder, oldest first."""
+    from vqvae_lightning.comparison.overview import overviews
     from vqvae_lightning.config import RunsOptions, options
-    from vqvae_lightning.training.overview import overviews
 
     chosen = options(RunsOptions, arguments)
     found = overviews(Path(chosen.runs), chosen.dataset)
@@ -59,9 +59,9 @@ def runs(arguments: Sequence[str]) -> "list[Overview]":
 
 def _table(found: "Sequence[Overview]") -> list[list[str]]:
     """Runs as lines of cells below their heads, with the figures that any of them has."""
+    from vqvae_lightning.comparison.overview import FIGURES
     from vqvae_lightning.config import visible
     from vqvae_lightning.kinds import KINDS
-    from vqvae_lightning.training.overview import FIGURES
 
     measures = [m for m in FIGURES if any(m.key in run.figures for run in found)]
     heads = [f"{measure.title} {measure.unit}".strip() for measure in measures]

@@ -14,8 +14,8 @@ from vqvae_lightning.comparison.settings import Settings, settings_by_stage
 from vqvae_lightning.config import ConfigError, one_line
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import Measure, in_table
+from vqvae_lightning.training.folders import read_each
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.search import read_each
 
 
 @dataclass(frozen=True)

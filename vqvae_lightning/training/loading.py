@@ -21,9 +21,10 @@ from vqvae_lightning.config import (
 from vqvae_lightning.kinds import KINDS, kind_names
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.bounds import built_on_meta
+from vqvae_lightning.training.folders import read_each
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.search import find_runs, read_each
+from vqvae_lightning.training.search import find_runs
 from vqvae_lightning.training.settings import computed_settings
 from vqvae_lightning.training.stages import Generates, HasLatents
 from vqvae_lightning.verified import CheckpointError, read_checkpoint, write_checkpoint

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 from vqvae_lightning.config import ConfigError, Experiment, one_line
 from vqvae_lightning.training.averaging import STATE
+from vqvae_lightning.training.folders import read_each
 from vqvae_lightning.training.launch import is_first_process
 from vqvae_lightning.training.loading import own_checkpoint
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.search import all_runs, read_each
+from vqvae_lightning.training.search import all_runs
 from vqvae_lightning.training.settings import computed_settings, differences
 from vqvae_lightning.verified import CheckpointError
 

@@ -3,16 +3,17 @@
 import math
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from json import loads
 from pathlib import Path
 
-from vqvae_lightning.config import ConfigError, one_line, read_yaml
+from vqvae_lightning.config import ConfigError, read_yaml
 from vqvae_lightning.config.schema import TrainerConfig
 from vqvae_lightning.metrics.measures import MEASURES, in_progress
-from vqvae_lightning.training.record import RECORD, RunRecord, is_number, read_record
+from vqvae_lightning.storage import is_locked
+from vqvae_lightning.training.folders import read_each, run_folders
+from vqvae_lightning.training.record import RUN_LOCK, RunRecord, is_number, read_record
 
 TAIL = 2**18  # bytes of metrics.jsonl that are read: some hundred of its last lines
 # Those of the terminal's line of a validation that the comparison's page ranks or shows as well.
@@ -37,12 +38,7 @@ def overviews(root: Path, dataset: str | None = None) -> list[Overview]:
 
     A folder that cannot be read is named on stderr and left out.
     """
-    found = []
-    for path in sorted(root.glob(f"*/{RECORD}")):
-        try:
-            found.append(overview(path.parent))
-        except ConfigError as error:
-            print(f"left out  {one_line(error)}", file=sys.stderr, flush=True)
+    found = [run for _, run in read_each(run_folders(root), overview)]
     chosen = [run for run in found if dataset in (None, run.record.dataset)]
     return sorted(chosen, key=lambda run: run.record.created)
 
@@ -58,15 +54,19 @@ def overview(folder: Path) -> Overview:
         for measure in FIGURES
         if (key := f"{split}/{measure.key}") in values
     }
-    status = "killed" if record.status == "running" and is_gone(record.process) else record.status
+    gone = record.status == "running" and is_gone(folder, record.process)
+    status = "killed" if gone else record.status
     steps = planned_steps(folder / "config.yaml")
     return Overview(folder.name, record, status, step, steps, split if figures else "", figures)
 
 
-def is_gone(process: str | None) -> bool:
-    """Whether the process of a record, `PID on HOST`, was one of this machine and has ended."""
-    pid, _, host = (process or "").partition(" on ")
-    return pid.isdecimal() and host == platform.node() and not os.path.exists(f"/proc/{pid}")
+def is_gone(folder: Path, process: str | None) -> bool:
+    """Whether a run of a process of this machine, `PID on HOST`, is trained by none any more.
+
+    A training holds the lock of its folder. That of another machine may not be seen here.
+    """
+    _, _, host = (process or "").partition(" on ")
+    return host == platform.node() and not is_locked(folder / RUN_LOCK)
 
 
 def planned_steps(config: Path) -> int | None:

@@ -5,13 +5,16 @@ believed that its record does not hold.
 import json
 import os
 import platform
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from run_folders import write_run
 
 from vqvae_lightning import cli
-from vqvae_lightning.training.overview import overview, overviews
+from vqvae_lightning.comparison.overview import overview, overviews
+from vqvae_lightning.training.record import RUN_LOCK
 from vqvae_lightning.training.runs import Run
 
 
@@ -52,22 +55,25 @@ def test_a_run_that_failed_before_its_first_step_is_listed_without_figures(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("process", "status"),
+    ("process", "held", "status"),
     [
-        (f"{os.getpid()} on {platform.node()}", "running"),
-        (f"{2**31 - 1} on {platform.node()}", "killed"),
-        (f"{2**31 - 1} on another-machine", "running"),
-        (None, "running"),
+        (f"{os.getpid()} on {platform.node()}", True, "running"),
+        (f"{os.getpid()} on {platform.node()}", False, "killed"),
+        (f"{2**31 - 1} on another-machine", False, "running"),
+        (None, False, "running"),
     ],
     # Both workers of a suite must give a test the same name.
-    ids=["this process", "an ended process", "another machine", "no process"],
+    ids=["held", "not held, though the number is another process's", "another machine", "none"],
 )
-def test_a_run_whose_process_has_ended_on_this_machine_is_not_called_running(
-    tmp_path: Path, process: str | None, status: str
+def test_a_run_whose_lock_ended_with_its_process_on_this_machine_is_not_called_running(
+    tmp_path: Path, process: str | None, held: bool, status: str
 ) -> None:
     run = write_run(tmp_path, "ae")
     run.write(status="running", process=process, test=None, finished=None)
-    assert overview(run.path).status == status
+    with FileLock(run.path / RUN_LOCK) if held else nullcontext():
+        before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+        assert overview(run.path).status == status
+        assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
 
 
 def test_what_a_foreign_folder_holds_reaches_no_terminal_and_hides_no_other_run(
