@@ -229,6 +229,7 @@ def test_two_ranks_say_it_once(workplace):
     program = [sys.executable, str(Path(__file__).parent / "launch_fake.py")]
     done = run_fork([*program, str(workplace / "data"), *words], environment(), cwd=workplace)
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines() == [
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(
         "vqvae: data.batch_size: got 4000, but there are only 280 training images"
-    ]
+    )

@@ -59,6 +59,11 @@ def checked(experiment: Experiment) -> Experiment:
 
     Without a `model` it has the defaults of its kind. Raises ConfigError as `load_experiment` does.
     """
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(
+            f"experiment: got {type(experiment).__name__}, wanted an Experiment, as load_experiment"
+            " makes of a file"
+        )
     wanted = type(_defaults(experiment.kind).model)
     if is_section(experiment.model) and not isinstance(experiment.model, wanted):
         raise ConfigError(

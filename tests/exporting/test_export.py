@@ -115,6 +115,11 @@ def test_an_exported_prior_samples_step_by_step(place: Path) -> None:
         assert (images.shape, images.dtype) == ((3, 1, 28, 28), torch.uint8)
         with pytest.raises(ValueError, match="step: got 2 inputs, wanted 3"):
             opened.sample(3)
+        with pytest.raises(ValueError, match="labels: got -1, wanted 0 or more"):
+            opened.sample(3, -1)
+        with pytest.raises(ValueError, match=r"^step: .*") as error:
+            opened.sample(3, 10)
+        assert "\n" not in str(error.value)
 
 
 def test_load_reads_an_exported_folder_as_it_reads_a_run(place: Path) -> None:

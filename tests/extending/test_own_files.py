@@ -100,6 +100,16 @@ def test_an_experiment_file_executes_nothing(
     assert not (here / "executed").exists()
 
 
+@pytest.mark.parametrize("name", ["plugins=mine.py", "model.quantizer.name=mine.py:RandomCodebook"])
+def test_a_folder_that_is_named_like_an_argument_executes_nothing(
+    name: str, here: Path, fails: Callable[..., str]
+) -> None:
+    """A shell's `*` puts the names of folders, perhaps a stranger's, on the command line."""
+    (here / name).mkdir()
+    assert "is also the name of a file or folder here" in fails("compare", "runs", name)
+    assert not (here / "executed").exists()
+
+
 def test_a_file_cannot_name_what_is_executed(here: Path, fails: Callable[..., str]) -> None:
     (here / "e.yaml").write_text("plugins: [mine.py]\n")
     assert "no file says what is executed" in fails("config", "e.yaml")

@@ -110,6 +110,15 @@ def test_chain_rule(build, classes):
     torch.testing.assert_close(model.log_prob(codes, labels), -nll.sum(1), rtol=0, atol=1e-10)
 
 
+def test_no_code_is_free(build, classes):
+    """torch takes a target of −100 for one to be ignored."""
+    prior, labels = build(classes=classes), torch.zeros(1, dtype=torch.int64)
+    codes = torch.zeros(1, prior.length, dtype=torch.int64)
+    codes[0, -1] = -100
+    with pytest.raises((IndexError, RuntimeError)):
+        prior.nll(codes, labels if classes else None)
+
+
 def test_rows_that_are_taken_some_at_a_time_have_the_same_probability(build, classes, monkeypatch):
     model = build(classes=classes)
     codes, labels = some_codes(model, 7), some_labels(model, 7)

@@ -1,5 +1,6 @@
 """The files of own parts that a command line names, which alone are executed."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,12 +9,20 @@ def use_named_plugins(arguments: Sequence[str]) -> list[str]:
     """Executes the files that a command line names, and returns its other arguments.
 
     A file is named by `plugins=my_parts.py`, or by the whole setting of a part, such as
-    `model.quantizer.name=my_parts.py:MyQuantizer`. Raises ConfigError.
+    `model.quantizer.name=my_parts.py:MyQuantizer`. Raises ConfigError, also for such an argument
+    that is the name of something here: a shell's `*` may have put it there, and not the user.
     """
     if not any(word.startswith("plugins=") or ".py:" in word for word in arguments):
         return list(arguments)
-    from vqvae_lightning.config import use_plugins
+    from vqvae_lightning.config import ConfigError, is_setting, use_plugins
 
+    for word in arguments:
+        names_file = word.startswith("plugins=") or (".py:" in word and is_setting(word))
+        if names_file and os.path.lexists(word):
+            raise ConfigError(
+                f"argument: '{word}' is also the name of a file or folder here, so nothing was"
+                f" executed; for that one write ./{word}"
+            )
     named = list(_listed(arguments))
     there = {Path(file).name for file in named}
     # After plugins=parts/mine.py, mine.py:MyQuantizer is of that file.

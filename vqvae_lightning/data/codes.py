@@ -3,6 +3,7 @@ fingerprint.
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,6 +90,8 @@ class CodeDataModule(pl.LightningDataModule):
             why = f"{error}; computing them anew" if self.path.exists() else "computing them"
             level = logging.WARNING if self.path.exists() else logging.INFO
             log.log(level, "codes: %s with tokenizer %s", why, self.tokenizer.fingerprint[:16])
+        count = sum(self.images.sizes.values())
+        print(f"codes     of {count:,} images, computed once", file=sys.stderr, flush=True)
         columns = {name: column for name, (_, column) in self._layout().items()}
         writer = StoreWriter(self.folder, columns, self.stem)
         for split in SPLITS:

@@ -93,4 +93,5 @@ def check_sizes(config: DataConfig, sizes: Mapping[str, int]) -> None:
     if config.batch_size > train:
         raise ValueError(
             f"data.batch_size: got {config.batch_size}, but there are only {train} training images"
+            f" beside {val} of validation; set data.batch_size={2 ** (train.bit_length() - 1)}"
         )

@@ -76,10 +76,11 @@ def read_regular(path: Path, largest: int | None = None) -> bytes:
         raise CheckpointError(
             f"export: {path} is a link or cannot be read, wanted a file{hint}"
         ) from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise CheckpointError(f"export: {path} is no file")
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise CheckpointError(f"export: {path} is no file")
         if largest is not None and found.st_size > largest:
             raise CheckpointError(f"export: {path} has more than {largest:,} bytes")
         return file.read(found.st_size)

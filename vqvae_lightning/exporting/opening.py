@@ -56,7 +56,12 @@ class Exported:
         for port, tensor in zip(inputs, given, strict=True):
             check_input(port, tensor)
         named = {port.name: tensor for port, tensor in zip(inputs, given, strict=True)}
-        return self._calls[name](named)
+        try:
+            return self._calls[name](named)
+        except Exception as error:
+            # onnxruntime and torch raise errors of many types, such as for a code of no codebook.
+            reason = one_line(str(error).partition("\n")[0])
+            raise ValueError(f"{name}: {reason}") from error
 
 
 class ExportedPrior(Exported):
@@ -166,7 +171,7 @@ def _open_weights(manifest: Manifest) -> pl.LightningModule:
     if stage == 2:
         try:
             cast(Generates, found[0]).attach(Tokenizer(cast(HasLatents, found[1]).net))
-        except (AttributeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"export: {manifest.folder}: {one_line(error)}") from error
     return found[0].eval()
 
@@ -203,3 +208,6 @@ def check_input(port: Port, tensor: Tensor) -> None:
             f"{port.name}: got {got} of shape {tuple(tensor.shape)}, wanted {port.dtype} of shape"
             f" ({wanted}): {port.meaning}"
         )
+    if got == "int64" and tensor.numel() and int(tensor.min()) < 0:
+        # A graph counts such an index from the end.
+        raise ValueError(f"{port.name}: got {int(tensor.min())}, wanted 0 or more: {port.meaning}")

@@ -9,7 +9,8 @@ from vqvae_lightning.config import ConfigError, one_line
 from vqvae_lightning.training.launch import is_first_process
 from vqvae_lightning.training.record import RECORD
 
-Candidate, Read = TypeVar("Candidate"), TypeVar("Read")
+Candidate = TypeVar("Candidate")
+Read = TypeVar("Read")
 
 
 def run_folders(root: str | Path) -> list[Path]:

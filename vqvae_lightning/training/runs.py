@@ -60,6 +60,9 @@ class Run:
         self.tokenizer = checkpoints / "tokenizer.ckpt"
         self._read: tuple[Stamp | None, RunRecord] | None = None
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
     @classmethod
     def create(cls, experiment: Experiment, **more: object) -> "Run":
         """A new folder for an experiment, created atomically; `more` goes into its run.json.

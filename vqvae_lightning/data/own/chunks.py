@@ -54,7 +54,7 @@ def read_chunk(positions: range, shape: Shape, exact: bool) -> Chunk:
             name = visible(collection.names[position])
             raise DataError(
                 f"data.size: {name} has {found[0]}x{found[1]} pixels, others have"
-                f" {height}x{width}; wanted one size for all, such as data.size={min(found)}"
+                f" {height}x{width}; wanted one size for all, such as data.size=64"
             )
         pixels.append(picture.pixels)
         kept.append(position)

@@ -104,9 +104,11 @@ class AutoregressivePrior(nn.Module, ABC):
             raise ValueError(f"codes: got shape {tuple(codes.shape)}, wanted (N, {self.length})")
         logits = self.logits(codes, labels)
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        return F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="none").view_as(
-            codes
+        # By default a code of −100 would cost nothing, without an error.
+        nll = F.cross_entropy(
+            logits.flatten(0, 1), codes.flatten(), reduction="none", ignore_index=-(2**31)
         )
+        return nll.view_as(codes)
 
     def log_prob(self, codes: Tensor, labels: Tensor | None) -> Tensor:
         """log p(codes | label) in nats, (N,) for codes (N, T).
