@@ -166,7 +166,7 @@ lint: $(VENV)/.dev  ## ruff and mypy
 settings: $(VENV)/.run  ## the lists of all settings, in docs/ and in the package, after a change to one
 	@$(VENV)/bin/python .ci/settings.py
 
-tutorial: $(VENV)/.tutorial  ## execute docs/tutorial.ipynb in place: five minutes on two CPU cores
+tutorial: $(VENV)/.tutorial  ## execute docs/tutorial.ipynb in place: minutes on two CPU cores
 	@$(VENV)/bin/jupyter execute --inplace docs/tutorial.ipynb
 
 docs: $(VENV)/.docs  ## the documentation as a site, in site/; a broken link or a missing docstring fails
