@@ -90,6 +90,11 @@ def test_settings_are_found_by_name_section_and_last_word(name: str, keys: set[s
     assert all(name in key.split(".") or key.startswith(name) for key in found)
 
 
+def test_a_word_of_a_name_or_of_a_meaning_finds_settings() -> None:
+    assert "model.quantizer.codebook_size" in {row.key for row in cli.settings(["codebook"])}
+    assert "model.quantizer.codebook_size" in {row.key for row in cli.settings(["codes"])}
+
+
 def test_a_part_shows_its_members_and_the_settings_of_each(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

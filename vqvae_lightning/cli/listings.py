@@ -25,6 +25,7 @@ def settings(arguments: Sequence[str]) -> "list[Row]":
     name = arguments[0].strip(".") if arguments else ""
     found = [row for row in everything if f"{row.key}.".startswith(f"{name}." if name else "")]
     found = found or [row for row in everything if name in row.key.split(".")]
+    found = found or [row for row in everything if name in row.key or name in row.meaning]
     if not found:
         known = {part for row in everything for part in (row.key, *row.key.split("."))}
         nearest = difflib.get_close_matches(name, sorted(known), n=1)
