@@ -121,6 +121,9 @@ def test_a_prior_trains_on_images_or_codes_and_is_loaded_again(what, tmp_path):
     assert again.attach(vqvae.tokenizer()).sample(3, label=4).shape == (3, *SHAPE)
     with pytest.raises(ValueError, match="this prior was trained on the codes of"):
         again.attach(VQVAE(SETTINGS[VQVAE], SHAPE).tokenizer())
+    again.description["grid"] = [-side for side in again.description["grid"]]
+    with pytest.raises(ValueError, match="got K and grid"):
+        again.attach(vqvae.tokenizer())
 
 
 def test_a_tokenizer_is_a_copy_that_training_on_leaves_alone():

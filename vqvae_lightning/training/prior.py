@@ -116,6 +116,12 @@ class CodePrior(pl.LightningModule):
                 f" trained on the codes of {self.description['fingerprint'][:16]}"
                 f" ({self.description['run']})"
             )
+        found = [tokenizer.codebook_size, *tokenizer.grid]
+        described = [self.description["codebook_size"], *self.description["grid"]]
+        if found != described:
+            raise ValueError(
+                f"tokenizer: got K and grid {found}, but this prior says {described} of its own"
+            )
         self.tokenizer = tokenizer
         return self
 
