@@ -43,6 +43,11 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "vae, bernoulli": ("vae", [f"{L}bernoulli", "data.binarize=dynamic"]),
     "vae, logistic": ("vae", [f"{L}discretized_logistic", *PER_PIXEL]),
 }
+# Each of these takes longer than all others together.
+LONG = ("residual levels, projected", "vae, residual trunk")
+QUICK_FIRST = [
+    pytest.param(case, marks=[pytest.mark.slow] if case in LONG else []) for case in CASES
+]
 PRIORS = {
     "transformer": ((4, 4), 10, ["model.label_dropout=0.1"]),
     "pixelcnn": ((3, 3, 2), 0, ["model.class_conditional=false"]),
@@ -83,7 +88,7 @@ def recorded(graph: Graph) -> Any:
     return lambda given: module(*given.values())
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", QUICK_FIRST)
 def test_a_recorded_autoencoder_gives_the_codes_and_the_images_of_the_eager_one(case: str) -> None:
     graphs = autoencoder(*CASES[case])
     compared = compare(graphs, {graph.name: recorded(graph) for graph in graphs}, pixels(9))
