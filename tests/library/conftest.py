@@ -4,7 +4,7 @@ import pytest
 import untrained
 
 
-@pytest.fixture(scope="package")  # its images are installed until the last of these tests ends
+@pytest.fixture(scope="module")  # its images are installed until it ends
 def place(tmp_path_factory):
     """A folder with runs/KIND of every kind, and generated images in data/."""
     root = tmp_path_factory.mktemp("library")
