@@ -159,7 +159,10 @@ def check_docstrings(module: Path) -> None:
     tree = ast.parse(module.read_text("utf-8"))
     named: list[tuple[str, Any]] = [("module", tree)]
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+            continue
+        # The overloads of a function share the docstring of the function itself.
+        if not any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list):
             named.append((node.name, node))
     for name, node in named:
         if ast.get_docstring(node) is None:
