@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from untrained import make_run, workplace
+from untrained import workplace_with
 
 from vqvae_lightning import cli
 from vqvae_lightning.cli.plugins import use_named_plugins
@@ -135,9 +135,7 @@ def test_the_tree_of_the_architecture_names_every_file_of_the_package() -> None:
 def place_with_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with runs/vqvae and runs/prior, which were never trained."""
     root = tmp_path_factory.mktemp("docs")
-    with workplace(root):
-        for kind in ("vqvae", "prior"):
-            make_run(root, kind, lambda module, root: None)
+    with workplace_with(root, ("vqvae", "prior")):
         yield root
 
 

@@ -1,6 +1,6 @@
 """Finished runs that were never trained: what an evaluation needs, in a second."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,22 @@ def record(path: Path, **values: Any) -> Run:
     return Run(path)
 
 
-def make_run(root: Path, kind: str, change: Callable[[Any, Path], None], *more: str) -> Run:
+@contextmanager
+def workplace_with(root: Path, kinds: Iterable[str]) -> Iterator[None]:
+    """A `workplace` with a run root/runs/KIND of each of these kinds, in this order."""
+    with workplace(root):
+        for kind in kinds:
+            make_run(root, kind)
+        yield
+
+
+def untouched(module: Any, root: Path) -> None:
+    """Leaves a module as it was built."""
+
+
+def make_run(
+    root: Path, kind: str, *more: str, change: Callable[[Any, Path], None] = untouched
+) -> Run:
     """A run root/runs/kind whose module `change`(module, root) has had its hands on; `more` are
     settings.
     """

@@ -29,7 +29,7 @@ def made(tmp_path_factory):
     """A folder with generated data, and its tokenizer of K = 16."""
     root = tmp_path_factory.mktemp("codes")
     with untrained.workplace(root):
-        yield root, load_tokenizer(untrained.make_run(root, "vqvae", lambda *_: None).best)
+        yield root, load_tokenizer(untrained.make_run(root, "vqvae").best)
 
 
 @pytest.fixture

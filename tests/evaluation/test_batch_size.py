@@ -28,7 +28,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("batch-size")
     silence_known_warnings()
     with workplace(root):
-        make_run(root, "vqvae", lambda module, root: None)
+        make_run(root, "vqvae")
         yield root
 
 

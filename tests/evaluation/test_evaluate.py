@@ -41,9 +41,7 @@ class Corners(FeatureNetwork):
 def made(tmp_path_factory):
     """Generated data in place of MNIST, and a finished, untrained run of every kind."""
     root = tmp_path_factory.mktemp("evaluate")
-    with untrained.workplace(root):
-        for kind in KINDS:
-            untrained.make_run(root, kind, lambda *_: None)
+    with untrained.workplace_with(root, KINDS):
         yield root
 
 

@@ -163,7 +163,7 @@ def made(tmp_path_factory):
 
 
 def make_run(root: Path, kind: str, *more: str) -> Run:
-    return untrained.make_run(root, kind, strengthen, *more)
+    return untrained.make_run(root, kind, *more, change=strengthen)
 
 
 def strengthen(module, root: Path) -> None:

@@ -45,7 +45,7 @@ def runs(tmp_path_factory):
 
 
 def make_run(root: Path, kind: str, *more: str) -> Run:
-    return untrained.make_run(root, kind, spread_codes, *more)
+    return untrained.make_run(root, kind, *more, change=spread_codes)
 
 
 def spread_codes(module, root: Path) -> None:

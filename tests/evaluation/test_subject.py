@@ -37,9 +37,7 @@ class Quarters(FeatureNetwork):
 def made(tmp_path_factory):
     """Generated data in place of MNIST, and a finished, untrained run of every kind."""
     root = tmp_path_factory.mktemp("subject")
-    with untrained.workplace(root):
-        for kind in KINDS:
-            untrained.make_run(root, kind, lambda *_: None)
+    with untrained.workplace_with(root, KINDS):
         # The codes of the prior, which an evaluation finds as its training left them.
         assert Subject(Run(root / "runs" / "prior")).codes
         yield root

@@ -8,14 +8,14 @@ from typing import Any, cast, get_args, get_type_hints
 
 import pytest
 import torch
-from untrained import make_run, workplace
+from untrained import workplace_with
 
 import vqvae_lightning
 from vqvae_lightning import VQVAE, cli, load, open_export
 from vqvae_lightning.config import ConfigError, ExportOptions
 from vqvae_lightning.data.images import to_float
 from vqvae_lightning.exporting import formats, graphs
-from vqvae_lightning.exporting.manifest import MANIFEST, own_hash
+from vqvae_lightning.exporting.manifest import MANIFEST, own_hash, read_manifest
 from vqvae_lightning.exporting.opening import Exported, ExportedPrior
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
@@ -27,9 +27,7 @@ from vqvae_lightning.verified import CheckpointError
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """runs/vqvae and runs/prior, never trained, and exports of them."""
     root = tmp_path_factory.mktemp("export")
-    with workplace(root):
-        for kind in ("vqvae", "prior"):
-            make_run(root, kind, lambda module, root: None)
+    with workplace_with(root, ("vqvae", "prior")):
         export(root, "vqvae", "onnx")
         export(root, "prior", "hub")
         yield root
@@ -91,6 +89,14 @@ def test_a_prior_from_a_folder_for_the_hub_draws_what_the_run_draws(place: Path)
         for each in (opened, run)
     ]
     assert torch.equal(*drawn)
+
+
+def test_without_a_run_the_newest_that_the_settings_choose_is_exported(
+    place: Path, tmp_path: Path
+) -> None:
+    to = f"to={tmp_path / 'newest'}"
+    cli.main(["export", f"runs={place / 'runs'}", "dataset=mnist", "format=safetensors", to])
+    assert read_manifest(tmp_path / "newest").kind == "prior"
 
 
 def test_a_folder_for_the_hub_has_a_card_with_metadata_and_names_no_folder_of_this_machine(

@@ -169,7 +169,7 @@ def test_a_run_opens_with_the_file_it_was_trained_with(own: Path) -> None:
 def test_a_comparison_names_the_run_whose_file_is_not_named_and_goes_on(
     own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_run(own, "ae", lambda module, root: None)
+    make_run(own, "ae")
     path = own / "runs" / "ae" / "run.json"
     test = {f"test/{key}": 1.0 for key in ("distortion", "rate", "loss")}
     path.write_text(json.dumps({**json.loads(path.read_text()), "test": test}))
@@ -241,7 +241,7 @@ def test_runs_of_two_versions_of_a_file_open_side_by_side(
 
 
 def test_a_checkpoint_executes_nothing(own: Path, fails: Callable[..., str]) -> None:
-    run = make_run(own, "vqvae", lambda module, root: None)
+    run = make_run(own, "vqvae")
     checkpoint = read_checkpoint(run.best)
     config = checkpoint["hyper_parameters"]["config"]
     quantizer = {"name": "mine.py:RandomCodebook", "codebook_size": 16}

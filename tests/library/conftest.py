@@ -3,12 +3,12 @@
 import pytest
 import untrained
 
+from vqvae_lightning.kinds import KINDS
+
 
 @pytest.fixture(scope="module")  # its images are installed until it ends
 def place(tmp_path_factory):
     """A folder with runs/KIND of every kind, and generated images in data/."""
     root = tmp_path_factory.mktemp("library")
-    with untrained.workplace(root):
-        for kind in ("ae", "vae", "vqvae", "prior"):
-            untrained.make_run(root, kind, lambda module, root: None)
+    with untrained.workplace_with(root, KINDS):
         yield root

@@ -17,6 +17,7 @@ from vqvae_lightning import (
     cli,
     compare,
     evaluate,
+    export,
     sample,
     train,
 )
@@ -97,23 +98,28 @@ def test_checking_changes_nothing_of_what_a_file_gave():
         assert checked(experiment) == experiment
 
 
-@pytest.mark.parametrize("settings", [{"fid_samples": -3}, {"fid_sample": 3}, {"split": "train"}])
-def test_evaluate_says_what_the_command_says(place, settings):
+@pytest.mark.parametrize(
+    ("function", "settings"),
+    [
+        (evaluate, {"fid_samples": -3}),
+        (evaluate, {"fid_sample": 3}),
+        (evaluate, {"split": "train"}),
+        (sample, {"n": 0}),
+        (sample, {"show": "all"}),
+        (sample, {"label": 3}),
+        (sample, {"out": "a.jpg"}),
+        (export, {"format": "bogus"}),
+        (export, {"formt": "onnx"}),
+    ],
+)
+def test_a_function_says_what_its_command_says(place, function, settings):
     run = str(place / "runs" / "vqvae")
     with pytest.raises(ConfigError) as called:
-        evaluate(run, **settings)
+        function(run, **settings)
     with pytest.raises(ConfigError) as typed:
-        cli.evaluate([run, *(f"{key}={value}" for key, value in settings.items())])
-    assert str(called.value) == str(typed.value)
-
-
-@pytest.mark.parametrize("settings", [{"n": 0}, {"show": "all"}, {"label": 3}, {"out": "a.jpg"}])
-def test_sample_says_what_the_command_says(place, settings):
-    run = str(place / "runs" / "vqvae")
-    with pytest.raises(ConfigError) as called:
-        sample(run, **settings)
-    with pytest.raises(ConfigError) as typed:
-        cli.sample([run, *(f"{key}={value}" for key, value in settings.items())])
+        getattr(cli, function.__name__)(
+            [run, *(f"{key}={value}" for key, value in settings.items())]
+        )
     assert str(called.value) == str(typed.value)
 
 

@@ -22,18 +22,17 @@ def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("bounds")
     with untrained.workplace(root):
         runs = {
-            "ae": untrained.make_run(root, "ae", lambda *_: None),
-            "vqvae": untrained.make_run(root, "vqvae", lambda *_: None),
+            "ae": untrained.make_run(root, "ae"),
+            "vqvae": untrained.make_run(root, "vqvae"),
             "fsq": untrained.make_run(
                 root,
                 "vqvae",
-                lambda *_: None,
                 "model.quantizer.name=fsq",
                 "model.quantizer.levels=[4,4]",
                 "name=fsq",
             ),
         }
-        runs["prior"] = untrained.make_run(root, "prior", lambda *_: None)
+        runs["prior"] = untrained.make_run(root, "prior")
         yield runs
 
 

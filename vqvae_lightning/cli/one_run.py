@@ -101,15 +101,12 @@ def doctor(arguments: Sequence[str]) -> "list[Finding]":
 
 def evaluate(arguments: Sequence[str]) -> dict[str, float]:
     """`vqvae evaluate RUN`; returns the test metrics."""
-    from vqvae_lightning.config import EvaluateOptions, options
+    from vqvae_lightning.config import EvaluateOptions
 
-    folders, settings = split_arguments(arguments)
-    chosen = options(EvaluateOptions, settings)
-    refuse_beside_runs(folders, settings)
+    run, chosen = _run_and_options(arguments, EvaluateOptions)
     from vqvae_lightning.evaluation.evaluate import evaluate as run_evaluation
 
-    run = _run(folders, chosen)
-    metrics = run_evaluation(run, _without_choice(chosen))
+    metrics = run_evaluation(run, chosen)
     print_metrics(metrics)
     if chosen.fid_samples:
         from vqvae_lightning.comparison.budgets import Budget
@@ -153,14 +150,12 @@ def fid_calibrate(arguments: Sequence[str]) -> dict[str, Any]:
 
 def sample(arguments: Sequence[str]) -> Path:
     """`vqvae sample RUN sampler=mixture …`; returns the path of the first picture."""
-    from vqvae_lightning.config import SampleOptions, options
+    from vqvae_lightning.config import SampleOptions
 
-    folders, settings = split_arguments(arguments)
-    chosen = options(SampleOptions, settings)
-    refuse_beside_runs(folders, settings)
+    run, chosen = _run_and_options(arguments, SampleOptions)
     from vqvae_lightning.evaluation.sample import sample as draw
 
-    paths = draw(_run(folders, chosen), _without_choice(chosen))
+    paths = draw(run, chosen)
     for path in paths:
         say("picture", path)
     return paths[0]
@@ -168,14 +163,12 @@ def sample(arguments: Sequence[str]) -> Path:
 
 def export(arguments: Sequence[str]) -> Path:
     """`vqvae export RUN format=onnx to=FOLDER`; returns the folder."""
-    from vqvae_lightning.config import ExportOptions, options
+    from vqvae_lightning.config import ExportOptions
 
-    folders, settings = split_arguments(arguments)
-    chosen = options(ExportOptions, settings)
-    refuse_beside_runs(folders, settings)
+    run, chosen = _run_and_options(arguments, ExportOptions)
     from vqvae_lightning.exporting.export import export as export_run
 
-    folder = export_run(_run(folders, chosen), chosen)
+    folder = export_run(run, chosen)
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         say("file", path)
     return folder
@@ -256,28 +249,26 @@ def _experiment(arguments: Sequence[str]) -> "Experiment":
     return load_experiment(run.path / "config.yaml", settings)
 
 
-def _run(folders: list[str], chosen: "RunChoice") -> "Run":
-    """The run that is named, or the newest finished one."""
-    from vqvae_lightning.config import ConfigError
+def _run_and_options(arguments: Sequence[str], cls: type[Options]) -> "tuple[Run, Options]":
+    """The run of a command, named or else the newest finished one that its settings choose; and its
+    options, without those that chose the run: that is done.
+    """
+    from vqvae_lightning.config import CHOOSING_RUNS, ConfigError, options
     from vqvae_lightning.training.runs import Run
     from vqvae_lightning.training.search import find_runs
 
+    folders, settings = split_arguments(arguments)
+    chosen = options(cls, settings)
+    refuse_beside_runs(folders, settings)
     if len(folders) > 1:
         raise ConfigError(f"run: got {len(folders)} folders ({', '.join(folders)}), wanted one")
     if folders:
-        return Run.open(folders[0])
+        return Run.open(folders[0]), chosen
     found = find_runs(chosen.runs, dataset=chosen.dataset, path=chosen.path)
     if not found:
         raise no_runs("run", chosen.runs)
-    return found[-1]
-
-
-def _without_choice(chosen: Options) -> Options:
-    """The options without those that chose the run: that is done."""
-    from vqvae_lightning.config import CHOOSING_RUNS
-
-    usual = type(chosen)()
-    return dataclasses.replace(chosen, **{name: getattr(usual, name) for name in CHOOSING_RUNS})
+    usual = {name: getattr(cls(), name) for name in CHOOSING_RUNS}
+    return found[-1], dataclasses.replace(chosen, **usual)
 
 
 def no_runs(command: str, root: str) -> ValueError:

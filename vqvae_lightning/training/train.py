@@ -49,9 +49,6 @@ def train(experiment: Experiment) -> TrainResult:
     silence_known_warnings()
     experiment = checked(experiment)
     experiment = replace(experiment, data=resolve(experiment.data))
-    if experiment.data.path and is_first_process():
-        # Each training says what it learns from, and what of the path it does not see.
-        print(OwnImages(experiment.data).describe(), flush=True)
     devices = device_count(experiment)
     check_launch(devices * experiment.trainer.nodes)
     run = resumed_run(experiment)
@@ -107,6 +104,9 @@ def _prepared(
 ) -> tuple[DataModule, pl.LightningModule]:
     """The data of an experiment, fetched, and its module, ready to be trained."""
     data, module = build(experiment, run)
+    if isinstance(data.dataset, OwnImages) and is_first_process():
+        # Each training says what it learns from, and what of the path it does not see.
+        print(data.dataset.describe(), flush=True)
     if experiment.trainer.precision == "64-true":
         # Lightning converts after it has loaded a checkpoint, whose last bits would be lost.
         module.double()
