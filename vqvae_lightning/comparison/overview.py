@@ -5,7 +5,6 @@ import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
-from json import loads
 from pathlib import Path
 
 from vqvae_lightning.config import ConfigError, read_yaml
@@ -13,7 +12,13 @@ from vqvae_lightning.config.schema import TrainerConfig
 from vqvae_lightning.metrics.measures import MEASURES, in_progress
 from vqvae_lightning.storage import is_locked
 from vqvae_lightning.training.folders import read_each, run_folders
-from vqvae_lightning.training.record import RUN_LOCK, RunRecord, is_number, read_record
+from vqvae_lightning.training.record import (
+    RUN_LOCK,
+    RunRecord,
+    is_number,
+    logged_row,
+    read_record,
+)
 
 TAIL = 2**18  # bytes of metrics.jsonl that are read: some hundred of its last lines
 # Those of the terminal's line of a validation that the comparison's page ranks or shows as well.
@@ -103,9 +108,5 @@ def newest_rows(path: Path) -> Iterator[dict[str, float]]:
         file.seek(max(0, size - TAIL))
         lines = file.read(TAIL).splitlines()
     for line in reversed(lines[1:] if size > TAIL else lines):
-        try:
-            row = loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+        if row := logged_row(line):
             yield {key: value for key, value in row.items() if is_number(value)}

@@ -239,6 +239,20 @@ def check_shape(value: Any, shape: Shape, where: str) -> None:
             check_shape(value[key], inner, f"{where}.{_shown(key)[1:-1]}")
 
 
+def logged_row(line: str | bytes) -> dict[str, float] | None:
+    """The numbers of a line of metrics.jsonl.
+
+    None of a line that is no JSON object with a step: a kill may cut the last line off.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        return None
+    return {key: value for key, value in row.items() if isinstance(value, int | float)}
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value of a JSON file is a finite number that can be drawn."""
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -28,7 +28,14 @@ from vqvae_lightning.config import (
 from vqvae_lightning.data.imageset import image_set
 from vqvae_lightning.experiment import describe_record, read_experiment
 from vqvae_lightning.storage import check_writable, new_folder, sweep, write_atomic, write_json
-from vqvae_lightning.training.record import RECORD, RECORD_LOCK, RUN_LOCK, RunRecord, read_record
+from vqvae_lightning.training.record import (
+    RECORD,
+    RECORD_LOCK,
+    RUN_LOCK,
+    RunRecord,
+    logged_row,
+    read_record,
+)
 
 # errors of a rename onto an existing file or folder
 TAKEN = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
@@ -225,21 +232,14 @@ class Run:
         A line that is no JSON object with a step is left out, because a kill may cut the last line
         off. Raises ConfigError for a file that is too large.
         """
-        rows = []
+        rows: list[dict[str, float]] = []
         if self.metrics_path.is_file():
             if self.metrics_path.stat().st_size > LARGEST_METRICS:
                 raise ConfigError(
                     f"run: {self.metrics_path} has more than {LARGEST_METRICS:,} bytes"
                 )
-            for line in self.metrics_path.read_text(errors="replace").splitlines():
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(row, dict) and isinstance(row.get("step"), int):
-                    rows.append(
-                        {key: value for key, value in row.items() if isinstance(value, int | float)}
-                    )
+            lines = self.metrics_path.read_text(errors="replace").splitlines()
+            rows = [row for line in lines if (row := logged_row(line))]
         return rows
 
     def pictures(self) -> list[Path]:
