@@ -18,7 +18,7 @@ from experiments.benchmarks.timing import LEAST_ROUNDS, Row, Times, cost, faster
 from vqvae_lightning.config import Experiment
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.experiment import load_experiment
-from vqvae_lightning.models.quantizers.codebooks import CodebookQuantizer
+from vqvae_lightning.models.quantizers.codebook import CodebookQuantizer
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.autoencoders import VQVAE
 from vqvae_lightning.training.build import build

@@ -20,7 +20,7 @@ from vqvae_lightning import (
     VectorQuantizer,
 )
 from vqvae_lightning.config import MOST_PASSES
-from vqvae_lightning.models.quantizers.codebooks import CodebookQuantizer
+from vqvae_lightning.models.quantizers.codebook import CodebookQuantizer
 from vqvae_lightning.models.quantizers.quantizer import Quantizer
 
 K, D = 16, 6

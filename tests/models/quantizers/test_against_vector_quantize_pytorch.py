@@ -7,8 +7,8 @@ Skipped without it: `pip install vector-quantize-pytorch==1.32.0`.
 import pytest
 import torch
 
+from vqvae_lightning.models.quantizers.codebook import CodebookQuantizer
 from vqvae_lightning.models.quantizers.codebooks import (
-    CodebookQuantizer,
     CosineVectorQuantizer,
     SimVQ,
     VectorQuantizer,
