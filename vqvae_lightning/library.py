@@ -15,7 +15,7 @@ from vqvae_lightning.verified import read_checkpoint
 Module = TypeVar("Module", bound=pl.LightningModule)
 
 
-# What it is of is known when it runs, unless the caller says so.
+# The class is read from the folder, so a type checker knows it only if the caller names it.
 @overload
 def load(place: Run | str | Path) -> Any: ...
 @overload
@@ -24,7 +24,7 @@ def load(place: Run | str | Path, kind: type[Any] = object) -> Any:
     """The model of a run folder, of an exported one, or of the checkpoint of one's own Trainer.
 
     It is on the CPU, in evaluation mode; a prior of a folder has its tokenizer. Nothing in the
-    folder or file is executed. Of an export to ONNX it is an `Exported`; see `open_export`.
+    folder or file is executed. A folder of ONNX graphs gives an `Exported`; see `open_export`.
 
     Args:
         place: a run or its folder, whose best checkpoint is taken, a folder that `export` made, or

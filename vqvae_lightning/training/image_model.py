@@ -80,8 +80,8 @@ class ImageModel(pl.LightningModule):
         """n images (n, C, H, W) in [-1, 1] of latents from the p(z) that the rate is charged
         against.
 
-        Of a VAE it is N(0, I). Of a VQ-VAE every code is equally likely, so that its samples show
-        what a `CodePrior` is for. Raises ValueError of an AE, which has no p(z).
+        A VAE's is N(0, I). A VQ-VAE's has all codes equally likely: its samples show what a
+        `CodePrior` is for. Raises ValueError for an AE, which has no p(z).
         """
         check_count(n)
         if not self.net.bottleneck.has_prior:
