@@ -258,7 +258,7 @@ def _about(experiment: Experiment, created: datetime) -> dict[str, object]:
         **({"own_images": own} if experiment.data.path else {}),
         "seed": experiment.seed,
         "status": "running",
-        "created": created.isoformat(timespec="seconds"),
+        "created": created.isoformat(timespec="milliseconds"),
         "command": [visible(word) for word in sys.argv],
         "versions": versions(),
         "data": dict(images.hashes()),

@@ -199,7 +199,7 @@ def _finish(run: Run, trainer: pl.Trainer, test: dict[str, float], codes: Path |
     """Records a finished training."""
     # These entries belong to a resumed run's older checkpoint.
     older = dict.fromkeys(("evaluated", "generation", "kl_per_dim", "process"))
-    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    finished = datetime.now(UTC).isoformat(timespec="milliseconds")
     run.write(status="finished", finished=finished, test=test, **older, **tokenizer_record(run))
     for logger in trainer.loggers:
         if isinstance(logger, RunWandbLogger):
