@@ -20,6 +20,7 @@ RUNS = {
     "vae of binary images": ("vae", BINARY),
     "vqvae of binary images": ("vqvae", BINARY),
     "prior": ("prior", []),
+    "masked prior": ("prior", ["model.network.name=masked"]),
 }
 
 
@@ -57,7 +58,7 @@ def figures(root, name, size):
     trainer = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
                          enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     (measured,) = trainer.test(module, datamodule=data, verbose=False)
-    if name == "prior":
+    if RUNS[name][0] == "prior":
         found = two_stage_metrics(data.tokenizer, data.images, "test", measured["test/rate"])
     else:
         found = iwae_metrics(module.eval().net, data, "test", 3) if name != "ae" else {}

@@ -41,7 +41,9 @@ def runs(tmp_path_factory):
     """Generated data in place of MNIST, and a finished, untrained run of every kind: kind → Run."""
     root = tmp_path_factory.mktemp("samplers")
     with untrained.workplace(root):
-        yield {kind: make_run(root, kind) for kind in small.KINDS}
+        found = {kind: make_run(root, kind) for kind in small.KINDS}
+        words = ["model.network.name=masked", "name=masked"]
+        yield {**found, "masked": make_run(root, "prior", *words)}
 
 
 def make_run(root: Path, kind: str, *more: str) -> Run:
@@ -361,13 +363,57 @@ class TestCompletion:
         self.complete(runs, label=7)
         assert labels == [[0, 1], [7, 7]]
 
-    def test_background_of_colours_is_the_mean_of_the_upper_half(self):
+    def test_background_of_colours_is_the_mean_of_what_is_seen(self):
         x = torch.rand(2, 3, 5, 4)
-        masked = show.mask_lower_half(x)
+        hidden = (torch.arange(5) >= 2)[None, :, None].expand(2, 5, 4)
+        masked = show.hide(x, hidden)
         assert torch.equal(masked[:, :, :2], x[:, :, :2])
         torch.testing.assert_close(
             masked[:, :, 2:], x[:, :, :2].mean((2, 3), keepdim=True).expand(2, 3, 3, 4)
         )
+
+
+class TestInpainting:
+    def fill(self, runs, **settings):
+        """Original, masked image and 4 fillings of 4 images, and the codes of the fillings."""
+        seen: dict[str, Any] = {}
+        subject = Subject(runs["masked"])
+        tokenizer = subject.prior.tokenizer
+        decode = tokenizer.decode
+        options = SampleOptions(n=40, columns=10, **settings)
+        with mock.patch.object(
+            tokenizer, "decode", lambda codes: seen.update(codes=codes) or decode(codes)
+        ):
+            images, columns, *_ = show.inpainting(subject, options)
+        return tokenizer, images.unflatten(0, (4, columns)), seen["codes"].unflatten(0, (4, -1))
+
+    def test_codes_outside_of_the_hole_are_kept_and_those_in_it_are_drawn(self, runs):
+        tokenizer, rows, codes = self.fill(runs)
+        assert tokenizer.layout.grid == (7, 7)
+        kept = tokenizer.encode(rows[:, 1])  # of the masked image
+        changed = (codes != kept[:, None]).any(1).view(4, 7, 7)
+        for i, cells in enumerate(changed):
+            where = cells.nonzero()
+            low, high = where.min(0).values, where.max(0).values
+            assert (high - low < 3).all()  # a hole of 3×3
+            assert cells.any()
+            if i % 2 == 0:  # in the middle
+                assert (low >= 2).all()
+                assert (high <= 4).all()
+        assert len(codes[0].unique(dim=0)) > 1
+
+    def test_what_is_hidden_of_an_image_is_the_hole(self, runs):
+        _, rows, _ = self.fill(runs)
+        original, masked = rows[:, 0, 0], rows[:, 1, 0]
+        assert (masked[0, 8:20, 8:20] == -1).all()
+        outside = torch.ones(28, 28, dtype=torch.bool)
+        outside[8:20, 8:20] = False
+        assert torch.equal(masked[0][outside], original[0][outside])
+
+    def test_the_holes_that_are_anywhere_are_a_function_of_the_seed(self, runs):
+        masked = [self.fill(runs, seed=seed)[1][1, 1] == -1 for seed in (0, 0, 1, 2, 3)]
+        assert torch.equal(masked[0], masked[1])
+        assert any(not torch.equal(masked[0], other) for other in masked[2:])
 
 
 class TestCommand:
@@ -399,7 +445,13 @@ class TestCommand:
         )
 
     @pytest.mark.parametrize(
-        ("kind", "show", "columns"), [("vae", "interpolation", 12), ("prior", "completion", 6)]
+        ("kind", "show", "columns"),
+        [
+            ("vae", "interpolation", 12),
+            ("prior", "completion", 6),
+            ("masked", "completion", 6),
+            ("masked", "inpainting", 6),
+        ],
     )
     def test_grids_are_files_of_the_run(self, runs, kind, show, columns):
         run = runs[kind]
@@ -448,9 +500,23 @@ class TestCommand:
             ("ae", ["show=interpolation", "label=1"], "has no classes"),
             ("prior", ["show=completion", "label=10"], "label: got 10, wanted 0 to 9"),
             (
+                "prior",
+                ["show=inpainting"],
+                "show: inpainting needs a prior that completes any mask, got one with"
+                " model.network.name=transformer, wanted masked",
+            ),
+            ("ae", ["show=inpainting"], "needs a run of kind prior, got one of kind ae"),
+            (
+                "prior",
+                ["steps=4"],
+                "steps: got 4, but this prior is one with model.network.name=transformer, which"
+                " has temperature, top_k, top_p, guidance",
+            ),
+            ("prior", ["order=random"], "order: got random, but this prior"),
+            (
                 "ae",
                 ["show=samplers"],
-                "show: got 'samplers', wanted one of samples, interpolation, completion",
+                "show: got 'samplers', wanted one of samples, interpolation, completion, inpainting",
             ),
         ],
     )

@@ -168,11 +168,19 @@ class TestSample:
             ({"n": 2, "label": "three"}, "label: got 'three', wanted whole numbers"),
             ({"n": 2, "label": 1.5}, "label: got torch.float32"),
             ({"n": 2, "temperature": -1}, "temperature: got -1"),
+            ({"n": 2, "steps": 4}, "steps: got 4, but this prior has temperature, top_k, top_p"),
+            ({"n": 2, "known": (torch.zeros(2, 7, 7).long(), torch.ones(2, 7, 7))}, "known: got"),
         ],
     )
     def test_what_cannot_be_drawn_is_one_line(self, prior, given, line):
         with pytest.raises(ValueError, match=f"^{line}"):
             prior.sample(**given)
+
+    def test_known_codes_are_grids_or_sequences(self, prior):
+        codes = torch.randint(prior.tokenizer.codebook_size, (2, 7, 7))
+        images = prior.tokenizer.decode(codes.flatten(1))
+        for known in ((codes, codes >= 0), (codes.flatten(1), codes.flatten(1) >= 0)):
+            assert torch.equal(prior.sample(2, label=3, known=known), images)
 
     def test_only_a_model_with_a_density_can_be_drawn_from(self, place):
         for kind in ("vae", "vqvae"):

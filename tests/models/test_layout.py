@@ -33,8 +33,13 @@ def test_a_code_is_at_its_position_and_in_its_cell(layout, codes):
 def test_the_sequence_is_in_raster_order_of_its_own_grid(layout, codes):
     height, width = layout.sequence_grid
     assert height * width == layout.length
-    upper = layout.flatten(codes).view(7, height, width)[:, : height // 2].flatten(1)
-    assert torch.equal(layout.upper_half(layout.flatten(codes)), upper)
+    assert torch.equal(layout.flatten(codes).view(7, height, width).flatten(1), codes.flatten(1))
+
+
+def test_the_positions_of_cells_are_those_of_all_their_codes(layout, codes):
+    cells = torch.rand(7, *layout.grid) < 0.5
+    found = layout.unflatten(layout.positions(cells)).view(7, *layout.grid, layout.num_codebooks)
+    assert torch.equal(found, cells[..., None].expand_as(found))
 
 
 def test_codes_of_cells_are_put_on_their_grid(layout, codes):

@@ -1,15 +1,24 @@
-"""Every prior is a distribution (sums to one), causal, and sampled from as it says: one contract
-for all of them.
+"""Every autoregressive prior is a distribution (sums to one), causal, and sampled from as it says:
+one contract for all of them. That of the masked prior is in test_masked.py.
 """
-
-import itertools
 
 import pytest
 import torch
+from sequences import (
+    all_sequences,
+    chi_square_p,
+    counts,
+    filtered,
+    some_codes,
+    some_labels,
+    with_label,
+)
 
 from vqvae_lightning.models.build import PRIORS, PriorConfig, build_prior
 from vqvae_lightning.models.layout import CodeLayout
-from vqvae_lightning.models.priors import autoregressive
+from vqvae_lightning.models.priors import prior
+from vqvae_lightning.models.priors.autoregressive import AutoregressivePrior
+from vqvae_lightning.models.priors.prior import Known
 
 CLASSES = 2
 GRID = (2, 3)
@@ -22,8 +31,13 @@ SMALL = {
 }
 
 
-def test_every_prior_is_here_and_can_be_named():
-    assert SMALL.keys() == PRIORS.keys()
+def test_every_autoregressive_prior_is_here_and_can_be_named():
+    assert [name for name in PRIORS if issubclass(PRIORS[name], AutoregressivePrior)] == [*SMALL]
+
+
+def begin(model, codes):
+    """Known codes (n, t) at the beginning."""
+    return Known.beginning(codes, model.length)
 
 
 @pytest.fixture(params=SMALL)
@@ -65,28 +79,12 @@ def build(untrained):
     return build
 
 
-def some_codes(model, n=3):
-    return torch.randint(model.codebook_size, (n, model.length))
-
-
-def some_labels(model, n=3):
-    return torch.arange(n) % model.classes if model.classes else None
-
-
-def all_sequences(k, length):
-    return torch.tensor(list(itertools.product(range(k), repeat=length)))
-
-
-def with_label(model, label, n):
-    return torch.full((n,), label) if model.classes else None
-
-
 @pytest.mark.parametrize(("k", "grid"), [(3, (2, 2)), (2, (2, 3)), (2, (5, 1)), (5, (1, 1))])
 @pytest.mark.parametrize("label", range(CLASSES))
 def test_probabilities_sum_to_one(build, classes, k, grid, label):
     model = build(k, grid, classes)
     sequences = all_sequences(k, model.length)
-    log_prob = model.log_prob(sequences, with_label(model, label, len(sequences)))
+    log_prob = -model.rate(sequences, with_label(model, label, len(sequences)))
     assert abs(log_prob.exp().sum() - 1) < 1e-10
 
 
@@ -107,7 +105,7 @@ def test_chain_rule(build, classes):
             torch.testing.assert_close(cached, logits[:, t], rtol=0, atol=1e-10)
     nll = -logits.log_softmax(-1).gather(-1, codes[..., None])[..., 0]
     torch.testing.assert_close(model.nll(codes, labels), nll, rtol=0, atol=1e-10)
-    torch.testing.assert_close(model.log_prob(codes, labels), -nll.sum(1), rtol=0, atol=1e-10)
+    torch.testing.assert_close(-model.rate(codes, labels), -nll.sum(1), rtol=0, atol=1e-10)
 
 
 def test_no_code_is_free(build, classes):
@@ -122,10 +120,10 @@ def test_no_code_is_free(build, classes):
 def test_rows_that_are_taken_some_at_a_time_have_the_same_probability(build, classes, monkeypatch):
     model = build(classes=classes)
     codes, labels = some_codes(model, 7), some_labels(model, 7)
-    together, sizes, nll = model.log_prob(codes, labels), [], model.nll
-    monkeypatch.setattr(autoregressive, "LARGEST_LOGITS", 3 * model.length * model.codebook_size)
+    together, sizes, nll = -model.rate(codes, labels), [], model.nll
+    monkeypatch.setattr(prior, "LARGEST_LOGITS", 3 * model.length * model.codebook_size)
     monkeypatch.setattr(model, "nll", lambda x, y: sizes.append(len(x)) or nll(x, y))
-    torch.testing.assert_close(model.log_prob(codes, labels), together, rtol=0, atol=1e-10)
+    torch.testing.assert_close(-model.rate(codes, labels), together, rtol=0, atol=1e-10)
     assert sizes == [3, 3, 1]
 
 
@@ -238,41 +236,6 @@ class TestCache:
         model = build(dtype=torch.float32)
         with torch.autocast("cpu", torch.bfloat16):
             assert model.generate(3, some_labels(model)).shape == (3, model.length)
-
-
-def chi_square_p(observed, expected):
-    """P(a larger statistic) of Pearson's test, with the cells of expectation below 5 merged into
-    one.
-    """
-    small = expected < 5
-    observed, expected = (
-        torch.cat([x[~small], x[small].sum()[None]]) for x in (observed, expected)
-    )
-    kept = expected > 0
-    statistic = ((observed - expected).square()[kept] / expected[kept]).sum()
-    return torch.special.gammaincc((kept.sum() - 1) / 2, statistic / 2)
-
-
-def filtered(logits, temperature=1.0, top_k=None, top_p=None):
-    """What a sampler with these settings should draw from, row by row and code by code."""
-    result = torch.zeros_like(logits)
-    for row, out in zip(logits, result, strict=True):
-        p = (row / temperature).softmax(-1)
-        order = sorted(range(len(p)), key=lambda i: (-p[i].item(), i))
-        if top_k is not None:
-            order = order[:top_k]
-        if top_p is not None:
-            mass = p[order] / p[order].sum()
-            order = [code for i, code in enumerate(order) if mass[:i].sum() < top_p]
-        out[order] = p[order] / p[order].sum()
-    return result
-
-
-def counts(codes, k):
-    """How often each of `all_sequences` is among codes (N, T)."""
-    length = codes.shape[1]
-    place = (codes * k ** torch.arange(length - 1, -1, -1)).sum(1)
-    return torch.bincount(place, minlength=k**length).double()
 
 
 class TestSampler:
@@ -423,9 +386,14 @@ class TestGuidance:
         codes, labels = some_codes(model), some_labels(model)
         whole = model.generate(3, labels, temperature=0.0, guidance=3.0)
         assert torch.equal(
-            whole, model.generate(3, labels, temperature=0.0, guidance=3.0, prefix=whole[:, :4])
+            whole,
+            model.generate(
+                3, labels, temperature=0.0, guidance=3.0, known=begin(model, whole[:, :4])
+            ),
         )
-        assert torch.equal(codes, model.generate(3, labels, guidance=3.0, prefix=codes))
+        assert torch.equal(
+            codes, model.generate(3, labels, guidance=3.0, known=begin(model, codes))
+        )
 
     def test_guidance_needs_label_dropout(self, build, classes):
         model = build(classes=classes)
@@ -437,9 +405,9 @@ class TestGuidance:
     def test_training_forgets_its_share_of_the_labels(self, build):
         model, n = build(label_dropout=0.3), 2000
         codes, labels = some_codes(model, 1).expand(n, -1), torch.arange(n) % CLASSES
-        kept = model.log_prob(codes, labels)
-        forgotten = model.log_prob(codes, torch.full((n,), CLASSES))
-        found = model.train().log_prob(codes, labels)
+        kept = -model.rate(codes, labels)
+        forgotten = -model.rate(codes, torch.full((n,), CLASSES))
+        found = -model.train().rate(codes, labels)
         was_forgotten = found == forgotten
         assert (was_forgotten | (found == kept)).all()
         assert abs(was_forgotten.double().mean() - 0.3) < 0.05
@@ -530,7 +498,7 @@ class TestPrefix:
             -model.nll(sequences, with_label(model, 1, len(sequences))).sum(1)
         ).detach()
         joint = torch.where((sequences[:, :given] == prefix).all(1), joint, 0)
-        codes = model.generate(n, labels, prefix=prefix.expand(n, -1))
+        codes = model.generate(n, labels, known=begin(model, prefix.expand(n, -1)))
         assert torch.equal(codes[:, :given], prefix.expand(n, -1))
         observed = counts(codes, k)
         assert (observed[joint == 0] == 0).all()
@@ -540,13 +508,13 @@ class TestPrefix:
     def test_each_row_goes_on_from_its_own(self, build, classes):
         model = build(classes=classes)
         codes, labels = some_codes(model, 4), some_labels(model, 4)
-        together = model.generate(4, labels, temperature=0.0, prefix=codes[:, :3])
+        together = model.generate(4, labels, temperature=0.0, known=begin(model, codes[:, :3]))
         alone = [
             model.generate(
                 1,
                 labels if labels is None else labels[i : i + 1],
                 temperature=0.0,
-                prefix=codes[i : i + 1, :3],
+                known=begin(model, codes[i : i + 1, :3]),
             )
             for i in range(4)
         ]
@@ -558,7 +526,7 @@ class TestPrefix:
         whole = model.generate(3, labels, temperature=0.0)
         for t in range(model.length + 1):
             assert torch.equal(
-                model.generate(3, labels, temperature=0.0, prefix=whole[:, :t]), whole
+                model.generate(3, labels, temperature=0.0, known=begin(model, whole[:, :t])), whole
             )
 
     def test_nothing_given_changes_nothing(self, build, classes):
@@ -566,24 +534,38 @@ class TestPrefix:
         labels = some_labels(model, 20)
         drawn = [
             model.generate(20, labels, generator=torch.Generator().manual_seed(0), **given)
-            for given in ({}, {"prefix": torch.zeros(20, 0, dtype=torch.int64)})
+            for given in ({}, {"known": begin(model, torch.zeros(20, 0, dtype=torch.int64))})
         ]
         assert torch.equal(*drawn)
 
     def test_everything_given_is_returned(self, build, classes):
         model = build(classes=classes)
         codes = some_codes(model)
-        assert torch.equal(model.generate(3, some_labels(model), prefix=codes), codes)
+        assert torch.equal(model.generate(3, some_labels(model), known=begin(model, codes)), codes)
+
+    def test_rows_may_know_beginnings_of_different_lengths(self, build, classes):
+        model = build(classes=classes)
+        labels = some_labels(model)
+        whole = model.generate(3, labels, temperature=0.0)
+        mask = torch.arange(model.length) < torch.tensor([0, 2, 6])[:, None]
+        found = model.generate(3, labels, temperature=0.0, known=(whole.where(mask, -9), mask))
+        assert torch.equal(found, whole)
+
+    def test_a_code_behind_an_unknown_one_is_refused(self, build):
+        model = build()
+        mask = torch.tensor([True, False, True, False, False, False]).expand(3, -1)
+        with pytest.raises(ValueError, match="name=masked completes any mask"):
+            model.generate(3, some_labels(model), known=(some_codes(model), mask))
 
     @pytest.mark.parametrize(
-        "prefix",
+        "codes",
         [
-            torch.zeros(3, dtype=torch.int64),
-            torch.zeros(2, 1, dtype=torch.int64),
+            torch.zeros(6, dtype=torch.int64),
+            torch.zeros(2, 6, dtype=torch.int64),
             torch.zeros(3, 7, dtype=torch.int64),
-            torch.zeros(3, 1),
-            torch.full((3, 1), 5),
-            torch.full((3, 1), -1),
+            torch.zeros(3, 6),
+            torch.full((3, 6), 5),
+            torch.full((3, 6), -1),
         ],
         ids=[
             "no rows",
@@ -594,7 +576,19 @@ class TestPrefix:
             "code negative",
         ],
     )
-    def test_what_is_no_prefix_is_refused(self, build, prefix):
+    def test_what_are_no_codes_are_refused(self, build, codes):
         model = build(k=5)
-        with pytest.raises(ValueError, match=r"prefix: got .*, wanted "):
-            model.generate(3, some_labels(model), prefix=prefix)
+        with pytest.raises(ValueError, match=r"known: got .*, wanted "):
+            model.generate(3, some_labels(model), known=(codes, torch.ones_like(codes).bool()))
+
+    @pytest.mark.parametrize("mask", [torch.ones(3, 6), torch.ones(3, 5, dtype=torch.bool)])
+    def test_what_is_no_mask_is_refused(self, build, mask):
+        model = build(k=5)
+        with pytest.raises(ValueError, match=r"known: got a mask .*, wanted torch.bool"):
+            model.generate(3, some_labels(model), known=(some_codes(model), mask))
+
+
+def test_a_setting_of_another_family_is_refused(build):
+    model = build()
+    with pytest.raises(ValueError, match="steps: got 8, but this prior has temperature, top_k"):
+        model.generate(3, some_labels(model), steps=8)

@@ -59,10 +59,10 @@ class Loss(nn.Module):
         self.arguments = (1.0, 0.0136) if case == "free bits" else ()
 
     def forward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
-        if self.case in PRIORS:
-            nll: Tensor = self.net.nll(x, y)
-            return nll.mean()
         batch = Batch(x, y, y, step, part=self.rank, parts=self.world)
+        if self.case in PRIORS:
+            nll: Tensor = self.net.nll(x, y, batch.step_uniform)
+            return nll.mean()
         loss: Tensor = self.net(x, *self.arguments, noise=batch.step_noise).loss
         return loss
 

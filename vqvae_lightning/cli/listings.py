@@ -63,13 +63,16 @@ def _table(found: "Sequence[Overview]") -> list[list[str]]:
     from vqvae_lightning.comparison.overview import FIGURES
     from vqvae_lightning.config import visible
     from vqvae_lightning.kinds import KINDS
+    from vqvae_lightning.metrics.measures import sign
 
     measures = [m for m in FIGURES if any(m.key in run.figures for run in found)]
     heads = [f"{measure.title} {measure.unit}".strip() for measure in measures]
     lines = [["run", "status", "kind", "dataset", "steps", "split", *heads]]
     for run in found:
         figures = [
-            format(run.figures[m.key], m.format) if m.key in run.figures else MISSING
+            sign(m.key, run.figures) + format(run.figures[m.key], m.format)
+            if m.key in run.figures
+            else MISSING
             for m in measures
         ]
         record = run.record

@@ -207,7 +207,12 @@ def say(label: str, text: object) -> None:
 
 def print_metrics(metrics: dict[str, float]) -> None:
     """One line per metric, by name, below an empty one."""
-    print("\n" + "\n".join(f"{name:30s} {value:.4g}" for name, value in sorted(metrics.items())))
+    from vqvae_lightning.metrics.measures import sign
+
+    keys = {name: name.rpartition("/")[2] for name in metrics}
+    print()
+    for name, value in sorted(metrics.items()):
+        print(f"{name:30s} {sign(keys[name], keys.values())}{value:.4g}")
 
 
 def wandb_hint(run: "Run") -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from vqvae_lightning.comparison.budgets import Budget, sizes_are_alike
-from vqvae_lightning.metrics.measures import Measure
+from vqvae_lightning.metrics.measures import Measure, sign
 
 MISSING = "–"
 
@@ -27,12 +27,12 @@ class Measured(Protocol):
 
 
 def text(column: Measure, row: Measured) -> str:
-    """The value of a measure in a row, with its limit if it has one."""
+    """The value of a measure in a row, with its limit if it has one, and ≤ or ≥ if it is a bound."""
     value = row.values.get(column.key)
     if value is None:
         return MISSING
     limit = f" / {row.limits[column.key]:,}" if column.key in row.limits else ""
-    return format(value, column.format) + limit
+    return sign(column.key, row.values) + format(value, column.format) + limit
 
 
 def best(column: Measure, rows: Sequence[Measured]) -> set[int]:

@@ -24,6 +24,12 @@ def notes(rows: Sequence[Row]) -> Iterable[str]:
         if not all(map(str.isdigit, names)):
             shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
             yield f"The labels of the images, in the order of the samples' rows: {shown}."
+    if not all(row.exact for row in rows):
+        yield (
+            "Masked prior: its rate is an upper bound on −log P(codes), shown with ≤, and what it"
+            " saves with ≥. Bounds are not ranked against exact rates of codes; sums are, for each"
+            " is a bound on −log p(x)."
+        )
     if len({str(row.likelihood) for row in rows if row.likelihood}) > 1:
         yield (
             "The runs differ in p(x|z): their distortions are on different scales, and are not"

@@ -35,7 +35,9 @@ class Overview:
     step: int | None  # the last one that was logged
     steps: int | None  # how many there are to be
     split: str  # of the figures: test, or val of a run that is not finished; "" if it has none
-    figures: dict[str, float]  # in the unit that is shown, by the keys of FIGURES
+    figures: dict[
+        str, float
+    ]  # in the unit that is shown, by the keys of FIGURES, with `bound_draws`
 
 
 def overviews(root: Path, dataset: str | None = None) -> list[Overview]:
@@ -56,7 +58,7 @@ def overview(folder: Path) -> Overview:
     dims = math.prod(record.images.shape)
     figures = {
         measure.key: measure.shown(values[key], dims)
-        for measure in FIGURES
+        for measure in (*FIGURES, MEASURES["bound_draws"])
         if (key := f"{split}/{measure.key}") in values
     }
     gone = record.status == "running" and is_gone(folder, record.process)

@@ -62,6 +62,11 @@ class Row:
         return self.values.get("iwae_samples")
 
     @property
+    def exact(self) -> bool:
+        """Whether the rate is not an upper bound on −log p(codes), as that of a masked prior."""
+        return "bound_draws" not in self.values
+
+    @property
     def train_images(self) -> float | None:
         """Train images that the classifiers of latents were fitted to."""
         return self.values.get("representation_images")

@@ -15,7 +15,10 @@ def _shows() -> list[str]:
 
 @dataclass
 class Drawing:
-    """How a prior draws codes; nothing to a run of another kind."""
+    """How a prior draws codes; nothing to a run of another kind.
+
+    A prior has those that its `sampling` has, with the same defaults.
+    """
 
     temperature: float = setting(1.0, "of a prior; 0 takes the most likely code", at_least=0)
     top_k: int | None = setting(None, "keep the k most likely codes, of a prior", at_least=1)
@@ -28,6 +31,13 @@ class Drawing:
         " ignores it",
         at_least=0,
         at_most=1000,
+    )
+    steps: int = setting(
+        8, "passes through the network for an image, of a masked prior", at_least=1
+    )
+    order: Literal["halton", "confidence", "random"] = setting(
+        "halton",
+        "which codes a masked prior draws first: far apart ones, the likeliest ones, or any",
     )
 
 
@@ -157,7 +167,7 @@ class SampleOptions(RunOptions):
     show: Annotated[str, _shows] = setting(
         "samples",
         "new images, or what lies between test images (of an autoencoder without codes), or test"
-        " images with a new lower half (of a prior)",
+        " images with a new lower half (of a prior) or with holes filled (of a masked prior)",
     )
     sampler: str | None = setting(
         None,
@@ -166,7 +176,7 @@ class SampleOptions(RunOptions):
     )
     n: int = setting(100, "images", at_least=1, at_most=10_000)
     columns: int = setting(
-        10, "images in a row of the grid; interpolation, completion: n/columns rows", at_least=1
+        10, "images in a row of the grid; grids of test images: n/columns rows", at_least=1
     )
     label: int | None = setting(
         None, "class to draw, for a class-conditional prior; empty: a row per class"

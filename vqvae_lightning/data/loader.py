@@ -42,6 +42,21 @@ class Batch(NamedTuple):
             lambda rows: torch.randn(rows, *x.shape[1:], dtype=x.dtype, device=x.device)
         )
 
+    def step_uniform(self, x: Tensor) -> Tensor:
+        """Uniform numbers in [0, 1) of the shape (N, k) of x for a training step, on its device.
+
+        A function of the step's seed. Each of the k numbers is spread evenly over the rows of the
+        step, one in each of as many equal intervals: a Latin hypercube (McKay et al. 1979), whose
+        means vary less. They are drawn on the CPU, so they do not depend on the device.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def hypercube(rows: int) -> Tensor:
+            drawn = torch.rand(2, rows, *x.shape[1:], generator=generator)
+            return ((drawn[0].argsort(0) + drawn[1]) / rows).clamp_max(1 - 2**-24)
+
+        return self.own(hypercube).to(x.device)
+
     def row_noise(self, name: str) -> RowNoise:
         """Random numbers of an evaluation, a function of this batch's seed and each of its rows."""
         return RowNoise(self.seed, name, self.rows)

@@ -5,6 +5,7 @@ samples, reference split. Two figures are comparable only where all of that is t
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from vqvae_lightning.config import (
     ConfigError,
     DataConfig,
+    Drawing,
     EvaluateOptions,
     Experiment,
     SampleOptions,
@@ -29,6 +31,7 @@ from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.features import FeatureNetwork, Inception, extract
 from vqvae_lightning.evaluation.samplers import (
     changed_sampling,
+    check_sampling,
     draw,
     sampler_names,
     sampling,
@@ -58,6 +61,7 @@ def check_fidelity(experiment: Experiment, options: EvaluateOptions) -> list[str
         return []
     if samples < 2:
         raise ConfigError(f"fid_samples: got {samples}, wanted 0, or at least 2 for a covariance")
+    check_sampling(experiment, options)
     data, is_prior = experiment.data, KINDS[experiment.kind].stage == 2
     if is_prior and options.guidance != 1 and not experiment.model.label_dropout:
         raise ConfigError(
@@ -124,7 +128,7 @@ def fidelity(
             "reference_images": len(images),
             "seed": options.seed,
             "checkpoint_sha256": subject.checkpoint,
-            **(sampling(options) if subject.kind.stage == 2 else {}),
+            **(sampling(subject.experiment, options) if subject.kind.stage == 2 else {}),
         }
         found = _known(run.record.generation, protocol)
         if not found:
@@ -150,7 +154,8 @@ def drawn(subject: Subject, sampler: str, options: EvaluateOptions, labels: Tens
     """The images of one figure, uint8 (fid_samples, C, H, W)."""
     if sampler == RECONSTRUCTION:
         return reconstructions(subject.net, subject.images, options.fid_samples)
-    settings = SampleOptions(n=options.fid_samples, seed=options.seed, **sampling(options))
+    how = {field.name: getattr(options, field.name) for field in fields(Drawing)}
+    settings = SampleOptions(n=options.fid_samples, seed=options.seed, **how)
     return to_uint8(draw(subject, sampler, settings, labels)).cpu()
 
 

@@ -8,11 +8,12 @@ from PIL import Image
 from vqvae_lightning.config import ConfigError, SampleOptions, run_options, to_dict
 from vqvae_lightning.evaluation.samplers import (
     changed_sampling,
+    check_sampling,
     draw,
     labels_of,
     sampler_names,
 )
-from vqvae_lightning.evaluation.show import SHOWS, check_show
+from vqvae_lightning.evaluation.show import SHOWS, check_completes, check_show
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.pictures import Grid, named_grid, write_picture
 from vqvae_lightning.storage import check_writable
@@ -25,9 +26,9 @@ def sample(
     """Draws what is asked for, writes a picture of each sampler or grid, and returns their paths.
 
     `samples-seed0.png` is the default sampler's, `samples-<sampler>.png` that of a named one, and
-    `interpolation.png` and `completion.png` are grids of test images. The name ends with the seed,
-    label, temperature … that are not the usual ones, so that a comparison finds by its name the
-    picture that it shows.
+    `interpolation.png`, `completion.png` and `inpainting.png` are grids of test images. The name
+    ends with the seed, label, temperature … that are not the usual ones, so that a comparison finds
+    by its name the picture that it shows.
 
     Args:
         run: a finished run, or its folder.
@@ -63,8 +64,10 @@ def sample(
 def _check(subject: Subject, names: list[str], options: SampleOptions) -> None:
     """Raises ConfigError for settings that do not fit together, or not the kind of the run."""
     kind = subject.kind
+    check_sampling(subject.experiment, options)
     if options.show != "samples":
         check_show(kind, options.show)
+        check_completes(subject.experiment, options.show)
         if options.sampler:
             raise ConfigError(f"sampler: got '{options.sampler}', but show={options.show} has none")
     if options.label is not None and kind.stage == 1:

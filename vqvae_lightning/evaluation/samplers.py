@@ -16,13 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqvae_lightning.config import ConfigError, Drawing, Experiment, SampleOptions
+from vqvae_lightning.config import (
+    ConfigError,
+    Drawing,
+    Experiment,
+    SampleOptions,
+    member_of,
+    name_of,
+    to_dict,
+)
 from vqvae_lightning.data.imageset import shape_of
 from vqvae_lightning.evaluation.densities import COMPONENTS, fit_gaussian, fit_mixture
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.build import build_trunk
+from vqvae_lightning.models.build import PRIORS, build_trunk
+from vqvae_lightning.models.priors.prior import PriorNetwork
 from vqvae_lightning.training.stages import Generates
 
 LARGEST_LATENT = 512  # D·h·w: a full covariance has D·h·w squared entries
@@ -65,7 +74,9 @@ def unigram(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
 def prior(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
     """Codes from the learned prior, P(codes | label) or P(codes)."""
     parts = [
-        subject.prior.sample(len(part), classes_of(subject.prior, part), **sampling(options))
+        subject.prior.sample(
+            len(part), classes_of(subject.prior, part), **sampling(subject.experiment, options)
+        )
         for part in labels.split(BATCH)
     ]
     return torch.cat(parts)
@@ -198,9 +209,28 @@ def decode_rows(net: Autoencoder, rows: Tensor) -> Tensor:
     return decode(net, z.float().to(next(net.parameters()).device))
 
 
-def sampling(options: Drawing) -> dict[str, Any]:
-    """The arguments of `AutoregressivePrior.generate`."""
-    return {field.name: getattr(options, field.name) for field in fields(Drawing)}
+def network_of(experiment: Experiment) -> type[PriorNetwork]:
+    """The class of the network of a prior."""
+    return member_of(experiment.model.network, PRIORS)
+
+
+def sampling(experiment: Experiment, options: Drawing) -> dict[str, Any]:
+    """The settings of `PriorNetwork.generate` that the prior of a run has."""
+    return {f.name: getattr(options, f.name) for f in fields(network_of(experiment).sampling)}
+
+
+def check_sampling(experiment: Experiment, options: Drawing) -> None:
+    """Raises ConfigError for a sampling setting that is given, but that the run's prior has not."""
+    if KINDS[experiment.kind].stage == 1:
+        return
+    has = sampling(experiment, options)
+    for name, value in changed_sampling(to_dict(options)).items():
+        if name not in has:
+            network = name_of(experiment.model.network, PRIORS)
+            raise ConfigError(
+                f"{name}: got {value}, but this prior is one with model.network.name={network},"
+                f" which has {', '.join(has)}"
+            )
 
 
 def changed_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,7 +240,7 @@ def changed_sampling(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     return {
         name: given[name]
-        for name, usual in sampling(Drawing()).items()
+        for name, usual in to_dict(Drawing()).items()
         if given.get(name, usual) != usual
     }
 

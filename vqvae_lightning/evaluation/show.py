@@ -1,4 +1,4 @@
-"""`sample show=…`: interpolation between two test images, and completion of a half one."""
+"""`sample show=…`: interpolation between two test images, and completion of hidden parts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,14 +6,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vqvae_lightning.config import ConfigError, SampleOptions
+from vqvae_lightning.config import ConfigError, Experiment, SampleOptions, name_of
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.device import own_device
-from vqvae_lightning.evaluation.samplers import classes_of, decode, labels_of, sampling
+from vqvae_lightning.evaluation.samplers import (
+    classes_of,
+    decode,
+    labels_of,
+    network_of,
+    sampling,
+)
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.kinds import Kind, kind_names
 from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.build import PRIORS
 from vqvae_lightning.pictures import Grid
 
 STEPS = 10
@@ -55,48 +62,115 @@ def completion(subject: Subject, options: SampleOptions) -> Grid:
     """Test images without their lower half: original, what is left of it, COMPLETIONS completions;
     n/columns rows.
 
-    The codes of the upper rows of the grid, h // 2 of them, are kept; the prior draws the rest
-    given them and the image's label. A code's receptive field reaches below its own grid cell, so
-    the codes of the whole image would tell the prior what is missing. They are therefore those of
-    the masked image: nothing of the lower half is seen. The cost: codes near the cut say that the
-    drawing ends there. Raises ConfigError for a grid of one row.
+    The codes of the upper rows of the grid, h // 2 of them, are kept, and those of the other rows
+    are drawn: see `completed`. Raises ConfigError for a grid of one row.
     """
-    prior, device = subject.prior, own_device()
-    tokenizer = prior.tokenizer.to(device)
-    height, width = tokenizer.layout.grid
+    height, width = subject.prior.tokenizer.layout.grid
     if height < 2:
         raise ConfigError(
             "show: completion keeps the upper half of the codes, but their grid is"
             f" {height}x{width}"
         )
-    classes = labels_of(options, prior.classes)[:: options.columns]
-    images, labels = examples(subject.images, classes, options.seed)
-    images, labels = images.to(device), labels.to(device)
-    masked = mask_lower_half(images)
-    kept = tokenizer.layout.upper_half(tokenizer.encode(masked))  # rows,t
-    prefix, repeated = kept.repeat_interleave(COMPLETIONS, 0), labels.repeat_interleave(COMPLETIONS)
-    torch.manual_seed(options.seed)
-    completed = prior.sample(
-        len(repeated), classes_of(prior, repeated), prefix=prefix, **sampling(options)
+    images, labels = shown_examples(subject, options)
+    below = torch.arange(images.shape[2]) >= images.shape[2] // 2  # H
+    hidden = below[None, :, None].expand(len(images), -1, images.shape[3])  # N,H,W
+    unknown = (torch.arange(height) >= height // 2)[None, :, None]
+    return completed(
+        subject, options, images, labels, hidden, unknown.expand(len(images), -1, width)
     )
-    completed = completed.unflatten(0, (-1, COMPLETIONS))  # rows,COMPLETIONS,C,H,W
-    rows = torch.cat([images[:, None], masked[:, None], completed], dim=1)
+
+
+def inpainting(subject: Subject, options: SampleOptions) -> Grid:
+    """Test images with a hole: original, what is left of it, COMPLETIONS completions; n/columns
+    rows.
+
+    A hole is half as high and half as wide as the grid of codes. It is in the middle in every
+    second row, from the first on, and in the others where the seed says. Raises ConfigError for a
+    grid of one row or column.
+    """
+    height, width = subject.prior.tokenizer.layout.grid
+    if min(height, width) < 2:
+        raise ConfigError(
+            f"show: inpainting hides half of the grid's sides, but it is {height}x{width}"
+        )
+    images, labels = shown_examples(subject, options)
+    generator = torch.Generator().manual_seed(options.seed)
+    unknown = torch.zeros(len(images), height, width, dtype=torch.bool)
+    for i, cells in enumerate(unknown):
+        free = height - height // 2, width - width // 2
+        anywhere = [int(torch.randint(n + 1, (), generator=generator)) for n in free]
+        top, left = [n // 2 for n in free] if i % 2 == 0 else anywhere
+        cells[top : top + height // 2, left : left + width // 2] = True
+    # The pixels of a cell, also where the image is no whole number of times as large.
+    rows, columns = (
+        torch.arange(size) * of // size
+        for size, of in zip(images.shape[2:], (height, width), strict=True)
+    )
+    hidden = unknown[:, rows][:, :, columns]  # N,H,W
+    return completed(subject, options, images, labels, hidden, unknown)
+
+
+def completed(
+    subject: Subject,
+    options: SampleOptions,
+    images: Tensor,
+    labels: Tensor,
+    hidden: Tensor,
+    unknown: Tensor,
+) -> Grid:
+    """A row for each image: itself, what is seen of it, and COMPLETIONS completions.
+
+    The prior draws the unknown codes given the others and the image's label. A code's receptive
+    field reaches beyond its own grid cell, so the codes of the whole image would tell the prior
+    what is missing. They are therefore those of the masked image: nothing hidden is seen. The cost:
+    codes near the cut say that the drawing ends there.
+
+    Args:
+        subject: a run of stage 2.
+        options: the seed, and how it draws.
+        images: (N, C, H, W) in [-1, 1].
+        labels: their classes (N,).
+        hidden: the pixels (N, H, W) that are not seen.
+        unknown: the grid cells (N, h, w) whose codes are drawn.
+    """
+    prior, device = subject.prior, own_device()
+    tokenizer = prior.tokenizer.to(device)
+    images, labels = images.to(device), labels.to(device)
+    masked = hide(images, hidden.to(device))
+    codes, known = tokenizer.encode(masked), tokenizer.layout.positions(~unknown)
+    repeated = labels.repeat_interleave(COMPLETIONS)
+    given = (codes.repeat_interleave(COMPLETIONS, 0), known.repeat_interleave(COMPLETIONS, 0))
+    torch.manual_seed(options.seed)
+    drawn = prior.sample(
+        len(repeated),
+        classes_of(prior, repeated),
+        known=given,
+        **sampling(subject.experiment, options),
+    )
+    drawn = drawn.unflatten(0, (-1, COMPLETIONS))  # rows,COMPLETIONS,C,H,W
+    rows = torch.cat([images[:, None], masked[:, None], drawn], dim=1)
     return Grid(rows.flatten(0, 1), COMPLETIONS + 2, labels.repeat_interleave(COMPLETIONS + 2))
 
 
-def mask_lower_half(x: Tensor) -> Tensor:
-    """Images (N, C, H, W) in [-1, 1] with background instead of the lower H − H // 2 rows.
+def shown_examples(subject: Subject, options: SampleOptions) -> tuple[Tensor, Tensor]:
+    """A test image (N, C, H, W) in [-1, 1] for each row of a prior's grid, and its label (N,)."""
+    classes = labels_of(options, subject.prior.classes)[:: options.columns]
+    return examples(subject.images, classes, options.seed)
+
+
+def hide(x: Tensor, hidden: Tensor) -> Tensor:
+    """Images (N, C, H, W) in [-1, 1] with background at the hidden pixels (N, H, W).
 
     Background is -1 for one channel (MNIST and Fashion-MNIST are drawn on black), and for colours
-    the mean of the upper half of each image, per channel.
+    the mean of what is seen of each image, per channel.
     """
-    upper = x[:, :, : x.shape[2] // 2]
+    seen = ~hidden[:, None]  # N,1,H,W
     background = (
-        torch.full_like(upper[:, :, :1, :1], -1.0)
+        torch.full_like(x[:, :, :1, :1], -1.0)
         if x.shape[1] == 1
-        else upper.mean((2, 3), keepdim=True)
+        else (x * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True)
     )
-    return torch.cat([upper, background.expand_as(x[:, :, x.shape[2] // 2 :])], dim=2)
+    return torch.where(seen, x, background)
 
 
 def examples(data: ImageDataModule, classes: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -123,12 +197,14 @@ class Show:
 
     draw: Callable[[Subject, SampleOptions], Grid]
     offered_by: Callable[[Kind], bool]
+    completes_any: bool = False  # whether the prior has to complete any mask
 
 
 # What `show` may be beside samples.
 SHOWS: dict[str, Show] = {
     "interpolation": Show(interpolation, lambda kind: kind.stage == 1 and not kind.has_codes),
     "completion": Show(completion, lambda kind: kind.stage == 2),
+    "inpainting": Show(inpainting, lambda kind: kind.stage == 2, completes_any=True),
 }
 
 
@@ -138,3 +214,14 @@ def check_show(kind: Kind, name: str) -> None:
     if not offered_by(kind):
         wanted = " or ".join(kind_names(offered_by))
         raise ConfigError(f"show: {name} needs a run of kind {wanted}, got one of kind {kind.name}")
+
+
+def check_completes(experiment: Experiment, name: str) -> None:
+    """Raises ConfigError if the grid is of holes that the prior of a run cannot fill."""
+    if SHOWS[name].completes_any and not network_of(experiment).completes_any:
+        got = name_of(experiment.model.network, PRIORS)
+        able = [network for network, member in PRIORS.items() if member.completes_any]
+        raise ConfigError(
+            f"show: {name} needs a prior that completes any mask, got one with"
+            f" model.network.name={got}, wanted {' or '.join(able)}"
+        )

@@ -5,6 +5,7 @@ a validation, the comparison's tables and its page read this table. A new measur
 and the code that computes it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ from typing import Literal
 Table = Literal["results", "page", "health", "samplers"]
 
 # Attributes of a row of the comparison, in which two rows must agree to be ranked together.
-Agreement = Literal["likelihood", "conditional", "draws", "codes", "train_images"]
+Agreement = Literal["likelihood", "conditional", "draws", "codes", "exact", "train_images"]
 Agreements = tuple[Agreement, ...]
 
 
@@ -40,6 +41,8 @@ class Measure:
     ranked: bool = True  # False: no value of it is marked as the best in a table
     # Values are ranked only among rows that agree in all of these.
     comparable: Agreements = ()
+    # How the value relates to the exact one where the rate of codes is an upper bound on −log p.
+    bound: Literal["", "≤", "≥"] = ""
     scale: int = 1  # shown is the measured number times this
     per_dim: bool = False  # shown is the measured number, of an image, by its dimensions
     progress: int = 0  # its position in the terminal's line of a validation; 0: it is not there
@@ -59,7 +62,8 @@ BOTH: tuple[Table, ...] = ("results", "page")
 LOSSES: Agreements = ("likelihood",)  # distortions under two p(x|z) are on two scales
 SUMS: Agreements = ("likelihood", "conditional")  # a rate given the label bounds no −log p(x)
 DRAWS: Agreements = ("likelihood", "draws")  # an importance-weighted bound rises with the draws
-CODES: Agreements = ("codes", "conditional")  # bits per code of one tokenizer
+# Bits per code of one tokenizer. A bound is no rank among exact ones.
+CODES: Agreements = ("codes", "conditional", "exact")
 TRAIN: Agreements = ("train_images",)  # classifiers that were fitted to as many images
 
 GRADIENTS = "Gradients"
@@ -85,11 +89,12 @@ MEASURES: dict[str, Measure] = {
                 per_dim=True, progress=2,
                 panel=Panel(LEDGER, "Distortion −log p(x|z), nats per image")),
         Measure("rate", "Rate", NATS, "lower", ".4f", ("results",), ranked=False, per_dim=True,
-                progress=3, panel=Panel(LEDGER, "Rate, nats per image")),
-        Measure("rate_bits", "Rate", "bits/image", "lower", ".1f", BOTH, ranked=False),
+                bound="≤", progress=3, panel=Panel(LEDGER, "Rate, nats per image")),
+        Measure("rate_bits", "Rate", "bits/image", "lower", ".1f", BOTH, ranked=False,
+                bound="≤"),
         Measure("uniform", "Rate if all codes were equally likely", NATS, per_dim=True),
         Measure("uniform_bits", "Rate if all codes were equally likely", "bits/image"),
-        Measure("total", "Sum", NATS, "lower", ".4f", BOTH, comparable=SUMS),
+        Measure("total", "Sum", NATS, "lower", ".4f", BOTH, comparable=SUMS, bound="≤"),
         Measure("bits_per_dim", AT_MOST, BITS, "lower", ".4f", BOTH, comparable=("conditional",),
                 panel=Panel(LEDGER, "−log p(x) ≤, bits per dimension")),
         Measure("iwae_nats", AT_MOST, "nats, IWAE", "lower", ".2f", BOTH, comparable=DRAWS),
@@ -114,13 +119,14 @@ MEASURES: dict[str, Measure] = {
         Measure("unigram_bits_per_code", "Unigram", CODE_BITS, "", ".3f", ("results", "health")),
         # Priors.
         Measure("bits_per_code", "Prior", CODE_BITS, "lower", ".3f", BOTH, comparable=CODES,
-                progress=7, panel=Panel(PRIOR, "Bits per code"), curve="bits per code"),
-        Measure("entropy_ratio", "Of the histogram's entropy", "", "lower",
+                bound="≤", progress=7, panel=Panel(PRIOR, "Bits per code"), curve="bits per code"),
+        Measure("bound_draws", "Bound on −log P", "draws", "", ".0f", ("results",)),
+        Measure("entropy_ratio", "Of the histogram's entropy", "", "lower", bound="≤",
                 panel=Panel(PRIOR, "Of the histogram's entropy")),
         Measure("saved_vs_uniform_bits", "Saved", CODE_BITS, "higher", ".3f", BOTH,
-                comparable=CODES),
+                comparable=CODES, bound="≥"),
         Measure("saved_vs_unigram_bits", "… of unigram", CODE_BITS, "higher", ".3f", BOTH,
-                comparable=CODES),
+                comparable=CODES, bound="≥"),
         Measure("seconds_per_image", "Sampling", "s/image", "", ".4f", BOTH),
         # How much the use of codes differs between splits.
         Measure("code_kl_train_test_bits", "KL(train‖test)", "bits", "", ".4f",
@@ -156,6 +162,15 @@ MEASURES: dict[str, Measure] = {
         Measure("class_accuracy", "Of the class", "accuracy", "higher", ".3f", ("samplers",)),
     )
 }  # fmt: skip
+
+
+def sign(key: str, known: Collection[str]) -> str:
+    """The sign before the value of a measure, "≤ " or "≥ ", among the measures that are `known`.
+
+    It is empty where the rate is exact: that of a bound comes with the number of its draws.
+    """
+    bound = MEASURES[key].bound if key in MEASURES and "bound_draws" in known else ""
+    return f"{bound} " if bound else ""
 
 
 def in_table(table: Table) -> tuple[Measure, ...]:

@@ -32,9 +32,10 @@ from vqvae_lightning.models.likelihoods import (
     GaussianLikelihood,
     Likelihood,
 )
-from vqvae_lightning.models.priors.autoregressive import AutoregressivePrior
+from vqvae_lightning.models.priors.masked import MaskedTransformer
 from vqvae_lightning.models.priors.pixelcnn import PixelCNN
 from vqvae_lightning.models.priors.pixelsnail import PixelSNAIL
+from vqvae_lightning.models.priors.prior import PriorNetwork
 from vqvae_lightning.models.priors.transformer import CodeTransformer
 from vqvae_lightning.models.quantizers.codebooks import (
     CosineVectorQuantizer,
@@ -74,10 +75,11 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
 }
 
 # What `model.network.name` of a prior may be.
-PRIORS: dict[str, type[AutoregressivePrior]] = {
+PRIORS: dict[str, type[PriorNetwork]] = {
     "transformer": CodeTransformer,
     "pixelcnn": PixelCNN,
     "pixelsnail": PixelSNAIL,
+    "masked": MaskedTransformer,
 }
 
 
@@ -221,7 +223,7 @@ class VQVAEConfig(AutoencoderConfig):
 @documented
 @dataclass
 class PriorConfig(ModelConfig):
-    """Autoregressive model over the codes of a frozen tokenizer."""
+    """Model of the codes of a frozen tokenizer."""
 
     tokenizer: str | None = setting(
         None,
@@ -237,7 +239,7 @@ class PriorConfig(ModelConfig):
         below=1,
     )
     network: Any = part(
-        "transformer", PRIORS, AutoregressivePrior, "the network that predicts the next code"
+        "transformer", PRIORS, PriorNetwork, "the network that gives codes their probability"
     )
 
     def __post_init__(self) -> None:
@@ -300,9 +302,9 @@ def build_quantizer(config: NamedQuantizer.Config, latent_dim: int, groups: int 
     return ProjectedQuantizer(quantizer, latent_dim)
 
 
-def build_prior(config: PriorConfig, layout: CodeLayout, classes: int) -> AutoregressivePrior:
+def build_prior(config: PriorConfig, layout: CodeLayout, classes: int) -> PriorNetwork:
     """The prior over the codes of a layout; `classes` are those of the data."""
     member: Any = member_of(config.network, PRIORS)
     labels = classes if config.class_conditional else 0
-    prior: AutoregressivePrior = member(layout, labels, config.network, config.label_dropout)
+    prior: PriorNetwork = member(layout, labels, config.network, config.label_dropout)
     return prior

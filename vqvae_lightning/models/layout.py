@@ -73,10 +73,9 @@ class CodeLayout:
         """Codes (N, *shape) of images that have the same codes (N, M) in every cell."""
         return self.from_cells(codes.repeat_interleave(self.cells, 0))
 
-    def upper_half(self, sequences: Tensor) -> Tensor:
-        """The codes of the upper h // 2 rows of the grid: the beginning (N, t) of sequences."""
-        height, row = self.sequence_grid
-        return sequences[:, : height // 2 * row]
+    def positions(self, cells: Tensor) -> Tensor:
+        """A mask (N, T) of the positions whose grid cells a mask (N, h, w) has."""
+        return cells.flatten(1).repeat_interleave(self.num_codebooks, 1)
 
     def histogram(self, codes: Tensor) -> Tensor:
         """How often each code of each codebook occurs, (M, K) int64, in codes (N, *shape) or

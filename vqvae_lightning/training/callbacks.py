@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint
 from torch import Tensor
 
-from vqvae_lightning.metrics.measures import in_progress
+from vqvae_lightning.metrics.measures import in_progress, sign
 from vqvae_lightning.models.modes import evaluating
 from vqvae_lightning.pictures import Grid, named_grid, write_picture
 from vqvae_lightning.training.tracking import RunWandbLogger
@@ -173,8 +173,11 @@ class Progress(Callback):
         if not trainer.is_global_zero:
             return
         values = {name: trainer.callback_metrics.get(f"val/{name}") for name in in_progress()}
+        known = [name.removeprefix("val/") for name in trainer.callback_metrics]
         words = "  ".join(
-            f"{name} {float(value):.4g}" for name, value in values.items() if value is not None
+            f"{name} {sign(name, known)}{float(value):.4g}"
+            for name, value in values.items()
+            if value is not None
         )
         seconds = time.monotonic() - self.started
         print(

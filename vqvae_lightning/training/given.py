@@ -30,6 +30,10 @@ TOLERANCE = 0.01
 class PlainBatch(Batch):
     """A batch of a loader of one's own: training draws from torch's random state as it is."""
 
+    def step_uniform(self, x: Tensor) -> Tensor:
+        """Uniform numbers in [0, 1) of the shape of x from torch's random state."""
+        return torch.rand(x.shape, device=x.device)
+
 
 def tensor_of(given: object, name: str) -> Tensor:
     """A tensor of a numpy array, or the tensor itself; of an array it is a copy."""

@@ -1,6 +1,4 @@
-"""CodePrior: an autoregressive model of a frozen tokenizer's codes, the p(z) that gives a VQ-VAE
-its samples.
-"""
+"""CodePrior: a model of a frozen tokenizer's codes, the p(z) that gives a VQ-VAE its samples."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -12,12 +10,13 @@ from torchmetrics import MetricCollection
 
 from vqvae_lightning.config import ConfigError, OptimizerConfig, section_config, to_dict
 from vqvae_lightning.data.loader import Batch
-from vqvae_lightning.data.randomness import seed_torch
+from vqvae_lightning.data.randomness import RowNoise, eval_seed, seed_torch
 from vqvae_lightning.metrics.codebook import CodebookUsage, measured_counts
 from vqvae_lightning.metrics.information import code_rate, entropy_ratio
 from vqvae_lightning.metrics.latents import Mean
 from vqvae_lightning.models.build import PriorConfig, build_prior
 from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.priors.prior import Known
 from vqvae_lightning.models.quantizers.quantizer import check_codes
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.pictures import Grid
@@ -135,7 +134,7 @@ class CodePrior(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         batch = self._batch(batch, batch_idx)
-        nll = self.net.nll(batch.x.long(), self._labels(batch))  # N,T
+        nll = self.net.nll(batch.x.long(), self._labels(batch), batch.step_uniform)  # N,T
         loss = nll.mean()
         self.step_record.append(batch, loss)
         if logs_now(self):
@@ -155,7 +154,7 @@ class CodePrior(pl.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """What `forward` returns, of a batch of `Trainer.predict`."""
         batch = self._batch(batch, batch_idx)
-        return self.net.log_prob(batch.x.long(), self._labels(batch))
+        return -self._rate(batch)
 
     def _batch(self, batch: Any, index: int) -> Batch:
         """The batch of a step, with codes (N, T) and int64 labels (N,). Raises ValueError."""
@@ -177,8 +176,13 @@ class CodePrior(pl.LightningModule):
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         # nn.ModuleDict does not say what it holds.
         metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
-        metrics["rate"].update(-self.net.log_prob(batch.x.long(), self._labels(batch)))
+        metrics["rate"].update(self._rate(batch))
         metrics["codebook"].update(batch.x)
+
+    def _rate(self, batch: Batch) -> Tensor:
+        """Nats of each image of an evaluation, (N,), the same however images are dealt."""
+        uniform = batch.row_noise("masks").uniform
+        return self.net.rate(batch.x.long(), self._labels(batch), uniform)
 
     def on_validation_epoch_end(self) -> None:
         self._log_split("val")
@@ -192,6 +196,8 @@ class CodePrior(pl.LightningModule):
         values = metrics.compute()
         values = {**values, **code_rate(values["rate"], self.net.length)}
         values |= entropy_ratio(values["bits_per_code"], values["code_entropy_bits"])
+        if self.net.bound_draws:
+            values["bound_draws"] = self.net.bound_draws
         self.log_dict(
             {f"{split}/{name}": torch.as_tensor(value).float() for name, value in values.items()}
         )
@@ -212,6 +218,14 @@ class CodePrior(pl.LightningModule):
         if check_values:
             check_codes(codes, self.layout.codebook_size)
         return self.layout.flatten(codes)
+
+    def _known(self, codes: Any, mask: Any) -> Known:
+        """Known codes of grids (N, h, w), (N, h, w, M) or sequences (N, T). Raises ValueError."""
+        found = self.layout.flatten(codes_of(codes, self.layout, self.device))
+        flags = tensor_of(mask, "mask")
+        if flags.dtype != torch.bool:
+            raise ValueError(f"known: got a mask of {flags.dtype}, wanted torch.bool")
+        return Known(found, self.layout.flatten(flags.to(self.device)))
 
     def _classes(self, n: int, label: Any) -> Tensor | None:
         """The classes (n,) of n images, None of a prior without them. Raises ValueError.
@@ -243,7 +257,7 @@ class CodePrior(pl.LightningModule):
         return labels.to(self.device, torch.int64).expand(n)
 
     def forward(self, codes: Any, label: Any = None) -> Tensor:
-        """log p(codes | label) in nats, (N,).
+        """log p(codes | label) in nats, (N,); of a masked prior an estimate of a lower bound on it.
 
         Args:
             codes: whole numbers (N, h, w), (N, h, w, M) or (N, T); or images (N, C, H, W), uint8 or
@@ -257,7 +271,8 @@ class CodePrior(pl.LightningModule):
         if self.config.class_conditional and label is None:
             raise ValueError("label: got none, but this prior is class-conditional")
         found = self._codes(codes)
-        return self.net.log_prob(found, self._classes(len(found), label))
+        noise = RowNoise(eval_seed(0), "masks", torch.arange(len(found)))
+        return -self.net.rate(found, self._classes(len(found), label), noise.uniform)
 
     def configure_optimizers(self) -> Any:
         return configure_adamw(self.net, self.optimizer_config, planned_steps(self.trainer))
@@ -270,8 +285,8 @@ class CodePrior(pl.LightningModule):
             n: how many.
             label: the class of all, or of each (n,), of a class-conditional prior. By default
                 classes are drawn, each equally likely.
-            sampling: temperature, top_k, top_p, guidance, prefix and generator of
-                `AutoregressivePrior.generate`.
+            sampling: settings of the family, such as temperature, and `known` and `generator`: see
+                `PriorNetwork.generate`. Codes and mask of `known` may be grids or sequences.
 
         Raises:
             ValueError: for values out of range, and without a tokenizer.
@@ -281,6 +296,8 @@ class CodePrior(pl.LightningModule):
             raise ValueError(
                 "tokenizer: this prior has none to decode with; call attach(tokenizer) first"
             )
+        if sampling.get("known") is not None:
+            sampling["known"] = self._known(*sampling["known"])
         codes = self.net.generate(n, self._classes(n, label), **sampling)
         return self.tokenizer.to(self.device).decode(codes)
 

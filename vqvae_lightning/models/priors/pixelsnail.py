@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from vqvae_lightning.config import documented, setting
 from vqvae_lightning.models.layout import CodeLayout
-from vqvae_lightning.models.priors.autoregressive import check_heads
 from vqvae_lightning.models.priors.causal import (
     CausalConv,
     GridCache,
@@ -23,6 +22,7 @@ from vqvae_lightning.models.priors.causal import (
     check_kernel,
     half,
 )
+from vqvae_lightning.models.priors.prior import check_heads
 
 # Residual convolutions before each attention: a grid of codes is smaller than one of pixels.
 RESIDUALS = 2

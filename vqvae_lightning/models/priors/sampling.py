@@ -2,54 +2,63 @@
 prior.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
 import torch
 from torch import Tensor
 
 
-def check_sampling(
-    codebook_size: int, temperature: float, top_k: int | None, top_p: float | None, guidance: float
-) -> None:
-    """Raises ValueError unless 0 <= temperature, 1 <= top_k <= K, 0 < top_p <= 1 and 0 <= guidance
-    <= 1000.
+@dataclass(frozen=True)
+class Sampling:
+    """How a prior draws a code from logits. A family that has further settings has a subclass.
+
+    `config.commands.Drawing` has those of all families, with their meaning, for the command line.
     """
-    if not temperature >= 0:
-        raise ValueError(f"temperature: got {temperature}, wanted at least 0")
-    if top_k is not None and not 1 <= top_k <= codebook_size:
-        raise ValueError(f"top_k: got {top_k}, wanted 1 to {codebook_size}")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p: got {top_p}, wanted above 0, at most 1")
-    # far beyond what makes sense, far below what makes a logit infinite
-    if not 0 <= guidance <= 1000:
-        raise ValueError(f"guidance: got {guidance}, wanted 0 to 1000")
 
+    temperature: float = 1.0  # 0 takes the most likely code
+    top_k: int | None = None  # keeps the k most likely codes
+    # keeps the smallest set of codes whose probability reaches p (Holtzman et al. 2020)
+    top_p: float | None = None
+    guidance: float = 1.0  # above 1 exaggerates what the label says, 0 ignores it; see `guide`
 
-def check_prefix(prefix: Tensor, n: int, length: int, codebook_size: int) -> None:
-    """Raises ValueError unless prefix is int64 (n, t) with t <= T and codes in 0 … K−1."""
-    if (
-        prefix.dim() != 2
-        or prefix.shape[0] != n
-        or prefix.shape[1] > length
-        or prefix.dtype != torch.int64
-    ):
-        raise ValueError(
-            f"prefix: got {prefix.dtype} of shape {tuple(prefix.shape)}, wanted torch.int64 of"
-            f" shape ({n}, t), t at most {length}"
-        )
-    if prefix.numel() and not 0 <= int(prefix.min()) <= int(prefix.max()) < codebook_size:
-        raise ValueError(
-            f"prefix: got codes {int(prefix.min())} to {int(prefix.max())}, wanted 0 to"
-            f" {codebook_size - 1}"
-        )
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """The settings of a family by name. Raises ValueError for one that it does not have."""
+        names = [field.name for field in fields(cls)]
+        for name, value in given.items():
+            if name not in names:
+                raise ValueError(f"{name}: got {value}, but this prior has {', '.join(names)}")
+        return cls(**given)
+
+    def check(self, codebook_size: int) -> None:
+        """Raises ValueError unless 0 <= temperature, 1 <= top_k <= K, 0 < top_p <= 1 and 0 <=
+        guidance <= 1000.
+        """
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature: got {self.temperature}, wanted at least 0")
+        if self.top_k is not None and not 1 <= self.top_k <= codebook_size:
+            raise ValueError(f"top_k: got {self.top_k}, wanted 1 to {codebook_size}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p: got {self.top_p}, wanted above 0, at most 1")
+        # far beyond what makes sense, far below what makes a logit infinite
+        if not 0 <= self.guidance <= 1000:
+            raise ValueError(f"guidance: got {self.guidance}, wanted 0 to 1000")
+
+    def draw(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
+        """One code (N,) from each row of logits (N, K)."""
+        return draw(logits, self.temperature, self.top_k, self.top_p, generator)
 
 
 def guide(logits: Tensor, guidance: float) -> Tensor:
-    """Logits (N, K) of log p(z) + guidance · (log p(z | label) − log p(z)), up to a constant per
+    """Logits (N, …, K) of log p(z) + guidance · (log p(z | label) − log p(z)), up to a constant per
     row.
 
     Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, whose w is guidance − 1).
-    `logits` (2N, K) are those with the label, then those without it.
+    `logits` (2N, …, K) are those with the label, then those without it.
     """
-    conditional, unconditional = logits.chunk(2)  # N,K each
+    conditional, unconditional = logits.chunk(2)  # N,…,K each
     return unconditional + guidance * (conditional - unconditional)
 
 

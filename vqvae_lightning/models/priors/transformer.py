@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from vqvae_lightning.config import documented, setting
 from vqvae_lightning.models.layout import CodeLayout
-from vqvae_lightning.models.priors.autoregressive import AutoregressivePrior, check_heads
+from vqvae_lightning.models.priors.autoregressive import AutoregressivePrior
+from vqvae_lightning.models.priors.prior import PriorNetwork, check_heads
 
 
 @dataclass
@@ -28,9 +29,9 @@ class Cache:
 class Block(nn.Module):
     """x + attention, then x + MLP, shape (N, t, width) kept."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, causal: bool = True) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.dropout, self.causal = heads, dropout, causal
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
@@ -40,7 +41,7 @@ class Block(nn.Module):
         qkv = self.qkv(self.norm1(x)).view(n, t, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # N,heads,t,width/heads each
         rate = self.dropout if self.training else 0.0
-        attended = F.scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=rate)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal, dropout_p=rate)
         attended = attended.transpose(1, 2).reshape(n, t, width)
         x = x + F.dropout(self.out(attended), self.dropout, self.training)
         return x + F.dropout(self.down(F.gelu(self.up(self.norm2(x)))), self.dropout, self.training)
@@ -65,6 +66,18 @@ class Block(nn.Module):
         x = x + self.out(torch.bmm(scores.softmax(-1), values).view(n, width))
         change: Tensor = self.down(F.gelu(self.up(self.norm2(x))))
         return x + change
+
+
+def initialize(network: PriorNetwork, position: Tensor, layers: int) -> None:
+    """Draws the weights of a network whose `blocks` are that many of `Block`, as GPT-2 does."""
+    for parameter in (network.code_embedding.weight, network.start_embedding.weight, position):
+        nn.init.normal_(parameter, std=0.02)
+    for name, parameter in network.named_parameters():
+        if name.startswith("blocks") and name.endswith("weight") and parameter.dim() == 2:
+            # GPT-2's scaling: the residual stream keeps its variance whatever the depth
+            ends_branch = name.split(".")[-2] in ("out", "down")
+            scale = (2 * layers) ** -0.5 if ends_branch else 1.0
+            nn.init.normal_(parameter, std=0.02 * scale)
 
 
 class CodeTransformer(AutoregressivePrior):
@@ -98,14 +111,7 @@ class CodeTransformer(AutoregressivePrior):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, self.codebook_size)
         self.dropout = config.dropout
-        for parameter in (self.code_embedding.weight, self.start_embedding.weight, self.position):
-            nn.init.normal_(parameter, std=0.02)
-        for name, parameter in self.named_parameters():
-            if name.startswith("blocks") and name.endswith("weight") and parameter.dim() == 2:
-                # GPT-2's scaling: the residual stream keeps its variance whatever the depth
-                ends_branch = name.split(".")[-2] in ("out", "down")
-                scale = (2 * config.layers) ** -0.5 if ends_branch else 1.0
-                nn.init.normal_(parameter, std=0.02 * scale)
+        initialize(self, self.position, config.layers)
 
     def logits(self, codes: Tensor, labels: Tensor | None) -> Tensor:
         before = self.code_embedding(codes[:, :-1])  # N,T-1,width
