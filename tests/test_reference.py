@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 
 from vqvae_lightning.cli.reference import FILE, as_json, kept, of_everything
-from vqvae_lightning.config import ConfigError, EvaluateOptions, options, setting
+from vqvae_lightning.config import (
+    ConfigError,
+    Drawing,
+    EvaluateOptions,
+    options,
+    setting,
+    to_dict,
+)
 from vqvae_lightning.config.listing import Row, documented, listed, merged, rows
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.kinds import KINDS
@@ -54,6 +61,11 @@ def test_the_kept_list_is_that_of_the_code_or_make_settings_has_to_be_run() -> N
 
 def test_the_page_has_the_list_that_the_terminal_shows() -> None:
     assert f"```text\n{listed(ROWS, 100)}```\n" in PAGE.read_text("utf-8")
+
+
+def test_the_command_line_draws_by_the_settings_of_all_families_of_priors() -> None:
+    families = [to_dict(network.sampling()) for network in PRIORS.values()]
+    assert to_dict(Drawing()) == {name: value for has in families for name, value in has.items()}
 
 
 def test_every_setting_of_every_kind_and_member_is_listed_with_its_meaning() -> None:

@@ -1,5 +1,6 @@
 """Runs of unequal budgets stand side by side, it is said that they differ, and none is the best."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,33 @@ def test_the_budget_of_a_prior_includes_its_tokenizers(tmp_path: Path) -> None:
     found = group(prior, vae)
     assert found.best["total"] == set()
     assert "a prior's include its tokenizer's" in found.unequal
+
+
+def test_a_bound_on_codes_is_marked_and_not_ranked_beside_an_exact_rate(tmp_path: Path) -> None:
+    write_run(tmp_path, "vqvae", name="tok")
+    one = write_run(tmp_path, "prior", name="one")
+    masked = [
+        write_run(
+            tmp_path,
+            "prior",
+            "model.network.name=masked",
+            name=name,
+            bits_per_code=bits,
+            rate=49 * bits * math.log(2),
+            bound_draws=4.0,
+        )
+        for name, bits in (("masked", 3.0), ("other", 3.5))
+    ]
+    found = group(one, *masked)
+    assert found.best["bits_per_code"] == found.best["saved_vs_uniform_bits"] == set()
+    assert found.best["total"] == {2}  # each sum is a bound on −log p(x)
+    assert group(*masked).best["bits_per_code"] == {1}
+    printed = terminal(compare([one, *masked]))
+    for text in ("≤ 3.000", "≤ 147.0", "≥ 6.000", "its rate is an upper bound on −log P(codes)"):
+        assert text in printed
+    assert "≤ 4.000" not in printed
+    assert "≤ 3.000" in page(compare([one, *masked]), tmp_path)
+    assert "upper bound" not in terminal(compare([one]))
 
 
 def test_a_prior_whose_tokenizer_is_gone_is_ranked_beside_none_but_its_like(tmp_path: Path) -> None:

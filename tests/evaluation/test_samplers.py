@@ -516,7 +516,7 @@ class TestCommand:
             (
                 "ae",
                 ["show=samplers"],
-                "show: got 'samplers', wanted one of samples, interpolation, completion, inpainting",
+                "got 'samplers', wanted one of samples, interpolation, completion, inpainting",
             ),
         ],
     )

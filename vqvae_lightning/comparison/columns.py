@@ -27,7 +27,7 @@ class Measured(Protocol):
 
 
 def text(column: Measure, row: Measured) -> str:
-    """The value of a measure in a row, with its limit if it has one, and ≤ or ≥ if it is a bound."""
+    """The value of a measure in a row, with its limit if it has one, and the sign of a bound."""
     value = row.values.get(column.key)
     if value is None:
         return MISSING
