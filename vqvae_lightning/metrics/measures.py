@@ -82,7 +82,8 @@ MEASURES: dict[str, Measure] = {
         Measure("ssim", "SSIM", "", "higher", ".3f", BOTH, panel=Panel(RECONSTRUCTION, "SSIM")),
         Measure("mse", "MSE", "×10⁻³", "lower", ".2f", ("results",), scale=1000,
                 panel=Panel(RECONSTRUCTION, "MSE")),
-        Measure("loss", "Loss", "", "lower", progress=1, panel=Panel(RECONSTRUCTION, "Loss")),
+        Measure("loss", "Loss", "", "lower", bound="≤", progress=1,
+                panel=Panel(RECONSTRUCTION, "Loss")),
         Measure("tokenizer_psnr", "PSNR of the tokenizer", "dB", "higher", ".2f"),
         # The ledger. Logged in nats per image.
         Measure("distortion", "Distortion", NATS, "lower", ".4f", BOTH, comparable=LOSSES,
