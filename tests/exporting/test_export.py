@@ -14,7 +14,9 @@ import vqvae_lightning
 from vqvae_lightning import VQVAE, cli, load, open_export
 from vqvae_lightning.config import ConfigError, ExportOptions
 from vqvae_lightning.data.images import to_float
+from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.exporting import formats, graphs
+from vqvae_lightning.exporting.export import check_steps
 from vqvae_lightning.exporting.manifest import MANIFEST, own_hash, read_manifest
 from vqvae_lightning.exporting.opening import Exported, ExportedPrior
 from vqvae_lightning.training.loading import load_run
@@ -208,6 +210,12 @@ def test_weights_that_are_read_back_otherwise_are_told(
     line = refused(place, capsys, "format=safetensors", f"to={place / 'wrong'}")
     assert "was not read back" in line
     assert not (place / "wrong").exists()
+
+
+def test_a_prior_that_has_no_step_is_refused() -> None:
+    check_steps(load_experiment(None, ["kind=prior"]))
+    with pytest.raises(ConfigError, match="name=masked draws many codes at a time"):
+        check_steps(load_experiment(None, ["kind=prior", "model.network.name=masked"]))
 
 
 def test_an_existing_folder_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

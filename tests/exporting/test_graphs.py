@@ -17,6 +17,7 @@ from vqvae_lightning.exporting.graphs import Graph, autoencoder_graphs, step_gra
 from vqvae_lightning.exporting.runtimes import onnx_bytes, open_onnx, quiet, record
 from vqvae_lightning.models.build import build_autoencoder, build_prior
 from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.priors.autoregressive import AutoregressivePrior
 from vqvae_lightning.models.quantizers import nearest
 
 Q, L, T = "model.quantizer.name=", "model.likelihood.name=", "model.trunk.name="
@@ -75,7 +76,9 @@ def prior(name: str) -> Graph:
     sizes = [word for word in small.KINDS["prior"] if name != "pixelcnn" or "heads" not in word]
     words = ["kind=prior", f"model.network.name={name}", *sizes, *more]
     config = load_experiment(None, words).model
-    return step_graph(build_prior(config, CodeLayout.of_shape(shape, 16), classes).eval())
+    net = build_prior(config, CodeLayout.of_shape(shape, 16), classes).eval()
+    assert isinstance(net, AutoregressivePrior)
+    return step_graph(net)
 
 
 def pixels(n: int) -> torch.Tensor:

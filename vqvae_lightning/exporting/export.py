@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqvae_lightning.config import ConfigError, ExportOptions, run_options
+from vqvae_lightning.config import ConfigError, Experiment, ExportOptions, name_of, run_options
 from vqvae_lightning.data.images import to_uint8
+from vqvae_lightning.evaluation.samplers import network_of
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.exporting.agreement import DisagreementError, compare
 from vqvae_lightning.exporting.card import write_card
@@ -27,6 +28,9 @@ from vqvae_lightning.exporting.graphs import Graph, graphs_of
 from vqvae_lightning.exporting.manifest import write_manifest
 from vqvae_lightning.exporting.opening import Exported, open_export
 from vqvae_lightning.exporting.weights import checkpoints_of, hyper_parameters, weights_bytes
+from vqvae_lightning.kinds import KINDS
+from vqvae_lightning.models.build import PRIORS
+from vqvae_lightning.models.priors.autoregressive import AutoregressivePrior
 from vqvae_lightning.storage import check_writable, file_hash, new_folder, write_atomic
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run, versions
@@ -57,6 +61,7 @@ def export(run: Run | str | Path, options: ExportOptions | None = None, **settin
     target = Path(options.to or f"exports/{run.name}-{options.format}")
     check_new_folder(target)
     subject = Subject(run, options.root)
+    check_steps(subject.experiment)
     images = to_uint8(subject.images.references("test", COMPARED))
     with torch.random.fork_rng(devices=[]):
         graphs = graphs_of(load_run(run), subject.kind.stage)
@@ -68,6 +73,18 @@ def export(run: Run | str | Path, options: ExportOptions | None = None, **settin
             check_new_folder(target)
             folder.rename(target)
     return target
+
+
+def check_steps(experiment: Experiment) -> None:
+    """Raises ConfigError for a prior that does not draw position by position, as `step` does."""
+    if KINDS[experiment.kind].stage == 1:
+        return
+    if not issubclass(network_of(experiment), AutoregressivePrior):
+        name = name_of(experiment.model.network, PRIORS)
+        raise ConfigError(
+            f"export: a prior with model.network.name={name} draws many codes at a time, which the"
+            " exported step cannot; wanted an autoregressive one"
+        )
 
 
 def check_new_folder(target: Path) -> None:

@@ -24,7 +24,7 @@ from vqvae_lightning.exporting.manifest import MANIFEST, Manifest, read_manifest
 from vqvae_lightning.exporting.runtimes import Call
 from vqvae_lightning.exporting.weights import module_from
 from vqvae_lightning.kinds import KINDS
-from vqvae_lightning.models.priors.sampling import check_sampling, draw
+from vqvae_lightning.models.priors.sampling import Sampling
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.stages import Generates, HasLatents
 from vqvae_lightning.verified import CheckpointError
@@ -112,12 +112,13 @@ class ExportedPrior(Exported):
         Raises:
             ValueError: for values out of range.
         """
-        check_sampling(self.codebook_size, temperature, top_k, top_p, guidance=1.0)
+        sampling = Sampling(temperature, top_k, top_p)
+        sampling.check(self.codebook_size)
         labels = None if label is None else torch.as_tensor(label).expand(n)
         codes = torch.zeros(n, self.length, dtype=torch.int64)
         for position in range(self.length):
             logits = self.step(codes, position, labels)
-            codes[:, position] = draw(logits, temperature, top_k, top_p, generator)
+            codes[:, position] = sampling.draw(logits, generator)
         return self.decode(codes)
 
 
