@@ -17,7 +17,6 @@ from sequences import (
     with_label,
 )
 
-from vqvae_lightning.data.given import as_batch
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import RowNoise
 from vqvae_lightning.models.build import PriorConfig, build_prior
@@ -25,6 +24,7 @@ from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors import prior
 from vqvae_lightning.models.priors.masked import MaskedTransformer
 from vqvae_lightning.models.priors.unmasking import first, halton_order, left
+from vqvae_lightning.training.given import as_batch
 
 CLASSES = 2
 ORDERS = ("halton", "confidence", "random")
