@@ -1,6 +1,5 @@
 """`load`: from a folder or a file to a model, for a program of one's own."""
 
-import os
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -8,6 +7,7 @@ import pytorch_lightning as pl
 
 from vqvae_lightning.config import ConfigError, canonical
 from vqvae_lightning.exporting.manifest import is_export
+from vqvae_lightning.surroundings import own_surroundings
 from vqvae_lightning.training.loading import load_run, module_of
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.verified import read_checkpoint
@@ -20,6 +20,7 @@ Module = TypeVar("Module", bound=pl.LightningModule)
 def load(place: Run | str | Path) -> Any: ...
 @overload
 def load(place: Run | str | Path, kind: type[Module]) -> Module: ...
+@own_surroundings()
 def load(place: Run | str | Path, kind: type[Any] = object) -> Any:
     """The model of a run folder, of an exported one, or of the checkpoint of one's own Trainer.
 
@@ -35,7 +36,9 @@ def load(place: Run | str | Path, kind: type[Any] = object) -> Any:
         ConfigError: there is nothing at the place, or it is of another kind.
         CheckpointError: the checkpoint is damaged, or of no model that is known here.
     """
-    path = place.path if isinstance(place, Run) else Path(canonical(os.fspath(place), "load"))
+    if not isinstance(kind, type):
+        raise ConfigError(f"load: got kind={kind!r}, wanted a class such as VQVAE")
+    path = place.path if isinstance(place, Run) else Path(canonical(place, "load"))
     module = _module_at(path)
     if not isinstance(module, kind):
         got, wanted = type(module).__name__, kind.__name__

@@ -1,10 +1,15 @@
 """What a program asks of a model: shapes, bytes and floats, gradients, and errors of one line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
 
-from vqvae_lightning import AE, VAE, VQVAE, CodePrior, ConfigError, load, to_float
+from vqvae_lightning import AE, VAE, VQVAE, CodePrior, ConfigError, load, load_experiment, to_float
+from vqvae_lightning.models.build import build_prior
+from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.training.runs import Run
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 1, 28, 28), dtype=np.uint8)
@@ -18,6 +23,35 @@ def vqvae(place):
 @pytest.fixture
 def prior(place):
     return load(place / "runs" / "prior", CodePrior)
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Inside, new tensors of this process have that dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("kind", ["ae", "vae", "vqvae", "prior"])
+def test_a_run_is_loaded_and_called_the_same_under_another_default_dtype(place, kind):
+    def results() -> list[torch.Tensor]:
+        model = load(place / "runs" / kind)
+        torch.manual_seed(0)
+        if kind == "prior":
+            return [model(PIXELS, label=3), model.sample(2, top_p=0.9)]
+        latents = model.encode(PIXELS)
+        return [model(PIXELS), latents, model.decode(latents), model.net.sample(2)]
+
+    usual = results()
+    with default_dtype(torch.float64):
+        again = results()
+        assert torch.get_default_dtype() == torch.float64
+    assert [x.dtype for x in again] == [x.dtype for x in usual]
+    assert all(map(torch.equal, again, usual))
 
 
 class TestLoad:
@@ -114,6 +148,12 @@ class TestEncodeAndDecode:
         vqvae.latents(PIXELS)
         assert vqvae.net.bottleneck.statistics() != []
 
+    def test_an_array_that_is_turned_round_is_read_as_it_looks(self, vqvae):
+        turned = PIXELS[:, :, ::-1, ::-1]
+        codes = vqvae.encode(turned)
+        assert torch.equal(codes, vqvae.encode(turned.copy()))
+        assert torch.equal(vqvae.decode(codes.numpy()[:, ::-1]), vqvae.decode(codes.flip(1)))
+
     @pytest.mark.parametrize(
         ("images", "line"),
         [
@@ -123,6 +163,7 @@ class TestEncodeAndDecode:
             (PIXELS.astype(np.float32), r"images: got floats from 0 to 255, wanted uint8, or"),
             (np.full(PIXELS.shape, np.nan), r"images: got floats from nan to nan, wanted"),
             (PIXELS.astype(str), r"images: got an array of <U\d+, wanted numbers"),
+            (torch.zeros(5, 1, 28, 28).to_sparse(), r"images: got a tensor of layout torch.sparse"),
             (PIXELS.tolist(), r"images: got list, wanted a torch tensor or a numpy array"),
         ],
     )
@@ -167,7 +208,13 @@ class TestSample:
             ({"n": 2, "label": [1, 2, 3]}, "label: got torch.int64 of shape"),
             ({"n": 2, "label": "three"}, "label: got 'three', wanted whole numbers"),
             ({"n": 2, "label": 1.5}, "label: got torch.float32"),
+            ({"n": "two"}, "n: got 'two'"),
+            ({"n": True}, "n: got True"),
             ({"n": 2, "temperature": -1}, "temperature: got -1"),
+            ({"n": 2, "temperature": "hot"}, "temperature: got 'hot', wanted a number"),
+            ({"n": 2, "top_k": 1.5}, "top_k: got 1.5, wanted a whole number"),
+            ({"n": 2, "guidance": None}, "guidance: got None, wanted a number"),
+            ({"n": 2, "known": 3}, "known: got int, wanted a pair"),
             ({"n": 2, "steps": 4}, "steps: got 4, but this prior has temperature, top_k, top_p"),
             ({"n": 2, "known": (torch.zeros(2, 7, 7).long(), torch.ones(2, 7, 7))}, "known: got"),
         ],
@@ -176,11 +223,28 @@ class TestSample:
         with pytest.raises(ValueError, match=f"^{line}"):
             prior.sample(**given)
 
+    def test_a_number_of_numpy_is_a_number_of_samples(self, prior):
+        assert prior.sample(np.int64(2), temperature=np.float32(0.5)).shape == (2, 1, 28, 28)
+
     def test_known_codes_are_grids_or_sequences(self, prior):
         codes = torch.randint(prior.tokenizer.codebook_size, (2, 7, 7))
         images = prior.tokenizer.decode(codes.flatten(1))
         for known in ((codes, codes >= 0), (codes.flatten(1), codes.flatten(1) >= 0)):
             assert torch.equal(prior.sample(2, label=3, known=known), images)
+
+    @pytest.mark.parametrize("order", ["halton", "confidence", "random"])
+    def test_a_masked_prior_draws_the_same_under_another_default_dtype(self, order):
+        layout = CodeLayout.of_shape((2, 2), 16)
+        config = load_experiment(None, ["kind=prior", "model.network.name=masked"]).model
+        net = build_prior(config, layout, 10).eval()
+
+        def drawn() -> torch.Tensor:
+            torch.manual_seed(0)
+            return net.generate(4, torch.arange(4), order=order)
+
+        usual = drawn()
+        with default_dtype(torch.float64):
+            assert torch.equal(drawn(), usual)
 
     def test_only_a_model_with_a_density_can_be_drawn_from(self, place):
         for kind in ("vae", "vqvae"):

@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import small
+import torch
 
 from vqvae_lightning import (
+    FSQ,
+    VQVAE,
     AEConfig,
     ConfigError,
     Experiment,
@@ -18,15 +22,22 @@ from vqvae_lightning import (
     compare,
     evaluate,
     export,
+    find_runs,
+    load,
+    load_experiment,
+    open_export,
     sample,
     train,
 )
 from vqvae_lightning.config import EvaluateOptions, SampleOptions
-from vqvae_lightning.experiment import checked
+from vqvae_lightning.experiment import checked, describe
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 
 # Values of another type than a type checker would let through.
 WRONG: Any = {"text": "1", "name": "ema", "optimizer": OptimizerConfig(), "model": VAEConfig()}
+GIVEN: Any = (
+    np.int64(3), torch.tensor(0.5), np.array([8, 5]), np.array([1, 28, 28]), np.float64(1.5)
+)  # fmt: skip
 TRAININGS = [
     (
         Experiment(model=VQVAEConfig(quantizer=EMAVectorQuantizer.Config(codebook_size=-3))),
@@ -135,6 +146,48 @@ def test_a_setting_that_would_choose_another_run_is_refused(place):
 def test_a_command_that_chose_a_run_by_a_setting_draws_from_it(place, monkeypatch):
     monkeypatch.chdir(place)
     assert cli.sample(["dataset=mnist", "runs=runs", "n=1", "columns=1", "seed=5"]).is_file()
+
+
+@pytest.mark.parametrize("function", [load, evaluate, sample, export, open_export, find_runs])
+@pytest.mark.parametrize("place", [None, 3, ["runs"], b"runs"])
+def test_what_is_no_path_is_one_line(function, place):
+    with pytest.raises(
+        ConfigError, match=r": got .*, wanted the path of a file or folder"
+    ) as error:
+        function(place)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("options", [{"split": "val"}, "val", SampleOptions()])
+def test_options_of_another_command_are_one_line(place, options):
+    with pytest.raises(ConfigError, match=r"options: got .*, wanted EvaluateOptions, or settings"):
+        evaluate(place / "runs" / "vqvae", options)
+
+
+def test_a_kind_that_is_not_there_is_refused_and_not_searched_for(place):
+    with pytest.raises(ConfigError, match="kind: got 'zip', wanted one of ae, vae"):
+        find_runs(place / "runs", kind="zip")
+    assert [run.name for run in find_runs(place / "runs", kind="vae")] == ["vae"]
+
+
+@pytest.mark.parametrize("overrides", [None, "seed=1", [1]])
+def test_overrides_that_are_no_list_of_texts_are_one_line(overrides):
+    with pytest.raises(ConfigError, match=r"^overrides: got .*, wanted a list of key=value"):
+        load_experiment(None, overrides)
+
+
+def test_numbers_and_arrays_of_numpy_and_torch_are_settings_like_pythons_own(place):
+    seed, lr, levels, shape, half = GIVEN
+    found = checked(Experiment(seed=seed, optimizer=OptimizerConfig(lr=lr)))
+    assert (type(found.seed), found.seed, found.optimizer.lr) == (int, 3, 0.5)
+    experiment = checked(Experiment(model=VQVAEConfig(quantizer=FSQ.Config(levels=levels))))
+    assert experiment.model.quantizer.levels == [8, 5]
+    assert describe(checked(experiment)) == describe(experiment)
+    (picture,) = sample(place / "runs" / "vqvae", n=np.int64(4), columns=np.int32(2), seed=9)
+    assert picture.name == "samples-seed9.png"
+    with pytest.raises(ConfigError, match=r"seed: got 1\.5, wanted a whole number"):
+        checked(Experiment(seed=half))
+    assert VQVAE({}, shape).hparams["image_shape"] == [1, 28, 28]
 
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vqvae_lightning.config.parts import is_section
 from vqvae_lightning.config.plugins import plugin_arguments
 from vqvae_lightning.config.schema import ConfigError, DataConfig, Experiment
-from vqvae_lightning.config.values import check_text, visible
+from vqvae_lightning.config.values import check_text, shown, visible
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -28,11 +28,15 @@ LONGEST_PATH = 4000  # bytes: Linux takes 4,096
 LONGEST_NAME = 230  # bytes: an unfinished file has a longer one
 
 
-def canonical(text: str, key: str) -> str:
-    """The place that `text` names, `~` expanded; see `short`.
+def canonical(given: object, key: str) -> str:
+    """The place that a text or a path names, `~` expanded; see `short`.
 
-    Raises ConfigError for a user that is not there, a dead link, and a name that is too long.
+    Raises ConfigError for anything else, a user that is not there, a dead link, and a name that is
+    too long.
     """
+    text = os.fspath(given) if isinstance(given, os.PathLike) else given
+    if not isinstance(text, str):
+        raise ConfigError(f"{key}: got {shown(given)}, wanted the path of a file or folder")
     expanded = os.path.expanduser(text)
     if text.startswith("~") and expanded == text:
         user = text.partition("/")[0]

@@ -75,8 +75,12 @@ def run_options(
         settings: keyword settings on top.
 
     Raises:
-        ConfigError: an option does not fit, or would choose another run.
+        ConfigError: an option does not fit, or would choose another run; the options are of another
+            command.
     """
+    if given is not None and not isinstance(given, cls):
+        got = type(given).__name__
+        raise ConfigError(f"options: got {got}, wanted {cls.__name__}, or settings by keyword")
     values = {**(to_dict(given) if given else {}), **settings}
     usual = to_dict(cls())
     for name in CHOOSING_RUNS:
@@ -131,6 +135,8 @@ def overridden(
     Raises:
         ConfigError: for an override without `=`, and for two overrides of one key.
     """
+    if not isinstance(overrides, list | tuple) or not all(isinstance(o, str) for o in overrides):
+        raise ConfigError(f"overrides: got {shown(overrides)}, wanted a list of key=value")
     given: dict[str, str] = {}
     result = _copied(values)
     for override in overrides:

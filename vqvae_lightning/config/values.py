@@ -19,7 +19,16 @@ import types
 import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Protocol,
+    Union,
+    get_args,
+    get_origin,
+    runtime_checkable,
+)
 
 from vqvae_lightning.config.schema import ConfigError
 
@@ -40,6 +49,13 @@ class Bare(str):
     """Text without quotes in a YAML file that YAML takes for a number, boolean, date or null."""
 
 
+@runtime_checkable
+class _Scalars(Protocol):
+    """A number or an array of numpy or torch."""
+
+    def tolist(self) -> object: ...
+
+
 class _Unfit(ValueError):
     """A value that its type does not take; the message is what was meant, if that can be said."""
 
@@ -48,8 +64,8 @@ def read(value: object, kind: Any, key: str) -> Any:
     """The value of the setting `key`, whose declared type is `kind`.
 
     `value` is a Word, a Bare, or a plain value: of a checkpoint, or text that stands in quotes in
-    YAML. A plain value has to be of the type already; only a whole number will do for a float.
-    Raises ConfigError.
+    YAML. A plain value has to be of the type already; only a whole number will do for a float. A
+    number or an array of numpy or torch is read as what its `tolist` gives. Raises ConfigError.
     """
     try:
         return _read(value, kind, key)
@@ -58,6 +74,8 @@ def read(value: object, kind: Any, key: str) -> Any:
 
 
 def _read(value: object, kind: Any, key: str) -> Any:
+    if isinstance(value, _Scalars):
+        value = value.tolist()
     origin, members = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         if type(None) in members and is_nothing(value):

@@ -125,7 +125,7 @@ class Run:
     @classmethod
     def of(cls, run: "Run | str | Path") -> "Run":
         """A run, or that of the folder that a program names. Raises ConfigError as `open` does."""
-        return run if isinstance(run, Run) else cls.open(canonical(os.fspath(run), "run"))
+        return run if isinstance(run, Run) else cls.open(canonical(run, "run"))
 
     @property
     def name(self) -> str:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from vqvae_lightning.config import ConfigError, canonical
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.training.folders import read_each, run_folders
 from vqvae_lightning.training.runs import Run
 
@@ -25,16 +27,21 @@ def find_runs(
         kind: of the runs.
         dataset: that they were trained on.
         path: of the own images that they were trained on.
+
+    Raises:
+        ConfigError: there is no such kind, or `root` or `path` is no path.
     """
+    if kind is not None and kind not in KINDS:
+        raise ConfigError(f"kind: got {kind!r}, wanted one of {', '.join(KINDS)}")
     chosen = [
         run
-        for run in all_runs(root)
+        for run in all_runs(canonical(root, "runs"))
         if run.record.status == "finished"
         and kind in (None, run.record.kind)
         and dataset in (None, run.record.dataset)
     ]
     if path is not None:
-        wanted = Path(path).resolve()
+        wanted = Path(canonical(path, "path")).resolve()
         of_path = read_each(chosen, lambda run: run.experiment().data.path)
         chosen = [run for run, its in of_path if its and Path(its).resolve() == wanted]
     return sorted(chosen, key=lambda run: str(run.record.finished))

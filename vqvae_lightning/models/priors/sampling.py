@@ -4,10 +4,12 @@ prior.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, get_type_hints
 
 import torch
 from torch import Tensor
+
+from vqvae_lightning.config.values import read
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,16 @@ class Sampling:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
-        """The settings of a family by name. Raises ValueError for one that it does not have."""
+        """The settings of a family by name.
+
+        Raises ValueError for one that it does not have, and for a value of another type.
+        """
         names = [field.name for field in fields(cls)]
+        types = get_type_hints(cls)
         for name, value in given.items():
             if name not in names:
                 raise ValueError(f"{name}: got {value}, but this prior has {', '.join(names)}")
-        return cls(**given)
+        return cls(**{name: read(value, types[name], name) for name, value in given.items()})
 
     def check(self, codebook_size: int) -> None:
         """Raises ValueError unless 0 <= temperature, 1 <= top_k <= K, 0 < top_p <= 1 and 0 <=
