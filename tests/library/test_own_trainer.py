@@ -221,6 +221,35 @@ def test_float16_whose_gradients_are_scaled_is_refused_before_the_first_step(mad
     assert own.global_step == 0
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_weights_of_16_bits_are_refused_before_the_first_step(precision):
+    own = trainer(precision=precision)
+    with pytest.raises(ValueError, match=f"^precision: got {precision}, .* wanted 32-true"):
+        own.fit(VQVAE(SETTINGS[VQVAE], SHAPE), loaders()["x"])
+    assert own.global_step == 0
+
+
+def test_figures_are_over_all_loaders_of_an_evaluation_and_predictions_by_loader():
+    x, y = pixels(48), torch.arange(48) % 5
+    vqvae = VQVAE(SETTINGS[VQVAE], SHAPE)
+    prior = CodePrior(PRIOR, vqvae.tokenizer(), classes=5)
+    for module in (vqvae, prior):
+        whole = loader(TensorDataset(x, y))
+        parts = [loader(TensorDataset(x[part], y[part])) for part in (slice(16), slice(16, 48))]
+        (at_once,) = trainer().validate(module, whole, verbose=False)
+        found, _ = trainer().validate(module, parts, verbose=False)
+        assert found == pytest.approx(at_once)
+        trainer().test(module, parts, verbose=False)
+        predicted = trainer().predict(module, parts)
+        assert [sum(map(len, of_loader)) for of_loader in predicted] == [16, 32]  # type: ignore[union-attr]
+
+
+def test_noise_differs_between_the_loaders_of_an_evaluation():
+    batches = [given.as_batch(torch.zeros(4, 2), 0, loader) for loader in (0, 1)]
+    first, second = (batch.row_noise("latent").normal(torch.zeros(4, 2)) for batch in batches)
+    assert not torch.equal(first, second)
+
+
 def test_a_code_or_label_out_of_range_is_one_line():
     prior = CodePrior(PRIOR, VQVAE(SETTINGS[VQVAE], SHAPE).tokenizer(), classes=5)
     codes, labels = torch.full((16, 4), 16), torch.arange(16) % 5

@@ -63,8 +63,8 @@ class AutoencoderModule(ImageModel):
         super().__init__()
         self.config = section_config(self.Config, config, "model")
         self.optimizer_config = section_config(OptimizerConfig, optimizer or {}, "optimizer")
-        channels, height, width = checked_shape(image_shape)
-        self.net = build_autoencoder(self.config, (channels, height, width))
+        image_shape = checked_shape(image_shape)
+        self.net = build_autoencoder(self.config, image_shape)
         has_bits = self.net.likelihood.discrete and self.net.bottleneck.has_prior
         self.split_metrics = torch.nn.ModuleDict(
             {
@@ -128,9 +128,9 @@ class AutoencoderModule(ImageModel):
         self.step_record.append(batch, objective.loss)
         return objective.loss
 
-    def _batch(self, batch: Any, index: int) -> Batch:
+    def _batch(self, batch: Any, index: int, loader: int = 0) -> Batch:
         """The batch of a step, with float images in [-1, 1]. Raises ValueError."""
-        found = as_batch(batch, index)
+        found = as_batch(batch, index, loader)
         if not isinstance(found, PlainBatch):
             return found
         first = index == 0
@@ -155,11 +155,13 @@ class AutoencoderModule(ImageModel):
             diagnostics = self.net.bottleneck.diagnostics()
             self.log_dict({f"train/{name}": value.float() for name, value in diagnostics.items()})
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._evaluation_step("val", self._batch(batch, batch_idx))
+    # The figures of a split are over the images of all its loaders.
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        self._evaluation_step("test", self._batch(batch, batch_idx))
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluation_step("val", self._batch(batch, batch_idx, dataloader_idx))
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluation_step("test", self._batch(batch, batch_idx, dataloader_idx))
 
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         x = batch.x.to(self.dtype)

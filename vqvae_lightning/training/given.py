@@ -10,7 +10,8 @@ What does not fit is a ValueError of one line.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -36,12 +37,18 @@ class PlainBatch(Batch):
 
 
 def tensor_of(given: object, name: str) -> Tensor:
-    """A tensor of a numpy array, or the tensor itself; of an array it is a copy."""
+    """A tensor of a numpy array, or the tensor itself; of an array it is a copy.
+
+    Raises ValueError for anything else, such as a sparse tensor.
+    """
     if isinstance(given, Tensor):
+        if given.layout != torch.strided:
+            raise ValueError(f"{name}: got a tensor of layout {given.layout}, wanted a dense one")
         return given
     if isinstance(given, np.ndarray):
         try:
-            return torch.tensor(given)
+            # torch reads no array that is turned round.
+            return torch.tensor(np.ascontiguousarray(given))
         except TypeError:
             raise ValueError(f"{name}: got an array of {given.dtype}, wanted numbers") from None
     raise ValueError(f"{name}: got {type(given).__name__}, wanted a torch tensor or a numpy array")
@@ -91,10 +98,11 @@ def warn_of_range(x: Tensor) -> None:
 
 def checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     """(C, H, W) of images. Raises ValueError for another shape."""
-    found = tuple(shape)
-    if len(found) != 3 or not all(isinstance(side, int) and side > 0 for side in found):
-        raise ValueError(f"image_shape: got {found}, wanted (C, H, W), such as (1, 28, 28)")
-    return found
+    found = tuple(shape) if isinstance(shape, Iterable) else ()
+    if len(found) != 3 or not all(isinstance(side, Integral) and side > 0 for side in found):
+        raise ValueError(f"image_shape: got {shape}, wanted (C, H, W), such as (1, 28, 28)")
+    channels, height, width = map(int, found)
+    return channels, height, width
 
 
 def codes_of(given: object, layout: CodeLayout, device: torch.device) -> Tensor:
@@ -112,11 +120,18 @@ def codes_of(given: object, layout: CodeLayout, device: torch.device) -> Tensor:
     return codes.to(device, torch.int64)
 
 
-def as_batch(given: Any, index: int) -> Batch:
+def as_batch(given: Any, index: int, loader: int = 0) -> Batch:
     """The batch of a step: a `Batch` as it is; x or (x, labels) as a PlainBatch.
 
-    `index` is the number of the batch among those of this rank: an evaluation then draws other
-    noise for each image of each batch and rank.
+    An evaluation draws other noise for each image of each batch, loader and rank.
+
+    Args:
+        given: what a loader yields.
+        index: the number of the batch among those of its loader on this rank.
+        loader: the number of the loader, where an evaluation has several.
+
+    Raises:
+        ValueError: for anything else.
     """
     if isinstance(given, Batch):
         return given
@@ -126,5 +141,5 @@ def as_batch(given: Any, index: int) -> Batch:
     if not isinstance(x, Tensor | np.ndarray):
         raise ValueError(f"batch: got {type(x).__name__}, wanted x or (x, labels), of tensors")
     labels = tensor_of(more[0], "labels") if more else torch.empty(0, dtype=torch.int64)
-    seed = derive_seed(eval_seed(0), index, rank_and_world()[0])
+    seed = derive_seed(eval_seed(0), index, rank_and_world()[0], *([loader] if loader else []))
     return PlainBatch(tensor_of(x, "batch"), labels, torch.arange(len(x)), seed)

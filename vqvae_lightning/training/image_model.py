@@ -7,6 +7,7 @@ images ──► latents ──► Latent(z, rate, codes, …)      n ──► 
 """
 
 import copy
+from numbers import Integral
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -83,7 +84,7 @@ class ImageModel(pl.LightningModule):
         A VAE's is N(0, I). A VQ-VAE's has all codes equally likely: its samples show what a
         `CodePrior` is for. Raises ValueError for an AE, which has no p(z).
         """
-        check_count(n)
+        n = checked_count(n)
         if not self.net.bottleneck.has_prior:
             raise ValueError(
                 f"sample: a model of kind {self.kind} has no p(z) to draw from; net.sample({n})"
@@ -99,7 +100,7 @@ class ImageModel(pl.LightningModule):
         """
         return Tokenizer(copy.deepcopy(self.net))
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """What `encode` returns, of a batch x or (x, labels) of `Trainer.predict`."""
         return self.encode(as_batch(batch, batch_idx).x)
 
@@ -108,7 +109,8 @@ class ImageModel(pl.LightningModule):
         return images_of(images, self.net.image_shape, like, check_values)
 
 
-def check_count(n: int) -> None:
-    """Raises ValueError unless n samples can be drawn."""
-    if not isinstance(n, int) or n < 1:
-        raise ValueError(f"n: got {n}, wanted a number of samples of at least 1")
+def checked_count(n: object) -> int:
+    """How many samples to draw. Raises ValueError unless it is a whole number of at least 1."""
+    if not isinstance(n, Integral) or isinstance(n, bool) or n < 1:
+        raise ValueError(f"n: got {n!r}, wanted a number of samples of at least 1")
+    return int(n)

@@ -44,16 +44,21 @@ def planned_steps(trainer: pl.Trainer) -> int | None:
 
 
 def check_precision(trainer: pl.Trainer) -> None:
-    """Raises ValueError for a precision that scales the gradients, as float16 does.
+    """Raises ValueError for a precision that scales the gradients, or has weights of 16 bits.
 
     The optimizer is fused and would undo the scale after `clip_step`, which would clip scaled ones.
+    A codebook and a loss are float32 at least, whatever the rest is.
     """
     plugin = trainer.precision_plugin
     if getattr(plugin, "scaler", None) is not None:
-        raise ValueError(
-            f"precision: got {plugin.precision}, whose gradients are scaled, wanted 32-true,"
-            " bf16-mixed or 64-true"
-        )
+        reason = "whose gradients are scaled"
+    elif plugin.precision in ("bf16-true", "16-true"):
+        reason = "whose weights have 16 bits"
+    else:
+        return
+    raise ValueError(
+        f"precision: got {plugin.precision}, {reason}, wanted 32-true, bf16-mixed or 64-true"
+    )
 
 
 def own_step_seed(step: int) -> int:

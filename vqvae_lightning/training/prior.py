@@ -21,7 +21,7 @@ from vqvae_lightning.models.quantizers.quantizer import check_codes
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.pictures import Grid
 from vqvae_lightning.training.given import PlainBatch, as_batch, codes_of, images_of, tensor_of
-from vqvae_lightning.training.image_model import check_count
+from vqvae_lightning.training.image_model import checked_count
 from vqvae_lightning.training.optimization import (
     StepRecord,
     check_precision,
@@ -145,20 +145,22 @@ class CodePrior(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         clip_step(self, self.net, self.optimizer_config, self.step_record)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._evaluation_step("val", self._batch(batch, batch_idx))
+    # The figures of a split are over the codes of all its loaders.
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        self._evaluation_step("test", self._batch(batch, batch_idx))
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluation_step("val", self._batch(batch, batch_idx, dataloader_idx))
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluation_step("test", self._batch(batch, batch_idx, dataloader_idx))
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """What `forward` returns, of a batch of `Trainer.predict`."""
-        batch = self._batch(batch, batch_idx)
+        batch = self._batch(batch, batch_idx, dataloader_idx)
         return -self._rate(batch)
 
-    def _batch(self, batch: Any, index: int) -> Batch:
+    def _batch(self, batch: Any, index: int, loader: int = 0) -> Batch:
         """The batch of a step, with codes (N, T) and int64 labels (N,). Raises ValueError."""
-        found = as_batch(batch, index)
+        found = as_batch(batch, index, loader)
         if not isinstance(found, PlainBatch):
             return found
         # The values of later batches are not looked at: that would wait for a GPU at every step.
@@ -219,8 +221,11 @@ class CodePrior(pl.LightningModule):
             check_codes(codes, self.layout.codebook_size)
         return self.layout.flatten(codes)
 
-    def _known(self, codes: Any, mask: Any) -> Known:
+    def _known(self, given: Any) -> Known:
         """Known codes of grids (N, h, w), (N, h, w, M) or sequences (N, T). Raises ValueError."""
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise ValueError(f"known: got {type(given).__name__}, wanted a pair (codes, mask)")
+        codes, mask = given
         found = self.layout.flatten(codes_of(codes, self.layout, self.device))
         flags = tensor_of(mask, "mask")
         if flags.dtype != torch.bool:
@@ -291,13 +296,13 @@ class CodePrior(pl.LightningModule):
         Raises:
             ValueError: for values out of range, and without a tokenizer.
         """
-        check_count(n)
+        n = checked_count(n)
         if self.tokenizer is None:
             raise ValueError(
                 "tokenizer: this prior has none to decode with; call attach(tokenizer) first"
             )
         if sampling.get("known") is not None:
-            sampling["known"] = self._known(*sampling["known"])
+            sampling["known"] = self._known(sampling["known"])
         codes = self.net.generate(n, self._classes(n, label), **sampling)
         return self.tokenizer.to(self.device).decode(codes)
 
