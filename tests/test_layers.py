@@ -9,7 +9,16 @@ import vqvae_lightning
 PACKAGE = Path(vqvae_lightning.__file__).parent
 # From below to above. A module may import its own layer and those below it.
 LAYERS = (
-    {"config", "storage", "interrupts", "streams", "allocator", "device", "verified"},
+    {
+        "config",
+        "storage",
+        "interrupts",
+        "streams",
+        "allocator",
+        "device",
+        "surroundings",
+        "verified",
+    },
     {"models"},
     {"metrics", "data", "pictures"},
     {"kinds", "experiment"},

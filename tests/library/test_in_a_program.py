@@ -1,5 +1,6 @@
 """`train` as a function: in a thread, twice in a process, and in a notebook."""
 
+import os
 import signal
 import sys
 import threading
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import small
+import torch
 
 from vqvae_lightning import ConfigError, Experiment, TrainResult, load, load_experiment, train
 from vqvae_lightning.training.launch import device_count
@@ -36,6 +38,19 @@ def test_a_training_in_a_thread_equals_one_in_the_main_thread(place):
     assert in_thread.run.record.status == "finished"
     assert load(in_thread.run).kind == "vqvae"
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def test_the_programs_dtype_and_environment_change_no_run_and_stay_as_they_were(place):
+    usual = train(experiment(place, "usual"))
+    before = dict(os.environ)
+    torch.set_default_dtype(torch.float64)
+    try:
+        result = train(experiment(place, "float64"))
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert result.test == usual.test
+    assert dict(os.environ) == before
 
 
 def test_a_notebook_takes_one_device(monkeypatch):

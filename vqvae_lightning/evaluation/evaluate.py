@@ -11,11 +11,13 @@ from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.evaluators import EVALUATORS
 from vqvae_lightning.evaluation.subject import Plan, Subject
 from vqvae_lightning.storage import check_writable
+from vqvae_lightning.surroundings import own_surroundings
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.trainer import silence_known_warnings
 
 
+@own_surroundings()
 def evaluate(
     run: Run | str | Path, options: EvaluateOptions | None = None, **settings: Any
 ) -> dict[str, float]:

@@ -17,9 +17,11 @@ from vqvae_lightning.evaluation.show import SHOWS, check_completes, check_show
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.pictures import Grid, named_grid, write_picture
 from vqvae_lightning.storage import check_writable
+from vqvae_lightning.surroundings import own_surroundings
 from vqvae_lightning.training.runs import Run
 
 
+@own_surroundings()
 def sample(
     run: Run | str | Path, options: SampleOptions | None = None, **settings: Any
 ) -> list[Path]:

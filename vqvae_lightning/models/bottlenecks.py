@@ -154,7 +154,7 @@ class Identity(NamedBottleneck):
         """z ~ N(0, I): nothing in the AE's loss makes its latents look like this, and the pictures
         show it.
         """
-        return torch.randn(n, self.out_channels, *grid, device=device)
+        return torch.randn(n, self.out_channels, *grid, device=device, dtype=torch.float32)
 
 
 class Gaussian(NamedBottleneck):
@@ -203,7 +203,7 @@ class Gaussian(NamedBottleneck):
         return z, log_ratio
 
     def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
-        return torch.randn(n, self.out_channels, *grid, device=device)
+        return torch.randn(n, self.out_channels, *grid, device=device, dtype=torch.float32)
 
 
 def kl_elements(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.data.own.store import OwnImages
 from vqvae_lightning.experiment import checked
 from vqvae_lightning.kinds import KINDS
+from vqvae_lightning.surroundings import own_surroundings
 from vqvae_lightning.training.build import DataModule, build
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
 from vqvae_lightning.training.loading import (
@@ -38,6 +39,7 @@ class TrainResult:
     test: dict[str, float]  # test/… metrics of the best checkpoint
 
 
+@own_surroundings()
 def train(experiment: Experiment) -> TrainResult:
     """Trains, tests the best checkpoint and draws its pictures.
 

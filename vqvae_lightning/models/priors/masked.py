@@ -167,7 +167,9 @@ class MaskedTransformer(PriorNetwork):
         steps = min(sampling.steps, int(unknown.amax()) if len(unknown) else 0)
         fixed = -ranks(self.halton).double().expand(codes.shape)
         if sampling.order == "random":
-            fixed = torch.rand(codes.shape, generator=generator, device=codes.device)
+            fixed = torch.rand(
+                codes.shape, generator=generator, device=codes.device, dtype=torch.float32
+            )
         for step in range(1, steps + 1):
             masked = codes == self.codebook_size
             count = masked.sum(1) - left(unknown, step, steps)
@@ -196,6 +198,6 @@ def confidence(
 ) -> Tensor:
     """log p of the codes drawn (m,) from logits (m, K), with `noise` times Gumbel noise; (m,)."""
     likelihood = logits.log_softmax(-1).gather(-1, drawn[:, None])[:, 0]
-    uniform = torch.rand(drawn.shape, generator=generator, device=drawn.device)
+    uniform = torch.rand(drawn.shape, generator=generator, device=drawn.device, dtype=torch.float32)
     tiny = torch.finfo(uniform.dtype).tiny
     return likelihood - noise * (-uniform.clamp_min(tiny).log()).clamp_min(tiny).log()

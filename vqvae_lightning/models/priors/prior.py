@@ -28,7 +28,7 @@ Uniform = Callable[[Tensor], Tensor]
 
 def fresh_uniform(x: Tensor) -> Tensor:
     """Uniform numbers in [0, 1) of the shape of x from torch's global random state."""
-    return torch.rand(x.shape, device=x.device)
+    return torch.rand(x.shape, device=x.device, dtype=torch.float32)
 
 
 class Known(NamedTuple):
