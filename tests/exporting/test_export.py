@@ -121,13 +121,6 @@ def test_an_exported_prior_samples_step_by_step(place: Path) -> None:
         assert isinstance(opened, ExportedPrior)
         images = opened.sample(3, [0, 1, 2], generator=torch.Generator().manual_seed(0))
         assert (images.shape, images.dtype) == ((3, 1, 28, 28), torch.uint8)
-        with pytest.raises(ValueError, match="step: got 2 inputs, wanted 3"):
-            opened.sample(3)
-        with pytest.raises(ValueError, match="labels: got -1, wanted 0 or more"):
-            opened.sample(3, -1)
-        with pytest.raises(ValueError, match=r"^step: .*") as error:
-            opened.sample(3, 10)
-        assert "\n" not in str(error.value)
 
 
 def test_load_reads_an_exported_folder_as_it_reads_a_run(place: Path) -> None:
@@ -278,6 +271,39 @@ def test_a_foreign_folder_is_one_line(copied: Callable[[str], Path], tmp_path: P
         with pytest.raises((CheckpointError, ConfigError), match=message) as error:
             open_export(folder)
         assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("graph", "change", "line"),
+    [
+        ("encoder", {"name": "pixels"}, "encoder.onnx: it has tensors"),
+        ("encoder", {"shape": ["batch", 3, 28, 28]}, "do not fit together"),
+        ("encoder", {"dtype": "float32"}, "do not fit together"),
+        ("decoder", {"shape": ["batch", 49]}, "do not fit together"),
+    ],
+)
+def test_a_manifest_that_describes_other_tensors_than_its_graphs_have_is_refused(
+    copied: Callable[[str], Path], graph: str, change: dict[str, Any], line: str
+) -> None:
+    folder = copied("vqvae-onnx")
+    described = json.loads((folder / MANIFEST).read_text())["graphs"]
+    described[graph]["inputs"][0] |= change
+    rewrite(folder, graphs=described)
+    with pytest.raises(CheckpointError, match=line) as error:
+        open_export(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_manifest_whose_codes_are_longer_than_those_of_its_graphs_is_refused(
+    copied: Callable[[str], Path],
+) -> None:
+    folder = copied("vqvae-onnx")
+    described = json.loads((folder / MANIFEST).read_text())["graphs"]
+    for port in (described["encoder"]["output"], described["decoder"]["inputs"][0]):
+        port["shape"][1] = 2**30  # in agreement with itself
+    rewrite(folder, graphs=described)
+    with pytest.raises(CheckpointError, match="as config"):
+        open_export(folder)
 
 
 def test_a_manifest_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from onnx.numpy_helper import from_array
 
 from vqvae_lightning.config import ConfigError
-from vqvae_lightning.exporting.graphs import BATCH, Port
+from vqvae_lightning.exporting.graphs import Port
 from vqvae_lightning.exporting.runtimes import open_onnx
 
 SECRET = np.array([7, 8], np.float32)
-INPUTS = (Port("x", "float32", (BATCH,), "numbers"),)
+INPUTS, OUTPUT = (Port("x", "float32", (2,), "numbers"),), Port("y", "float32", (2,), "numbers")
 OPSETS = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
 ADD = helper.make_node("Add", ["x", "c"], ["y"])
 
@@ -99,7 +99,7 @@ def test_a_model_that_onnxruntime_would_read_a_file_for_is_refused(
     (read,) = onnxruntime.InferenceSession(data).run(None, {"x": np.zeros(2, np.float32)})
     assert (read == SECRET).all()
     with pytest.raises(ConfigError, match="its weights are in other files"):
-        open_onnx(data, INPUTS)
+        open_onnx(data, INPUTS, OUTPUT)
 
 
 def test_a_tensor_of_an_attribute_that_is_a_list_is_looked_at() -> None:
@@ -107,7 +107,7 @@ def test_a_tensor_of_an_attribute_that_is_a_list_is_looked_at() -> None:
     listed = AttributeProto(name="any", type=AttributeProto.TENSORS, tensors=[elsewhere("c")])
     node.attribute.append(listed)
     with pytest.raises(ConfigError, match="its weights are in other files"):
-        open_onnx(model(node, ADD).SerializeToString(), INPUTS)
+        open_onnx(model(node, ADD).SerializeToString(), INPUTS, OUTPUT)
 
 
 def test_bytes_that_begin_as_onnxruntimes_own_format_are_read_as_the_model_that_was_checked() -> (
@@ -120,4 +120,4 @@ def test_bytes_that_begin_as_onnxruntimes_own_format_are_read_as_the_model_that_
     assert onnx.load_model_from_string(both).graph == plain.graph
     with pytest.raises(Exception, match="ORT model verification failed"):
         onnxruntime.InferenceSession(both)
-    assert open_onnx(both, INPUTS)({"x": torch.ones(2)}).tolist() == [2, 2]
+    assert open_onnx(both, INPUTS, OUTPUT)({"x": torch.ones(2)}).tolist() == [2, 2]

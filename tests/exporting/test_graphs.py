@@ -131,7 +131,9 @@ def test_a_step_does_not_look_at_codes_from_its_position_on(name: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_onnx_gives_what_every_eager_autoencoder_gives(case: str) -> None:
     graphs = autoencoder(*CASES[case])
-    calls = {graph.name: open_onnx(onnx_bytes(graph), graph.inputs) for graph in graphs}
+    calls = {
+        graph.name: open_onnx(onnx_bytes(graph), graph.inputs, graph.output) for graph in graphs
+    }
     assert compare(graphs, calls, pixels(64)).get("codes_that_differ", 0) <= 1
 
 
@@ -139,7 +141,10 @@ def test_onnx_gives_what_every_eager_autoencoder_gives(case: str) -> None:
 @pytest.mark.parametrize("name", PRIORS)
 def test_onnx_gives_the_logits_of_every_eager_prior(name: str) -> None:
     graph = prior(name)
-    call, length = open_onnx(onnx_bytes(graph), graph.inputs), graph.inputs[0].shape[1]
+    call, length = (
+        open_onnx(onnx_bytes(graph), graph.inputs, graph.output),
+        graph.inputs[0].shape[1],
+    )
     assert isinstance(length, int)
     given = {"codes": torch.randint(16, (5, length)), "position": torch.tensor(length - 1)}
     if len(graph.inputs) == 3:

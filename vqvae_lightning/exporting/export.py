@@ -32,12 +32,14 @@ from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.models.build import PRIORS
 from vqvae_lightning.models.priors.autoregressive import AutoregressivePrior
 from vqvae_lightning.storage import check_writable, file_hash, new_folder, write_atomic
+from vqvae_lightning.surroundings import own_surroundings
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run, versions
 
 COMPARED = 64  # test images that what was exported is compared on
 
 
+@own_surroundings()
 def export(run: Run | str | Path, options: ExportOptions | None = None, **settings: Any) -> Path:
     """Writes a finished run into a new folder, opens it again and compares it with the run.
 

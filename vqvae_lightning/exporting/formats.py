@@ -13,7 +13,7 @@ class Graphs(NamedTuple):
     """How a format holds graphs: the bytes of one, and a call from them."""
 
     record: Callable[[Graph], bytes]
-    open: Callable[[bytes, tuple[Port, ...]], Call]
+    open: Callable[[bytes, tuple[Port, ...], Port], Call]
     runs_code: bool = False  # whether to open one can run code that is in it
 
 

@@ -33,6 +33,7 @@ class Port:
     dtype: str  # uint8, int64 or float32
     shape: tuple[int | str, ...]  # BATCH is any number
     meaning: str
+    below: int | None = None  # of codes, positions and labels: they are in 0 … below − 1
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def autoencoder_graphs(net: Autoencoder, sequences: bool = False) -> list[Graph]
     images = Port("images", "uint8", (BATCH, *net.image_shape), "pixels, 0 to 255")
     if layout := net.layout:
         shape = (layout.length,) if sequences else layout.shape
-        latents = Port("codes", "int64", (BATCH, *shape), f"codes, 0 to {layout.codebook_size - 1}")
+        latents = _whole("codes", (BATCH, *shape), "codes", layout.codebook_size)
     else:
         shape = (net.bottleneck.out_channels, *net.grid)
         latents = Port("z", "float32", (BATCH, *shape), "the latent; of a VAE the mean of q(z|x)")
@@ -120,17 +121,22 @@ def autoencoder_graphs(net: Autoencoder, sequences: bool = False) -> list[Graph]
 
 def step_graph(net: AutoregressivePrior) -> Graph:
     """The step of a prior in evaluation mode: logits of one code, given those before it."""
-    last, size = net.length - 1, net.codebook_size
+    size, before = net.codebook_size, "codes, of which those from `position` on are not used"
     inputs = [
-        Port("codes", "int64", (BATCH, net.length), "codes; those from `position` on are not used"),
-        Port("position", "int64", (), f"the position of the next code, 0 to {last}"),
+        _whole("codes", (BATCH, net.length), before, size),
+        _whole("position", (), "the position of the next code", net.length),
     ]
     if net.classes:
-        forgotten = f"; {net.classes} for no label" if net.label_dropout else ""
-        meaning = f"classes, 0 to {net.classes - 1}{forgotten}"
-        inputs.append(Port("labels", "int64", (BATCH,), meaning))
+        forgotten = f", or {net.classes} for no label" if net.label_dropout else ""
+        labels = net.classes + (1 if forgotten else 0)
+        inputs.append(_whole("labels", (BATCH,), f"classes{forgotten}", labels))
     logits = Port("logits", "float32", (BATCH, size), "unnormalized log-probabilities of the code")
     return Graph("step", PriorStep(net).eval(), tuple(inputs), logits)
+
+
+def _whole(name: str, shape: tuple[int | str, ...], meaning: str, below: int) -> Port:
+    """A port of whole numbers in 0 … below − 1."""
+    return Port(name, "int64", shape, f"{meaning}: 0 to {below - 1}", below)
 
 
 def graphs_of(module: pl.LightningModule, stage: int) -> list[Graph]:

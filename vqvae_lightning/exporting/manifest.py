@@ -132,5 +132,28 @@ def _ports(name: str, graph: Mapping[str, Any]) -> tuple[tuple[Port, ...], Port]
         shape = port.get("shape")
         sides = [side for side in shape if side != BATCH] if isinstance(shape, list) else shape
         check_shape(sides, [int], f"{MANIFEST}: graphs.{name}.shape")
-        found.append(Port(port["name"], port["dtype"], tuple(port["shape"]), port["meaning"]))
+        below = port.get("below")  # older folders do not say
+        if below is not None:
+            check_shape(below, int, f"{MANIFEST}: graphs.{name}.below")
+        shape = tuple(port["shape"])
+        found.append(Port(port["name"], port["dtype"], shape, port["meaning"], below))
     return tuple(found[:-1]), found[-1]
+
+
+def check_together(graphs: Mapping[str, tuple[tuple[Port, ...], Port]], stage: int) -> None:
+    """Raises ConfigError unless the tensors of graphs fit together as `graphs_of` makes them."""
+
+    def kinds(*ports: Port) -> list[tuple[str, tuple[int | str, ...]]]:
+        return [(port.dtype, port.shape) for port in ports]
+
+    (images, latents), (given, decoded) = graphs["encoder"], graphs["decoder"]
+    fits = len(images) == 1 and kinds(*given, decoded) == kinds(latents, *images)
+    if stage == 2:
+        inputs, logits = graphs["step"]
+        whole = [("int64", latents.shape), ("int64", ()), ("int64", (BATCH,))]
+        fits = fits and kinds(*inputs) in (whole[:2], whole) and kinds(latents) == whole[:1]
+        for port, dtype in ((latents, "int64"), (logits, "float32")):
+            open_sides = [side == BATCH for side in port.shape]
+            fits = fits and port.dtype == dtype and open_sides == [True, False]
+    if not fits:
+        raise ConfigError("the tensors of its graphs do not fit together")

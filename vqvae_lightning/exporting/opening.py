@@ -17,15 +17,22 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from vqvae_lightning.config import ConfigError, one_line
+from vqvae_lightning.config import ConfigError, canonical, one_line
 from vqvae_lightning.exporting.formats import FORMATS, Graphs, check_packages
 from vqvae_lightning.exporting.graphs import BATCH, Port
-from vqvae_lightning.exporting.manifest import MANIFEST, Manifest, read_manifest
+from vqvae_lightning.exporting.manifest import (
+    MANIFEST,
+    Manifest,
+    check_together,
+    read_manifest,
+)
 from vqvae_lightning.exporting.runtimes import Call
 from vqvae_lightning.exporting.weights import module_from
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.models.priors.sampling import Sampling
 from vqvae_lightning.models.tokenizer import Tokenizer
+from vqvae_lightning.surroundings import own_surroundings
+from vqvae_lightning.training.image_model import checked_count
 from vqvae_lightning.training.stages import Generates, HasLatents
 from vqvae_lightning.verified import CheckpointError
 
@@ -49,19 +56,21 @@ class Exported:
 
     def call(self, name: str, *given: Tensor) -> Tensor:
         """The output of a graph of the manifest. Raises ValueError for inputs that do not fit."""
-        inputs, _ = self.manifest.graphs[name]
+        inputs, output = self.manifest.graphs[name]
         if len(given) != len(inputs):
             wanted = ", ".join(port.name for port in inputs)
             raise ValueError(f"{name}: got {len(given)} inputs, wanted {len(inputs)}: {wanted}")
-        for port, tensor in zip(inputs, given, strict=True):
-            check_input(port, tensor)
         named = {port.name: tensor for port, tensor in zip(inputs, given, strict=True)}
+        for port in inputs:
+            check_tensor(port, named[port.name])
         try:
-            return self._calls[name](named)
+            found = self._calls[name](named)
         except Exception as error:
-            # onnxruntime and torch raise errors of many types, such as for a code of no codebook.
+            # onnxruntime and torch raise errors of many types, such as for a lack of memory.
             reason = one_line(str(error).partition("\n")[0])
             raise ValueError(f"{name}: {reason}") from error
+        check_tensor(output, found)
+        return found
 
 
 class ExportedPrior(Exported):
@@ -112,16 +121,31 @@ class ExportedPrior(Exported):
         Raises:
             ValueError: for values out of range.
         """
-        sampling = Sampling(temperature, top_k, top_p)
+        n = checked_count(n)
+        sampling = Sampling.of({"temperature": temperature, "top_k": top_k, "top_p": top_p})
         sampling.check(self.codebook_size)
-        labels = None if label is None else torch.as_tensor(label).expand(n)
+        labels = self._labels(n, label)
         codes = torch.zeros(n, self.length, dtype=torch.int64)
         for position in range(self.length):
             logits = self.step(codes, position, labels)
             codes[:, position] = sampling.draw(logits, generator)
         return self.decode(codes)
 
+    def _labels(self, n: int, label: int | Sequence[int] | Tensor | None) -> Tensor | None:
+        """Labels (n,) of one label for all n, or one for each. Raises ValueError."""
+        if self.is_conditional != (label is not None):
+            wanted = "a class, or one for each" if self.is_conditional else "none"
+            raise ValueError(f"label: got {label}, wanted {wanted}")
+        if label is None:
+            return None
+        try:
+            return torch.as_tensor(label).expand(n)
+        except (TypeError, ValueError, RuntimeError):
+            wanted = f"one whole number, or {n}"
+            raise ValueError(f"label: got {label!r}, wanted {wanted}") from None
 
+
+@own_surroundings()
 def open_export(folder: str | Path, trusted: bool = False) -> pl.LightningModule | Exported:
     """What a folder that `export` made holds, verified by the SHA-256 of each file.
 
@@ -137,7 +161,7 @@ def open_export(folder: str | Path, trusted: bool = False) -> pl.LightningModule
         ConfigError: a folder of another kind, a missing package, a `.pt2` that is not trusted.
         CheckpointError: a damaged folder.
     """
-    folder = Path(folder)
+    folder = Path(canonical(folder, "export"))
     manifest = read_manifest(folder)
     for value, known in ((manifest.format, FORMATS), (manifest.kind, KINDS)):
         if value not in known:
@@ -185,12 +209,16 @@ def _open_graphs(manifest: Manifest, held: Graphs) -> Exported:
             f"export: {manifest.folder / MANIFEST} has graphs {', '.join(manifest.graphs)},"
             f" wanted {', '.join(wanted)}"
         )
+    try:
+        check_together(manifest.graphs, stage)
+    except ValueError as error:
+        raise CheckpointError(f"export: {manifest.folder / MANIFEST}: {one_line(error)}") from error
     calls = {}
     for name in wanted:
         file = f"{name}.{manifest.format}"
-        data, inputs = manifest.read(file), manifest.graphs[name][0]
+        data, (inputs, output) = manifest.read(file), manifest.graphs[name]
         try:
-            calls[name] = held.open(data, inputs)
+            calls[name] = held.open(data, inputs, output)
         except Exception as error:
             # torch raises errors of many types for an archive that it cannot read.
             reason = one_line(str(error).partition("\n")[0])
@@ -198,8 +226,11 @@ def _open_graphs(manifest: Manifest, held: Graphs) -> Exported:
     return (ExportedPrior if stage == 2 else Exported)(manifest, calls)
 
 
-def check_input(port: Port, tensor: Tensor) -> None:
-    """Raises ValueError unless a tensor has the type and the shape of a port."""
+def check_tensor(port: Port, tensor: Tensor) -> None:
+    """Raises ValueError unless a tensor has the type, the shape and the values of a port."""
+    if not isinstance(tensor, Tensor):
+        got = type(tensor).__name__
+        raise ValueError(f"{port.name}: got {got}, wanted a torch tensor of {port.dtype}")
     sides = zip(port.shape, tensor.shape, strict=False)
     fits = len(port.shape) == tensor.dim() and all(wanted in (got, BATCH) for wanted, got in sides)
     got = str(tensor.dtype).removeprefix("torch.")
@@ -209,6 +240,8 @@ def check_input(port: Port, tensor: Tensor) -> None:
             f"{port.name}: got {got} of shape {tuple(tensor.shape)}, wanted {port.dtype} of shape"
             f" ({wanted}): {port.meaning}"
         )
-    if got == "int64" and tensor.numel() and int(tensor.min()) < 0:
-        # A graph counts such an index from the end.
-        raise ValueError(f"{port.name}: got {int(tensor.min())}, wanted 0 or more: {port.meaning}")
+    if got == "int64" and tensor.numel():
+        # A graph counts an index below 0 from the end, and one beyond the last may be any memory.
+        low, high = int(tensor.min()), int(tensor.max())
+        if low < 0 or (port.below is not None and high >= port.below):
+            raise ValueError(f"{port.name}: got {low if low < 0 else high}, wanted {port.meaning}")

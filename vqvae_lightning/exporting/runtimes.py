@@ -7,7 +7,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # A graph that was opened: inputs by name → its output.
 Call = Callable[[Mapping[str, Tensor]], Tensor]
+# What onnxruntime calls the types of ports.
+ONNX_TYPES = {"tensor(uint8)": "uint8", "tensor(int64)": "int64", "tensor(float)": "float32"}
 RECORDED = 3  # images of the recorded batch: torch takes sizes of 0 and 1 for fixed ones
 
 
@@ -65,10 +67,23 @@ def pt2_bytes(graph: Graph) -> bytes:
     return buffer.getvalue()
 
 
-def open_pt2(data: bytes, inputs: tuple[Port, ...]) -> Call:
-    """A graph from the bytes of its archive, which `torch.export.load` trusts: see `opening`."""
+def open_pt2(data: bytes, inputs: tuple[Port, ...], output: Port) -> Call:
+    """A graph from the bytes of its archive, which `torch.export.load` trusts: see `opening`.
+
+    Raises ConfigError, one line, for one whose tensors are of other types or shapes.
+    """
     with quiet():
-        module: nn.Module = torch.export.load(io.BytesIO(data)).module()
+        program = torch.export.load(io.BytesIO(data))
+        module: nn.Module = program.module()
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    signature = program.graph_signature
+    for ports, names in ((inputs, signature.user_inputs), ((output,), signature.user_outputs)):
+        found = [values[name] for name in names if isinstance(name, str)]
+        # An archive has other names.
+        named = zip(ports, found, strict=False)
+        check_ports(
+            ports, [(p.name, str(t.dtype).removeprefix("torch."), t.shape) for p, t in named]
+        )
 
     def call(given: Mapping[str, Tensor]) -> Tensor:
         with torch.no_grad():
@@ -100,10 +115,11 @@ def onnx_bytes(graph: Graph) -> bytes:
     return data
 
 
-def open_onnx(data: bytes, inputs: tuple[Port, ...]) -> Call:
+def open_onnx(data: bytes, inputs: tuple[Port, ...], output: Port) -> Call:
     """A graph from the bytes of its ONNX model, which may be a stranger's.
 
-    Raises ConfigError, one line, for a model that names other files, or that cannot be opened.
+    Raises ConfigError, one line, for a model that names other files, that cannot be opened, or
+    whose tensors have other names, types or shapes.
     """
     import onnx
     import onnxruntime
@@ -124,12 +140,30 @@ def open_onnx(data: bytes, inputs: tuple[Port, ...]) -> Call:
     except Exception as error:
         # protobuf and onnxruntime raise errors of many types.
         raise ConfigError(f"it is no ONNX model that can be opened: {one_line(error)}") from error
+    for ports, found in ((inputs, session.get_inputs()), ((output,), session.get_outputs())):
+        check_ports(ports, [(p.name, ONNX_TYPES.get(p.type, p.type), p.shape) for p in found])
 
     def call(given: Mapping[str, Tensor]) -> Tensor:
         arrays = {port.name: given[port.name].numpy() for port in inputs}
         return torch.from_numpy(session.run(None, arrays)[0])
 
     return call
+
+
+def check_ports(ports: Sequence[Port], found: Sequence[tuple[str, str, Sequence[object]]]) -> None:
+    """Raises ConfigError unless a graph has tensors of these ports: name, type and shape of each.
+
+    A side that is no number is that of the batch.
+    """
+    wanted = [(port.name, port.dtype, port.shape) for port in ports]
+    held = [
+        (name, dtype, tuple(side if isinstance(side, int) else BATCH for side in shape))
+        for name, dtype, shape in found
+    ]
+    if held != wanted:
+        raise ConfigError(
+            f"it has tensors {one_line(held)}, wanted {one_line(wanted)}, as config.json says"
+        )
 
 
 def names_files(message: "Message") -> bool:
