@@ -174,3 +174,23 @@ def test_a_small_model_of_ones_own_learns_to_reconstruct():
         losses.append(float(error.detach()))
     assert losses[-1] < 0.25 * losses[0]
     assert quantizer.eval()(encoder(data)).codes.unique().numel() > 20
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (EMAVectorQuantizer(16, 4), "EMAVectorQuantizer(codebook_size=16, dim=4)"),
+        (FSQ([8, 5]), "FSQ(codebook_size=40, dim=2)"),
+        (LFQ(3), "LFQ(codebook_size=8, dim=3)"),
+        (
+            ProductQuantizer([VectorQuantizer(16, 4), VectorQuantizer(16, 2)]),
+            "  codebook_size=16, dim=6, num_codebooks=2",
+        ),
+        (
+            ResidualQuantizer([SimVQ(16, 4), SimVQ(16, 4), SimVQ(16, 4)]),
+            "  codebook_size=16, dim=4, num_codebooks=3",
+        ),
+    ],
+)
+def test_a_quantizer_shows_its_number_of_codes_and_of_channels(made, says):
+    assert says in repr(made).splitlines()

@@ -70,6 +70,10 @@ class Quantizer(Bottleneck):
         self.estimator = estimator
         self.in_channels = self.out_channels = dim
 
+    def extra_repr(self) -> str:
+        several = f", num_codebooks={self.num_codebooks}" if self.num_codebooks > 1 else ""
+        return f"codebook_size={self.codebook_size}, dim={self.in_channels}{several}"
+
     @abstractmethod
     def quantize(self, z_e: Tensor) -> Quantized:
         """Codes of features (N, h, w, D), and the vectors that take their place."""
