@@ -104,7 +104,11 @@ CASES = {
     ),
     "train escape.yaml": r"group: got '\x1b[31m', wanted text without control characters",
     "train": "got no file, wanted one such as",
-    "train none.yaml": "there is no file none.yaml",
+    "train none.yaml": "there is no file none.yaml; ",
+    "train xyz.yaml": "there is no file xyz.yaml; known: cifar10/ae, ",
+    "train mnist/vqva": "there is no file mnist/vqva; did you mean mnist/vqvae?",
+    "config experiments/mnist/vqva.yaml": "did you mean mnist/vqvae?",
+    "ablate ablations/quantizer": "did you mean ablations/quantizers?",
     "train .": "there is no file /",
     "train twice.yaml": "line 2, column 1",
     "train list.yaml": "list.yaml holds a list or a single value, wanted a mapping",
@@ -124,6 +128,9 @@ CASES = {
     V + "model.trunk.name=residual model.trunk.downsamples=2": (
         "model.trunk.downsamples: residual has no such setting; it has hidden, multipliers,"
     ),
+    # before a folder, which is not there, is looked for
+    V
+    + "data.path=photos data.size=30": "2 halvings need sides divisible by 4, got images of 30x30",
     V + "trainer.accelerator=gpu": "trainer.accelerator: got gpu, but this machine has none",
     V + "trainer.devices=two": "trainer.devices: got 'two', wanted a whole number or auto",
     V + "trainer.devices=3": "data.batch_size: got 20, wanted a multiple of 3",
@@ -148,6 +155,8 @@ CASES = {
     "sample none": "none is no run folder",
     "compare none": "none is no run folder",
     "sample runs=none": "there are no finished runs in none/",
+    "sample runs=none path=photos": "no finished runs of path=photos in none/; run `",
+    "compare runs=none dataset=cifar10": "of dataset=cifar10 in none/; run `",
     "evaluate fid_samples=-1": "fid_samples: got -1, wanted at least 0",
     "evaluate runs/a=b": "run: runs/a=b is no run folder",
     "evaluate none dataset=mnist": "dataset: got dataset=mnist beside none, wanted one of them",
@@ -157,7 +166,7 @@ CASES = {
     "compare out=x.txt": "out: got 'x.txt', wanted a name that ends in .html",
     "sample n=0": "n: got 0, wanted at least 1",
     "study seeds=0": "seeds: got 0, wanted at least 1",
-    "sweep none.yaml": "cannot read none.yaml",
+    "sweep none.yaml": "there is no file none.yaml; ",
     "config vqvae.yaml data.validation_size=40 model.trunk.downsamples=3": (
         "3 halvings need sides divisible by 8"
     ),

@@ -118,6 +118,22 @@ def test_runs_are_in_the_order_in_which_they_began_and_of_the_dataset_that_is_na
     assert [run.name for run in overviews(tmp_path, "cifar10")] == ["vae_run"]
 
 
+def test_runs_of_own_images_are_listed_by_the_path_of_the_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = {name: write_run(tmp_path, "ae", name=name) for name in ("dataset", "photos", "other")}
+    for name in ("photos", "other"):
+        config = runs[name].path / "config.yaml"
+        config.write_text(config.read_text().replace("path: null", f"path: {tmp_path / name}"))
+    assert [run.name for run in cli.runs([f"runs={tmp_path}", f"path={tmp_path / 'photos'}"])] == [
+        "photos"
+    ]
+    capsys.readouterr()
+    assert cli.runs([f"runs={tmp_path}", f"path={tmp_path / 'none'}"]) == []
+    where = f"of {tmp_path / 'none'} in {tmp_path}/"
+    assert capsys.readouterr().out == f"runs      there are none {where}\n"
+
+
 def test_the_table_has_a_line_for_each_run_and_columns_of_equal_width(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -301,3 +301,19 @@ def test_writers_at_once_lose_nothing(tmp_path):
 def test_differences_names_dotted_keys():
     a, b = {"x": {"y": 1, "z": 2}, "w": 0}, {"x": {"y": 1, "z": 3}, "v": 0}
     assert differences(a, b) == {"x.z": (2, 3), "w": (0, None), "v": (None, 0)}
+
+
+def test_a_mistyped_run_is_told_the_nearest_beside_it_or_in_runs_or_else_what_there_is(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mnist-vqvae-s0", "mnist-ae-s0"):
+        Run.create(experiment("runs", f"name={name}"))
+    for typed in ("runs/mnist-vqva-s0", "mnist-vqvae-s0", "elsewhere/mnist-vqvae-s1"):
+        with pytest.raises(ConfigError, match=r"; did you mean runs/mnist-vqvae-s0\?$"):
+            Run.open(typed)
+    with pytest.raises(ConfigError, match=r"; known: runs/mnist-ae-s0, runs/mnist-vqvae-s0$"):
+        Run.open("runs/x")
+    Path("runs/empty").mkdir()
+    with pytest.raises(ConfigError, match=r"empty is no run folder \(it holds no run\.json\)$"):
+        Run.open("runs/empty")

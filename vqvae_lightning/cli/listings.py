@@ -47,12 +47,14 @@ def described(name: str) -> str:
 def runs(arguments: Sequence[str]) -> "list[Overview]":
     """`vqvae runs`; prints and returns a line for each run folder, oldest first."""
     from vqvae_lightning.comparison.overview import overviews
-    from vqvae_lightning.config import RunsOptions, options
+    from vqvae_lightning.config import RunsOptions, options, visible
 
     chosen = options(RunsOptions, arguments)
-    found = overviews(Path(chosen.runs), chosen.dataset)
+    found = overviews(Path(chosen.runs), chosen.dataset, chosen.path)
     if not found:
-        print(f"runs      there are none in {chosen.runs}/")
+        such = [text for text in (chosen.dataset, chosen.path) if text is not None]
+        of = f" of {' and '.join(such)}" if such else ""
+        print(f"runs      there are none{visible(of)} in {chosen.runs}/")
     else:
         print("\n".join(_columns(_table(found))))
     return found

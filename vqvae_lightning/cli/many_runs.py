@@ -33,7 +33,7 @@ def compare(arguments: Sequence[str]) -> "Comparison":
         chosen.runs, dataset=chosen.dataset, path=chosen.path
     )
     if not runs:
-        raise no_runs("compare", chosen.runs)
+        raise no_runs("compare", chosen)
     out = Path(chosen.out or f"{chosen.runs}/compare.html")
     check_writable(out, "out")
     comparison = _show(runs, out, named=bool(folders))

@@ -11,7 +11,7 @@ from vqvae_lightning.training.launch import is_first_process
 
 if TYPE_CHECKING:  # imported by each command for itself, so that every one starts quickly
     from vqvae_lightning.config import Experiment
-    from vqvae_lightning.config.commands import RunChoice
+    from vqvae_lightning.config.commands import CompareOptions, RunChoice
     from vqvae_lightning.doctor import Finding
     from vqvae_lightning.evaluation.classifier import TrainedClassifier
     from vqvae_lightning.training.runs import Run
@@ -109,13 +109,11 @@ def evaluate(arguments: Sequence[str]) -> dict[str, float]:
     metrics = run_evaluation(run, chosen)
     print_metrics(metrics)
     if chosen.fid_samples:
-        from vqvae_lightning.comparison.budgets import Budget
-        from vqvae_lightning.comparison.generation import Evaluated, generations
+        from vqvae_lightning.comparison.generation import generations_of
         from vqvae_lightning.comparison.table import print_generation
 
         print()
-        budget = Budget.of(run.experiment(), run.record.parameters or 0)
-        print_generation(generations([(Evaluated(run.name, budget), run.record.generation)]))
+        print_generation(generations_of(run))
     print()
     say("run", run.path)
     return metrics
@@ -271,14 +269,23 @@ def _run_and_options(arguments: Sequence[str], cls: type[Options]) -> "tuple[Run
         return Run.open(folders[0]), chosen
     found = find_runs(chosen.runs, dataset=chosen.dataset, path=chosen.path)
     if not found:
-        raise no_runs("run", chosen.runs)
+        raise no_runs("run", chosen)
     usual = {name: getattr(cls(), name) for name in CHOOSING_RUNS}
     return found[-1], dataclasses.replace(chosen, **usual)
 
 
-def no_runs(command: str, root: str) -> ValueError:
-    """The error of a command that finds no finished run, with the command to run first."""
+def no_runs(command: str, chosen: "RunChoice | CompareOptions") -> ValueError:
+    """The error of a command that finds no such finished run, with the command to run first."""
     from vqvae_lightning.config import ConfigError, DataConfig, training_command
 
-    first = training_command("vqvae", DataConfig(), root)
-    return ConfigError(f"{command}: there are no finished runs in {root}/; run `{first}` first")
+    such = " and ".join(
+        f"{name}={value}"
+        for name, value in (("dataset", chosen.dataset), ("path", chosen.path))
+        if value is not None
+    )
+    data = DataConfig(path=chosen.path, name=chosen.dataset or DataConfig.name)
+    first = training_command("vqvae", data, chosen.runs)
+    of = f" of {such}" if such else ""
+    return ConfigError(
+        f"{command}: there are no finished runs{of} in {chosen.runs}/; run `{first}` first"
+    )

@@ -10,6 +10,7 @@ from vqvae_lightning.evaluation.distances import KID_SUBSET_SIZE, KID_SUBSETS, N
 from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
 from vqvae_lightning.evaluation.samplers import changed_sampling
 from vqvae_lightning.metrics.measures import Measure, in_table
+from vqvae_lightning.training.runs import Run
 
 PROTOCOL = (
     "network",
@@ -88,6 +89,12 @@ def generation_values(figure: Mapping[str, Any]) -> dict[str, float]:
     """What a figure of run.json measured, by column, in the column's unit."""
     columns = [column for column in in_table("samplers") if column.key in figure]
     return {column.key: column.shown(figure[column.key]) for column in columns}
+
+
+def generations_of(run: Run) -> list[Generation[Evaluated]]:
+    """The tables of one run by itself."""
+    budget = Budget.of(run.experiment(), run.record.parameters or 0)
+    return generations([(Evaluated(run.name, budget), run.record.generation)])
 
 
 def generations(runs: Iterable[tuple[R, list[dict[str, Any]]]]) -> list[Generation[R]]:

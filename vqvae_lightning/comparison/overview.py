@@ -40,13 +40,18 @@ class Overview:
     ]  # in the unit that is shown, by the keys of FIGURES, with `bound_draws`
 
 
-def overviews(root: Path, dataset: str | None = None) -> list[Overview]:
-    """The run folders in `root`, oldest first.
+def overviews(root: Path, dataset: str | None = None, path: str | None = None) -> list[Overview]:
+    """The run folders in `root`, oldest first, of a dataset and of the own images at a path.
 
     A folder that cannot be read is named on stderr and left out.
     """
-    found = [run for _, run in read_each(run_folders(root), overview)]
-    chosen = [run for run in found if dataset in (None, run.record.dataset)]
+    found = read_each(run_folders(root), overview)
+    chosen = [
+        run
+        for folder, run in found
+        if dataset in (None, run.record.dataset)
+        and (path is None or Path(path).absolute() == images_path(folder / "config.yaml"))
+    ]
     return sorted(chosen, key=lambda run: run.record.created)
 
 
@@ -74,6 +79,16 @@ def is_gone(folder: Path, process: str | None) -> bool:
     """
     _, _, host = (process or "").partition(" on ")
     return host == platform.node() and not is_locked(folder / RUN_LOCK)
+
+
+def images_path(config: Path) -> Path | None:
+    """`data.path` of a run's config.yaml, which is absolute; None of a run of a dataset."""
+    try:
+        data = read_yaml(config).get("data", {})
+    except ConfigError:
+        return None
+    found = data.get("path") if isinstance(data, dict) else None
+    return Path(found) if found else None
 
 
 def planned_steps(config: Path) -> int | None:

@@ -144,6 +144,9 @@ class RunsOptions:
 
     runs: str = setting("runs", "folder that holds the runs", place="folder")
     dataset: DatasetName | None = setting(None, "list only runs of this dataset; empty: all")
+    path: str | None = setting(
+        None, "folder or file of own images: list only their runs; empty: all", place="file"
+    )
 
 
 @dataclass

@@ -8,8 +8,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from vqvae_lightning.config.nearest import meant
 from vqvae_lightning.config.places import images_settings, own_command, runs_setting, short
-from vqvae_lightning.config.schema import DataConfig
+from vqvae_lightning.config.schema import ConfigError, DataConfig
 
 PACKAGE = Path(__file__).parents[1]
 PLANS = ("ablations", "sweeps")  # folders of plans for many runs
@@ -25,14 +26,18 @@ def experiment_folders() -> list[Path]:
 def experiment_file(word: str) -> str:
     """The file that a word names: `mnist/vqvae` is experiments/mnist/vqvae.yaml.
 
-    `experiments/mnist/vqvae.yaml` names the same one where no such folder is. Another word, such as
-    the path of a file, is returned as it is.
+    `experiments/mnist/vqvae.yaml` names the same one where no such folder is. The path of something
+    that is there is returned as it is. Raises ConfigError for another word, naming the nearest.
     """
     if os.path.lexists(word):
         return word
     name = word.removeprefix("experiments/").removesuffix(".yaml")
     files = (folder / f"{name}.yaml" for folder in experiment_folders())
-    return next((short(file) for file in files if file.is_file()), word)
+    found = next((short(file) for file in files if file.is_file()), None)
+    if found is None:
+        known = [name for kind in ("experiments", *PLANS) for name in experiment_names(kind)]
+        raise ConfigError(f"config: there is no file {word}; {meant(name, known)}")
+    return found
 
 
 def experiment_names(folder: str = "experiments") -> Iterator[str]:

@@ -121,6 +121,9 @@ class AutoencoderConfig(ModelConfig, ABC):
         """A new bottleneck of this kind."""
 
     def check_data(self, data: DataConfig) -> None:
+        if data.sides:
+            # Of own images this is known before their folder is read, which can take minutes.
+            build_trunk(self, (data.channels or 3, *data.sides))
         wanted = member_of(self.likelihood, LIKELIHOODS).levels
         if wanted in (None, data.levels):
             return

@@ -1,5 +1,6 @@
 """run.json: its required content, checked before anything in a run folder is used."""
 
+import difflib
 import json
 import math
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from vqvae_lightning.config import ConfigError, one_line, visible
+from vqvae_lightning.config.nearest import meant
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.kinds import KINDS
 
@@ -167,7 +169,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / RECORD
     if not path.is_file():
-        raise ConfigError(f"run: {folder} is no run folder (it holds no {RECORD})")
+        hint = "" if folder.exists() else _others(folder)
+        raise ConfigError(f"run: {folder} is no run folder (it holds no {RECORD}){hint}")
     check_parts(folder)
     try:
         if path.stat().st_size > LARGEST:
@@ -178,6 +181,16 @@ def read_record(folder: Path) -> dict[str, Any]:
         reason = one_line(error)
         raise ConfigError(f"run: {path} is damaged ({reason}); move that folder away") from error
     return dict(values)
+
+
+def _others(folder: Path) -> str:
+    """What a folder that is not there may have meant: a run beside it, or in runs/."""
+    places = dict.fromkeys((folder.parent, Path("runs")))
+    found = {path.parent.name: path.parent for p in places for path in p.glob(f"*/{RECORD}")}
+    near = difflib.get_close_matches(folder.name, found, n=1)
+    if near:
+        return f"; did you mean {found[near[0]]}?"
+    return f"; {meant(str(folder), [str(path) for path in found.values()])}" if found else ""
 
 
 def check_parts(folder: Path) -> None:

@@ -122,6 +122,10 @@ def test_another_array_is_refused_in_a_line(tmp_path, array, said):
         ({"x_test": noise(2, 3, 3), "x_val": noise(2, 3, 3)}, "got x_test, x_val; wanted"),
         ({"x_train": noise(2, 3, 3), "y_test": np.zeros(2, int)}, "labels without images"),
         (
+            {"x": noise(2, 3, 3), "y": np.array(["cat", "dog"])},
+            "wanted integers (2,) or (2, 1); np.unique(labels, return_inverse=True)[1] numbers",
+        ),
+        (
             {"x_train": noise(2, 3, 3), "y_train": np.zeros(2, int), "x_test": noise(1, 3, 3)},
             "x_test: got no labels",
         ),

@@ -259,7 +259,11 @@ def _labels(path: Path, part: Part) -> NDArray[np.int64]:
         return np.zeros(count, np.int64)
     if array.dtype.kind not in "iu" or array.shape not in ((count,), (count, 1)):
         got = f"got {array.dtype} {array.shape}"
-        raise ValueError(f"{array.name}: {got}, wanted integers ({count},) or ({count}, 1)")
+        hint = "; np.unique(labels, return_inverse=True)[1] numbers texts"
+        raise ValueError(
+            f"{array.name}: {got}, wanted integers ({count},) or ({count}, 1)"
+            f"{hint if array.dtype.kind in 'US' else ''}"
+        )
     with zipfile.ZipFile(path) as archive, archive.open(f"{array.name}.npy") as stream:
         values: NDArray[Any] = npy.read_array(stream, allow_pickle=False)  # N or N,1
     if count and values.max() > np.iinfo(np.int64).max:
