@@ -1,4 +1,4 @@
-"""`load`: from a folder or a file to a model, for a program of one's own."""
+"""`load`: opens a folder or a file as a model, for a program of the user's own."""
 
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -22,19 +22,20 @@ def load(place: Run | str | Path) -> Any: ...
 def load(place: Run | str | Path, kind: type[Module]) -> Module: ...
 @own_surroundings()
 def load(place: Run | str | Path, kind: type[Any] = object) -> Any:
-    """The model of a run folder, of an exported one, or of the checkpoint of one's own Trainer.
+    """The model of a run folder, an exported folder, or the checkpoint of a user's own Trainer.
 
-    It is on the CPU, in evaluation mode; a prior of a folder has its tokenizer. Nothing in the
-    folder or file is executed. A folder of ONNX graphs gives an `Exported`; see `open_export`.
+    The model is on the CPU and in evaluation mode. A prior from a folder has its tokenizer. Nothing
+    in the folder or file is executed. A folder of ONNX graphs gives an `Exported`; see
+    `open_export`.
 
     Args:
-        place: a run or its folder, whose best checkpoint is taken, a folder that `export` made, or
-            a checkpoint file. A file that has no SHA-256 beside it is not compared with one.
-        kind: the class that is wanted, such as `VQVAE`, so that a type checker knows it, too.
+        place: a run or its folder, of which the best checkpoint is loaded; an exported folder; or a
+            checkpoint file. A file is verified if there is a SHA-256 beside it.
+        kind: the class that the model has to have, such as `VQVAE`. A type checker then knows it.
 
     Raises:
-        ConfigError: there is nothing at the place, or it is of another kind.
-        CheckpointError: the checkpoint is damaged, or of no model that is known here.
+        ConfigError: nothing is at the place, or the model has another class.
+        CheckpointError: the checkpoint is damaged, or holds no model of this package.
     """
     if not isinstance(kind, type):
         raise ConfigError(f"load: got kind={kind!r}, wanted a class such as VQVAE")

@@ -78,7 +78,7 @@ class _CommandParser(argparse.ArgumentParser):
 
 
 class _Version(argparse.Action):
-    """Prints the version, which takes an import, only when it is asked for."""
+    """Prints the version. It is looked up only then, because that takes an import."""
 
     def __call__(self, top: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
@@ -90,7 +90,7 @@ class _Version(argparse.Action):
 def parser(completer: Callable[[str], object] | None = None) -> argparse.ArgumentParser:
     """The parser of the console script `vqvae`.
 
-    `completer` makes of a command's name what completes its arguments.
+    `completer(name)` gives the function that completes the arguments of a command.
     """
     top = argparse.ArgumentParser(
         prog="vqvae",
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def refuse_unknown(arguments: Sequence[str]) -> None:
-    """Ends the process with one line for a command that is not there, naming the nearest one."""
+    """Ends the process for an unknown command, with one line that names the nearest one."""
     name = next((word for word in arguments if not word.startswith("-")), None)
     if name is None or name in COMMANDS:
         return
@@ -151,7 +151,7 @@ def refuse_unknown(arguments: Sequence[str]) -> None:
 
 
 def announce(options: argparse.Namespace) -> None:
-    """Prints the command at once: its imports take seconds, in which nothing else is seen."""
+    """Prints the command line, before imports that take seconds."""
     from vqvae_lightning.config import command_line, one_line
     from vqvae_lightning.training.launch import is_first_process
 
@@ -161,7 +161,7 @@ def announce(options: argparse.Namespace) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command of parsed options; an expected error becomes a line and an exit code."""
+    """Runs a parsed command. An expected error becomes one line and an exit code."""
     try:
         COMMANDS[options.command].run(use_named_plugins(options.arguments))
     except ArithmeticError as error:
@@ -185,7 +185,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def complain(error: Exception, hint: str = "") -> None:
-    """Prints an error on one line; control characters, which may come from a file, are escaped."""
+    """Prints an error on one line. Control characters, as of a file's text, are escaped."""
     from vqvae_lightning.config import one_line
 
     print(f"vqvae: {one_line(error)}{hint}", file=sys.stderr)

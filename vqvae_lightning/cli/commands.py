@@ -1,4 +1,4 @@
-"""The table of commands: what each is called, does and takes. It imports none of them."""
+"""The table of commands: name, purpose and arguments of each. It imports none of them."""
 
 from collections.abc import Callable, Sequence
 from pkgutil import resolve_name
@@ -30,7 +30,7 @@ FUNCTIONS = {
 
 
 def function(name: str) -> Callable[[Sequence[str]], object]:
-    """The function of a command, imported now. Raises KeyError for a name that is none of them."""
+    """Imports the function of a command. Raises KeyError for a name that is no command."""
     modules = {f: module for module, functions in FUNCTIONS.items() for f in functions}
     found: Callable[[Sequence[str]], object] = resolve_name(
         f"vqvae_lightning.cli.{modules[name]}:{name}"
@@ -39,7 +39,7 @@ def function(name: str) -> Callable[[Sequence[str]], object]:
 
 
 def later(name: str) -> Callable[[Sequence[str]], object]:
-    """The function of a command, imported when it is called."""
+    """A function that imports and calls the function of a command."""
 
     def run(arguments: Sequence[str]) -> Any:
         return function(name)(arguments)

@@ -1,4 +1,4 @@
-"""What a shell may complete an argument of `vqvae` with: settings, their values, and places.
+"""Completions of the arguments of `vqvae` in a shell: settings, their values, and paths.
 
 Settings come from settings.json, for the modules that define them take seconds to import.
 """
@@ -49,7 +49,7 @@ class Completer:
                 yield from ((f"{key}={text}", row.meaning) for text in texts)
 
     def _words(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """Settings to be given a value, and what is no setting."""
+        """Names of settings with `=`, and arguments that are no settings, such as run folders."""
         yield from ((f"{row.key}=", row.meaning) for row in self._rows())
         if self.name == "completion":
             yield from (("bash", ""), ("zsh", ""))

@@ -1,4 +1,4 @@
-"""The commands that list what there is: settings, runs, and what a shell completes."""
+"""The commands that print lists: settings, runs, and the script of a shell's completion."""
 
 import difflib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ MISSING = "–"
 
 
 def settings(arguments: Sequence[str]) -> "list[Row]":
-    """`vqvae settings model.quantizer`; prints and returns the rows of what is named."""
+    """`vqvae settings model.quantizer`; prints and returns the rows of that setting or section."""
     from vqvae_lightning.cli.reference import kept
     from vqvae_lightning.config import ConfigError, visible
     from vqvae_lightning.config.listing import listed, owners_note
@@ -61,7 +61,7 @@ def runs(arguments: Sequence[str]) -> "list[Overview]":
 
 
 def _table(found: "Sequence[Overview]") -> list[list[str]]:
-    """Runs as lines of cells below their heads, with the figures that any of them has."""
+    """A header and a line of cells for each run. A figure that no run has is no column."""
     from vqvae_lightning.comparison.overview import FIGURES
     from vqvae_lightning.config import visible
     from vqvae_lightning.kinds import KINDS
@@ -84,13 +84,13 @@ def _table(found: "Sequence[Overview]") -> list[list[str]]:
 
 
 def _steps(run: "Overview") -> str:
-    """Steps done; of a run that has not done all, with those that there are to be."""
+    """The steps done, and of an unfinished run the planned ones: `300/1,200`."""
     known = [MISSING if count is None else f"{count:,}" for count in (run.step, run.steps)]
     return known[0] if run.step == run.steps else "/".join(known)
 
 
 def _columns(lines: Sequence[Sequence[str]]) -> list[str]:
-    """Cells in columns, two blanks apart."""
+    """Lines of cells as text in columns, two blanks apart."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()

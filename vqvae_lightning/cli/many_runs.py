@@ -1,4 +1,4 @@
-"""The commands of several runs: each prints what a user wants to know and returns its result."""
+"""The commands of several runs. Each prints its result and returns it."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -48,9 +48,7 @@ def compare(arguments: Sequence[str]) -> "Comparison":
 
 
 def dashboard(arguments: Sequence[str]) -> str | None:
-    """`vqvae dashboard project=…`; returns the address of the saved W&B workspace, None if it could
-    not be saved.
-    """
+    """`vqvae dashboard project=…`; returns the address of the W&B workspace, None if not saved."""
     from vqvae_lightning.config import DashboardOptions, options
 
     chosen = options(DashboardOptions, arguments)
@@ -109,7 +107,7 @@ def ablate(arguments: Sequence[str]) -> Spreads:
 
 
 def _own(kind: type[Options], settings: Sequence[str]) -> tuple[Options, list[str]]:
-    """A command's own options among its settings, and the settings that go to its runs."""
+    """The options of the command itself, and the settings that go to its runs."""
     from vqvae_lightning.config import options, split_overrides
 
     own, others = split_overrides([field.name for field in dataclasses.fields(kind)], settings)
@@ -127,7 +125,7 @@ def _one_file(command: str, arguments: Sequence[str], example: str) -> tuple[Pat
 
 
 def _show(runs: Sequence["Run"], page: Path, named: bool = True) -> "Comparison":
-    """The comparison of runs: printed, and as a page."""
+    """Compares runs, prints the tables and writes the page."""
     from vqvae_lightning.comparison.compare import compare as compare_runs
     from vqvae_lightning.comparison.report import write_report
     from vqvae_lightning.comparison.table import print_table

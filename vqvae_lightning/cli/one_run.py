@@ -1,4 +1,4 @@
-"""The commands of one run: each prints what a user wants to know, and returns its result."""
+"""The commands of one run. Each prints its result and returns it."""
 
 import dataclasses
 import os
@@ -41,8 +41,8 @@ def train(arguments: Sequence[str]) -> "TrainResult":
 def config(arguments: Sequence[str]) -> str:
     """`vqvae config FILE key=value …`; prints and returns the YAML of the whole experiment.
 
-    Raises whatever `train` would, as far as that is known without the dataset and the tokenizer.
-    Own images are read into their store.
+    Raises the errors that `train` would raise before it needs the dataset and the tokenizer. Own
+    images are read into their store.
     """
     from vqvae_lightning.data.own.build import resolve
     from vqvae_lightning.experiment import describe
@@ -185,7 +185,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def refuse_beside_runs(folders: Sequence[str], settings: Sequence[str]) -> None:
-    """Raises ConfigError for a setting that chooses among runs, where runs are named."""
+    """Raises ConfigError for a setting that chooses among runs if runs are named, too."""
     from vqvae_lightning.config import CHOOSING_RUNS, ConfigError, split_overrides
 
     choosing, _ = split_overrides(CHOOSING_RUNS, settings)
@@ -197,14 +197,14 @@ def refuse_beside_runs(folders: Sequence[str], settings: Sequence[str]) -> None:
 
 
 def say(label: str, text: object) -> None:
-    """Prints a line of a result, escaped: the name of a folder may hold control characters."""
+    """Prints a line of a result. Control characters, as in the name of a folder, are escaped."""
     from vqvae_lightning.config import one_line
 
     print(f"{label:9s} {one_line(text)}", flush=True)
 
 
 def print_metrics(metrics: dict[str, float]) -> None:
-    """One line per metric, by name, below an empty one."""
+    """Prints an empty line, then a line for each metric, by name."""
     from vqvae_lightning.metrics.measures import sign
 
     keys = {name: name.rpartition("/")[2] for name in metrics}
@@ -253,8 +253,9 @@ def _experiment(arguments: Sequence[str]) -> "Experiment":
 
 
 def _run_and_options(arguments: Sequence[str], cls: type[Options]) -> "tuple[Run, Options]":
-    """The run of a command, named or else the newest finished one that its settings choose; and its
-    options, without those that chose the run: that is done.
+    """The run of a command, and its options without those that chose the run.
+
+    The run is the named one, or else the newest finished one that the settings choose.
     """
     from vqvae_lightning.config import CHOOSING_RUNS, ConfigError, options
     from vqvae_lightning.training.runs import Run

@@ -1,4 +1,4 @@
-"""The files of own parts that a command line names, which alone are executed."""
+"""The files of own parts that a command line names. No other file is executed."""
 
 import os
 from collections.abc import Iterator, Sequence

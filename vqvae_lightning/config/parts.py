@@ -28,8 +28,8 @@ def part(default: str, table: Mapping[str, type[Any]], base: type[Any], meaning:
     Args:
         default: the member where a config names none.
         table: the members by name. Each is a class that owns a dataclass `Config` of its settings.
-        base: what they are subclasses of, and what a class of a user's own file has to be.
-        meaning: what the part is for.
+        base: their base class. A class of a user's own file has to be a subclass of it, too.
+        meaning: the purpose of the part, for help and messages.
     """
     metadata = {"meaning": meaning, "table": table, "base": base}
     return field(default_factory=lambda: table[default].Config(), metadata=metadata)
@@ -116,7 +116,7 @@ def name_of(config: Any, table: Mapping[str, type[Any]]) -> str:
 
 
 def _identity(config: Any, table: Mapping[str, type[Any]]) -> tuple[dict[str, str], type[Any]]:
-    """What chooses the class whose settings `config` holds, in plain values; and the class."""
+    """The class whose settings `config` holds, and before it the plain values that name it."""
     found = [(name, member) for name, member in table.items() if member.Config is type(config)]
     if found:
         assert len(found) == 1, (type(config), found)  # each member owns a Config of its own
@@ -132,7 +132,7 @@ def _identity(config: Any, table: Mapping[str, type[Any]]) -> tuple[dict[str, st
 
 
 def plugins_of(config: "DataclassInstance") -> list[dict[str, str]]:
-    """Name and SHA-256 of each part, of these settings, that is of a user's own file."""
+    """Name and SHA-256 of each part of these settings whose class is in a user's own file."""
     found: list[dict[str, str]] = []
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
@@ -170,7 +170,7 @@ def to_dict(config: "DataclassInstance") -> dict[str, Any]:
 def without_leftovers(
     defaults: "DataclassInstance", before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The values of a command line, less what a file says of members that are no longer chosen.
+    """The values of a command line without the file's settings of members that are not chosen.
 
     Where an override names another member of a part, the file's settings of the old member stay
     only if the new one has them, too. A setting that an override gives always stays.
@@ -200,7 +200,7 @@ def without_leftovers(
 def _leftovers(
     default: Any, metadata: Mapping[str, Any], old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> set[str]:
-    """The settings of the member that a file chooses, less those of the one that is chosen now."""
+    """The settings that the file's member has and the chosen member has not."""
     if old.get("name") == new.get("name"):
         return set()
     named = {"name": name_of(default, metadata["table"])}

@@ -39,7 +39,7 @@ class Plugin:
 
     @property
     def name(self) -> str:
-        """The name of the file, which is all that a record holds of its place."""
+        """The name of the file. A record holds no more of its path."""
         return self.path.name
 
 
@@ -48,7 +48,7 @@ _named: list[Plugin] = []
 
 
 def use_plugins(files: str | Path | Sequence[str | Path]) -> list[ModuleType]:
-    """Executes files of own parts, whose classes settings may then name.
+    """Executes files of own parts. Settings may then name the classes in them.
 
     A file that was executed before is executed again only if its content has changed. Its folder is
     not searched for modules that it imports, because its SHA-256 would not cover them.
@@ -94,7 +94,7 @@ def _read(path: Path) -> bytes:
 
 
 def _executed(path: Path, source: bytes, sha256: str) -> ModuleType:
-    """The module of a file. The bytes that were hashed are executed, not what is there later."""
+    """The module of a file, executed from the bytes that were hashed."""
     module = ModuleType(f"plugin_{path.stem}_{sha256[:16]}")
     module.__file__ = str(path)
     # Dataclasses look up the types of their fields there.
@@ -109,7 +109,7 @@ def _executed(path: Path, source: bytes, sha256: str) -> ModuleType:
 
 
 def _line(error: BaseException, path: Path) -> str:
-    """The last line of the file that an error went through, for a message."""
+    """`, line N`: where in the file an error was raised, or empty if it was elsewhere."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
     line = error.lineno if isinstance(error, SyntaxError) and not lines else (lines or [None])[-1]
     return "" if line is None else f", line {line}"
@@ -121,7 +121,7 @@ def is_plugin(name: object) -> bool:
 
 
 def plugin_file(name: str) -> str:
-    """The file that the name of a plugin's class begins with, as it was written."""
+    """The file in the name of a plugin's class, as it was written."""
     return name.rpartition(":")[0]
 
 
@@ -184,7 +184,7 @@ def _classes(module: ModuleType) -> Iterator[str]:
 
 
 def plugin_of(config: type[Any]) -> tuple[str, str, type[Any]] | None:
-    """Name, SHA-256 and class of the part in a named file whose `Config` this is, if it is one."""
+    """Name, SHA-256 and class of the plugin that owns this `Config`; None if no plugin does."""
     for plugin in reversed(_named):
         for name in _classes(plugin.module):
             found = getattr(plugin.module, name)
@@ -194,18 +194,18 @@ def plugin_of(config: type[Any]) -> tuple[str, str, type[Any]] | None:
 
 
 def plugin_arguments() -> list[str]:
-    """The argument by which another command names the same files; none without files."""
+    """`plugins=…` with the named files, for another command; an empty list without any."""
     paths = dict.fromkeys(plugin.path for plugin in _named)
     return [f"plugins={word_of([_short(path) for path in paths])}"] if paths else []
 
 
 def check_unchanged() -> None:
-    """Raises ConfigError if a file is not what this process has executed: another would differ."""
+    """Raises ConfigError if a file has changed since this process executed it."""
     for path, sha256 in {plugin.path: plugin.sha256 for plugin in _named}.items():
         if hashlib.sha256(_read(path)).hexdigest() != sha256:
             raise ConfigError(f"plugins: {path} has changed since it was executed; start again")
 
 
 def _short(path: Path) -> str:
-    """The path from the current folder, if it lies there."""
+    """The path relative to the current folder if it lies in it, or else as it is."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,4 +1,4 @@
-"""Whether what was exported computes what the model computes, on real images."""
+"""Compares exported graphs with their model on real images."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ MOST_TIES = 0.01  # of all codes
 
 
 class DisagreementError(ArithmeticError):
-    """One line: what an exported graph computes otherwise than the model."""
+    """An exported graph and its model disagree. The message is one line."""
 
 
 def compare(graphs: list[Graph], calls: Mapping[str, Call], images: Tensor) -> dict[str, Any]:
@@ -28,7 +28,8 @@ def compare(graphs: list[Graph], calls: Mapping[str, Call], images: Tensor) -> d
     Every graph is given the model's own values, in batches of 1, of 2 and of all N.
 
     Returns:
-        What config.json says of it: images, and of codes how many there are and how many differ.
+        The entry for config.json: the number of images and, of a model with codes, the number of
+        codes and of those that differ.
 
     Raises:
         DisagreementError: a difference beyond rounding.
@@ -53,7 +54,7 @@ def compare(graphs: list[Graph], calls: Mapping[str, Call], images: Tensor) -> d
 
 
 def _compare(graph: Graph, call: Call, inputs: Mapping[str, Tensor]) -> int:
-    """Compares a graph for each size of a batch; how many values of the whole batch differ."""
+    """Compares a graph for each batch size. Returns how many values of all images differ."""
     different = 0
     size = next(iter(inputs.values())).shape[0]
     for batch in (1, 2, size):
@@ -84,7 +85,7 @@ def _compare(graph: Graph, call: Call, inputs: Mapping[str, Tensor]) -> int:
 
 
 def _wrong(graph: Graph, given: Mapping[str, Tensor], found: Tensor, wanted: Tensor) -> int:
-    """How many values differ by more than rounding explains."""
+    """The number of values that differ by more than rounding explains."""
     if found.dtype == torch.uint8:
         return int(((found.int() - wanted.int()).abs() > PIXEL_LEVELS).sum())
     if found.dtype == torch.int64:
@@ -94,7 +95,7 @@ def _wrong(graph: Graph, given: Mapping[str, Tensor], found: Tensor, wanted: Ten
 
 
 def _wrong_codes(graph: Graph, images: Tensor, found: Tensor, wanted: Tensor) -> int:
-    """How many codes differ where no other is equally near, or all that differ if too many do."""
+    """The number of wrong codes: those that differ and are no ties, or all if too many differ."""
     different = found != wanted
     if not different.any() or different.sum() > max(1, MOST_TIES * different.numel()):
         return int(different.sum())

@@ -48,7 +48,7 @@ def write_card(run: Run, folder: Path, dims: int) -> None:
 
 
 def card_data(record: RunRecord, dims: int) -> "ModelCardData":
-    """The metadata of a card: what the Hub's search and tables know of the model."""
+    """The metadata of a card, which the Hub's search and tables read."""
     from huggingface_hub import EvalResult, ModelCardData
 
     images = record.images
@@ -77,7 +77,7 @@ def card_data(record: RunRecord, dims: int) -> "ModelCardData":
 
 
 def own_files(record: RunRecord) -> list[dict[str, str]]:
-    """Name and SHA-256 of each file of own parts that has to be named before the run is opened."""
+    """Name and SHA-256 of each plugin file. The user has to name them to open the run."""
     found = {plugin_file(part["name"]): part["sha256"] for part in record.plugins}
     return [{"name": name, "sha256": sha256} for name, sha256 in found.items()]
 

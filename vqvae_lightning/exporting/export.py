@@ -97,7 +97,7 @@ def check_new_folder(target: Path) -> None:
 
 
 def _about(run: Run, name: str, folder: Path, files: Mapping[str, bytes]) -> dict[str, Any]:
-    """Writes the files; the content of config.json that all formats have."""
+    """Writes the files. Returns the entries of config.json that all formats share."""
     for file, data in files.items():
         write_atomic(folder / file, data)
     record = run.record
@@ -114,7 +114,7 @@ def _about(run: Run, name: str, folder: Path, files: Mapping[str, bytes]) -> dic
 
 
 def _write(run: Run, name: str, graphs: list[Graph], folder: Path) -> dict[str, Any]:
-    """Writes the files of a format; the content of config.json."""
+    """Writes the files of a format. Returns the content of config.json."""
     held = FORMATS[name].graphs
     if held is None:
         return _write_weights(run, name, folder)
@@ -149,7 +149,7 @@ def _write_weights(run: Run, name: str, folder: Path) -> dict[str, Any]:
 
 
 def _compare(folder: Path, graphs: list[Graph], images: Tensor, stage: int) -> dict[str, Any]:
-    """Opens what was written and compares it; what config.json says of that."""
+    """Opens the new folder and compares it with the run. Returns the entry for config.json."""
     opened = open_export(folder, trusted=True)
     if isinstance(opened, Exported):
         return compare(graphs, {g.name: partial(_called, opened, g.name) for g in graphs}, images)

@@ -10,7 +10,7 @@ from vqvae_lightning.exporting.runtimes import Call, onnx_bytes, open_onnx, open
 
 
 class Graphs(NamedTuple):
-    """How a format holds graphs: the bytes of one, and a call from them."""
+    """How a format writes a graph as bytes, and how it opens them again."""
 
     record: Callable[[Graph], bytes]
     open: Callable[[bytes, tuple[Port, ...], Port], Call]
@@ -18,7 +18,7 @@ class Graphs(NamedTuple):
 
 
 class Format(NamedTuple):
-    """A format: graphs or weights, and its packages."""
+    """A format of graphs or of weights, with the packages that it needs."""
 
     graphs: Graphs | None = None  # None: it holds weights
     opened_with: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The graphs of a model: what is exported, with the names, types and shapes of its tensors.
+"""The graphs of a model that are exported, with the names, types and shapes of their tensors.
 
 ```
 images uint8 N,C,H,W ──► encoder ──► codes int64 N,h,w or N,h,w,M;  z float32 N,D,h,w of AE and VAE
@@ -27,7 +27,7 @@ BATCH = "batch"  # stands in a shape for the number of images, any number
 
 @dataclass(frozen=True)
 class Port:
-    """A tensor that a graph takes or gives."""
+    """An input or an output of a graph."""
 
     name: str
     dtype: str  # uint8, int64 or float32
@@ -38,7 +38,7 @@ class Port:
 
 @dataclass(frozen=True)
 class Graph:
-    """A module to be exported, and what goes in and comes out."""
+    """A module to be exported, with its inputs and its output."""
 
     name: str
     module: nn.Module
@@ -75,7 +75,7 @@ class ImageEncoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """What an `ImageEncoder` gives → the mean image, uint8 (N, C, H, W)."""
+    """The output of an `ImageEncoder` → the mean image, uint8 (N, C, H, W)."""
 
     def __init__(self, net: Autoencoder, sequences: bool = False) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class ImageDecoder(nn.Module):
 class PriorStep(nn.Module):
     """Logits float32 (N, K) of the code at `position`, int64 (), of codes (N, T) and labels (N,).
 
-    What the codes hold at this position and after it does not matter.
+    The codes at this position and after it do not change the logits.
     """
 
     def __init__(self, net: AutoregressivePrior) -> None:

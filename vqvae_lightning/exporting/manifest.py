@@ -1,4 +1,4 @@
-"""config.json of an exported folder: what is in it, how it is used, the SHA-256 of each file."""
+"""config.json of an exported folder: its kind, its graphs or weights, and its files' SHA-256."""
 
 import hashlib
 import json
@@ -58,7 +58,7 @@ class Manifest:
 
 
 def is_export(folder: Path) -> bool:
-    """Whether a folder may be one that `export` made: it has a config.json and is no run."""
+    """Whether a folder has a config.json and is no run, as the folders of `export`."""
     return os.path.lexists(folder / MANIFEST) and not os.path.lexists(folder / RECORD)
 
 
@@ -93,7 +93,7 @@ def write_manifest(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def own_hash(values: Mapping[str, Any]) -> str:
-    """SHA-256 of the content of config.json, without this entry of it."""
+    """The SHA-256 of config.json, computed without the entry that holds it."""
     rest = {key: value for key, value in values.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""`open_export(folder)`: from a folder that `export` made to something that encodes and decodes.
+"""`open_export(folder)`: opens an exported folder as a model that encodes and decodes.
 
 ```
 safetensors, hub ──► the LightningModule with its exact weights; a prior with its tokenizer
@@ -6,7 +6,7 @@ onnx, pt2        ──► Exported: encode, decode;  ExportedPrior: also step, 
 ```
 
 Nothing in a folder is executed: safetensors and ONNX hold numbers and operators. A `.pt2` may hold
-pickles, which `torch.export.load` reads, so it is opened only for who trusts it.
+pickles, which `torch.export.load` reads. It is opened only if the caller trusts its maker.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ class Exported:
         return self.call("encoder", images)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images uint8 (N, C, H, W) of what `encode` gives. Raises ValueError as `encode`."""
+        """Images uint8 (N, C, H, W) of the output of `encode`. Raises ValueError as `encode`."""
         return self.call("decoder", latents)
 
     def call(self, name: str, *given: Tensor) -> Tensor:
@@ -147,11 +147,11 @@ class ExportedPrior(Exported):
 
 @own_surroundings()
 def open_export(folder: str | Path, trusted: bool = False) -> pl.LightningModule | Exported:
-    """What a folder that `export` made holds, verified by the SHA-256 of each file.
+    """Opens an exported folder. The SHA-256 of each file is verified.
 
     Args:
         folder: a folder of any format; of `hub` a copy, such as `snapshot_download(local_dir=…)`.
-        trusted: whether its maker may run code here, which opening a `.pt2` allows.
+        trusted: whether its maker may run code here. Opening a `.pt2` can run code.
 
     Returns:
         safetensors and hub: the LightningModule in evaluation mode, a prior with its tokenizer

@@ -54,7 +54,7 @@ def record(graph: Graph) -> ExportedProgram:
 
 
 def open_batch(graph: Graph) -> tuple[dict[int, Dim], ...]:
-    """The axes of each input that may have any size."""
+    """The axes of each input that are of any size."""
     batch = Dim(BATCH, min=1)
     return tuple({0: batch} if BATCH in port.shape else {} for port in graph.inputs)
 
@@ -182,7 +182,7 @@ def names_files(message: "Message") -> bool:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps the advice of torch and of its exporters to developers from the user's terminal."""
+    """Silences warnings and logs of torch and its exporters, which are for their developers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = logging.root.manager.disable

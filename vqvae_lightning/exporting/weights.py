@@ -1,4 +1,4 @@
-"""Weights as safetensors: a header in JSON and raw numbers, in which nothing can be executed."""
+"""Weights as safetensors: a JSON header and raw numbers. Nothing in them can be executed."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +22,7 @@ def checkpoints_of(run: Run) -> dict[str, dict[str, Any]]:
 
 
 def hyper_parameters(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """What a module is built of, without the folders of this machine."""
+    """The hyper-parameters of a module, without paths of this machine."""
     given = dict(checkpoint["hyper_parameters"])
     if given["config"].get("tokenizer"):
         given["config"] = {**given["config"], "tokenizer": None}
