@@ -116,12 +116,12 @@ def _own(kind: type[Options], settings: Sequence[str]) -> tuple[Options, list[st
 
 def _one_file(command: str, arguments: Sequence[str], example: str) -> tuple[Path, list[str]]:
     """The one file among the arguments of a command, and the settings."""
-    from vqvae_lightning.config import ConfigError, experiment_file
+    from vqvae_lightning.config import ConfigError, existing_file
 
     files, settings = split_arguments(arguments)
     if len(files) != 1:
         raise ConfigError(f"{command}: got {len(files)} files, wanted one such as {example}")
-    return Path(experiment_file(files[0])), settings
+    return Path(existing_file(files[0], example.partition("/")[0])), settings
 
 
 def _show(runs: Sequence["Run"], page: Path, named: bool = True) -> "Comparison":

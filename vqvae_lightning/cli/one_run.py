@@ -231,7 +231,7 @@ def sync_command(folders: Sequence[Path]) -> str:
 
 def _experiment(arguments: Sequence[str]) -> "Experiment":
     """The experiment of `train` and `config`: a file, or a run to resume, with settings on top."""
-    from vqvae_lightning.config import ConfigError, canonical, experiment_file, own_command
+    from vqvae_lightning.config import ConfigError, canonical, existing_file, own_command
     from vqvae_lightning.experiment import load_experiment
     from vqvae_lightning.training.runs import Run
 
@@ -245,7 +245,7 @@ def _experiment(arguments: Sequence[str]) -> "Experiment":
             f"config: {files[0]} is a run folder, wanted a file; to go on with it: {again}"
         )
     if files:
-        return load_experiment(experiment_file(files[0]), settings)
+        return load_experiment(existing_file(files[0]), settings)
     if resume in (None, "", "null", "auto"):
         raise ConfigError("config: got no file, wanted one such as mnist/vqvae")
     run = Run.open(canonical(str(resume), "resume"))

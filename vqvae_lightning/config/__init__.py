@@ -71,6 +71,7 @@ from vqvae_lightning.config.schema import (
     setting,
 )
 from vqvae_lightning.config.shipped import (
+    existing_file,
     experiment_file,
     experiment_folders,
     experiment_names,
@@ -113,6 +114,7 @@ __all__ = [
     "check_unchanged",
     "command_line",
     "documented",
+    "existing_file",
     "experiment_file",
     "experiment_folders",
     "experiment_names",

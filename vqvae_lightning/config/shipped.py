@@ -26,18 +26,27 @@ def experiment_folders() -> list[Path]:
 def experiment_file(word: str) -> str:
     """The file that a word names: `mnist/vqvae` is experiments/mnist/vqvae.yaml.
 
-    `experiments/mnist/vqvae.yaml` names the same one where no such folder is. The path of something
-    that is there is returned as it is. Raises ConfigError for another word, naming the nearest.
+    `experiments/mnist/vqvae.yaml` names the same one where no such folder is. Another word, such as
+    the path of a file, is returned as it is.
     """
     if os.path.lexists(word):
         return word
     name = word.removeprefix("experiments/").removesuffix(".yaml")
     files = (folder / f"{name}.yaml" for folder in experiment_folders())
-    found = next((short(file) for file in files if file.is_file()), None)
-    if found is None:
-        known = [name for kind in ("experiments", *PLANS) for name in experiment_names(kind)]
+    return next((short(file) for file in files if file.is_file()), word)
+
+
+def existing_file(word: str, folder: str = "experiments") -> str:
+    """The file that a word of a command line names.
+
+    Raises ConfigError if it is not there, with the nearest of the `experiment_names` of a folder.
+    """
+    file = experiment_file(word)
+    if not os.path.lexists(file):
+        name = word.removeprefix("experiments/").removesuffix(".yaml")
+        known = list(dict.fromkeys(experiment_names(folder)))
         raise ConfigError(f"config: there is no file {word}; {meant(name, known)}")
-    return found
+    return file
 
 
 def experiment_names(folder: str = "experiments") -> Iterator[str]:
