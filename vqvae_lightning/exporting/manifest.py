@@ -132,7 +132,7 @@ def _ports(name: str, graph: Mapping[str, Any]) -> tuple[tuple[Port, ...], Port]
         shape = port.get("shape")
         sides = [side for side in shape if side != BATCH] if isinstance(shape, list) else shape
         check_shape(sides, [int], f"{MANIFEST}: graphs.{name}.shape")
-        below = port.get("below")  # older folders do not say
+        below = port.get("below")
         if below is not None:
             check_shape(below, int, f"{MANIFEST}: graphs.{name}.below")
         shape = tuple(port["shape"])
