@@ -24,7 +24,7 @@ LAYERS = (
     {"kinds", "experiment"},
     {"training"},
     {"evaluation"},
-    {"exporting", "comparison"},
+    {"exporting", "comparison", "codec"},
     {"library", "doctor"},
     {"cli"},
 )
@@ -64,7 +64,7 @@ def upward() -> Iterator[tuple[str, str, bool]]:
             other = module.split(".")[1]
             if other not in RANKS:
                 continue
-            beside = {own, other} == {"exporting", "comparison"}
+            beside = own != other and {own, other} < {"exporting", "comparison", "codec"}
             if RANKS[other] > RANKS[own] or beside:
                 yield name, other, lazy
 

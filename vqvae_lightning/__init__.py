@@ -7,6 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from vqvae_lightning.codec.coding import compress as compress
+    from vqvae_lightning.codec.coding import decompress as decompress
+    from vqvae_lightning.codec.container import CodecError as CodecError
     from vqvae_lightning.comparison.compare import compare as compare
     from vqvae_lightning.comparison.report import write_report as write_report
     from vqvae_lightning.config import ConfigError as ConfigError
@@ -54,6 +57,8 @@ if TYPE_CHECKING:
 
 # Module → its public names. The imports above say the same to a type checker.
 _PLACES = {
+    "codec.coding": ("compress", "decompress"),
+    "codec.container": ("CodecError",),
     "comparison.compare": ("compare",),
     "comparison.report": ("write_report",),
     "config": (

@@ -16,6 +16,7 @@ from vqvae_lightning.interrupts import caught, follow_parent
 from vqvae_lightning.streams import protect_streams
 
 if TYPE_CHECKING:
+    from vqvae_lightning.cli.compression import compress, decompress, inspect
     from vqvae_lightning.cli.listings import completion, runs, settings
     from vqvae_lightning.cli.many_runs import ablate, compare, dashboard, study, sweep
     from vqvae_lightning.cli.one_run import (
@@ -38,13 +39,16 @@ __all__ = [
     "compare",
     "complain",
     "completion",
+    "compress",
     "config",
     "dashboard",
     "data",
+    "decompress",
     "doctor",
     "evaluate",
     "export",
     "fid_calibrate",
+    "inspect",
     "main",
     "parser",
     "run",

@@ -24,6 +24,7 @@ FUNCTIONS = {
         "train", "config", "data", "doctor", "evaluate", "sample", "export", "classifier",
         "fid_calibrate",
     ),
+    "compression": ("compress", "decompress", "inspect"),
     "many_runs": ("compare", "study", "sweep", "ablate", "dashboard"),
     "listings": ("runs", "settings", "completion"),
 }  # fmt: skip
@@ -118,6 +119,31 @@ COMMANDS = {
         "ExportOptions",
         runs=True,
         takes_long=True,
+    ),
+    "compress": Command(
+        later("compress"),
+        "images as one small file, by the codes of a VQ-VAE or by a prior over them",
+        "RUN|PLACE|key=value",
+        "run folder (default: the newest), folders and files of images, then settings such as"
+        " to=FILE.vqz; or split=test in place of images",
+        "CompressOptions",
+        runs=True,
+        takes_long=True,
+    ),
+    "decompress": Command(
+        later("decompress"),
+        "the images of a file of `compress`, as PNG files or .npz",
+        "VQZ|key=value",
+        "a file of `compress`, then settings such as to=FOLDER",
+        "DecompressOptions",
+        takes_long=True,
+    ),
+    "inspect": Command(
+        later("inspect"),
+        "what a file of `compress` holds, of which run, and its bytes by part",
+        "VQZ|key=value",
+        "a file of `compress`, then settings such as runs=runs",
+        "InspectOptions",
     ),
     "compare": Command(
         later("compare"),

@@ -103,7 +103,7 @@ def evaluate(arguments: Sequence[str]) -> dict[str, float]:
     """`vqvae evaluate RUN`; returns the test metrics."""
     from vqvae_lightning.config import EvaluateOptions
 
-    run, chosen = _run_and_options(arguments, EvaluateOptions)
+    run, chosen = run_and_options(arguments, EvaluateOptions)
     from vqvae_lightning.evaluation.evaluate import evaluate as run_evaluation
 
     metrics = run_evaluation(run, chosen)
@@ -150,7 +150,7 @@ def sample(arguments: Sequence[str]) -> Path:
     """`vqvae sample RUN sampler=mixture …`; returns the path of the first picture."""
     from vqvae_lightning.config import SampleOptions
 
-    run, chosen = _run_and_options(arguments, SampleOptions)
+    run, chosen = run_and_options(arguments, SampleOptions)
     from vqvae_lightning.evaluation.sample import sample as draw
 
     paths = draw(run, chosen)
@@ -163,7 +163,7 @@ def export(arguments: Sequence[str]) -> Path:
     """`vqvae export RUN format=onnx to=FOLDER`; returns the folder."""
     from vqvae_lightning.config import ExportOptions
 
-    run, chosen = _run_and_options(arguments, ExportOptions)
+    run, chosen = run_and_options(arguments, ExportOptions)
     from vqvae_lightning.exporting.export import export as export_run
 
     folder = export_run(run, chosen)
@@ -252,7 +252,7 @@ def _experiment(arguments: Sequence[str]) -> "Experiment":
     return load_experiment(run.path / "config.yaml", settings)
 
 
-def _run_and_options(arguments: Sequence[str], cls: type[Options]) -> "tuple[Run, Options]":
+def run_and_options(arguments: Sequence[str], cls: type[Options]) -> "tuple[Run, Options]":
     """The run of a command, and its options without those that chose the run.
 
     The run is the named one, or else the newest finished one that the settings choose.

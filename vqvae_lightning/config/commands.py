@@ -201,6 +201,53 @@ class ExportOptions(RunChoice):
 
 
 @dataclass
+class CompressOptions(RunChoice):
+    """Settings of `vqvae compress`."""
+
+    to: str | None = setting(None, "file to make; empty: <run>.vqz", place=".vqz")
+    split: Literal["train", "val", "test"] | None = setting(
+        None, "images of the run's own dataset, where no places of images are named"
+    )
+    fit: bool = setting(
+        False,
+        "crop and resize images of another size than the model's, as training did; false: refuse"
+        " them",
+    )
+    group: int = setting(
+        256,
+        "images that share a stream and a checksum; 1: each is decoded alone, and takes about 10"
+        " bytes more",
+        at_least=1,
+        at_most=4096,
+    )
+
+
+@dataclass
+class DecompressOptions:
+    """Settings of `vqvae decompress`."""
+
+    to: str | None = setting(
+        None,
+        "folder of PNG files to make, or a file that ends in .npz; empty: a folder named as the"
+        " file",
+        place="file",
+    )
+    run: str | None = setting(
+        None, "folder of the run that made the file; empty: looked up in runs", place="folder"
+    )
+    runs: str = setting("runs", "folder that holds the runs", place="folder")
+
+
+@dataclass
+class InspectOptions:
+    """Settings of `vqvae inspect`."""
+
+    runs: str = setting(
+        "runs", "folder that holds the runs, to name that of the file", place="folder"
+    )
+
+
+@dataclass
 class StudyOptions:
     """Settings of `vqvae study`; all others go to its runs."""
 
@@ -303,11 +350,14 @@ COMMAND_OPTIONS = (
     CalibrateOptions,
     ClassifierOptions,
     CompareOptions,
+    CompressOptions,
     DashboardOptions,
     DataOptions,
+    DecompressOptions,
     DoctorOptions,
     EvaluateOptions,
     ExportOptions,
+    InspectOptions,
     RunsOptions,
     SampleOptions,
     StudyOptions,

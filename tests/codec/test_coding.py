@@ -1,0 +1,236 @@
+"""`compress` and `decompress`: the same codes again, at the bytes that the ledger says."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+import torch
+
+from vqvae_lightning import VQVAE, CodecError, CodePrior, compress, decompress
+from vqvae_lightning.codec import codes as codes_module
+from vqvae_lightning.codec import stepping, tables
+from vqvae_lightning.codec.coding import codes_of
+from vqvae_lightning.codec.container import overhead, pack, unpack
+from vqvae_lightning.config import ConfigError
+from vqvae_lightning.experiment import load_experiment
+
+SHAPE = (1, 28, 28)
+NETWORKS = {
+    "transformer": [],
+    "pixelcnn": ["model.network.name=pixelcnn", "model.network.kernel=3"],
+    "pixelsnail": ["model.network.name=pixelsnail", "model.network.kernel=3"],
+    "masked": ["model.network.name=masked"],
+}
+SIZES = ["model.network.layers=1", "model.network.width=16"]
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def vqvae(*more: str) -> VQVAE:
+    """A VQ-VAE with random weights, in which images have different codes."""
+    settings = [
+        *small.NETWORK,
+        "model.latent_dim=8",
+        *(more or ("model.quantizer.codebook_size=16",)),
+    ]
+    model = VQVAE(load_experiment(None, ["kind=vqvae", *settings]).model, SHAPE)
+    for _ in range(2):
+        model.net.train()(torch.rand(64, *SHAPE) * 2 - 1)
+        model.net.bottleneck.update()
+    return model.eval()
+
+
+def prior(network: str = "transformer", tokenizer: VQVAE | None = None, *more: str) -> CodePrior:
+    """A prior with random weights that finds some codes far likelier than others."""
+    heads = ["model.network.heads=2"] if network != "pixelcnn" else []
+    config = load_experiment(None, ["kind=prior", *SIZES, *heads, *NETWORKS[network], *more]).model
+    module = CodePrior(config, (tokenizer or vqvae()).tokenizer(), classes=3).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=0.2)
+        module.net.start_embedding.weight.mul_(5)
+    return module
+
+
+def images(n: int = 40) -> torch.Tensor:
+    """Images that are not all alike."""
+    x = torch.rand(n, 1, 7, 7).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    return (x * 255).round().to(torch.uint8)
+
+
+def coded(model: Any, x: torch.Tensor) -> np.ndarray:
+    tokenizer: Any = model.tokenizer if isinstance(model, CodePrior) else model.tokenizer()
+    found: np.ndarray = tokenizer.encode(x / 127.5 - 1).numpy()
+    return found
+
+
+def decoded(data: bytes, model: Any) -> np.ndarray:
+    return np.concatenate(list(codes_of(unpack(data), model)))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [[], ["model.quantizer.name=fsq"], ["model.quantizer.residual_levels=2"], ["model.groups=2"]],
+)
+def test_a_vqvae_gives_back_every_code(more: list[str]) -> None:
+    model, x = vqvae(*more), images()
+    data = compress(model, x, group=16)
+    assert (decoded(data, model) == coded(model, x)).all()
+    assert decompress(data, model).shape == x.shape
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_prior_gives_back_every_code(network: str) -> None:
+    model, x = prior(network), images()
+    data = compress(model, x, torch.arange(len(x)) % 3, group=16)
+    assert (decoded(data, model) == coded(model, x)).all()
+
+
+def test_what_is_decoded_is_what_the_model_reconstructs() -> None:
+    model, x = vqvae(), images(5)
+    found = decompress(compress(model, x), model)
+    wanted = ((model(x).clamp(-1, 1) + 1) * 127.5).round()
+    assert (found - wanted).abs().max() <= 1
+
+
+def test_floats_and_bytes_of_the_same_images_make_the_same_file() -> None:
+    model, x = vqvae(), images(5)
+    assert compress(model, x) == compress(model, (x / 127.5 - 1).numpy())
+
+
+@pytest.mark.parametrize("network", ["transformer", "pixelcnn", "pixelsnail"])
+def test_a_file_has_the_bytes_of_the_priors_rate(network: str) -> None:
+    model, x = prior(network), images(120)
+    labels = torch.arange(len(x)) % 3
+    container = unpack(compress(model, x, labels))
+    with torch.no_grad():
+        rate = model.net.rate(torch.from_numpy(coded(model, x)), labels).double().sum()
+    ideal = (float(rate) + len(x) * math.log(3)) / math.log(2) / 8
+    streams = len(pack(container)) - overhead(container)
+    assert ideal < streams < 1.01 * ideal + 30
+
+
+def test_labels_that_are_not_given_are_those_that_make_the_file_shortest() -> None:
+    model, x = prior("pixelcnn"), images(60)
+    lengths = [
+        len(compress(model, x, torch.full((len(x),), label), group=200)) for label in range(3)
+    ]
+    assert len(compress(model, x, group=200)) <= min(lengths) < max(lengths)
+
+
+def test_a_prior_without_labels_codes_none() -> None:
+    model, x = prior("transformer", None, "model.class_conditional=false"), images(20)
+    assert (decoded(compress(model, x), model) == coded(model, x)).all()
+
+
+def disturbed(relative: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits as another build of torch would have them."""
+    rng, passes = np.random.default_rng(1), stepping.passes
+
+    def other(*given: Any) -> Iterator[stepping.Pass]:
+        for positions, logits in passes(*given):
+            yield positions, logits * (1 + relative * rng.normal(size=logits.shape))
+
+    monkeypatch.setattr(codes_module, "passes", other)
+
+
+@pytest.mark.parametrize("network", ["transformer", "masked"])
+def test_a_build_whose_logits_differ_by_1e_10_decodes_the_same(
+    network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = prior(network), images(100)
+    data = compress(model, x)
+    disturbed(1e-10, monkeypatch)
+    assert (decoded(data, model) == coded(model, x)).all()
+
+
+def test_a_build_whose_logits_differ_by_more_is_an_error_never_other_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x = prior(), images(100)
+    data = compress(model, x)
+    disturbed(1e-3, monkeypatch)
+    with pytest.raises(CodecError, match="images 0 to 99 are not decoded to what was coded"):
+        decompress(data, model)
+
+
+def test_an_image_that_another_build_might_code_otherwise_goes_by_the_static_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x = prior(), images(60)
+    certain = len(compress(model, x))
+    # The margin that leaves some images certain and others not.
+    monkeypatch.setattr(tables, "MARGIN", 2e-5)
+    data = compress(model, x)
+    assert len(data) != certain
+    # The reader has no margin: the file says which images these are.
+    monkeypatch.setattr(tables, "MARGIN", 4e-9)
+    assert (decoded(data, model) == coded(model, x)).all()
+
+
+def test_threads_and_the_number_of_images_beside_it_change_no_code() -> None:
+    model, x, threads = prior(), images(4), torch.get_num_threads()
+    labels = torch.zeros(4, dtype=torch.int64)
+    whole, alone = (compress(model, x, labels, group=group) for group in (4, 1))
+    try:
+        torch.set_num_threads(2)
+        for data in (whole, alone):
+            assert (decoded(data, model) == coded(model, x)).all()
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_group_is_decoded_alone() -> None:
+    model, x = prior(), images(10)
+    container = unpack(compress(model, x, group=1))
+    groups = container.groups
+    broken = [*groups[:7], groups[7], *(type(group)(b"", 0) for group in groups[8:])]
+    found = codes_of(type(container)(container.header, container.table, broken), model)
+    first = [next(found) for _ in range(8)]
+    assert (np.concatenate(first) == coded(model, x)[:8]).all()
+
+
+def test_a_file_of_another_model_or_another_prior_is_refused() -> None:
+    tokenizer, x = vqvae(), images(5)
+    first, second = prior("transformer", tokenizer), prior("transformer", tokenizer)
+    of_prior, of_vqvae = compress(first, x), compress(tokenizer, x)
+    for data, model, what in (
+        (of_prior, second, "was made by the prior"),
+        (of_prior, tokenizer, "was made by the prior .* this run has none"),
+        (of_vqvae, first, "was made by the prior none"),
+        (of_vqvae, vqvae("model.quantizer.codebook_size=8"), "was made by the tokenizer"),
+    ):
+        with pytest.raises(CodecError, match=what):
+            decompress(data, model)
+
+
+@pytest.mark.parametrize("kind", ["ae", "vae"])
+def test_a_model_without_codes_is_refused(kind: str) -> None:
+    from vqvae_lightning import AE, VAE
+
+    model = {"ae": AE, "vae": VAE}[kind](small.model_config(kind), SHAPE)
+    with pytest.raises(ConfigError, match=f"a model of kind {kind} has no codes"):
+        compress(model, images(2))
+
+
+def test_images_and_labels_that_do_not_fit_are_refused() -> None:
+    model, x = prior(), images(4)
+    for given, labels, group, what in (
+        (x[:, :, :14], None, 256, "images: got shape"),
+        (x[:0], None, 256, "got 0 images"),
+        (x, None, 0, "in groups of 0"),
+        (x, torch.tensor([0, 1, 2, 3]), 256, "labels: got 0 to 3, wanted 0 to 2"),
+        (x, torch.tensor([0.0]), 256, "labels: got float32"),
+    ):
+        with pytest.raises(ValueError, match=what):
+            compress(model, given, labels, group=group)
+    with pytest.raises(CodecError, match="decompress: the data holds no compressed images"):
+        decompress(b"", model)

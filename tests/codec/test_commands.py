@@ -1,0 +1,151 @@
+"""`vqvae compress`, `decompress` and `inspect`: files of a run, and what is refused."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from untrained import make_run, workplace_with
+
+from vqvae_lightning import cli, compress, load
+from vqvae_lightning.codec.container import unpack
+from vqvae_lightning.training.runs import Run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """runs/KIND, never trained, and 6 images as PNG files and as an .npz."""
+    root = tmp_path_factory.mktemp("codec")
+    with workplace_with(root, ("ae", "vqvae", "prior")):
+        pixels = np.random.default_rng(0).integers(0, 256, (6, 28, 28), dtype=np.uint8)
+        (root / "photos").mkdir()
+        for number, one in enumerate(pixels):
+            Image.fromarray(one).save(root / "photos" / f"{number}.png")
+        np.savez(root / "photos.npz", images=pixels)
+        yield root
+
+
+def made(place: Path, kind: str, to: Path, *words: str) -> Path:
+    found = cli.COMMANDS["compress"].run([str(place / "runs" / kind), *words, f"to={to}"])
+    assert isinstance(found, Path)
+    return found
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line of a command that is refused with exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("kind", ["vqvae", "prior"])
+def test_images_go_to_a_file_and_come_back_as_pictures(
+    place: Path, tmp_path: Path, kind: str
+) -> None:
+    file = made(place, kind, tmp_path / "a.vqz", str(place / "photos"))
+    out = cli.COMMANDS["decompress"].run([str(file), f"runs={place / 'runs'}", f"to={tmp_path}/b"])
+    assert out == tmp_path / "b"
+    names = [f"{number}.png" for number in range(6)]
+    assert sorted(path.name for path in (tmp_path / "b").iterdir()) == names
+    model = load(place / "runs" / kind)
+    tokenizer = model.tokenizer if kind == "prior" else model.tokenizer()
+    images = np.stack([np.asarray(Image.open(place / "photos" / name)) for name in names])
+    decoded = tokenizer.decode(tokenizer.encode(torch.from_numpy(images)[:, None] / 127.5 - 1))
+    found = np.stack([np.asarray(Image.open(tmp_path / "b" / name)) for name in names])
+    assert np.abs(found - ((decoded[:, 0].numpy() + 1) * 127.5)).max() < 1
+
+
+def test_a_folder_its_files_and_an_npz_of_the_same_images_make_the_same_file(
+    place: Path, tmp_path: Path
+) -> None:
+    files = [str(place / "photos" / f"{number}.png") for number in range(6)]
+    for name, places in (("a", [str(place / "photos")]), ("b", files), ("c", ["photos.npz"])):
+        places = [str(place / each) for each in places]
+        made(place, "vqvae", tmp_path / f"{name}.vqz", *places)
+    a, b, c = ((tmp_path / f"{name}.vqz").read_bytes() for name in "abc")
+    assert a == b == c
+
+
+def test_a_split_goes_with_its_labels_and_comes_back_as_an_npz(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = made(place, "prior", tmp_path / "test.vqz", "split=test")
+    count = unpack(file.read_bytes()).header.images
+    cli.COMMANDS["decompress"].run(
+        [str(file), f"run={place / 'runs' / 'prior'}", f"to={tmp_path}/x.npz"]
+    )
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert arrays["images"].shape == (count, 28, 28)
+    capsys.readouterr()
+    cli.COMMANDS["inspect"].run([str(file), f"runs={place / 'runs'}"])
+    shown = capsys.readouterr().out
+    assert f"images    {count} of 1×28×28, lossy, in groups of {min(count, 256)}\n" in shown
+    assert f"run       {place / 'runs' / 'prior'}\n" in shown
+
+
+def test_an_image_of_another_size_is_refused_or_fitted(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "large.png")
+    words = ["compress", str(place / "runs" / "vqvae"), str(tmp_path / "large.png")]
+    line = refused([*words, f"to={tmp_path}/a.vqz"], capsys)
+    assert "large.png has 30×40 pixels, wanted 28×28" in line
+    assert not (tmp_path / "a.vqz").exists()
+    cli.main([*words, f"to={tmp_path}/a.vqz", "fit=true"])
+    assert unpack((tmp_path / "a.vqz").read_bytes()).header.images == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (["compress", "{runs}/vqvae", "to={new}"], "compress: got no images, wanted folders"),
+        (["compress", "{runs}/vqvae", "{root}/photos", "split=test", "to={new}"], "beside split"),
+        (["compress", "{runs}/vqvae", "{root}/none", "to={new}"], "none: cannot be read"),
+        (["compress", "{runs}/ae", "{root}/photos", "to={new}"], "which has no codes"),
+        (["compress", "{runs}/vqvae", "{root}/photos", "to={here}"], "exists already"),
+        (["compress", "{runs}/vqvae", "{root}/photos", "to=a.png"], "wanted a name that ends in"),
+        (["compress", "{runs}/vqvae", "{root}/broken.png", "to={new}"], "broken.png is no image"),
+        (["decompress"], "file: got none, wanted one file"),
+        (["decompress", "{here}", "{here}"], "file: got 2"),
+        (["decompress", "{root}/none", "to={out}"], "none cannot be read"),
+        (["decompress", "{root}/photos", "to={out}"], "photos is no regular file"),
+        (["decompress", "{root}/broken.png", "to={out}"], "holds no compressed images"),
+        (["decompress", "{cut}", "to={out}"], "cut.vqz is damaged"),
+        (["decompress", "{flipped}", "to={out}"], "flipped.vqz is damaged"),
+        (["decompress", "{here}", "to={root}/photos"], "photos exists already"),
+        (["decompress", "{here}", "runs={root}/photos", "to={out}"], "no finished run in"),
+        (["decompress", "{here}", "run={runs}/other", "to={out}"], "was made by the tokenizer"),
+        (["decompress", "{here}", "run={runs}/prior", "to={out}"], "was made by the prior none"),
+        (["decompress", "{here}", "run={runs}/ae", "to={out}"], "has no codes, wanted vqvae"),
+        (["inspect", "{cut}"], "cut.vqz is damaged"),
+        (["inspect", "{root}/broken.png"], "holds no compressed images"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_leaves_nothing(
+    place: Path, capsys: pytest.CaptureFixture[str], words: list[str], wanted: str
+) -> None:
+    here = place / "here.vqz"
+    if not here.exists():
+        make_run(place, "vqvae", "name=other", "seed=1")
+        made(place, "vqvae", here, str(place / "photos"))
+        (place / "broken.png").write_bytes(b"no image at all, however long it may be")
+        data = here.read_bytes()
+        (place / "cut.vqz").write_bytes(data[:-40])
+        (place / "flipped.vqz").write_bytes(data[:-40] + b"\xff" + data[-39:])
+    before = sorted(place.iterdir())
+    names = {name: str(place / f"{name}.vqz") for name in ("here", "cut", "flipped", "new")}
+    names |= {"runs": str(place / "runs"), "root": str(place), "out": str(place / "out")}
+    line = refused([word.format(**names) for word in words], capsys)
+    assert wanted in line
+    assert sorted(place.iterdir()) == before
+
+
+def test_a_program_makes_the_file_of_the_command(place: Path, tmp_path: Path) -> None:
+    file = made(place, "vqvae", tmp_path / "a.vqz", str(place / "photos.npz"))
+    with np.load(place / "photos.npz") as arrays:
+        images = arrays["images"][:, None]
+    assert compress(load(Run(place / "runs" / "vqvae")), images) == file.read_bytes()

@@ -1,0 +1,182 @@
+"""The file: what it holds, of which model, and checks that tell a damaged one.
+
+```
+ "\x89VQZ"  version u8  header length u32     a JSON header
+ the static table, deflated
+ of each group of images: bytes u32, CRC32 u32 of what it decodes to
+ the groups' streams, one after the other
+ CRC32 u32 of everything before
+```
+
+Numbers are little-endian. A group of images shares a stream, and is decoded alone.
+"""
+
+import json
+import math
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from vqvae_lightning.codec.tables import Steps
+
+MAGIC, VERSION = b"\x89VQZ", 1
+START = struct.Struct("<4sBI")
+GROUP = struct.Struct("<II")
+CHECK = struct.Struct("<I")
+LARGEST_HEADER = 2**16  # bytes
+LARGEST_GROUP = 4096  # images
+LARGEST_IMAGES = 2**32  # bytes of all pixels of a file
+LARGEST_TABLE = 2**24  # bytes of the static table
+
+
+class CodecError(ValueError):
+    """One line: what is wrong with compressed images, or that they are of another model."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself."""
+
+    kind: str  # of the run that made it
+    mode: str  # lossy or lossless
+    model: str  # SHA-256 of the weights of the autoencoder
+    prior: str | None  # … and of the prior
+    images: int
+    shape: list[int]  # C, H, W
+    group: int  # images that share a stream
+    table: list[int]  # M, K of the static table
+    library: str  # version of this package
+    coder: str  # version of constriction
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are."""
+        return -(-self.images // self.group)
+
+    def sizes(self) -> list[int]:
+        """Images of each group."""
+        starts = range(0, self.images, self.group)
+        return [min(self.group, self.images - start) for start in starts]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The stream of a group of images."""
+
+    data: bytes
+    check: int  # CRC32 of what it decodes to
+
+
+@dataclass(frozen=True)
+class Container:
+    """A whole file."""
+
+    header: Header
+    table: Steps  # M,K
+    groups: list[Group]
+
+
+def pack(container: Container) -> bytes:
+    """The bytes of a file."""
+    header = json.dumps(asdict(container.header), separators=(",", ":")).encode()
+    parts = [START.pack(MAGIC, VERSION, len(header)), header]
+    parts.append(deflated(container.table))
+    parts += [GROUP.pack(len(group.data), group.check) for group in container.groups]
+    parts += [group.data for group in container.groups]
+    found = b"".join(parts)
+    return found + CHECK.pack(zlib.crc32(found))
+
+
+def deflated(table: Steps) -> bytes:
+    """A static table as a file holds it."""
+    return zlib.compress(table.tobytes(), 9)
+
+
+def unpack(data: bytes) -> Container:
+    """The content of a file, checked before it costs memory. Raises CodecError, one line."""
+    header, start = _header(data)
+    if zlib.crc32(data[: -CHECK.size]) != CHECK.unpack(data[-CHECK.size :])[0]:
+        raise CodecError("is damaged: its CRC32 is not the one at its end")
+    table, start = _table(data[start : -CHECK.size], header, start)
+    end = start + header.groups * GROUP.size
+    if end > len(data) - CHECK.size:
+        raise CodecError(f"claims {header.images:,} images, which its {len(data):,} bytes are not")
+    index = [GROUP.unpack_from(data, at) for at in range(start, end, GROUP.size)]
+    if end + sum(size for size, _ in index) != len(data) - CHECK.size:
+        raise CodecError("claims other streams than it holds")
+    groups = []
+    for size, check in index:
+        groups.append(Group(data[end : end + size], check))
+        end += size
+    return Container(header, table, groups)
+
+
+def read_header(data: bytes) -> Header:
+    """What the beginning of a file says. Raises CodecError if it says nothing that can be."""
+    return _header(data)[0]
+
+
+def _header(data: bytes) -> tuple[Header, int]:
+    if len(data) < START.size + CHECK.size or not data.startswith(MAGIC):
+        raise CodecError("holds no compressed images, wanted a file of `vqvae compress`")
+    _, version, size = START.unpack_from(data)
+    if version != VERSION:
+        raise CodecError(f"is of version {version} of the format, wanted {VERSION}")
+    if size > min(LARGEST_HEADER, len(data) - START.size - CHECK.size):
+        raise CodecError(f"is damaged: its header claims {size:,} bytes")
+    end = START.size + size
+    try:
+        values = json.loads(data[START.size : end])
+        return _checked(values), end
+    except (ValueError, RecursionError, TypeError, KeyError) as error:
+        raise CodecError("is damaged: its header cannot be read") from error
+
+
+def _checked(values: Mapping[str, Any]) -> Header:
+    """A header whose values have the types and ranges that a writer gives them."""
+    header = Header(**{f.name: values[f.name] for f in fields(Header)})
+    texts = [header.kind, header.mode, header.model, header.library, header.coder]
+    texts += [] if header.prior is None else [header.prior]
+    whole = [header.images, header.group, *header.shape, *header.table]
+    if not all(isinstance(text, str) and len(text) <= 64 and text.isascii() for text in texts):
+        raise ValueError
+    if not all(type(number) is int and 0 < number <= LARGEST_IMAGES for number in whole):
+        raise ValueError
+    if (len(header.shape), len(header.table)) != (3, 2):
+        raise ValueError
+    limits = (
+        (header.images * math.prod(header.shape), LARGEST_IMAGES),
+        (header.group, LARGEST_GROUP),
+        (math.prod(header.table), LARGEST_TABLE),
+    )
+    if any(found > limit for found, limit in limits):
+        raise ValueError
+    return header
+
+
+def _table(data: bytes, header: Header, start: int) -> tuple[Steps, int]:
+    """The static table at the head of `data`, and where in the file it ends."""
+    size = math.prod(header.table)
+    inflate = zlib.decompressobj()
+    try:
+        found = inflate.decompress(data, size + 1)
+    except zlib.error as error:
+        raise CodecError("is damaged: its table cannot be read") from error
+    if len(found) != size or not inflate.eof:
+        raise CodecError(f"is damaged: its table has not {size:,} entries")
+    table = np.frombuffer(found, np.uint8).reshape(header.table)
+    return table, start + len(data) - len(inflate.unused_data)
+
+
+def overhead(container: Container) -> int:
+    """Bytes of a file beside its streams and its table."""
+    streams: Sequence[Group] = container.groups
+    return (
+        len(pack(container))
+        - sum(len(group.data) for group in streams)
+        - len(deflated(container.table))
+    )

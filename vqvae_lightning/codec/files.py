@@ -1,0 +1,180 @@
+"""Compressed images as files: written by a run, and read by the run that a file names.
+
+A file names its models by the SHA-256 of their weights. Which folder holds them is looked up.
+"""
+
+import io
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from vqvae_lightning.codec.coding import Coded, check_model, compress, images_of_codes
+from vqvae_lightning.codec.container import CodecError, Container, Header, deflated, unpack
+from vqvae_lightning.codec.places import images_at
+from vqvae_lightning.codec.streams import coder_version
+from vqvae_lightning.config import CompressOptions, ConfigError, DecompressOptions, own_command
+from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.kinds import KINDS, kind_names
+from vqvae_lightning.storage import check_writable, new_folder, write_atomic
+from vqvae_lightning.training.loading import load_run
+from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.search import find_runs
+
+ENDING = ".vqz"
+LARGEST_FILE = 2**31  # bytes
+
+
+class Found(NamedTuple):
+    """The run that a file was made by."""
+
+    run: Run
+    model: Any
+
+
+def compress_run(run: Run, places: Sequence[str], options: CompressOptions) -> Path:
+    """Writes images at places, or those of a split, as one file; returns its path.
+
+    Raises ConfigError, before anything is loaded, for a file that exists or cannot be written, and
+    a run that has no codes; then whatever `images_at` and `compress` raise.
+    """
+    target = Path(options.to or f"{run.name}{ENDING}")
+    if os.path.lexists(target):
+        raise ConfigError(f"to: {target} exists already, wanted the name of a new file")
+    check_writable(target, "to")
+    if not KINDS[run.record.kind].has_codes:
+        wanted = " or ".join(kind_names(lambda kind: kind.has_codes))
+        raise ConfigError(
+            f"compress: {run.path} is a run of kind {run.record.kind}, which has no codes; wanted"
+            f" {wanted}"
+        )
+    coder_version()
+    images = images_at(Subject(run, options.root), places, options)
+    write_atomic(target, compress(load_run(run), *images, group=options.group))
+    return target
+
+
+def decompress_file(file: Path, options: DecompressOptions) -> Path:
+    """Writes the images of a file as PNG files of a new folder, or as one .npz; returns its path.
+
+    Raises ConfigError for a place that exists or cannot be written, or where no run is the file's;
+    CodecError for a file that is damaged, or not of that run. Nothing is then written.
+    """
+    target = Path(options.to or file.name.removesuffix(ENDING))
+    if os.path.lexists(target):
+        raise ConfigError(f"to: {target} exists already, wanted a new name")
+    check_writable(target / "0.png", "to")
+    with named(file):
+        container = unpack(read_file(file))
+        found = run_of(container, options)
+        images = images_of_codes(container, found.model)
+    if target.suffix == ".npz":
+        write_atomic(target, arrays_of(images))
+    else:
+        write_pictures(target, images)
+    return target
+
+
+def describe(file: Path, runs: str) -> list[tuple[str, str]]:
+    """What a file holds, in lines of a label and a text. Raises CodecError."""
+    with named(file):
+        data = read_file(file)
+        container = unpack(data)
+    header = container.header
+    found = find_run(header, runs)
+    shape, size = "×".join(map(str, header.shape)), len(data)
+    streams = sum(len(group.data) for group in container.groups)
+    table = len(deflated(container.table))
+    bits = 8 * size / (header.images * np.prod(header.shape))
+    lines = [
+        ("images", f"{header.images:,} of {shape}, {header.mode}, in groups of {header.group}"),
+        ("bytes", f"{size:,}: {size / header.images:.2f} an image, {bits:.4f} bits/dim"),
+        ("parts", f"streams {streams:,}, table {table:,}, the rest {size - streams - table:,}"),
+        ("kind", KINDS[header.kind].title if header.kind in KINDS else header.kind),
+        ("model", header.model),
+        ("prior", header.prior or "none: codes by a table"),
+        ("run", str(found.run.path) if found else f"none in {runs}/"),
+        ("made by", f"vqvae_lightning {header.library}, constriction {header.coder}"),
+    ]
+    return lines
+
+
+@contextmanager
+def named(file: Path) -> Iterator[None]:
+    """Puts the name of a file before what is said of it."""
+    try:
+        yield
+    except CodecError as error:
+        raise CodecError(f"{file} {error}") from error
+
+
+def read_file(file: Path) -> bytes:
+    """The bytes of a regular file. Raises CodecError."""
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise CodecError("is no regular file, wanted one of `vqvae compress`")
+        if status.st_size > LARGEST_FILE:
+            raise CodecError(f"has {status.st_size:,} bytes, wanted at most {LARGEST_FILE:,}")
+        return file.read_bytes()
+    except OSError as error:
+        raise CodecError(f"cannot be read ({error.strerror})") from error
+
+
+def run_of(container: Container, options: DecompressOptions) -> Found:
+    """The run that is named, or else the one that made a file. Raises ConfigError, CodecError."""
+    if options.run is not None:
+        run = Run.open(options.run)
+        model = load_run(run)
+        check_model(container, Coded.of(model))
+        return Found(run, model)
+    found = find_run(container.header, options.runs)
+    if found is None:
+        header = container.header
+        again = own_command("decompress", "FILE", "run=RUN")
+        raise CodecError(
+            f"is of a {header.kind} with fingerprint {header.model[:16]}, and no finished run in"
+            f" {options.runs}/ is that; name its folder: {again}"
+        )
+    return found
+
+
+def find_run(header: Header, runs: str) -> Found | None:
+    """The newest finished run whose weights are those that a file names."""
+    for run in reversed(find_runs(runs, header.kind)):
+        record = run.record
+        known = record.tokenizer.fingerprint if record.tokenizer else record.fingerprint
+        if known != header.model:
+            continue
+        model = load_run(run)
+        if Coded.of(model).names() == (header.model, header.prior):
+            return Found(run, model)
+    return None
+
+
+def arrays_of(images: Tensor) -> bytes:
+    """An .npz of images uint8 (N, H, W), or (N, H, W, 3)."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=_channels_last(images))
+    return buffer.getvalue()
+
+
+def write_pictures(target: Path, images: Tensor) -> None:
+    """Writes images (N, C, H, W) as PNG files of a new folder, numbered from 0."""
+    digits = len(str(len(images) - 1))
+    with new_folder(target.parent, target.name) as folder:
+        for number, pixels in enumerate(_channels_last(images)):
+            Image.fromarray(pixels).save(folder / f"{number:0{digits}d}.png")
+        folder.rename(target)
+
+
+def _channels_last(images: Tensor) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+    """uint8 (N, H, W) of grey images, (N, H, W, C) of others."""
+    found = images.permute(0, 2, 3, 1).numpy()  # N,H,W,C
+    return found[..., 0] if found.shape[-1] == 1 else found
