@@ -70,6 +70,15 @@ def test_a_folder_its_files_and_an_npz_of_the_same_images_make_the_same_file(
     assert a == b == c
 
 
+def test_a_lossless_file_gives_back_the_very_images(place: Path, tmp_path: Path) -> None:
+    make_run(place, "vqvae", "name=bits", "model.likelihood.name=discretized_logistic")
+    file = made(place, "bits", tmp_path / "a.vqz", str(place / "photos"), "lossless=true")
+    cli.COMMANDS["decompress"].run([str(file), f"runs={place / 'runs'}", f"to={tmp_path}/b"])
+    for path in (place / "photos").iterdir():
+        again = np.asarray(Image.open(tmp_path / "b" / path.name))
+        assert (again == np.asarray(Image.open(path))).all()
+
+
 def test_a_split_goes_with_its_labels_and_comes_back_as_an_npz(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +118,10 @@ def test_an_image_of_another_size_is_refused_or_fitted(
         (["compress", "{runs}/vqvae", "{root}/photos", "to={here}"], "exists already"),
         (["compress", "{runs}/vqvae", "{root}/photos", "to=a.png"], "wanted a name that ends in"),
         (["compress", "{runs}/vqvae", "{root}/broken.png", "to={new}"], "broken.png is no image"),
+        (
+            ["compress", "{runs}/vqvae", "split=test", "lossless=true", "to={new}"],
+            "lossless: Gauss",
+        ),
         (["decompress"], "file: got none, wanted one file"),
         (["decompress", "{here}", "{here}"], "file: got 2"),
         (["decompress", "{root}/none", "to={out}"], "none cannot be read"),

@@ -15,6 +15,7 @@ from vqvae_lightning.codec.container import deflated
 from vqvae_lightning.codec.stepping import Pass, passes
 from vqvae_lightning.codec.streams import Reader, Symbols, Writer
 from vqvae_lightning.codec.tables import (
+    FLAGS,
     Steps,
     Weights,
     histogram_steps,
@@ -25,8 +26,6 @@ from vqvae_lightning.codec.tables import (
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.prior import PriorNetwork
 
-# Steps of "coded by the prior" and "by the static table": 0.25 % of images are expected to be.
-FLAGS = weights_of(np.array([0, 48], np.uint8))
 Codes = NDArray[np.int64]
 
 

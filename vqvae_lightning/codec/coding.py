@@ -2,13 +2,12 @@
 
 ```
 images ──► tokenizer ──► codes ──► prior, or static table ──► range coder ──► bytes
-bytes  ──► range coder ──► codes, checked by CRC32 ──► tokenizer ──► images
+bytes  ──► range coder ──► codes, checked by CRC32 ──► tokenizer ──► images, lossy
+lossless: the pixels follow the codes, by p(x|z) of these codes
 ```
 """
 
-import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -16,67 +15,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqvae_lightning.codec.codes import CodeCoder, Codes, static_table, uniform_table
+from vqvae_lightning.codec.coded import Coded, check_model
+from vqvae_lightning.codec.codes import Codes, static_table, uniform_table
 from vqvae_lightning.codec.container import (
     LARGEST_GROUP,
     LARGEST_IMAGES,
+    LOSSLESS,
+    LOSSY,
     CodecError,
     Container,
-    Group,
     Header,
     pack,
     unpack,
 )
-from vqvae_lightning.codec.stepping import coding_copy
-from vqvae_lightning.codec.streams import Reader, Writer, coder_series, coder_version
-from vqvae_lightning.codec.tables import Steps
-from vqvae_lightning.config import ConfigError
+from vqvae_lightning.codec.groups import GroupCoder
+from vqvae_lightning.codec.pixels import Pixels
+from vqvae_lightning.codec.streams import coder_version
 from vqvae_lightning.data.images import to_uint8
 from vqvae_lightning.models.modes import evaluating
-from vqvae_lightning.models.priors.prior import PriorNetwork
-from vqvae_lightning.models.tokenizer import Tokenizer, fingerprint
+from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.given import images_of
-from vqvae_lightning.training.image_model import ImageModel
-from vqvae_lightning.training.prior import CodePrior
 
 BATCH = 256  # images that the tokenizer sees at once
 LARGEST_STEPS = 2**28  # bytes of a group's logits on the grid: N · T · K
 
 
-@dataclass(frozen=True)
-class Coded:
-    """A model as a codec sees it."""
-
-    kind: str
-    tokenizer: Tokenizer
-    prior: PriorNetwork | None  # as it was trained
-    classes: int  # labels that the prior wants
-
-    @classmethod
-    def of(cls, model: object) -> "Coded":
-        """Raises ConfigError for a model that has no codes."""
-        if isinstance(model, CodePrior):
-            if model.tokenizer is None:
-                raise ConfigError("codec: this prior has no tokenizer; call attach(tokenizer)")
-            classes = model.classes if model.config.class_conditional else 0
-            return cls(model.kind, model.tokenizer, model.net, classes)
-        if isinstance(model, ImageModel) and model.net.layout is not None:
-            return cls(model.kind, model.tokenizer(), None, 0)
-        name = getattr(model, "kind", type(model).__name__)
-        raise ConfigError(f"codec: a model of kind {name} has no codes, wanted vqvae or prior")
-
-    def names(self) -> tuple[str, str | None]:
-        """SHA-256 of the weights of the tokenizer and of the prior."""
-        prior = None if self.prior is None else fingerprint(self.prior)
-        return self.tokenizer.fingerprint, prior
-
-    def coder(self, table: Steps) -> CodeCoder:
-        """The coder of its codes, with this static table."""
-        net = None if self.prior is None else coding_copy(self.prior)
-        return CodeCoder(self.tokenizer.layout, table, net, self.classes)
-
-
-def compress(model: Any, images: Any, labels: Any = None, group: int = 256) -> bytes:
+def compress(
+    model: Any, images: Any, labels: Any = None, group: int = 256, lossless: bool = False
+) -> bytes:
     """Images as a file of a few bytes each, which `decompress` turns back by the same model.
 
     Args:
@@ -87,15 +53,18 @@ def compress(model: Any, images: Any, labels: Any = None, group: int = 256) -> b
             file shortest. They are coded with the images.
         group: images that share a stream and a CRC32, at most. With 1 each image is decoded alone
             and checked alone, and takes about 10 bytes more.
+        lossless: whether the images come back as they were given, not as the model reconstructs
+            them. Needs a likelihood of pixel levels, and takes many more bytes.
 
     Returns:
         The content of a `.vqz` file.
 
     Raises:
-        ConfigError: a model without codes, a package that is missing.
+        ConfigError: a model without codes, or one that cannot be lossless, a package that is
+            missing.
         ValueError: images or labels that do not fit.
     """
-    coded, coder = Coded.of(model), coder_version()
+    coded, version_of_coder = Coded.of(model), coder_version()
     tokenizer = coded.tokenizer
     x = images_of(images, tokenizer.image_shape, torch.empty(0))
     if not len(x) or not 1 <= group <= LARGEST_GROUP:
@@ -112,7 +81,7 @@ def compress(model: Any, images: Any, labels: Any = None, group: int = 256) -> b
     largest = LARGEST_STEPS // (layout.length * layout.codebook_size)
     header = Header(
         kind=coded.kind,
-        mode="lossy",
+        mode=LOSSLESS if lossless else LOSSY,
         model=coded.names()[0],
         prior=coded.names()[1],
         images=len(x),
@@ -120,14 +89,20 @@ def compress(model: Any, images: Any, labels: Any = None, group: int = 256) -> b
         group=max(1, min(group, largest, len(x))),
         table=list(table.shape),
         library=version("vqvae_lightning"),
-        coder=coder,
+        coder=version_of_coder,
     )
-    groups = list(_groups(header, coded.coder(table), codes, of_images))
+    coder, pixels = GroupCoder(coded, table, lossless), to_uint8(x).numpy()
+    groups = []
+    for start in progress(range(0, len(x), header.group), header.sizes()):
+        rows = slice(start, start + header.group)
+        of_rows = None if of_images is None else of_images[rows]
+        groups.append(coder.write(codes[rows], of_rows, pixels[rows]))
     return pack(Container(header, table, groups))
 
 
 def decompress(data: bytes, model: Any) -> Tensor:
-    """The images that `compress` was given, as the model's decoder has them, uint8 (N, C, H, W).
+    """The images that `compress` was given, uint8 (N, C, H, W): the same ones where the file is
+    lossless, and otherwise as the model reconstructs them.
 
     Args:
         data: the content of a `.vqz` file.
@@ -139,64 +114,38 @@ def decompress(data: bytes, model: Any) -> Tensor:
         ConfigError: a model without codes, a package that is missing.
     """
     try:
-        return images_of_codes(unpack(data), model)
+        return images_in(unpack(data), model)
     except CodecError as error:
         raise CodecError(f"decompress: the data {error}") from error
 
 
-def images_of_codes(container: Container, model: Any) -> Tensor:
+def images_in(container: Container, model: Any) -> Tensor:
     """The images of a file, uint8 (N, C, H, W). Raises CodecError."""
     tokenizer = Coded.of(model).tokenizer
-    found = [to_uint8(_decoded(tokenizer, codes)) for codes in codes_of(container, model)]
-    return torch.cat(found)
+    return torch.cat(
+        [
+            to_uint8(_decoded(tokenizer, codes)) if pixels is None else torch.from_numpy(pixels)
+            for codes, pixels in decoded_groups(container, model)
+        ]
+    )
 
 
-def codes_of(container: Container, model: Any) -> Iterator[Codes]:
-    """The codes (n, T) of each group, checked. Raises CodecError."""
+def decoded_groups(container: Container, model: Any) -> Iterator[tuple[Codes, Pixels | None]]:
+    """The codes (n, T) of each group, and the pixels of a lossless file. Raises CodecError."""
     coded = Coded.of(model)
     check_model(container, coded)
-    coder, done = coded.coder(container.table), 0
+    coder, done = GroupCoder(coded, container.table, container.header.mode == LOSSLESS), 0
     sizes = container.header.sizes()
     for size, group in progress(list(zip(sizes, container.groups, strict=True)), sizes):
         try:
-            codes = coder.read(Reader(group.data), size)
-        except ValueError:
-            codes = None
-        if codes is None or check_of(codes) != group.check:
+            found = coder.read(group, size)
+        except ValueError as error:
             raise CodecError(
                 f"images {done} to {done + size - 1} are not decoded to what was coded: this"
                 " machine's float64 differs by more than is promised"
-            )
+            ) from error
         done += size
-        yield codes
-
-
-def check_model(container: Container, coded: Coded) -> None:
-    """Raises CodecError unless a file was made by this model, and by a coder like this one."""
-    header = container.header
-    model, prior = coded.names()
-    for name, found, wanted in (("tokenizer", model, header.model), ("prior", prior, header.prior)):
-        if found != wanted:
-            raise CodecError(
-                f"was made by the {name} {_short(wanted)}, and this run has {_short(found)}"
-            )
-    layout = coded.tokenizer.layout
-    shapes = [list(coded.tokenizer.image_shape), [layout.num_codebooks, layout.codebook_size]]
-    if shapes != [header.shape, header.table] or header.mode != "lossy":
-        raise CodecError("is damaged: it does not fit the model that it names")
-    if coder_series(header.coder) != coder_series(coder_version()):
-        raise CodecError(
-            f"was coded by constriction {header.coder}, whose bits {coder_version()} does not read"
-        )
-
-
-def _short(name: str | None) -> str:
-    return "none" if name is None else name[:16]
-
-
-def check_of(codes: Codes) -> int:
-    """The CRC32 of the codes of a group."""
-    return zlib.crc32(codes.astype("<i4").tobytes())
+        yield found
 
 
 def progress(items: Sequence[Any], sizes: Sequence[int]) -> Iterator[Any]:
@@ -207,17 +156,6 @@ def progress(items: Sequence[Any], sizes: Sequence[int]) -> Iterator[Any]:
         for item, size in zip(items, sizes, strict=True):
             yield item
             bar.update(size)
-
-
-def _groups(
-    header: Header, coder: CodeCoder, codes: Codes, labels: Codes | None
-) -> Iterator[Group]:
-    """The streams of codes (N, T)."""
-    starts = range(0, header.images, header.group)
-    for start in progress(starts, header.sizes()):
-        rows, writer = slice(start, start + header.group), Writer()
-        coder.write(writer, codes[rows], None if labels is None else labels[rows])
-        yield Group(writer.data(), check_of(codes[rows]))
 
 
 def _encoded(tokenizer: Tokenizer, x: Tensor) -> Codes:

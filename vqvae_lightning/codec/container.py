@@ -27,6 +27,7 @@ MAGIC, VERSION = b"\x89VQZ", 1
 START = struct.Struct("<4sBI")
 GROUP = struct.Struct("<II")
 CHECK = struct.Struct("<I")
+LOSSY, LOSSLESS = "lossy", "lossless"
 LARGEST_HEADER = 2**16  # bytes
 LARGEST_GROUP = 4096  # images
 LARGEST_IMAGES = 2**32  # bytes of all pixels of a file
@@ -42,7 +43,7 @@ class Header:
     """What a file says of itself."""
 
     kind: str  # of the run that made it
-    mode: str  # lossy or lossless
+    mode: str  # LOSSY or LOSSLESS
     model: str  # SHA-256 of the weights of the autoencoder
     prior: str | None  # … and of the prior
     images: int

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from vqvae_lightning.codec.coding import Coded, check_model, compress, images_of_codes
+from vqvae_lightning.codec.coded import Coded, check_model
+from vqvae_lightning.codec.coding import compress, images_in
 from vqvae_lightning.codec.container import CodecError, Container, Header, deflated, unpack
 from vqvae_lightning.codec.places import images_at
 from vqvae_lightning.codec.streams import coder_version
@@ -56,7 +57,9 @@ def compress_run(run: Run, places: Sequence[str], options: CompressOptions) -> P
         )
     coder_version()
     images = images_at(Subject(run, options.root), places, options)
-    write_atomic(target, compress(load_run(run), *images, group=options.group))
+    write_atomic(
+        target, compress(load_run(run), *images, group=options.group, lossless=options.lossless)
+    )
     return target
 
 
@@ -73,7 +76,7 @@ def decompress_file(file: Path, options: DecompressOptions) -> Path:
     with named(file):
         container = unpack(read_file(file))
         found = run_of(container, options)
-        images = images_of_codes(container, found.model)
+        images = images_in(container, found.model)
     if target.suffix == ".npz":
         write_atomic(target, arrays_of(images))
     else:

@@ -90,3 +90,7 @@ def nats_of(counts: NDArray[Any], steps: Steps) -> float:
     """The nats of symbols that occur so often, (…, K), coded by the table of these steps."""
     frequencies = (weights_of(steps) + 1) / 2**PRECISION
     return float(-(counts * np.log(frequencies)).sum())
+
+
+# Steps of "by the model" and of "by the static table", of an image: 0.25 % are expected to be.
+FLAGS = weights_of(np.array([0, 48], np.uint8))

@@ -208,6 +208,11 @@ class CompressOptions(RunChoice):
     split: Literal["train", "val", "test"] | None = setting(
         None, "images of the run's own dataset, where no places of images are named"
     )
+    lossless: bool = setting(
+        False,
+        "the images come back as they are; of a run whose likelihood is of pixel levels:"
+        " discretized_logistic or bernoulli",
+    )
     fit: bool = setting(
         False,
         "crop and resize images of another size than the model's, as training did; false: refuse"

@@ -1,0 +1,129 @@
+"""Lossless files: the same pixels again, at the bytes of p(x|z)."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from coded_models import coded, images, prior, vqvae
+
+from vqvae_lightning import CodecError, compress, decompress
+from vqvae_lightning.codec import pixels
+from vqvae_lightning.codec.codes import static_table
+from vqvae_lightning.codec.container import unpack
+from vqvae_lightning.codec.pixels import LogisticTables, exponential
+from vqvae_lightning.codec.tables import PRECISION, nats_of
+from vqvae_lightning.config import ConfigError
+from vqvae_lightning.models.likelihoods import DiscretizedLogistic
+
+SIZE = "model.quantizer.codebook_size=16"
+LOGISTIC = ["model.likelihood.name=discretized_logistic", "model.likelihood.scale=0.1"]
+LIKELIHOODS = {
+    "bernoulli": ["model.likelihood.name=bernoulli", "data.binarize=static"],
+    "one scale": LOGISTIC,
+    "a scale per pixel": [
+        *LOGISTIC, "model.likelihood.learned=true", "model.likelihood.per_pixel=true",
+    ],
+}  # fmt: skip
+
+
+def given(name: str, n: int = 24) -> tuple[Any, torch.Tensor]:
+    """A VQ-VAE with this likelihood, and images that it can code."""
+    x = images(n)
+    return vqvae(SIZE, *LIKELIHOODS[name]), (x > 127) * 255 if name == "bernoulli" else x
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_every_pixel_comes_back_at_the_bytes_of_the_ledger(name: str) -> None:
+    model, x = given(name)
+    x = x.to(torch.uint8)
+    data = compress(model, x, group=10, lossless=True)
+    assert torch.equal(decompress(data, model), x)
+    with torch.no_grad():
+        nats = float(model.net(x / 127.5 - 1).distortion.double().sum())
+    codes, layout = coded(model, x), model.net.layout
+    nats += nats_of(layout.histogram(torch.from_numpy(codes)).numpy(), static_table(codes, layout))
+    streams = sum(len(group.data) for group in unpack(data).groups)
+    assert abs(streams / (nats / np.log(2) / 8) - 1) < 0.01
+
+
+def test_a_prior_codes_the_codes_of_a_lossless_file() -> None:
+    model, x = given("one scale", 6)
+    module = prior("transformer", model)
+    assert torch.equal(decompress(compress(module, x, lossless=True), module), x)
+
+
+def test_random_pixels_far_from_what_the_decoder_says_come_back_too() -> None:
+    model, _ = given("a scale per pixel")
+    x = torch.randint(256, (6, 1, 28, 28), dtype=torch.uint8)
+    with torch.no_grad():
+        model.net.likelihood.log_scale.fill_(-20.0)
+    assert torch.equal(decompress(compress(model, x, lossless=True), model), x)
+
+
+def disturbed(relative: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder as another build of torch would have it."""
+    generator = torch.Generator().manual_seed(1)
+    keys = LogisticTables.keys
+
+    def other(self: LogisticTables, likelihood: Any, decoded: torch.Tensor) -> Any:
+        noise = torch.randn(decoded.shape, generator=generator, dtype=decoded.dtype).clamp(-1, 1)
+        return keys(self, likelihood, decoded * (1 + relative * noise))
+
+    monkeypatch.setattr(LogisticTables, "keys", other)
+
+
+def test_a_build_whose_decoder_differs_by_1e_10_decodes_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, x = given("a scale per pixel")
+    data = compress(model, x, lossless=True)
+    disturbed(1e-10, monkeypatch)
+    assert torch.equal(decompress(data, model), x)
+    disturbed(1e-4, monkeypatch)
+    with pytest.raises(CodecError, match="are not decoded to what was coded"):
+        decompress(data, model)
+
+
+def test_an_image_beside_a_rounding_edge_comes_back_by_the_uniform_table(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pixels, "DECODER_MARGIN", 1e-5)
+    model, x = given("one scale", 6)
+    data = compress(model, x, lossless=True)
+    assert len(data) > x.numel() * 0.8
+    assert torch.equal(decompress(data, model), x)
+
+
+def test_tables_are_the_probabilities_of_the_likelihood() -> None:
+    config = DiscretizedLogistic.Config(scale=0.1, learned=True, per_pixel=True)
+    likelihood = DiscretizedLogistic(config).double().requires_grad_(False)
+    centre = torch.linspace(-1.3, 1.3, 40, dtype=torch.float64).repeat(9)
+    log_scale = torch.linspace(-4, 3, 9, dtype=torch.float64).repeat_interleave(40)
+    decoded = torch.stack([centre, log_scale], 0).view(1, 2, 9, 40)
+    keys, _ = LogisticTables().keys(likelihood, decoded)
+    weights = LogisticTables().weights(keys.ravel())
+    assert (weights >= 0).all()
+    assert (weights.sum(1) == 2**PRECISION - 256).all()
+    levels = torch.arange(256, dtype=torch.float64) / 127.5 - 1
+    one = decoded.flatten(2).permute(2, 1, 0)[..., None]  # 360,2,1,1
+    nll = torch.stack([likelihood.nll(x.expand(360, 1, 1, 1), one) for x in levels], 1)
+    p, q = torch.exp(-nll).numpy(), (weights + 1) / 2**PRECISION
+    kl = (p * (-nll.numpy() - np.log(q))).sum(1)
+    assert kl.max() < 2e-3
+    assert kl.mean() < 5e-4
+
+
+def test_the_exponential_is_that_of_the_format_to_the_last_bit() -> None:
+    x = np.linspace(-80, 80, 10_001)
+    assert np.abs(exponential(x) / np.exp(x) - 1).max() < 1e-14
+    digest = hashlib.sha256(exponential(x).astype("<f8").tobytes()).hexdigest()
+    assert digest[:16] == "f934dd9e7ea7ba97"
+
+
+def test_what_cannot_be_lossless_is_refused() -> None:
+    with pytest.raises(ConfigError, match="GaussianLikelihood gives no probabilities of pixel"):
+        compress(vqvae(), images(2), lossless=True)
+    with pytest.raises(ValueError, match="got grey levels between 0 and 255, wanted binary"):
+        compress(given("bernoulli")[0], images(2), lossless=True)

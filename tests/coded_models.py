@@ -1,0 +1,57 @@
+"""Models with random weights whose codes differ, and images for them."""
+
+from typing import Any
+
+import numpy as np
+import small
+import torch
+
+from vqvae_lightning import VQVAE, CodePrior
+from vqvae_lightning.experiment import load_experiment
+
+SHAPE = (1, 28, 28)
+NETWORKS = {
+    "transformer": [],
+    "pixelcnn": ["model.network.name=pixelcnn", "model.network.kernel=3"],
+    "pixelsnail": ["model.network.name=pixelsnail", "model.network.kernel=3"],
+    "masked": ["model.network.name=masked"],
+}
+SIZES = ["model.network.layers=1", "model.network.width=16"]
+
+
+def vqvae(*more: str) -> VQVAE:
+    """A VQ-VAE with random weights, in which images have different codes."""
+    settings = [
+        *small.NETWORK,
+        "model.latent_dim=8",
+        *(more or ("model.quantizer.codebook_size=16",)),
+    ]
+    model = VQVAE(load_experiment(None, ["kind=vqvae", *settings]).model, SHAPE)
+    for _ in range(2):
+        model.net.train()(torch.rand(64, *SHAPE) * 2 - 1)
+        model.net.bottleneck.update()
+    return model.eval()
+
+
+def prior(network: str = "transformer", tokenizer: VQVAE | None = None, *more: str) -> CodePrior:
+    """A prior with random weights that finds some codes far likelier than others."""
+    heads = ["model.network.heads=2"] if network != "pixelcnn" else []
+    config = load_experiment(None, ["kind=prior", *SIZES, *heads, *NETWORKS[network], *more]).model
+    module = CodePrior(config, (tokenizer or vqvae()).tokenizer(), classes=3).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(std=0.2)
+        module.net.start_embedding.weight.mul_(5)
+    return module
+
+
+def images(n: int = 40) -> torch.Tensor:
+    """Images that are not all alike."""
+    x = torch.rand(n, 1, 7, 7).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    return (x * 255).round().to(torch.uint8)
+
+
+def coded(model: Any, x: torch.Tensor) -> np.ndarray:
+    tokenizer: Any = model.tokenizer if isinstance(model, CodePrior) else model.tokenizer()
+    found: np.ndarray = tokenizer.encode(x / 127.5 - 1).numpy()
+    return found

@@ -1,0 +1,210 @@
+"""Pixels by p(x|z), to a stream and back: what makes a file lossless.
+
+```
+ z ──► decoder, float64 ──► parameters on a grid, per pixel ──► weights n,levels ──► the coder
+                            └──► certain: no parameter beside a rounding edge; else a uniform table
+```
+
+From the grid on, only operations are used that IEEE 754 rounds in one way (+, −, ×, ÷, floor):
+`exp` of a library may differ in its last bit from one machine to the next.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vqvae_lightning.codec.streams import Reader, Symbols, Writer
+from vqvae_lightning.codec.tables import FLAGS, PRECISION, Floats, Weights, steps_of, weights_of
+from vqvae_lightning.config import ConfigError
+from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.likelihoods import (
+    LOG_SCALES,
+    BernoulliLikelihood,
+    DiscretizedLogistic,
+    Likelihood,
+)
+
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+Keys = NDArray[np.int64]  # a whole number for each pixel, which says its table
+
+BATCH = 32  # images that the decoder sees at once
+CHUNK = 8192  # pixels whose tables are made together: 16 MiB of 256 levels
+MEANS = 8  # steps of a mean in a scale: 0.0002 nats per pixel
+SCALES = 16  # steps of a log scale: 0.0005 nats per pixel
+LOWEST = int(SCALES * LOG_SCALES[0])  # the smallest scale
+FARTHEST = 2**40  # steps of a mean: beyond it all mass is in one level
+WIDE = 4 * FARTHEST  # keys of a scale
+# Two builds may differ by this in what a decoder says, relative to 1 + its size.
+DECODER_MARGIN = 2e-10
+LOG2E, LN2 = 1.4426950408889634, 0.6931471805599453
+FACTORIALS = [1.0]
+for _n in range(1, 15):
+    FACTORIALS.append(FACTORIALS[-1] * _n)
+
+
+def exponential(x: Floats) -> Floats:
+    """exp(x) for |x| ≤ 700 to some last bits, the same bits on every machine: a Taylor series."""
+    whole = np.rint(x * LOG2E)
+    rest = x - whole * LN2
+    found = np.full_like(rest, 1 / FACTORIALS[-1])
+    for factorial in FACTORIALS[-2::-1]:
+        found = found * rest + 1 / factorial
+    return np.ldexp(found, whole.astype(np.int32))
+
+
+class PixelTables(ABC):
+    """From what a decoder says of pixels to their tables."""
+
+    levels: ClassVar[int]
+
+    @abstractmethod
+    def keys(self, likelihood: Likelihood, decoded: Tensor) -> tuple[Keys, Mask]:
+        """Of decoded (n, P·C, H, W): the tables' keys (n, C·H·W); and a mask (n,), certain."""
+
+    @abstractmethod
+    def weights(self, keys: Keys) -> Weights:
+        """Weights (m, levels) by keys (m,)."""
+
+    def symbols(self, pixels: Pixels) -> Symbols:
+        """Levels of pixels uint8. Raises ValueError for a pixel that is none of them."""
+        step = 255 // (self.levels - 1)
+        if (pixels % step).any():
+            raise ValueError(
+                "compress: got grey levels between 0 and 255, wanted binary images for this"
+                " likelihood"
+            )
+        return (pixels // step).astype(np.int32)
+
+    def pixels(self, symbols: Symbols) -> Pixels:
+        """Pixels uint8 of levels."""
+        return (symbols * (255 // (self.levels - 1))).astype(np.uint8)
+
+
+class LogisticTables(PixelTables):
+    """The mass of a logistic on 256 levels, with its mean and its log scale on a grid."""
+
+    levels = 256
+
+    def keys(self, likelihood: Likelihood, decoded: Tensor) -> tuple[Keys, Mask]:
+        centre, log_scale = cast(DiscretizedLogistic, likelihood).split(decoded)
+        mean = centre.flatten(1).numpy()
+        log = log_scale.clamp(*LOG_SCALES).expand_as(centre).flatten(1).numpy()
+        scale, sure = on_grid(log * SCALES, SCALES * (1 + np.abs(log)))
+        per_unit = MEANS * exponential(-scale / SCALES)  # steps of the mean in a unit
+        steps, certain = on_grid(mean * per_unit, per_unit * (1 + np.abs(mean)))
+        steps = np.clip(steps, -FARTHEST, FARTHEST)
+        first, of_image = scale.astype(np.int64) - LOWEST, np.all(sure & certain, axis=1)
+        return first * WIDE + steps.astype(np.int64) + WIDE // 2, of_image
+
+    def __init__(self) -> None:
+        scales = np.arange(LOWEST, SCALES * LOG_SCALES[1] + 1)
+        self.inverse = exponential(-scales / SCALES)  # 1/s of each scale
+        # exp(−k · 2/255/s) for k levels, −254 to 254: how it goes on from one border to the others.
+        away = np.arange(2 - self.levels, self.levels - 1)[None] * (2.0 / 255.0)
+        self.away = exponential(np.clip(-away * self.inverse[:, None], -80.0, 80.0))
+
+    def weights(self, keys: Keys) -> Weights:
+        scale, steps = keys // WIDE, (keys % WIDE - WIDE // 2) / MEANS
+        inverse, borders = self.inverse[scale], self.levels - 1
+        # The border that is nearest to the mean, of those between the levels.
+        nearest = np.clip(np.rint((steps / inverse + 1.0) * 127.5 - 0.5), 0, borders - 1)
+        u = ((2.0 * nearest + 1.0) / 255.0 - 1.0) * inverse - steps
+        first = borders - 1 - nearest.astype(np.int64)
+        others = self.away[scale[:, None], first[:, None] + np.arange(borders)]  # m,levels−1
+        below = 1.0 / (1.0 + exponential(-np.clip(u, -40.0, 40.0))[:, None] * others)
+        total = 2**PRECISION - self.levels
+        # Rounding could make a border a last bit less than the one before it.
+        inner = np.maximum.accumulate(np.floor(below * total), 1).astype(np.int64)
+        ends = np.zeros((len(keys), 1), np.int64)
+        return np.diff(np.concatenate([ends, inner, ends + total], 1), axis=1)
+
+
+class BernoulliTables(PixelTables):
+    """Two levels, whose logit is on the grid of all tables."""
+
+    levels = 2
+
+    def keys(self, likelihood: Likelihood, decoded: Tensor) -> tuple[Keys, Mask]:
+        logit = decoded.flatten(1).numpy()
+        steps, certain = steps_of(np.stack([np.zeros_like(logit), logit], -1))
+        keys: Keys = steps.astype(np.int64) @ np.array([256, 1])
+        return keys, np.all(certain, axis=1)
+
+    def weights(self, keys: Keys) -> Weights:
+        return weights_of(np.stack([keys // 256, keys % 256], 1).astype(np.uint8))
+
+
+TABLES: dict[type[Likelihood], Callable[[], PixelTables]] = {
+    DiscretizedLogistic: LogisticTables,
+    BernoulliLikelihood: BernoulliTables,
+}
+
+
+def on_grid(scaled: Floats, margin: Floats) -> tuple[Floats, Mask]:
+    """Whole numbers nearest to `scaled`, and where another build is sure to find the same."""
+    nearest: Floats = np.rint(scaled)
+    return nearest, 0.5 - np.abs(scaled - nearest) > DECODER_MARGIN * margin
+
+
+class PixelCoder:
+    """Pixels (n, C, H, W) of groups of images, given their z (n, D, h, w)."""
+
+    def __init__(self, net: Autoencoder) -> None:
+        """Takes a copy of an autoencoder, which becomes float64.
+
+        Raises ConfigError for a likelihood that is no probability of pixel levels.
+        """
+        if type(net.likelihood) not in TABLES:
+            raise ConfigError(
+                f"lossless: {type(net.likelihood).__name__} gives no probabilities of pixel levels,"
+                " wanted model.likelihood.name=discretized_logistic or bernoulli"
+            )
+        self.net = net.to("cpu", torch.float64).eval()
+        self.tables = TABLES[type(net.likelihood)]()
+        self.uniform = weights_of(np.zeros(self.tables.levels, np.uint8))
+
+    def write(self, writer: Writer, z: Tensor, pixels: Pixels) -> None:
+        """Appends pixels uint8. Raises ValueError for levels that the likelihood has not."""
+        symbols = self.tables.symbols(pixels).reshape(len(pixels), -1)  # n,dims
+        for start in range(0, len(pixels), BATCH):
+            part = symbols[start : start + BATCH]
+            keys, certain = self._keys(z[start : start + BATCH])
+            writer.write((~certain).astype(np.int32), FLAGS)
+            writer.write(part[~certain].ravel(), self.uniform)
+            given, sure = keys[certain].ravel(), part[certain].ravel()
+            for at in range(0, len(sure), CHUNK):
+                writer.write(sure[at : at + CHUNK], self._weights(given[at : at + CHUNK]))
+
+    def read(self, reader: Reader, z: Tensor) -> Pixels:
+        """The next pixels (n, C, H, W)."""
+        found = np.zeros((len(z), self.net.dims), np.int32)
+        for start in range(0, len(z), BATCH):
+            part = found[start : start + BATCH]
+            keys, _ = self._keys(z[start : start + BATCH])
+            certain = reader.read(len(part), FLAGS) == 0
+            others = reader.read(int((~certain).sum()) * self.net.dims, self.uniform)
+            part[~certain] = others.reshape(-1, self.net.dims)
+            given = keys[certain].ravel()
+            chunks = [given[at : at + CHUNK] for at in range(0, len(given), CHUNK)]
+            sure = [reader.read(len(chunk), self._weights(chunk)) for chunk in chunks]
+            part[certain] = np.concatenate([others[:0], *sure]).reshape(-1, self.net.dims)
+        return self.tables.pixels(found).reshape(-1, *self.net.image_shape)
+
+    @torch.no_grad()
+    def _keys(self, z: Tensor) -> tuple[Keys, Mask]:
+        decoded = self.net.decoder(z.double())  # n,P·C,H,W
+        if not torch.isfinite(decoded).all():
+            raise ValueError("codec: the decoder gives numbers that are not finite")
+        return self.tables.keys(self.net.likelihood, decoded.contiguous())
+
+    def _weights(self, keys: Keys) -> Weights:
+        """Weights (m, levels), of which those of equal keys are computed once."""
+        kinds, which = np.unique(keys, return_inverse=True)
+        found: Weights = self.tables.weights(kinds)[which]
+        return found
