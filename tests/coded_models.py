@@ -6,7 +6,7 @@ import numpy as np
 import small
 import torch
 
-from vqvae_lightning import VQVAE, CodePrior
+from vqvae_lightning import VAE, VQVAE, CodePrior
 from vqvae_lightning.experiment import load_experiment
 
 SHAPE = (1, 28, 28)
@@ -31,6 +31,16 @@ def vqvae(*more: str) -> VQVAE:
         model.net.train()(torch.rand(64, *SHAPE) * 2 - 1)
         model.net.bottleneck.update()
     return model.eval()
+
+
+def vae(*more: str) -> VAE:
+    """A VAE with random weights whose z says something of the image."""
+    settings = [*small.NETWORK, "model.latent_dim=3", *more]
+    model = VAE(load_experiment(None, ["kind=vae", *settings]).model, SHAPE).eval()
+    with torch.no_grad():
+        for parameter in model.net.encoder.parameters():
+            parameter.mul_(1.5)
+    return model
 
 
 def prior(network: str = "transformer", tokenizer: VQVAE | None = None, *more: str) -> CodePrior:

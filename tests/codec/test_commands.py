@@ -70,9 +70,10 @@ def test_a_folder_its_files_and_an_npz_of_the_same_images_make_the_same_file(
     assert a == b == c
 
 
-def test_a_lossless_file_gives_back_the_very_images(place: Path, tmp_path: Path) -> None:
-    make_run(place, "vqvae", "name=bits", "model.likelihood.name=discretized_logistic")
-    file = made(place, "bits", tmp_path / "a.vqz", str(place / "photos"), "lossless=true")
+@pytest.mark.parametrize("kind", ["vqvae", "vae"])
+def test_a_lossless_file_gives_back_the_very_images(place: Path, tmp_path: Path, kind: str) -> None:
+    make_run(place, kind, f"name={kind}_bits", "model.likelihood.name=discretized_logistic")
+    file = made(place, f"{kind}_bits", tmp_path / "a.vqz", str(place / "photos"), "lossless=true")
     cli.COMMANDS["decompress"].run([str(file), f"runs={place / 'runs'}", f"to={tmp_path}/b"])
     for path in (place / "photos").iterdir():
         again = np.asarray(Image.open(tmp_path / "b" / path.name))
@@ -114,7 +115,10 @@ def test_an_image_of_another_size_is_refused_or_fitted(
         (["compress", "{runs}/vqvae", "to={new}"], "compress: got no images, wanted folders"),
         (["compress", "{runs}/vqvae", "{root}/photos", "split=test", "to={new}"], "beside split"),
         (["compress", "{runs}/vqvae", "{root}/none", "to={new}"], "none: cannot be read"),
-        (["compress", "{runs}/ae", "{root}/photos", "to={new}"], "which has no codes"),
+        (
+            ["compress", "{runs}/ae", "{root}/photos", "to={new}"],
+            "which has neither codes nor p(z)",
+        ),
         (["compress", "{runs}/vqvae", "{root}/photos", "to={here}"], "exists already"),
         (["compress", "{runs}/vqvae", "{root}/photos", "to=a.png"], "wanted a name that ends in"),
         (["compress", "{runs}/vqvae", "{root}/broken.png", "to={new}"], "broken.png is no image"),
@@ -122,6 +126,7 @@ def test_an_image_of_another_size_is_refused_or_fitted(
             ["compress", "{runs}/vqvae", "split=test", "lossless=true", "to={new}"],
             "lossless: Gauss",
         ),
+        (["compress", "{runs}/vae_bits", "split=test", "to={new}"], "lossless: got false"),
         (["decompress"], "file: got none, wanted one file"),
         (["decompress", "{here}", "{here}"], "file: got 2"),
         (["decompress", "{root}/none", "to={out}"], "none cannot be read"),
@@ -131,9 +136,12 @@ def test_an_image_of_another_size_is_refused_or_fitted(
         (["decompress", "{flipped}", "to={out}"], "flipped.vqz is damaged"),
         (["decompress", "{here}", "to={root}/photos"], "photos exists already"),
         (["decompress", "{here}", "runs={root}/photos", "to={out}"], "no finished run in"),
-        (["decompress", "{here}", "run={runs}/other", "to={out}"], "was made by the tokenizer"),
+        (["decompress", "{here}", "run={runs}/other", "to={out}"], "was made by the autoencoder"),
         (["decompress", "{here}", "run={runs}/prior", "to={out}"], "was made by the prior none"),
-        (["decompress", "{here}", "run={runs}/ae", "to={out}"], "has no codes, wanted vqvae"),
+        (
+            ["decompress", "{here}", "run={runs}/ae", "to={out}"],
+            "neither codes nor p(z), wanted vqvae",
+        ),
         (["inspect", "{cut}"], "cut.vqz is damaged"),
         (["inspect", "{root}/broken.png"], "holds no compressed images"),
     ],
@@ -144,6 +152,8 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     here = place / "here.vqz"
     if not here.exists():
         make_run(place, "vqvae", "name=other", "seed=1")
+        if not (place / "runs" / "vae_bits").exists():
+            make_run(place, "vae", "name=vae_bits", "model.likelihood.name=discretized_logistic")
         made(place, "vqvae", here, str(place / "photos"))
         (place / "broken.png").write_bytes(b"no image at all, however long it may be")
         data = here.read_bytes()

@@ -1,64 +1,89 @@
-"""A model as a codec sees it: its tokenizer and its prior, and whether it is that of a file."""
+"""A model as a codec sees it, and whether it is that of a file."""
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from vqvae_lightning.codec.codes import CodeCoder
-from vqvae_lightning.codec.container import LOSSLESS, LOSSY, CodecError, Container
-from vqvae_lightning.codec.stepping import coding_copy
+from torch import Tensor
+
+from vqvae_lightning.codec.codes import Codes
+from vqvae_lightning.codec.container import LOSSLESS, LOSSY, CodecError, Container, Group
+from vqvae_lightning.codec.pixels import Pixels
 from vqvae_lightning.codec.streams import coder_series, coder_version
 from vqvae_lightning.codec.tables import Steps
-from vqvae_lightning.config import ConfigError
-from vqvae_lightning.models.priors.prior import PriorNetwork
-from vqvae_lightning.models.tokenizer import Tokenizer, fingerprint
-from vqvae_lightning.training.image_model import ImageModel
-from vqvae_lightning.training.prior import CodePrior
 
 
-@dataclass(frozen=True)
-class Coded:
-    """A model as a codec sees it."""
+class Decoded(NamedTuple):
+    """What a group holds."""
+
+    codes: Codes  # n,T  none of a VAE
+    pixels: Pixels | None  # n,C,H,W uint8, of a lossless file
+
+
+class Coded(ABC):
+    """A model by which images are coded."""
 
     kind: str
-    tokenizer: Tokenizer
-    prior: PriorNetwork | None  # as it was trained
-    classes: int  # labels that the prior wants
+    usual_group: int  # images that share a stream, unless others are asked for
 
-    @classmethod
-    def of(cls, model: object) -> "Coded":
-        """Raises ConfigError for a model that has no codes."""
-        if isinstance(model, CodePrior):
-            if model.tokenizer is None:
-                raise ConfigError("codec: this prior has no tokenizer; call attach(tokenizer)")
-            classes = model.classes if model.config.class_conditional else 0
-            return cls(model.kind, model.tokenizer, model.net, classes)
-        if isinstance(model, ImageModel) and model.net.layout is not None:
-            return cls(model.kind, model.tokenizer(), None, 0)
-        name = getattr(model, "kind", type(model).__name__)
-        raise ConfigError(f"codec: a model of kind {name} has no codes, wanted vqvae or prior")
+    @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
 
+    @property
+    @abstractmethod
+    def largest_group(self) -> int:
+        """How many images may share a stream at most."""
+
+    @property
+    @abstractmethod
+    def table_shape(self) -> tuple[int, int]:
+        """(M, K) of the static table."""
+
+    @abstractmethod
     def names(self) -> tuple[str, str | None]:
-        """SHA-256 of the weights of the tokenizer and of the prior."""
-        prior = None if self.prior is None else fingerprint(self.prior)
-        return self.tokenizer.fingerprint, prior
+        """SHA-256 of the weights of the autoencoder and of the prior."""
 
-    def coder(self, table: Steps) -> CodeCoder:
-        """The coder of its codes, with this static table."""
-        net = None if self.prior is None else coding_copy(self.prior)
-        return CodeCoder(self.tokenizer.layout, table, net, self.classes)
+    @abstractmethod
+    def writer(
+        self, x: Tensor, labels: Any, lossless: bool
+    ) -> tuple[Steps, Callable[[slice], Group]]:
+        """The static table of a file, and what makes a group of some of the images.
+
+        Args:
+            x: the images (N, C, H, W) in [-1, 1].
+            labels: their classes (N,), or None.
+            lossless: whether the pixels are to come back.
+
+        Raises:
+            ConfigError: the model cannot code so.
+            ValueError: images or labels that do not fit.
+        """
+
+    @abstractmethod
+    def reader(self, container: Container) -> Callable[[Group, int], Decoded]:
+        """What reads a group of so many images; it raises ValueError unless its CRC32 is right."""
+
+    @abstractmethod
+    def images(self, codes: Codes) -> Tensor:
+        """Images uint8 (n, C, H, W) of the codes of a lossy file."""
 
 
 def check_model(container: Container, coded: Coded) -> None:
     """Raises CodecError unless a file was made by this model, and by a coder like this one."""
     header = container.header
     model, prior = coded.names()
-    for name, found, wanted in (("tokenizer", model, header.model), ("prior", prior, header.prior)):
+    for name, found, wanted in (
+        ("autoencoder", model, header.model),
+        ("prior", prior, header.prior),
+    ):
         if found != wanted:
             raise CodecError(
                 f"was made by the {name} {_short(wanted)}, and this run has {_short(found)}"
             )
-    layout = coded.tokenizer.layout
-    shapes = [list(coded.tokenizer.image_shape), [layout.num_codebooks, layout.codebook_size]]
-    if shapes != [header.shape, header.table] or header.mode not in (LOSSY, LOSSLESS):
+    shapes = list(coded.image_shape), list(coded.table_shape)
+    if shapes != (header.shape, header.table) or header.mode not in (LOSSY, LOSSLESS):
         raise CodecError("is damaged: it does not fit the model that it names")
     if coder_series(header.coder) != coder_series(coder_version()):
         raise CodecError(

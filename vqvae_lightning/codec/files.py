@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from vqvae_lightning.codec.coded import Coded, check_model
-from vqvae_lightning.codec.coding import compress, images_in
+from vqvae_lightning.codec.coded import check_model
+from vqvae_lightning.codec.coding import coded_of, compress, images_in
 from vqvae_lightning.codec.container import CodecError, Container, Header, deflated, unpack
 from vqvae_lightning.codec.places import images_at
 from vqvae_lightning.codec.streams import coder_version
@@ -43,17 +43,23 @@ def compress_run(run: Run, places: Sequence[str], options: CompressOptions) -> P
     """Writes images at places, or those of a split, as one file; returns its path.
 
     Raises ConfigError, before anything is loaded, for a file that exists or cannot be written, and
-    a run that has no codes; then whatever `images_at` and `compress` raise.
+    a run that cannot code; then whatever `images_at` and `compress` raise.
     """
     target = Path(options.to or f"{run.name}{ENDING}")
     if os.path.lexists(target):
         raise ConfigError(f"to: {target} exists already, wanted the name of a new file")
     check_writable(target, "to")
-    if not KINDS[run.record.kind].has_codes:
-        wanted = " or ".join(kind_names(lambda kind: kind.has_codes))
+    kind = KINDS[run.record.kind]
+    if not kind.has_density:
+        wanted = " or ".join(kind_names(lambda kind: kind.has_density))
         raise ConfigError(
-            f"compress: {run.path} is a run of kind {run.record.kind}, which has no codes; wanted"
-            f" {wanted}"
+            f"compress: {run.path} is a run of kind {kind.name}, which has neither codes nor p(z);"
+            f" wanted {wanted}"
+        )
+    if not (kind.has_codes or options.lossless):
+        raise ConfigError(
+            f"lossless: got false, but {run.path} is a run of kind {kind.name}, which has no codes"
+            " for a lossy file"
         )
     coder_version()
     images = images_at(Subject(run, options.root), places, options)
@@ -101,7 +107,7 @@ def describe(file: Path, runs: str) -> list[tuple[str, str]]:
         ("parts", f"streams {streams:,}, table {table:,}, the rest {size - streams - table:,}"),
         ("kind", KINDS[header.kind].title if header.kind in KINDS else header.kind),
         ("model", header.model),
-        ("prior", header.prior or "none: codes by a table"),
+        ("prior", header.prior or "none"),
         ("run", str(found.run.path) if found else f"none in {runs}/"),
         ("made by", f"vqvae_lightning {header.library}, constriction {header.coder}"),
     ]
@@ -135,7 +141,7 @@ def run_of(container: Container, options: DecompressOptions) -> Found:
     if options.run is not None:
         run = Run.open(options.run)
         model = load_run(run)
-        check_model(container, Coded.of(model))
+        check_model(container, coded_of(model))
         return Found(run, model)
     found = find_run(container.header, options.runs)
     if found is None:
@@ -153,10 +159,11 @@ def find_run(header: Header, runs: str) -> Found | None:
     for run in reversed(find_runs(runs, header.kind)):
         record = run.record
         known = record.tokenizer.fingerprint if record.tokenizer else record.fingerprint
-        if known != header.model:
+        # Runs without codes record no fingerprint: their weights are looked at.
+        if known not in (header.model, None) or record.images.shape != header.shape:
             continue
         model = load_run(run)
-        if Coded.of(model).names() == (header.model, header.prior):
+        if coded_of(model).names() == (header.model, header.prior):
             return Found(run, model)
     return None
 

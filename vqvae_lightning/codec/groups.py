@@ -5,21 +5,21 @@ import zlib
 import torch
 from torch import Tensor
 
-from vqvae_lightning.codec.coded import Coded
-from vqvae_lightning.codec.codes import Codes
+from vqvae_lightning.codec.coded import Decoded
+from vqvae_lightning.codec.codes import CodeCoder, Codes
 from vqvae_lightning.codec.container import Group
 from vqvae_lightning.codec.pixels import PixelCoder, Pixels
 from vqvae_lightning.codec.streams import Reader, Writer
-from vqvae_lightning.codec.tables import Steps
+from vqvae_lightning.models.tokenizer import Tokenizer
 
 
 class GroupCoder:
     """Codes (n, T), and pixels (n, C, H, W) of a lossless file, to a group and back."""
 
-    def __init__(self, coded: Coded, table: Steps, lossless: bool) -> None:
-        """Raises ConfigError for a model that cannot code so."""
-        self.codes = coded.coder(table)
-        self.pixels = PixelCoder(coded.tokenizer.copied_net()) if lossless else None
+    def __init__(self, codes: CodeCoder, tokenizer: Tokenizer, lossless: bool) -> None:
+        """Raises ConfigError for a likelihood that cannot be lossless."""
+        self.codes = codes
+        self.pixels = PixelCoder(tokenizer.copied_net()) if lossless else None
 
     def write(self, codes: Codes, labels: Codes | None, pixels: Pixels) -> Group:
         """The group of images; pixels of a lossy file are not looked at."""
@@ -29,7 +29,7 @@ class GroupCoder:
             self.pixels.write(writer, self._latents(self.pixels, codes), pixels)
         return Group(writer.data(), check_of(codes, None if self.pixels is None else pixels))
 
-    def read(self, group: Group, n: int) -> tuple[Codes, Pixels | None]:
+    def read(self, group: Group, n: int) -> Decoded:
         """The codes and, of a lossless file, the pixels of a group.
 
         Raises ValueError unless they are those that were coded.
@@ -40,7 +40,7 @@ class GroupCoder:
             pixels = self.pixels.read(reader, self._latents(self.pixels, codes))
         if check_of(codes, pixels) != group.check:
             raise ValueError("codec: another CRC32")
-        return codes, pixels
+        return Decoded(codes, pixels)
 
     @torch.no_grad()
     def _latents(self, coder: PixelCoder, codes: Codes) -> Tensor:

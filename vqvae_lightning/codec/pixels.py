@@ -93,24 +93,17 @@ class LogisticTables(PixelTables):
 
     def keys(self, likelihood: Likelihood, decoded: Tensor) -> tuple[Keys, Mask]:
         centre, log_scale = cast(DiscretizedLogistic, likelihood).split(decoded)
-        mean = centre.flatten(1).numpy()
-        log = log_scale.clamp(*LOG_SCALES).expand_as(centre).flatten(1).numpy()
-        scale, sure = on_grid(log * SCALES, SCALES * (1 + np.abs(log)))
-        per_unit = MEANS * exponential(-scale / SCALES)  # steps of the mean in a unit
-        steps, certain = on_grid(mean * per_unit, per_unit * (1 + np.abs(mean)))
-        steps = np.clip(steps, -FARTHEST, FARTHEST)
-        first, of_image = scale.astype(np.int64) - LOWEST, np.all(sure & certain, axis=1)
-        return first * WIDE + steps.astype(np.int64) + WIDE // 2, of_image
+        keys, certain = location_keys(centre, log_scale.expand_as(centre))
+        return keys, np.all(certain, axis=1)
 
     def __init__(self) -> None:
-        scales = np.arange(LOWEST, SCALES * LOG_SCALES[1] + 1)
-        self.inverse = exponential(-scales / SCALES)  # 1/s of each scale
+        self.inverse = inverse_scales()
         # exp(−k · 2/255/s) for k levels, −254 to 254: how it goes on from one border to the others.
         away = np.arange(2 - self.levels, self.levels - 1)[None] * (2.0 / 255.0)
         self.away = exponential(np.clip(-away * self.inverse[:, None], -80.0, 80.0))
 
     def weights(self, keys: Keys) -> Weights:
-        scale, steps = keys // WIDE, (keys % WIDE - WIDE // 2) / MEANS
+        scale, steps = locations(keys)
         inverse, borders = self.inverse[scale], self.levels - 1
         # The border that is nearest to the mean, of those between the levels.
         nearest = np.clip(np.rint((steps / inverse + 1.0) * 127.5 - 0.5), 0, borders - 1)
@@ -152,6 +145,26 @@ def on_grid(scaled: Floats, margin: Floats) -> tuple[Floats, Mask]:
     return nearest, 0.5 - np.abs(scaled - nearest) > DECODER_MARGIN * margin
 
 
+def location_keys(mean: Tensor, log_scale: Tensor) -> tuple[Keys, Mask]:
+    """Keys (n, ·) of means and log scales (n, …) on their grids, and which of them are certain."""
+    centre, log = mean.flatten(1).numpy(), log_scale.clamp(*LOG_SCALES).flatten(1).numpy()
+    scale, sure = on_grid(log * SCALES, SCALES * (1 + np.abs(log)))
+    per_unit = MEANS * exponential(-scale / SCALES)  # steps of the mean in a unit
+    steps, certain = on_grid(centre * per_unit, per_unit * (1 + np.abs(centre)))
+    whole = np.clip(steps, -FARTHEST, FARTHEST).astype(np.int64)
+    return (scale.astype(np.int64) - LOWEST) * WIDE + whole + WIDE // 2, sure & certain
+
+
+def locations(keys: Keys) -> tuple[NDArray[np.int64], Floats]:
+    """The position of the scale among `inverse_scales`, and the mean in scales, of keys (m,)."""
+    return keys // WIDE, (keys % WIDE - WIDE // 2) / MEANS
+
+
+def inverse_scales() -> Floats:
+    """1/s of each scale of the grid."""
+    return exponential(-np.arange(LOWEST, SCALES * LOG_SCALES[1] + 1) / SCALES)
+
+
 class PixelCoder:
     """Pixels (n, C, H, W) of groups of images, given their z (n, D, h, w)."""
 
@@ -174,36 +187,37 @@ class PixelCoder:
         symbols = self.tables.symbols(pixels).reshape(len(pixels), -1)  # n,dims
         for start in range(0, len(pixels), BATCH):
             part = symbols[start : start + BATCH]
-            keys, certain = self._keys(z[start : start + BATCH])
+            keys, certain = self.keys(z[start : start + BATCH])
             writer.write((~certain).astype(np.int32), FLAGS)
             writer.write(part[~certain].ravel(), self.uniform)
             given, sure = keys[certain].ravel(), part[certain].ravel()
             for at in range(0, len(sure), CHUNK):
-                writer.write(sure[at : at + CHUNK], self._weights(given[at : at + CHUNK]))
+                writer.write(sure[at : at + CHUNK], self.weights(given[at : at + CHUNK]))
 
     def read(self, reader: Reader, z: Tensor) -> Pixels:
         """The next pixels (n, C, H, W)."""
         found = np.zeros((len(z), self.net.dims), np.int32)
         for start in range(0, len(z), BATCH):
             part = found[start : start + BATCH]
-            keys, _ = self._keys(z[start : start + BATCH])
+            keys, _ = self.keys(z[start : start + BATCH])
             certain = reader.read(len(part), FLAGS) == 0
             others = reader.read(int((~certain).sum()) * self.net.dims, self.uniform)
             part[~certain] = others.reshape(-1, self.net.dims)
             given = keys[certain].ravel()
             chunks = [given[at : at + CHUNK] for at in range(0, len(given), CHUNK)]
-            sure = [reader.read(len(chunk), self._weights(chunk)) for chunk in chunks]
+            sure = [reader.read(len(chunk), self.weights(chunk)) for chunk in chunks]
             part[certain] = np.concatenate([others[:0], *sure]).reshape(-1, self.net.dims)
         return self.tables.pixels(found).reshape(-1, *self.net.image_shape)
 
     @torch.no_grad()
-    def _keys(self, z: Tensor) -> tuple[Keys, Mask]:
+    def keys(self, z: Tensor) -> tuple[Keys, Mask]:
+        """The tables' keys (n, C·H·W) of z (n, D, h, w); and a mask (n,), certain."""
         decoded = self.net.decoder(z.double())  # n,P·C,H,W
         if not torch.isfinite(decoded).all():
             raise ValueError("codec: the decoder gives numbers that are not finite")
         return self.tables.keys(self.net.likelihood, decoded.contiguous())
 
-    def _weights(self, keys: Keys) -> Weights:
+    def weights(self, keys: Keys) -> Weights:
         """Weights (m, levels), of which those of equal keys are computed once."""
         kinds, which = np.unique(keys, return_inverse=True)
         found: Weights = self.tables.weights(kinds)[which]

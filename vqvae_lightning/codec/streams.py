@@ -51,6 +51,13 @@ def models(weights: Weights) -> tuple[Any, ...]:
     return categorical(perfect=False), given
 
 
+def words_of(data: bytes) -> NDArray[np.uint32]:
+    """The words of a stream. Raises ValueError for a part of one."""
+    if len(data) % WORD:
+        raise ValueError(f"codec: got a stream of {len(data)} bytes, wanted whole words")
+    return np.frombuffer(data, "<u4").astype(np.uint32)
+
+
 class Writer:
     """Symbols to bytes."""
 
@@ -75,10 +82,7 @@ class Reader:
     def __init__(self, data: bytes) -> None:
         import constriction
 
-        if len(data) % WORD:
-            raise ValueError(f"codec: got a stream of {len(data)} bytes, wanted whole words")
-        words = np.frombuffer(data, "<u4").astype(np.uint32)
-        self._coder = constriction.stream.queue.RangeDecoder(words)
+        self._coder = constriction.stream.queue.RangeDecoder(words_of(data))
 
     def read(self, n: int, weights: Weights) -> Symbols:
         """The next symbols (n,), by weights (n, K) or (K,)."""
@@ -90,3 +94,37 @@ class Reader:
         except AssertionError as error:
             raise ValueError("codec: bytes that were coded by other tables") from error
         return np.asarray(found, np.int32)
+
+
+class Stack:
+    """Symbols to bytes and back, last in, first out: what bits-back coding needs."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        import constriction
+
+        self._coder = (
+            constriction.stream.stack.AnsCoder(words_of(data))
+            if data
+            else (constriction.stream.stack.AnsCoder())
+        )
+
+    @property
+    def bits(self) -> int:
+        """How many bits it holds."""
+        return int(self._coder.num_bits())
+
+    def push(self, symbols: Symbols, weights: Weights) -> None:
+        """Adds symbols (n,), by weights (n, K) or (K,), such that `pop` gives them in order."""
+        if len(symbols):
+            self._coder.encode_reverse(symbols.astype(np.int32), *models(weights))
+
+    def pop(self, n: int, weights: Weights) -> Symbols:
+        """Takes symbols (n,) off, by the weights that they were pushed by, or by any others."""
+        if not n:
+            return np.zeros(0, np.int32)
+        model, *rows = models(weights)
+        return np.asarray(self._coder.decode(model, *(rows or [n])), np.int32)
+
+    def data(self) -> bytes:
+        """All that it holds."""
+        return bytes(self._coder.get_compressed().astype("<u4").tobytes())

@@ -218,10 +218,10 @@ class CompressOptions(RunChoice):
         "crop and resize images of another size than the model's, as training did; false: refuse"
         " them",
     )
-    group: int = setting(
-        256,
+    group: int | None = setting(
+        None,
         "images that share a stream and a checksum; 1: each is decoded alone, and takes about 10"
-        " bytes more",
+        " bytes more; empty: 256, of a VAE 4096",
         at_least=1,
         at_most=4096,
     )

@@ -1,0 +1,119 @@
+"""Images by their codes: those of a VQ-VAE, or of a prior over them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vqvae_lightning.codec.coded import Coded, Decoded
+from vqvae_lightning.codec.codes import CodeCoder, Codes, static_table, uniform_table
+from vqvae_lightning.codec.container import LOSSLESS, Container, Group
+from vqvae_lightning.codec.groups import GroupCoder
+from vqvae_lightning.codec.stepping import coding_copy
+from vqvae_lightning.codec.tables import Steps
+from vqvae_lightning.data.images import to_uint8
+from vqvae_lightning.models.modes import evaluating
+from vqvae_lightning.models.priors.prior import PriorNetwork
+from vqvae_lightning.models.tokenizer import Tokenizer, fingerprint
+
+BATCH = 256  # images that the tokenizer sees at once
+LARGEST_STEPS = 2**28  # bytes of a group's logits on the grid: N · T · K
+
+
+@dataclass(frozen=True)
+class ByCodes(Coded):
+    """A tokenizer and perhaps a prior over its codes."""
+
+    kind: str
+    tokenizer: Tokenizer
+    prior: PriorNetwork | None = None  # as it was trained
+    classes: int = 0  # labels that the prior wants
+
+    usual_group = 256
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.tokenizer.image_shape
+
+    @property
+    def largest_group(self) -> int:
+        layout = self.tokenizer.layout
+        return max(1, LARGEST_STEPS // (layout.length * layout.codebook_size))
+
+    @property
+    def table_shape(self) -> tuple[int, int]:
+        layout = self.tokenizer.layout
+        return layout.num_codebooks, layout.codebook_size
+
+    def names(self) -> tuple[str, str | None]:
+        prior = None if self.prior is None else fingerprint(self.prior)
+        return self.tokenizer.fingerprint, prior
+
+    def writer(
+        self, x: Tensor, labels: Any, lossless: bool
+    ) -> tuple[Steps, Callable[[slice], Group]]:
+        codes, pixels = _encoded(self.tokenizer, x), to_uint8(x).numpy()
+        of_images, layout = _labels(self, codes, labels), self.tokenizer.layout
+        table = static_table(codes, layout) if self.prior is None else uniform_table(layout)
+        coder = GroupCoder(self._codes(table), self.tokenizer, lossless)
+
+        def write(rows: slice) -> Group:
+            of_rows = None if of_images is None else of_images[rows]
+            return coder.write(codes[rows], of_rows, pixels[rows])
+
+        return table, write
+
+    def reader(self, container: Container) -> Callable[[Group, int], Decoded]:
+        lossless = container.header.mode == LOSSLESS
+        return GroupCoder(self._codes(container.table), self.tokenizer, lossless).read
+
+    def images(self, codes: Codes) -> Tensor:
+        parts = torch.from_numpy(codes).split(BATCH)
+        return torch.cat([to_uint8(self.tokenizer.decode(part)) for part in parts])
+
+    def _codes(self, table: Steps) -> CodeCoder:
+        """The coder of its codes, with this static table."""
+        net = None if self.prior is None else coding_copy(self.prior)
+        return CodeCoder(self.tokenizer.layout, table, net, self.classes)
+
+
+def _encoded(tokenizer: Tokenizer, x: Tensor) -> Codes:
+    """Codes (N, T) of images (N, C, H, W) in [-1, 1]."""
+    found = [tokenizer.encode(part).numpy() for part in x.split(BATCH)]
+    return np.ascontiguousarray(np.concatenate(found).astype(np.int64))
+
+
+def _labels(coded: ByCodes, codes: Codes, given: Any) -> Codes | None:
+    """Labels (N,) to be coded: the given ones, or those that code the images best; or None."""
+    if not coded.classes:
+        return None
+    if given is None:
+        return _best_labels(coded, codes)
+    labels = np.asarray(given)
+    if labels.shape != (len(codes),) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels: got {labels.dtype} of shape {labels.shape}, wanted whole numbers"
+            f" ({len(codes)},)"
+        )
+    if not 0 <= labels.min() <= labels.max() < coded.classes:
+        raise ValueError(
+            f"labels: got {labels.min()} to {labels.max()}, wanted 0 to {coded.classes - 1}"
+        )
+    return np.ascontiguousarray(labels.astype(np.int64))
+
+
+@torch.no_grad()
+def _best_labels(coded: ByCodes, codes: Codes) -> Codes:
+    """The labels (N,) under which the prior's rate of codes (N, T) is least."""
+    assert coded.prior is not None
+    net, found = coded.prior, []
+    with evaluating(net):
+        for part in torch.from_numpy(codes).split(BATCH):
+            rates = [
+                net.rate(part, torch.full((len(part),), label)) for label in range(coded.classes)
+            ]
+            found.append(torch.stack(rates).argmin(0).numpy())
+    return np.concatenate(found)
