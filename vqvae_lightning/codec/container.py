@@ -15,7 +15,7 @@ import json
 import math
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -116,11 +116,6 @@ def unpack(data: bytes) -> Container:
     return Container(header, table, groups)
 
 
-def read_header(data: bytes) -> Header:
-    """What the beginning of a file says. Raises CodecError if it says nothing that can be."""
-    return _header(data)[0]
-
-
 def _header(data: bytes) -> tuple[Header, int]:
     if len(data) < START.size + CHECK.size or not data.startswith(MAGIC):
         raise CodecError("holds no compressed images, wanted a file of `vqvae compress`")
@@ -171,13 +166,3 @@ def _table(data: bytes, header: Header, start: int) -> tuple[Steps, int]:
         raise CodecError(f"is damaged: its table has not {size:,} entries")
     table = np.frombuffer(found, np.uint8).reshape(header.table)
     return table, start + len(data) - len(inflate.unused_data)
-
-
-def overhead(container: Container) -> int:
-    """Bytes of a file beside its streams and its table."""
-    streams: Sequence[Group] = container.groups
-    return (
-        len(pack(container))
-        - sum(len(group.data) for group in streams)
-        - len(deflated(container.table))
-    )

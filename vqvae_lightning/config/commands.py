@@ -204,7 +204,7 @@ class ExportOptions(RunChoice):
 class CompressOptions(RunChoice):
     """Settings of `vqvae compress`."""
 
-    to: str | None = setting(None, "file to make; empty: <run>.vqz", place=".vqz")
+    to: str | None = setting(None, "VQZ file to make; empty: <run>.vqz", place=".vqz")
     split: Literal["train", "val", "test"] | None = setting(
         None, "images of the run's own dataset, where no places of images are named"
     )
