@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from rich.console import Console
-from untrained import TOKENIZER, record
+from untrained import FIRST_STAGE, TOKENIZER, record
 
 from vqvae_lightning.comparison.compare import Comparison
 from vqvae_lightning.comparison.report import write_report
 from vqvae_lightning.comparison.table import print_table
 from vqvae_lightning.experiment import describe, load_experiment
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.training.runs import Run
 
 PIXELS = {"mnist": 784, "cifar10": 3072}
@@ -50,6 +51,8 @@ TESTED = {
         "codes_used": 500.0,
         "code_entropy_bits": 8.2,
     },
+    "ae_flow": {"loss": 0.8, "latent_nats": 1.2},
+    "vae_flow": {"loss": 0.8, "latent_nats": 1.3, "rate": 18.0},
 }
 
 
@@ -71,9 +74,15 @@ def write_run(
     of_kind: dict[str, Any] = {}
     if kind == "vqvae":
         of_kind = {"fingerprint": "f" * 64}
+    if kind in ("ae", "vae"):
+        of_kind = {"fingerprint": "e" * 64 if kind == "vae" else "d" * 64}
     if kind == "prior":
         of_kind = {"tokenizer": {**TOKENIZER, "run": tokenizer, "dims": PIXELS[dataset]}}
-    day = "2026-01-02" if kind == "prior" else "2026-01-01"
+    if kind.endswith("flow"):
+        of_first = {**FIRST_STAGE, "dims": PIXELS[dataset]}
+        fingerprint = "e" * 64 if kind == "vae_flow" else "d" * 64
+        of_kind = {"first_stage": {**of_first, "fingerprint": fingerprint}}
+    day = "2026-01-02" if KINDS[kind].stage == 2 else "2026-01-01"
     record(
         run.path,
         name=name,
@@ -87,7 +96,9 @@ def write_run(
         test={f"test/{key}": value for key, value in {"loss": 1.0, **TESTED[kind], **test}.items()},
         **of_kind,
     )
-    metric = "val/bits_per_code" if kind == "prior" else "val/psnr"
+    metric = {1: "val/psnr", 2: "val/bits_per_code" if kind == "prior" else "val/loss"}[
+        KINDS[kind].stage
+    ]
     lines = [{"step": step, "train/loss": 1.0} for step in (0, 25)]
     lines += [
         {"step": step, metric: value} for step, value in ((49, 5.0), (99, math.nan), (149, 10.0))
@@ -96,7 +107,7 @@ def write_run(
     picture = Image.fromarray(
         np.kron(np.eye(30, dtype=np.uint8) * 255, np.ones((2, 2), dtype=np.uint8))
     )
-    for grid in ("reconstructions", "samples") if kind != "prior" else ("samples",):
+    for grid in ("reconstructions", "samples") if KINDS[kind].stage == 1 else ("samples",):
         picture.save(run.images / f"{grid}.png")
     return run
 

@@ -14,6 +14,8 @@ KINDS = {
     "ae": [*NETWORK, "model.latent_dim=4"],
     "vae": [*NETWORK, "model.latent_dim=4"],
     "vqvae": [*NETWORK, "model.quantizer.codebook_size=16", "model.latent_dim=8"],
+    "ae_flow": ["model.network.layers=1", "model.network.width=16"],
+    "vae_flow": ["model.network.layers=1", "model.network.width=16"],
     "prior": ["model.network.layers=1", "model.network.width=16", "model.network.heads=2"],
 }
 # Batches and a validation split that a few hundred images fill.

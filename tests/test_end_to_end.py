@@ -307,14 +307,14 @@ def test_codes_are_computed_once(workplace):
 
 def test_the_tokenizer_is_untouched_by_its_prior(workplace):
     run = run_of(workplace, "vqvae")
-    source = run_of(workplace, "prior").record.first_stage
+    source = run_of(workplace, "prior").record.learned_from
     assert source.fingerprint == load_tokenizer_fingerprint(run)
 
 
 def load_tokenizer_fingerprint(run: Run) -> str:
-    from vqvae_lightning.training.loading import load_tokenizer
+    from vqvae_lightning.training.loading import load_first_stage
 
-    return load_tokenizer(run.best).fingerprint
+    return load_first_stage(run.best).fingerprint
 
 
 @pytest.mark.parametrize("resume", ["auto", "RUN"])
@@ -441,7 +441,7 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
     ]
     cli.main(train_words(workplace, "prior", *words, f"model.tokenizer={tokenizer.path}"))
     run = Run.open(workplace / "family" / f"prior-{name}")
-    assert run.record.first_stage.grid == ([7, 7] if maps == 1 else [7, 7, maps])
+    assert run.record.tokenizer and run.record.tokenizer.grid == ([7, 7] if maps == 1 else [7, 7, maps])
     measured = cli.evaluate([str(run.path)])
     assert measured["test/rate"] == pytest.approx(
         49 * maps * math.log(2) * measured["test/bits_per_code"], rel=1e-5
@@ -594,9 +594,9 @@ def test_a_prior_that_was_moved_is_sampled_evaluated_and_trained_on(moved, token
     bits = prior.record.test["test/bits_per_code"]
     assert measured["test/bits_per_code"] == pytest.approx(bits)
     assert cli.sample([str(prior.path), "n=10"]).is_file()
-    fingerprint = prior.record.first_stage.fingerprint
+    fingerprint = prior.record.learned_from.fingerprint
     cli.train([f"resume={prior.path}", "trainer.steps=9", *words])
-    assert prior.record.first_stage.fingerprint == fingerprint
+    assert prior.record.learned_from.fingerprint == fingerprint
     assert prior.experiment().trainer.steps == 9
 
 
@@ -612,12 +612,12 @@ def test_a_prior_keeps_its_tokenizer_when_that_is_trained_on_or_anew(moved, work
     capsys.readouterr()
     cli.train([f"resume={prior.path}", "trainer.steps=9"])
     assert f"{moved / 'vqvae'} holds other weights now" in capsys.readouterr().out
-    assert prior.record.first_stage.fingerprint == fingerprint
+    assert prior.record.learned_from.fingerprint == fingerprint
 
 
 def test_a_prior_without_any_copy_of_its_tokenizer_says_so(moved):
     shutil.rmtree(moved / "vqvae")
-    Run.open(moved / "prior").tokenizer.unlink()
+    Run.open(moved / "prior").first_stage.unlink()
     with pytest.raises(
         ValueError, match=r"tokenizer: neither .* nor a run beside .* holds the one"
     ):
@@ -713,9 +713,9 @@ def test_weights_that_are_not_finite_are_refused(moved):
 
 def test_a_damaged_copy_of_a_tokenizer_is_named_and_another_taken(moved, capsys):
     prior = Run.open(moved / "prior")
-    data = bytearray(prior.tokenizer.read_bytes())
+    data = bytearray(prior.first_stage.read_bytes())
     data[len(data) // 2] ^= 1
-    prior.tokenizer.write_bytes(data)
+    prior.first_stage.write_bytes(data)
     assert cli.sample([str(prior.path), "n=10"]).is_file()
     assert "tokenizer.ckpt is damaged" in capsys.readouterr().err
 

@@ -70,7 +70,7 @@ def test_the_whole_chain_runs_once_and_is_then_left_alone(tmp_path, monkeypatch)
     assert {recipe: run.record.kind for recipe, run in runs.items()} == RECIPES
     assert all(run.record.status == "finished" and run.record.evaluated for run in runs.values())
     tokenizers = {
-        recipe: run.record.first_stage.run
+        recipe: run.record.learned_from.run
         for recipe, run in runs.items()
         if RECIPES[recipe] == "prior"
     }

@@ -76,8 +76,8 @@ def walked(place: Path) -> tuple[Run, Run]:
 
 def test_the_newest_tokenizer_of_these_images_is_taken(walked: tuple[Run, Run]) -> None:
     made, prior = walked
-    assert prior.record.first_stage.run == made.name
-    assert prior.record.first_stage.dims == 3 * 20 * 16
+    assert prior.record.learned_from.run == made.name
+    assert prior.record.learned_from.dims == 3 * 20 * 16
 
 
 def test_a_record_says_what_the_images_are(walked: tuple[Run, Run]) -> None:

@@ -11,9 +11,10 @@ import torch
 
 from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.experiment import load_experiment
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.storage import write_json
 from vqvae_lightning.training.build import build
-from vqvae_lightning.training.loading import keep_tokenizer, tokenizer_record
+from vqvae_lightning.training.loading import first_stage_record, keep_first_stage
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.train import lineage, parameter_count
 from vqvae_lightning.verified import write_checkpoint
@@ -26,6 +27,8 @@ TOKENIZER = {
     "grid": [7, 7],
     "dims": 784,
 }
+# … and that of a flow, of its autoencoder.
+FIRST_STAGE = {"run": "first", "fingerprint": "e" * 64, "shape": [16, 1, 1], "dims": 784}
 
 
 @contextmanager
@@ -77,8 +80,10 @@ def make_run(
         *small.KINDS[kind],
         f"name={kind}",
     ]
-    if kind == "prior":
-        settings.append(f"model.tokenizer={root / 'runs' / 'vqvae'}")
+    sources = [name for name in KINDS if KINDS[kind].learns(KINDS[name])]
+    if sources:
+        setting = KINDS[kind].config.first_stage_at
+        settings.append(f"model.{setting}={root / 'runs' / sources[0]}")
     if "model.quantizer.name=fsq" in more:  # the size of its codebook follows from its levels
         settings.remove("model.quantizer.codebook_size=16")
     file = Path(__file__).parents[1] / "experiments" / "mnist" / f"{kind}.yaml"
@@ -90,7 +95,7 @@ def make_run(
     run.best.parent.mkdir()
     state = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
     write_checkpoint(run.best, {"run": run.record.id, **state})
-    run.write(status="finished", finished=run.record.created, **tokenizer_record(run))
-    if kind == "prior":
-        keep_tokenizer(run)
+    run.write(status="finished", finished=run.record.created, **first_stage_record(run))
+    if sources:
+        keep_first_stage(run)
     return run

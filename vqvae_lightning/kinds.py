@@ -44,7 +44,9 @@ class Kind:
     module_at: str  # … and of the LightningModule
     # 1: it learns from images. 2: it learns p(z) over the latents of a run of stage 1.
     stage: Literal[1, 2]
-    has_density: bool  # whether there is a p(z) that its rate is charged against
+    # Whether it has a rate, charged against a p(z). A learned p(z) of an AE's z gives none: without
+    # a q(z|x) there are no nats to be counted.
+    has_density: bool
     has_codes: bool  # whether it makes discrete codes, which a run of stage 2 can learn
     artifact: str  # type of its checkpoint among W&B's artifacts
     mark: Literal["circle", "square", "diamond"]  # of its points in the page's figures
@@ -68,6 +70,11 @@ class Kind:
     def is_tokenizer(self) -> bool:
         """Whether it makes codes of images, which a run of stage 2 can learn."""
         return self.stage == 1 and self.has_codes
+
+    def learns(self, other: "Kind") -> bool:
+        """Whether a run of this kind, of stage 2, learns the latents of runs of the other."""
+        alike = (self.has_codes, self.has_density) == (other.has_codes, other.has_density)
+        return self.stage == 2 and other.stage == 1 and alike
 
 
 # In the order of the story they tell, stage 2 after stage 1.
@@ -167,6 +174,51 @@ KINDS: dict[str, Kind] = {
             samples="codes drawn from the learned p(codes), decoded by its tokenizer. As far as it"
             " has learned which codes go together, it can. (A row per class if it is"
             " class-conditional.)",
+        ),
+        Kind(
+            "ae_flow",
+            "AE + flow",
+            "vqvae_lightning.models.build:FlowConfig",
+            "vqvae_lightning.training.flow:AEFlow",
+            stage=2,
+            has_density=False,
+            has_codes=False,
+            artifact="prior",
+            mark="diamond",
+            colours=("#7d5a00", "#d9b44a"),
+            required=("latent_nats",),
+            notes=(
+                Note(
+                    "AE + flow: the distortion is its AE's, and there is no rate. The density of z"
+                    " charges no image: an AE says z to infinitely many digits."
+                ),
+            ),
+            price="a flow over an AE's z pays nothing either, because an AE has no q(z|x)",
+            samples="z from the learned flow, decoded by its AE. As far as it has learned where"
+            " the latents of images are, it can. (A row per class if it is class-conditional.)",
+        ),
+        Kind(
+            "vae_flow",
+            "VAE + flow",
+            "vqvae_lightning.models.build:FlowConfig",
+            "vqvae_lightning.training.flow:VAEFlow",
+            stage=2,
+            has_density=True,
+            has_codes=False,
+            artifact="prior",
+            mark="diamond",
+            colours=("#3d4fb0", "#98a4f0"),
+            required=("rate", "latent_nats"),
+            notes=(
+                Note(
+                    "VAE + flow: the distortion is its VAE's, the rate E[log q(z|x) − log p(z)]"
+                    " with the flow's p(z). Their sum is a bound on −log p(x), as −ELBO is."
+                ),
+            ),
+            price="a flow over a VAE's z pays E[log\u00a0q(z|x)\u00a0−\u00a0log\u00a0p(z)] in place"
+            " of the KL against N(0,\u00a0I)",
+            samples="z from the learned flow, decoded by its VAE. As far as it has learned where"
+            " the latents of images are, it can. (A row per class if it is class-conditional.)",
         ),
     )
 }

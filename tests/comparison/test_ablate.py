@@ -63,7 +63,7 @@ def test_priors_share_a_tokenizer_of_their_seed(workplace):
     )
     found = ablate(write(root, text), AblateOptions(seeds=1), settings)
     runs = [found.variants[name][0] for name in ("a", "b")]
-    assert {run.record.first_stage.run for run in runs} == {"tokenizer-s0"}
+    assert {run.record.learned_from.run for run in runs} == {"tokenizer-s0"}
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_priors_without_a_tokenizer_search_for_it_together(
     other = write_run(tmp_path, "vqvae", name="other")
     other.write(fingerprint="e" * 64)
     opened.clear()
-    assert not any(row.tokenizer for row in compare(runs).rows)
+    assert not any(row.first_stage for row in compare(runs).rows)
     assert sum(path == str(other.path / "run.json") for path in opened) == 1
 
 

@@ -45,7 +45,7 @@ def test_every_kind_and_seed_once_then_nothing_more(workplace):
         f"{kind}-s{seed}" for seed in (0, 1) for kind in KINDS
     ]
     assert all(run.record.status == "finished" for run in runs)
-    assert Run.open(runs[3].path).record.first_stage.run == runs[2].name
+    assert Run.open(runs[3].path).record.learned_from.run == runs[2].name
     assert [run.record.seed for run in runs] == [0] * 4 + [1] * 4
     trained = [word for call in calls for word in call if word.startswith("name=")]
     study.study(options, settings)

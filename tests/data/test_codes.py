@@ -14,12 +14,12 @@ import torch
 import untrained
 
 from vqvae_lightning.config import DataConfig
-from vqvae_lightning.data import codes as module_under_test
+from vqvae_lightning.data import latents as module_under_test
 from vqvae_lightning.data import shards
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.shards import Column, StoreWriter, read_store, shard_path
-from vqvae_lightning.training.loading import load_tokenizer
+from vqvae_lightning.training.loading import load_first_stage
 
 SPLITS = ("train", "val", "test")
 
@@ -29,7 +29,7 @@ def made(tmp_path_factory):
     """A folder with generated data, and its tokenizer of K = 16."""
     root = tmp_path_factory.mktemp("codes")
     with untrained.workplace(root):
-        yield root, load_tokenizer(untrained.make_run(root, "vqvae").best)
+        yield root, load_first_stage(untrained.make_run(root, "vqvae").best)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def module(made, tmp_path):
             eval_batch_size=64,
             **settings,
         )
-        return CodeDataModule(ImageDataModule(config, seed), tokenizer, tmp_path / "codes")
+        return CodeDataModule(ImageDataModule(config, seed), tokenizer, tmp_path)
 
     return module
 
@@ -131,7 +131,7 @@ def test_codes_are_read_and_verified_once(module, stored, monkeypatch):
 def rows_less(data):
     forge(
         data,
-        train_codes=np.zeros((10, data.tokenizer.length), np.uint8),
+        train_codes=np.zeros((10, data.first_stage.length), np.uint8),
         train_labels=np.zeros(10, np.uint8),
     )
 

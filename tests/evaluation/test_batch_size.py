@@ -59,7 +59,7 @@ def figures(root, name, size):
                          enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     (measured,) = trainer.test(module, datamodule=data, verbose=False)
     if RUNS[name][0] == "prior":
-        found = two_stage_metrics(data.tokenizer, data.images, "test", measured["test/rate"])
+        found = two_stage_metrics(data.first_stage, data.images, "test", measured["test/rate"])
     else:
         found = iwae_metrics(module.eval().net, data, "test", 3) if name != "ae" else {}
     return {**measured, **found}

@@ -310,7 +310,7 @@ class TestCompletion:
     def complete(self, runs, **settings):
         seen: dict[str, Any] = {}
         subject = Subject(runs["prior"])
-        tokenizer = subject.prior.tokenizer
+        tokenizer: Any = subject.prior.first_stage
         decode = tokenizer.decode
         options = SampleOptions(n=20, columns=10, **settings)
         with mock.patch.object(
@@ -378,7 +378,7 @@ class TestInpainting:
         """Original, masked image and 4 fillings of 4 images, and the codes of the fillings."""
         seen: dict[str, Any] = {}
         subject = Subject(runs["masked"])
-        tokenizer = subject.prior.tokenizer
+        tokenizer: Any = subject.prior.first_stage
         decode = tokenizer.decode
         options = SampleOptions(n=40, columns=10, **settings)
         with mock.patch.object(

@@ -264,9 +264,9 @@ def test_a_code_or_label_out_of_range_is_one_line():
 def test_a_step_of_a_prior_looks_at_the_values_of_the_first_batch_only(monkeypatch):
     prior = CodePrior(PRIOR, VQVAE(SETTINGS[VQVAE], SHAPE).tokenizer(), classes=5)
     looked: list[bool] = []
-    checked = prior._checked
+    checked = prior.checked_labels
     monkeypatch.setattr(
-        prior, "_checked", lambda *a, check_values: looked.append(check_values) or checked(*a)
+        prior, "checked_labels", lambda *a, check_values: looked.append(check_values) or checked(*a)
     )
     monkeypatch.setattr(
         "vqvae_lightning.training.prior.check_codes", lambda *_: looked.append(True)

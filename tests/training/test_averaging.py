@@ -13,10 +13,10 @@ import untrained
 from vqvae_lightning import cli
 from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.experiment import load_experiment
-from vqvae_lightning.models.tokenizer import fingerprint
+from vqvae_lightning.models.first_stage import fingerprint
 from vqvae_lightning.training import callbacks
 from vqvae_lightning.training.averaging import AveragedWeights
-from vqvae_lightning.training.loading import kept_tokenizer, load_run
+from vqvae_lightning.training.loading import kept_first_stage, load_run
 from vqvae_lightning.training.resume import Resumed, newest_checkpoint
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.trainer import build_trainer
@@ -124,8 +124,8 @@ def test_a_prior_learns_the_codes_of_the_averaged_tokenizer(root):
     net: Any = load_run(run).net
     assert run.record.fingerprint == fingerprint(net)
     prior = train(root, "prior", "on-the-average")
-    assert prior.record.first_stage.fingerprint == run.record.fingerprint
-    assert kept_tokenizer(prior).fingerprint == run.record.fingerprint
+    assert prior.record.learned_from.fingerprint == run.record.fingerprint
+    assert kept_first_stage(prior).fingerprint == run.record.fingerprint
 
 
 @pytest.mark.parametrize("decay", [0.1, 0.999])

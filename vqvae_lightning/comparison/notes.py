@@ -37,6 +37,6 @@ def notes(rows: Sequence[Row]) -> Iterable[str]:
         )
     if any(row.kind.stage == 2 and "distortion" not in row.values for row in rows):
         yield (
-            "A prior without distortion: the run of its tokenizer is gone, or was trained again"
+            "A prior without distortion: the run of its first stage is gone, or was trained again"
             " since."
         )

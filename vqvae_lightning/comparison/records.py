@@ -9,7 +9,7 @@ from pathlib import Path
 from vqvae_lightning.config import ConfigError, Experiment
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import in_table
-from vqvae_lightning.training.loading import neighbours, tokenizer_runs
+from vqvae_lightning.training.loading import first_stage_runs, neighbours
 from vqvae_lightning.training.record import RunRecord, check_shape
 from vqvae_lightning.training.runs import Run
 
@@ -44,14 +44,14 @@ class Records:
             self.known[run.path] = run.record, run.experiment()
         return self.known[run.path]
 
-    def tokenizer(self, prior: Run, experiment: Experiment) -> Run | None:
-        """The run that holds a prior's tokenizer now, if it can be compared."""
+    def first_stage(self, prior: Run, experiment: Experiment) -> Run | None:
+        """The run that holds a prior's first stage now, if it can be compared."""
         root = prior.path.parent
         if root not in self.beside:
             others = [run for run in neighbours(prior.path) if run.path not in self.runs]
             self.beside[root] = [*self.runs.values(), *others]
-        for run in tokenizer_runs(prior, experiment.model.tokenizer, self.beside[root]):
-            # A folder in its place that cannot be compared is not its tokenizer.
+        for run in first_stage_runs(prior, experiment.model.first_stage_run, self.beside[root]):
+            # A folder in its place that cannot be compared is not its first stage.
             with suppress(ConfigError):
                 self.read(run)
                 return run

@@ -27,8 +27,8 @@ class Row:
     kind: Kind
     record: RunRecord
     settings: dict[str, Any]  # config.yaml
-    tokenizer: Run | None  # of a prior, if its folder is at hand
-    likelihood: dict[str, Any] | None  # p(x|z); a prior has its tokenizer's
+    first_stage: Run | None  # of a prior, if its folder is at hand
+    likelihood: dict[str, Any] | None  # p(x|z); a prior has its first stage's
     values: dict[str, float]
     limits: dict[str, int]  # measure → the largest value it can take
     budget: Budget
@@ -52,9 +52,9 @@ class Row:
 
     @property
     def codes(self) -> str | None:
-        """The fingerprint of the tokenizer whose codes a prior learned."""
-        tokenizer = self.record.tokenizer
-        return tokenizer.fingerprint if tokenizer else None
+        """The fingerprint of the first stage whose codes, or other latents, a prior learned."""
+        source = self.record.source
+        return source.fingerprint if source else None
 
     @property
     def draws(self) -> float | None:
@@ -85,21 +85,22 @@ def read_row(run: Run, records: Records) -> Row:
     if not kind.has_density:
         # Logged as 0 by convention. Nothing is charged, which is not a rate of zero.
         measured.pop("rate", None)
-    tokenizer = None
-    if kind.stage == 2 and kind.has_codes:
-        measured |= _against_uniform(record.first_stage, measured)
-        tokenizer = records.tokenizer(run, experiment)
-        if not tokenizer:
-            budget = replace(budget, missing=record.first_stage.fingerprint)
-    if tokenizer:
-        of_tokenizer, its_experiment = records.read(tokenizer)
+    first_stage = None
+    if record.tokenizer:
+        measured |= _against_uniform(record.tokenizer, measured)
+    if kind.stage == 2:
+        first_stage = records.first_stage(run, experiment)
+        if not first_stage:
+            budget = replace(budget, missing=record.learned_from.fingerprint)
+    if first_stage:
+        of_first, its_experiment = records.read(first_stage)
         model = its_experiment.model
-        budget += Budget.of(its_experiment, of_tokenizer.parameters or 0)
-        measured |= _both_stages(measured["rate"], of_tokenizer.test, dims)
+        budget += Budget.of(its_experiment, of_first.parameters or 0)
+        measured |= _both_stages(measured.get("rate"), of_first.test, dims)
     likelihood = to_dict(model).get("likelihood")
     values, limits = _shown(measured, dims), _limits(record, experiment)
     settings = to_dict(experiment)
-    return Row(0, run, kind, record, settings, tokenizer, likelihood, values, limits, budget)
+    return Row(0, run, kind, record, settings, first_stage, likelihood, values, limits, budget)
 
 
 def _against_uniform(tokenizer: TokenizerRecord, measured: dict[str, float]) -> dict[str, float]:
@@ -112,14 +113,14 @@ def _against_uniform(tokenizer: TokenizerRecord, measured: dict[str, float]) -> 
     return found
 
 
-def _both_stages(rate: float, of_tokenizer: dict[str, float], dims: int) -> dict[str, float]:
-    """What a prior of this rate has from its tokenizer's test metrics: pixels from the tokenizer,
-    codes from the prior.
+def _both_stages(rate: float | None, of_first: dict[str, float], dims: int) -> dict[str, float]:
+    """What a prior of this rate has from its first stage's test metrics: pixels from the first
+    stage, latents from the prior.
     """
-    found = {"distortion": of_tokenizer["test/distortion"]}
-    if "test/psnr" in of_tokenizer:
-        found["tokenizer_psnr"] = of_tokenizer["test/psnr"]
-    if "test/bits_per_dim" in of_tokenizer:
+    found = {"distortion": of_first["test/distortion"]}
+    if "test/psnr" in of_first:
+        found["tokenizer_psnr"] = of_first["test/psnr"]
+    if "test/bits_per_dim" in of_first and rate is not None:
         found["bits_per_dim"] = bits_per_dim(found["distortion"] + rate, dims)
     return found
 

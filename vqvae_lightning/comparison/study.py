@@ -119,12 +119,13 @@ def _settings(
         kind: of the run.
         seed: of the run.
         settings: `key=value` for every run of the study.
-        kinds: those of the study. A run of stage 2 learns the codes of the first tokenizer.
+        kinds: those of the study. A run of stage 2 learns the latents of the first that it can.
     """
     own = [f"seed={seed}", f"tracking.group={root.name}"]
-    tokenizers = [name for name in kinds if KINDS[name].is_tokenizer]
-    if KINDS[kind].stage == 2 and tokenizers:
-        own.append(f"model.tokenizer={root / _name(tokenizers[0], seed)}")
+    sources = [name for name in kinds if KINDS[kind].learns(KINDS[name])]
+    if sources:
+        setting = KINDS[kind].config.first_stage_at
+        own.append(f"model.{setting}={root / _name(sources[0], seed)}")
     return merge_overrides(settings, own)
 
 

@@ -15,7 +15,7 @@ def _shows() -> list[str]:
 
 @dataclass
 class Drawing:
-    """How a prior draws codes; nothing to a run of another kind.
+    """How a prior draws latents; nothing to a run of another kind.
 
     A prior has those that its `sampling` has, with the same defaults.
     """
@@ -33,11 +33,17 @@ class Drawing:
         at_most=1000,
     )
     steps: int = setting(
-        8, "passes through the network for an image, of a masked prior", at_least=1
+        8,
+        "passes through the network for an image, of a masked prior; steps of the solver, of two"
+        " passes each, of a flow",
+        at_least=1,
     )
     order: Literal["halton", "confidence", "random"] = setting(
         "halton",
         "which codes a masked prior draws first: far apart ones, the likeliest ones, or any",
+    )
+    solver: Literal["heun", "midpoint"] = setting(
+        "heun", "how a flow follows the velocity from step to step"
     )
 
 

@@ -97,8 +97,8 @@ def _check_kind(place: str, kind: str, key: str) -> None:
 def absolute_places(experiment: Experiment) -> Experiment:
     """An experiment as a record holds it."""
     model = experiment.model
-    if getattr(model, "tokenizer", None):
-        model = replace(model, tokenizer=str(Path(model.tokenizer).absolute()))
+    if model.first_stage_run:
+        model = model.learning_from(str(Path(model.first_stage_run).absolute()))
     runs, data = str(Path(experiment.runs).absolute()), experiment.data
     data = replace(
         data,
@@ -127,9 +127,9 @@ def find_places(experiment: Experiment, folder: Path) -> Experiment:
     here, runs, model = folder.absolute().parent, experiment.runs, experiment.model
     root = find_place(experiment.data.root, runs, here, experiment.data.folder)
     data = replace(experiment.data, root=root or canonical(DataConfig().root, "data.root"))
-    if getattr(model, "tokenizer", None):
-        found = find_place(model.tokenizer, runs, here, "run.json")
-        model = replace(model, tokenizer=found or short(Path(model.tokenizer)))
+    if recorded := model.first_stage_run:
+        found = find_place(recorded, runs, here, "run.json")
+        model = model.learning_from(found or short(Path(recorded)))
     return replace(experiment, runs=short(here), data=data, model=model)
 
 

@@ -139,7 +139,8 @@ class StoredArray:
         return self.rows
 
     def take(self, index: Tensor) -> Tensor:
-        """Records (n, ...) at the positions index (n,) int64; numbers other than bytes as int32.
+        """Records (n, ...) at the positions index (n,) int64: bytes and float32 as they are, and
+        other numbers as int32.
 
         Raises StoredError if a file has become shorter.
         """
@@ -157,7 +158,7 @@ class StoredArray:
             if os.preadv(self._files[shard], [buffer], at * size) != len(buffer):
                 raise StoredError(f"{self.paths[shard]} ends before record {rows[end - 1]:,}")
             start = end
-        if self.column.dtype != np.uint8:
+        if self.column.dtype not in (np.uint8, np.float32):
             return torch.from_numpy(records.astype(np.int32))
         return torch.from_numpy(records)
 
@@ -227,7 +228,11 @@ def layout_of(description: Mapping[str, Any], stem: str) -> dict[str, tuple[int,
         if not all(type(n) is int and 0 < n < 2**31 for n in shape):
             raise ValueError(f"shape {shape}")
         dtype = np.dtype(array["dtype"])
-        if dtype.kind != "u" or type(array["rows"]) is not int or not 0 <= array["rows"] < 2**48:
+        if (
+            (dtype.kind != "u" and dtype != np.float32)
+            or type(array["rows"]) is not int
+            or not 0 <= array["rows"] < 2**48
+        ):
             raise ValueError(f"rows {array['rows']} of {dtype}")
         column = Column(shape, dtype)
         if shard_count(array["rows"], column) != len(array["files"]):

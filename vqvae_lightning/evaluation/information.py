@@ -63,7 +63,8 @@ class PriorSavings(Evaluator):
     """What the order of the codes is worth to a prior, in bits per code."""
 
     def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
-        return None if plan.kind.stage == 2 else "it is no prior"
+        of_codes = plan.kind.stage == 2 and plan.kind.has_codes
+        return None if of_codes else "it is no prior of codes"
 
     def measure(
         self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]

@@ -16,7 +16,7 @@ from vqvae_lightning.kinds import Kind, kind_names
 from vqvae_lightning.metrics.information import bits_per_dim
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Noise, fresh_noise
-from vqvae_lightning.models.tokenizer import Tokenizer
+from vqvae_lightning.models.first_stage import FirstStage
 
 IMAGES_PER_PASS = 5000  # decoded at once, images times draws: about 1 GB for 3 x 32 x 32
 
@@ -83,11 +83,15 @@ def kl_per_dim(net: Autoencoder, batches: Iterable[Batch]) -> list[float] | None
     return (total / images).flatten().tolist()
 
 
-def mean_distortion(tokenizer: Tokenizer, batches: Iterable[Batch]) -> float:
-    """−log p(x|z) in nats per image with the codes of each image, a mean over all images."""
+def mean_distortion(first_stage: FirstStage, batches: Iterable[Batch]) -> float:
+    """−log p(x|z) in nats per image with a z of its own, a mean over all images.
+
+    z of a VAE is that of the evaluation of the VAE itself.
+    """
     total, images = 0.0, 0
     for batch in batches:
-        total += tokenizer.distortion(batch.x).double().sum().item()
+        noise = batch.row_noise("latent").normal
+        total += first_stage.distortion(batch.x, noise).double().sum().item()
         images += batch.x.shape[0]
     return total / images
 
@@ -109,20 +113,21 @@ def iwae_metrics(
 
 
 def two_stage_metrics(
-    tokenizer: Tokenizer, images: ImageDataModule, split: str, rate: float
+    first_stage: FirstStage, images: ImageDataModule, split: str, rate: float | None
 ) -> dict[str, float]:
-    """`distortion` of a prior's tokenizer in nats, and `bits_per_dim` of the two stages.
+    """`distortion` of a prior's first stage in nats, and `bits_per_dim` of the two stages.
 
-    The latter is there for a discrete likelihood: −log p(x|z) − log p(z), a bound on −log p(x), or
-    on −log p(x|label) if the prior knows the label. `rate` is the prior's, in nats per image.
+    The latter is there for a discrete likelihood and a rate: distortion + rate, a bound on
+    −log p(x), or on −log p(x|label) if the prior knows the label. `rate` is the prior's, in nats
+    per image, and None where there is none: over the z of an AE.
     """
     device = own_device()
-    distortion = mean_distortion(tokenizer.to(device), images.batches(split, device))
-    if not tokenizer.discrete:
+    distortion = mean_distortion(first_stage.to(device), images.batches(split, device))
+    if rate is None or not first_stage.discrete:
         return {"distortion": distortion}
     return {
         "distortion": distortion,
-        "bits_per_dim": bits_per_dim(distortion + rate, tokenizer.dims),
+        "bits_per_dim": bits_per_dim(distortion + rate, first_stage.dims),
     }
 
 
@@ -141,7 +146,7 @@ class ImportanceWeightedBound(Evaluator):
         kind, place = plan.kind, plan.path
         if kind.stage == 2:
             wanted = " or ".join(kind_names(self.is_for))
-            return f"iwae_samples: {place} is a prior of codes, wanted a run of kind {wanted}"
+            return f"iwae_samples: {place} is of stage 2, wanted a run of kind {wanted}"
         if not kind.has_density:
             return (
                 f"iwae_samples: {place} is a run of kind {kind.name}, which has no p(z) and so no"
@@ -156,16 +161,16 @@ class ImportanceWeightedBound(Evaluator):
 
 
 class TwoStageLikelihood(Evaluator):
-    """What a prior and its tokenizer say together of log p(x)."""
+    """What a prior and its first stage say together of log p(x)."""
 
     def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
-        return None if plan.kind.stage == 2 else "it has no tokenizer"
+        return None if plan.kind.stage == 2 else "it has no first stage"
 
     def measure(
         self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
     ) -> Mapping[str, float]:
-        tokenizer = subject.prior.tokenizer
-        return two_stage_metrics(tokenizer, subject.images, options.split, known["rate"])
+        first_stage = subject.prior.first_stage
+        return two_stage_metrics(first_stage, subject.images, options.split, known.get("rate"))
 
 
 class RatePerLatentDimension(Evaluator):

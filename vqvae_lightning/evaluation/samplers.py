@@ -4,7 +4,8 @@ theory says cannot.
 ```
                     ┌── normal, uniform: the p(z) of the rate ────────────┐
  train images ──► z ┴── gaussian, mixture, unigram: fitted later ─────────┴──► z, codes ──► Decoder
- label ──► CodePrior ── prior: P(codes | label) ──► codes ─────────────────────────────► Tokenizer
+ label ──► CodePrior  ── prior: P(codes | label) ──► codes ────────────────────────────► Tokenizer
+ label ──► LatentFlow ── flow: p(z | label) ──► z ─────────────────────────────────────► Decoder
 ```
 """
 
@@ -21,7 +22,6 @@ from vqvae_lightning.config import (
     Drawing,
     Experiment,
     SampleOptions,
-    member_of,
     name_of,
     to_dict,
 )
@@ -30,8 +30,7 @@ from vqvae_lightning.evaluation.densities import COMPONENTS, fit_gaussian, fit_m
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.build import PRIORS, build_trunk
-from vqvae_lightning.models.priors.prior import PriorNetwork
+from vqvae_lightning.models.build import build_trunk
 from vqvae_lightning.training.stages import Generates
 
 LARGEST_LATENT = 512  # D·h·w: a full covariance has D·h·w squared entries
@@ -72,7 +71,7 @@ def unigram(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
 
 
 def prior(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
-    """Codes from the learned prior, P(codes | label) or P(codes)."""
+    """Latents from the learned prior, p(z | label) or p(z)."""
     parts = [
         subject.prior.sample(
             len(part), classes_of(subject.prior, part), **sampling(subject.experiment, options)
@@ -118,7 +117,12 @@ SAMPLERS: dict[str, Sampler] = {
     "unigram": Sampler(
         unigram, "codes drawn in their shares, without order", lambda kind: kind.is_tokenizer
     ),
-    "prior": Sampler(prior, "codes from the learned prior", lambda kind: kind.stage == 2),
+    "prior": Sampler(
+        prior, "codes from the learned prior", lambda kind: kind.stage == 2 and kind.has_codes
+    ),
+    "flow": Sampler(
+        prior, "z from the learned flow", lambda kind: kind.stage == 2 and not kind.has_codes
+    ),
 }
 
 
@@ -159,8 +163,9 @@ def sampler_names(experiment: Experiment, name: str | None, also: Sequence[str] 
 
 
 def latent_size(experiment: Experiment) -> int:
-    """D·h·w of the z of a run with a continuous latent; 0 of a run that has codes."""
-    if KINDS[experiment.kind].has_codes:
+    """D·h·w of the z of a run of stage 1 with a continuous latent; 0 of another one."""
+    kind = KINDS[experiment.kind]
+    if kind.has_codes or kind.stage == 2:
         return 0
     model = experiment.model
     grid = build_trunk(model, shape_of(experiment.data)).grid
@@ -209,14 +214,9 @@ def decode_rows(net: Autoencoder, rows: Tensor) -> Tensor:
     return decode(net, z.float().to(next(net.parameters()).device))
 
 
-def network_of(experiment: Experiment) -> type[PriorNetwork]:
-    """The class of the network of a prior."""
-    return member_of(experiment.model.network, PRIORS)
-
-
 def sampling(experiment: Experiment, options: Drawing) -> dict[str, Any]:
-    """The settings of `PriorNetwork.generate` that the prior of a run has."""
-    return {f.name: getattr(options, f.name) for f in fields(network_of(experiment).sampling)}
+    """The settings of drawing that a run of stage 2 has."""
+    return {f.name: getattr(options, f.name) for f in fields(experiment.model.sampling)}
 
 
 def check_sampling(experiment: Experiment, options: Drawing) -> None:
@@ -226,7 +226,7 @@ def check_sampling(experiment: Experiment, options: Drawing) -> None:
     has = sampling(experiment, options)
     for name, value in changed_sampling(to_dict(options)).items():
         if name not in has:
-            network = name_of(experiment.model.network, PRIORS)
+            network = name_of(experiment.model.network, experiment.model.networks)
             raise ConfigError(
                 f"{name}: got {value}, but this prior is one with model.network.name={network},"
                 f" which has {', '.join(has)}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -14,7 +15,6 @@ from vqvae_lightning.evaluation.samplers import (
     classes_of,
     decode,
     labels_of,
-    network_of,
     sampling,
 )
 from vqvae_lightning.evaluation.subject import Subject
@@ -22,6 +22,7 @@ from vqvae_lightning.kinds import Kind, kind_names
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.build import PRIORS
 from vqvae_lightning.pictures import Grid
+from vqvae_lightning.training.flow import LatentFlow
 
 STEPS = 10
 COMPLETIONS = 4
@@ -35,12 +36,37 @@ def interpolation(subject: Subject, options: SampleOptions) -> Grid:
     are the reconstructions. A line need not stay where p(z) is: in a VAE's D dimensions its middle
     is nearer to 0 than any typical z.
     """
+    if subject.kind.stage == 2:
+        return flow_interpolation(subject, options)
     net = subject.net
     classes = torch.arange(-(-options.n // options.columns))
     wanted = torch.stack([classes, classes + 1]).flatten()  # left, then right
     images = examples(subject.images, wanted, options.seed)[0].to(own_device())
     left, right = images.chunk(2)  # rows,C,H,W each
     between = interpolate(net, left, right, STEPS)  # rows,STEPS,C,H,W
+    rows = torch.cat([left[:, None], between, right[:, None]], dim=1)  # rows,STEPS+2,C,H,W
+    return Grid(rows.flatten(0, 1), STEPS + 2)
+
+
+def flow_interpolation(subject: Subject, options: SampleOptions) -> Grid:
+    """Between pairs of test images, along the noise from which the flow leads to their latents; as
+    `interpolation`.
+
+    Two images of a pair are of one class if the flow is class-conditional, and else of two.
+    """
+    prior, device = cast(LatentFlow, subject.module), own_device()
+    classes = labels_of(options, subject.prior.classes)[:: options.columns]
+    step = 0 if prior.config.class_conditional else 1
+    wanted = torch.stack([classes, classes + step]).flatten()
+    images, labels = examples(subject.images, wanted, options.seed)
+    left, right = images.to(device).chunk(2)  # rows,C,H,W each
+    between = prior.between(
+        left,
+        right,
+        classes_of(subject.prior, labels.to(device).chunk(2)[0]),
+        STEPS,
+        **sampling(subject.experiment, options),
+    )
     rows = torch.cat([left[:, None], between, right[:, None]], dim=1)  # rows,STEPS+2,C,H,W
     return Grid(rows.flatten(0, 1), STEPS + 2)
 
@@ -62,13 +88,13 @@ def completion(subject: Subject, options: SampleOptions) -> Grid:
     """Test images without their lower half: original, what is left of it, COMPLETIONS completions;
     n/columns rows.
 
-    The codes of the upper rows of the grid, h // 2 of them, are kept, and those of the other rows
+    The latents of the upper rows of the grid, h // 2 of them, are kept, and those of the other rows
     are drawn: see `completed`. Raises ConfigError for a grid of one row.
     """
-    height, width = subject.prior.tokenizer.layout.grid
+    height, width = subject.prior.first_stage.cells
     if height < 2:
         raise ConfigError(
-            "show: completion keeps the upper half of the codes, but their grid is"
+            "show: completion keeps the upper half of the latents, but their grid is"
             f" {height}x{width}"
         )
     images, labels = shown_examples(subject, options)
@@ -88,7 +114,7 @@ def inpainting(subject: Subject, options: SampleOptions) -> Grid:
     second row, from the first on, and in the others where the seed says. Raises ConfigError for a
     grid of one row or column.
     """
-    height, width = subject.prior.tokenizer.layout.grid
+    height, width = subject.prior.first_stage.cells
     if min(height, width) < 2:
         raise ConfigError(
             f"show: inpainting hides half of the grid's sides, but it is {height}x{width}"
@@ -120,10 +146,10 @@ def completed(
 ) -> Grid:
     """A row for each image: itself, what is seen of it, and COMPLETIONS completions.
 
-    The prior draws the unknown codes given the others and the image's label. A code's receptive
-    field reaches beyond its own grid cell, so the codes of the whole image would tell the prior
-    what is missing. They are therefore those of the masked image: nothing hidden is seen. The cost:
-    codes near the cut say that the drawing ends there.
+    The prior draws the unknown latents given the others and the image's label. The receptive field
+    of a grid cell reaches beyond it, so the latents of the whole image would tell the prior what is
+    missing. They are therefore those of the masked image: nothing hidden is seen. The cost: latents
+    near the cut say that the drawing ends there.
 
     Args:
         subject: a run of stage 2.
@@ -131,15 +157,15 @@ def completed(
         images: (N, C, H, W) in [-1, 1].
         labels: their classes (N,).
         hidden: the pixels (N, H, W) that are not seen.
-        unknown: the grid cells (N, h, w) whose codes are drawn.
+        unknown: the grid cells (N, h, w) whose latents are drawn.
     """
     prior, device = subject.prior, own_device()
-    tokenizer = prior.tokenizer.to(device)
+    first_stage = prior.first_stage.to(device)
     images, labels = images.to(device), labels.to(device)
     masked = hide(images, hidden.to(device))
-    codes, known = tokenizer.encode(masked), tokenizer.layout.positions(~unknown)
+    latents, known = first_stage.latents(masked), first_stage.known(~unknown)
     repeated = labels.repeat_interleave(COMPLETIONS)
-    given = (codes.repeat_interleave(COMPLETIONS, 0), known.repeat_interleave(COMPLETIONS, 0))
+    given = (latents.repeat_interleave(COMPLETIONS, 0), known.repeat_interleave(COMPLETIONS, 0))
     torch.manual_seed(options.seed)
     drawn = prior.sample(
         len(repeated),
@@ -202,7 +228,7 @@ class Show:
 
 # What `show` may be beside samples.
 SHOWS: dict[str, Show] = {
-    "interpolation": Show(interpolation, lambda kind: kind.stage == 1 and not kind.has_codes),
+    "interpolation": Show(interpolation, lambda kind: not kind.has_codes),
     "completion": Show(completion, lambda kind: kind.stage == 2),
     "inpainting": Show(inpainting, lambda kind: kind.stage == 2, completes_any=True),
 }
@@ -218,8 +244,8 @@ def check_show(kind: Kind, name: str) -> None:
 
 def check_completes(experiment: Experiment, name: str) -> None:
     """Raises ConfigError if the grid is of holes that the prior of a run cannot fill."""
-    if SHOWS[name].completes_any and not network_of(experiment).completes_any:
-        got = name_of(experiment.model.network, PRIORS)
+    if SHOWS[name].completes_any and not experiment.model.completes_any:
+        got = name_of(experiment.model.network, experiment.model.networks)
         able = [network for network, member in PRIORS.items() if member.completes_any]
         raise ConfigError(
             f"show: {name} needs a prior that completes any mask, got one with"

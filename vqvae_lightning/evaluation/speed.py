@@ -15,7 +15,7 @@ TIMED = 100  # images drawn at once
 
 
 def seconds_per_image(prior: Generates) -> float:
-    """Wall-clock seconds for an image of a prior, codes and decoding: the faster of two draws."""
+    """Wall-clock seconds for an image of a prior, latents and decoding: the faster of two draws."""
     labels = classes_of(prior, torch.arange(TIMED) % prior.classes)
     seconds = []
     for _ in range(2):
@@ -26,7 +26,7 @@ def seconds_per_image(prior: Generates) -> float:
 
 
 class SecondsPerImage(Evaluator):
-    """The time that a prior takes for an image."""
+    """The time that a prior takes for an image, and its passes through the network."""
 
     def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
         return None if plan.kind.stage == 2 else "it decodes in one pass"
@@ -34,4 +34,7 @@ class SecondsPerImage(Evaluator):
     def measure(
         self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
     ) -> Mapping[str, float]:
-        return {"seconds_per_image": seconds_per_image(subject.prior)}
+        return {
+            "seconds_per_image": seconds_per_image(subject.prior),
+            "evaluations_per_image": float(subject.prior.net.evaluations),
+        }

@@ -3,7 +3,7 @@
 ```
 Run ──► kind, settings             known before anything is loaded
     ├─► module                     the best checkpoint, on `own_device()`
-    └─► images, codes of a prior   read, verified and decoded
+    └─► images, latents of stage 2 read, verified and decoded
 ```
 
 An evaluator, a sampler or a picture asks the subject's `kind` what it offers, and takes the part
@@ -21,12 +21,14 @@ import torch
 from vqvae_lightning.config import Experiment
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule, data_of
+from vqvae_lightning.data.latents import LatentDataModule
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.densities import TrainLatents
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.storage import file_hash
-from vqvae_lightning.training.loading import codes_folder, load_run
+from vqvae_lightning.training.build import latents_of
+from vqvae_lightning.training.loading import latents_folder, load_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.stages import Generates, HasLatents
 
@@ -67,7 +69,7 @@ class Subject(Plan):
 
     @property
     def module(self) -> pl.LightningModule:
-        """The best checkpoint's module, in evaluation mode; a prior has its tokenizer."""
+        """The best checkpoint's module, in evaluation mode; one of stage 2 has its first stage."""
         return self._loaded[0]
 
     @property
@@ -77,23 +79,29 @@ class Subject(Plan):
 
     @cached_property
     def images(self) -> ImageDataModule:
-        """The images that the run, or its tokenizer, was trained on."""
+        """The images that the run, or its first stage, was trained on."""
         data = ImageDataModule(self.experiment.data, self.experiment.seed)
         data.prepare_data()
         data.setup()
         return data
 
     @cached_property
-    def codes(self) -> CodeDataModule:
-        """The codes that a run of stage 2 was trained on."""
-        data = CodeDataModule(self.images, self.prior.tokenizer, codes_folder(self.run))
+    def latents(self) -> LatentDataModule:
+        """The latents that a run of stage 2 was trained on."""
+        folder = latents_folder(self.run)
+        data = latents_of(self.kind, self.images, self.prior.first_stage, folder)
         data.prepare_data()
         return data
 
     @property
-    def data(self) -> ImageDataModule | CodeDataModule:
+    def codes(self) -> CodeDataModule:
+        """The codes that a prior was trained on."""
+        return cast(CodeDataModule, self.latents)
+
+    @property
+    def data(self) -> ImageDataModule | LatentDataModule:
         """What the module was trained on."""
-        return self.images if self.kind.stage == 1 else self.codes
+        return self.images if self.kind.stage == 1 else self.latents
 
     @property
     def net(self) -> Autoencoder:

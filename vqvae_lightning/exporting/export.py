@@ -17,9 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqvae_lightning.config import ConfigError, Experiment, ExportOptions, name_of, run_options
+from vqvae_lightning.config import (
+    ConfigError,
+    Experiment,
+    ExportOptions,
+    member_of,
+    name_of,
+    run_options,
+)
 from vqvae_lightning.data.images import to_uint8
-from vqvae_lightning.evaluation.samplers import network_of
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.exporting.agreement import DisagreementError, compare
 from vqvae_lightning.exporting.card import write_card
@@ -29,7 +35,6 @@ from vqvae_lightning.exporting.manifest import write_manifest
 from vqvae_lightning.exporting.opening import Exported, open_export
 from vqvae_lightning.exporting.weights import checkpoints_of, hyper_parameters, weights_bytes
 from vqvae_lightning.kinds import KINDS
-from vqvae_lightning.models.build import PRIORS
 from vqvae_lightning.models.priors.autoregressive import AutoregressivePrior
 from vqvae_lightning.storage import check_writable, file_hash, new_folder, write_atomic
 from vqvae_lightning.surroundings import own_surroundings
@@ -81,8 +86,9 @@ def check_steps(experiment: Experiment) -> None:
     """Raises ConfigError for a prior that does not draw position by position, as `step` does."""
     if KINDS[experiment.kind].stage == 1:
         return
-    if not issubclass(network_of(experiment), AutoregressivePrior):
-        name = name_of(experiment.model.network, PRIORS)
+    networks = experiment.model.networks
+    if not issubclass(member_of(experiment.model.network, networks), AutoregressivePrior):
+        name = name_of(experiment.model.network, networks)
         raise ConfigError(
             f"export: a prior with model.network.name={name} draws many codes at a time, which the"
             " exported step cannot; wanted an autoregressive one"

@@ -143,7 +143,7 @@ def graphs_of(module: pl.LightningModule, stage: int) -> list[Graph]:
     """The graphs of a run's module, on the CPU; those of a prior decode with its tokenizer."""
     if stage == 1:
         return autoencoder_graphs(cast(HasLatents, module).net)
-    tokenizer = cast(Generates, module).tokenizer
+    tokenizer = cast(Generates, module).first_stage
     net = cast(AutoregressivePrior, module.net)
     return [*autoencoder_graphs(tokenizer.copied_net(), sequences=True), step_graph(net)]
 

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from vqvae_lightning.config import one_line
-from vqvae_lightning.training.loading import find_kept_tokenizer, module_of, own_checkpoint
+from vqvae_lightning.training.loading import find_kept_first_stage, module_of, own_checkpoint
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.verified import CheckpointError, read_checkpoint
 
@@ -17,7 +17,7 @@ def checkpoints_of(run: Run) -> dict[str, dict[str, Any]]:
     """The checkpoint of each part of a run: `model`, and of a prior its `tokenizer`."""
     found = {"model": own_checkpoint(run, run.best)}
     if run.record.tokenizer:
-        found["tokenizer"] = read_checkpoint(find_kept_tokenizer(run)[1])
+        found["tokenizer"] = read_checkpoint(find_kept_first_stage(run)[1])
     return found
 
 

@@ -41,3 +41,24 @@ class Mean(MeanMetric):
     def __init__(self) -> None:
         super().__init__()
         self.set_dtype(torch.float64)
+
+
+class Moments:
+    """Mean and standard deviation of each channel of latents (N, D, h, w), summed in float64."""
+
+    def __init__(self, channels: int) -> None:
+        self.count = 0
+        self.sums = torch.zeros(channels, dtype=torch.float64)
+        self.squares = torch.zeros(channels, dtype=torch.float64)
+
+    def update(self, z: Tensor) -> None:
+        """Adds latents (n, D, h, w), on the CPU."""
+        values = z.double().transpose(0, 1).flatten(1)  # D,n·h·w
+        self.count += values.shape[1]
+        self.sums += values.sum(1)
+        self.squares += values.square().sum(1)
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, (D,) each."""
+        mean = self.sums / self.count
+        return mean, (self.squares / self.count - mean.square()).clamp_min(0).sqrt()

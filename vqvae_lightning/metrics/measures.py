@@ -64,6 +64,7 @@ SUMS: Agreements = ("likelihood", "conditional")  # a rate given the label bound
 DRAWS: Agreements = ("likelihood", "draws")  # an importance-weighted bound rises with the draws
 # Bits per code of one tokenizer. A bound is no rank among exact ones.
 CODES: Agreements = ("codes", "conditional", "exact")
+LATENTS: Agreements = ("codes", "conditional")  # densities of the z of one first stage
 TRAIN: Agreements = ("train_images",)  # classifiers that were fitted to as many images
 
 GRADIENTS = "Gradients"
@@ -84,7 +85,7 @@ MEASURES: dict[str, Measure] = {
                 panel=Panel(RECONSTRUCTION, "MSE")),
         Measure("loss", "Loss", "", "lower", bound="≤", progress=1,
                 panel=Panel(RECONSTRUCTION, "Loss")),
-        Measure("tokenizer_psnr", "PSNR of the tokenizer", "dB", "higher", ".2f"),
+        Measure("tokenizer_psnr", "PSNR of the first stage", "dB", "higher", ".2f"),
         # The ledger. Logged in nats per image.
         Measure("distortion", "Distortion", NATS, "lower", ".4f", BOTH, comparable=LOSSES,
                 per_dim=True, progress=2,
@@ -128,6 +129,10 @@ MEASURES: dict[str, Measure] = {
                 comparable=CODES, bound="≥"),
         Measure("saved_vs_unigram_bits", "… of unigram", CODE_BITS, "higher", ".3f", BOTH,
                 comparable=CODES, bound="≥"),
+        Measure("latent_nats", "−log p(z)", "nats/number", "lower", ".3f", BOTH,
+                comparable=LATENTS, panel=Panel("Flow", "−log p(z), nats per number of z")),
+        Measure("evaluations_per_image", "Network evaluations", "per image", "", ".0f",
+                ("results",)),
         Measure("seconds_per_image", "Sampling", "s/image", "", ".4f", BOTH),
         # How much the use of codes differs between splits.
         Measure("code_kl_train_test_bits", "KL(train‖test)", "bits", "", ".4f",

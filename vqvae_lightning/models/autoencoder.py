@@ -80,10 +80,10 @@ class Autoencoder(nn.Module):
 
     def encode(self, x: Tensor, noise: Noise = fresh_noise) -> Latent:
         """Latent of images x (N, C, H, W) in [-1, 1]. Raises ValueError on another shape."""
-        latent: Latent = self.bottleneck(self._features(x), noise)
+        latent: Latent = self.bottleneck(self.features(x), noise)
         return latent
 
-    def _features(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
         """h (N, bottleneck.in_channels, h, w), what the bottleneck reads.
 
         Raises ValueError on another shape.
@@ -143,7 +143,7 @@ class Autoencoder(nn.Module):
         are all the same. k is what fits into memory: draws may be made in several calls. Raises
         ValueError for an AE, which has no p(z).
         """
-        return self._weigh(x, self._features(x), k, noise)[0]
+        return self._weigh(x, self.features(x), k, noise)[0]
 
     def importance_weighted(self, x: Tensor, k: int, noise: Noise = fresh_noise) -> Objective:
         """The objective whose loss is −log of the mean weight of k draws, / dims (Burda et al.
@@ -152,7 +152,7 @@ class Autoencoder(nn.Module):
         Distortion, reconstruction and latent are those of the first draw. Raises ValueError for an
         AE.
         """
-        h = self._features(x)
+        h = self.features(x)
         log_weights, z, decoded, distortion = self._weigh(x, h, k, noise)
         loss = -(log_weights.logsumexp(0) - math.log(k)).mean() / self.dims
         with torch.no_grad():

@@ -2,6 +2,7 @@
 through.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -88,6 +89,13 @@ class Bottleneck(nn.Module, ABC):
             ValueError: where there is no p(z).
         """
         raise ValueError(f"rsample: {type(self).__name__} has no p(z), so there is no likelihood")
+
+    def log_posterior(self, h: Tensor, z: Tensor) -> Tensor:
+        """log q(z|x) in nats, (N,), of z (N, D, h, w) drawn for h (N, in_channels, h, w).
+
+        Raises ValueError where z is not random, or its density is not known.
+        """
+        raise ValueError(f"log_posterior: {type(self).__name__} has no density q(z|x)")
 
     def codes_to_latents(self, codes: Tensor) -> Tensor:
         """z (N, D, h, w) of codes (N, *layout(grid).shape).
@@ -201,6 +209,11 @@ class Gaussian(NamedBottleneck):
         # log N(z; 0, I) − log N(z; μ, σ²I): the two constants cancel
         log_ratio = 0.5 * (drawn.square() - z.square() + log_variance).flatten(2).sum(2)  # k,N
         return z, log_ratio
+
+    def log_posterior(self, h: Tensor, z: Tensor) -> Tensor:
+        mean, log_variance = at_least_float32(h).chunk(2, dim=1)  # N,D,h,w each
+        error = (z - mean).square() * torch.exp(-log_variance)
+        return -0.5 * (error + log_variance + math.log(2 * math.pi)).flatten(1).sum(1)
 
     def sample(self, n: int, grid: tuple[int, int], device: torch.device) -> Tensor:
         return torch.randn(n, self.out_channels, *grid, device=device, dtype=torch.float32)

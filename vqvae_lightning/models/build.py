@@ -11,8 +11,8 @@ in a user's own file (see `config.plugins`). A new kind of run is a config here,
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
 from vqvae_lightning.config import (
     ConfigError,
@@ -32,11 +32,14 @@ from vqvae_lightning.models.likelihoods import (
     GaussianLikelihood,
     Likelihood,
 )
+from vqvae_lightning.models.priors.flow import Flow, FlowSampling
 from vqvae_lightning.models.priors.masked import MaskedTransformer
 from vqvae_lightning.models.priors.pixelcnn import PixelCNN
 from vqvae_lightning.models.priors.pixelsnail import PixelSNAIL
 from vqvae_lightning.models.priors.prior import PriorNetwork
+from vqvae_lightning.models.priors.sampling import Sampling
 from vqvae_lightning.models.priors.transformer import CodeTransformer
+from vqvae_lightning.models.priors.velocity import CellTransformer, ResidualMLP, VelocityNetwork
 from vqvae_lightning.models.quantizers.codebooks import (
     CosineVectorQuantizer,
     EMAVectorQuantizer,
@@ -82,10 +85,27 @@ PRIORS: dict[str, type[PriorNetwork]] = {
     "masked": MaskedTransformer,
 }
 
+# What `model.network.name` of a flow may be.
+FLOWS: dict[str, type[VelocityNetwork]] = {"mlp": ResidualMLP, "transformer": CellTransformer}
+
 
 @dataclass
 class ModelConfig:
     """The questions that the settings of every kind answer."""
+
+    # Of a model of stage 2: the setting that names the run of stage 1, which is also the name of
+    # its record in run.json and in checkpoints.
+    first_stage_at: ClassVar[str] = ""
+
+    @property
+    def first_stage_run(self) -> str | None:
+        """The run folder that a model of stage 2 learns from, if it is named."""
+        found: str | None = getattr(self, self.first_stage_at, None)
+        return found
+
+    def learning_from(self, run: str | None) -> Self:
+        """These settings, of a model of stage 2, with another run folder to learn from."""
+        return replace(self, **{self.first_stage_at: run})
 
     @property
     def codebook_size(self) -> int:
@@ -223,10 +243,39 @@ class VQVAEConfig(AutoencoderConfig):
         return build_quantizer(self.quantizer, self.latent_dim, self.groups)
 
 
+class SecondStageConfig(ModelConfig, ABC):
+    """What the models of a frozen first stage's latents have in common."""
+
+    networks: ClassVar[dict[str, Any]]  # what `network.name` may be
+    class_conditional: bool
+    label_dropout: float
+    network: Any
+
+    def __post_init__(self) -> None:
+        if self.label_dropout and not self.class_conditional:
+            raise ConfigError(
+                f"model.label_dropout: got {self.label_dropout} with model.class_conditional=false,"
+                " but then there is no label to forget; wanted 0"
+            )
+
+    @property
+    @abstractmethod
+    def sampling(self) -> type[Any]:
+        """The settings of drawing that it has, as a dataclass."""
+
+    @property
+    @abstractmethod
+    def completes_any(self) -> bool:
+        """Whether it completes any mask. Otherwise what is known has to come first."""
+
+
 @documented
 @dataclass
-class PriorConfig(ModelConfig):
+class PriorConfig(SecondStageConfig):
     """Model of the codes of a frozen tokenizer."""
+
+    first_stage_at = "tokenizer"
+    networks = PRIORS
 
     tokenizer: str | None = setting(
         None,
@@ -245,12 +294,45 @@ class PriorConfig(ModelConfig):
         "transformer", PRIORS, PriorNetwork, "the network that gives codes their probability"
     )
 
-    def __post_init__(self) -> None:
-        if self.label_dropout and not self.class_conditional:
-            raise ConfigError(
-                f"model.label_dropout: got {self.label_dropout} with model.class_conditional=false,"
-                " but then there is no label to forget; wanted 0"
-            )
+    @property
+    def sampling(self) -> type[Sampling]:
+        return member_of(self.network, PRIORS).sampling
+
+    @property
+    def completes_any(self) -> bool:
+        return member_of(self.network, PRIORS).completes_any
+
+
+@documented
+@dataclass
+class FlowConfig(SecondStageConfig):
+    """Flow over the continuous latents of a frozen AE or VAE."""
+
+    first_stage_at = "first_stage"
+    networks = FLOWS
+    completes_any = True
+
+    first_stage: str | None = setting(
+        None,
+        "run folder of a finished AE or VAE; empty: the newest one of this dataset",
+        place="folder",
+    )
+    class_conditional: bool = setting(True, "model p(z | label) instead of p(z)")
+    label_dropout: float = setting(
+        0.0,
+        "share of labels that a training step forgets, so that the flow learns p(z) too: what"
+        " guidance needs",
+        at_least=0,
+        below=1,
+    )
+    network: Any = part("mlp", FLOWS, VelocityNetwork, "the network that gives the velocity")
+    density_steps: int = setting(
+        16, "steps of the solver that measures log p(z), of two passes each", at_least=1
+    )
+
+    @property
+    def sampling(self) -> type[FlowSampling]:
+        return FlowSampling
 
 
 def build_autoencoder(config: AutoencoderConfig, image_shape: ImageShape) -> Autoencoder:
@@ -311,3 +393,12 @@ def build_prior(config: PriorConfig, layout: CodeLayout, classes: int) -> PriorN
     labels = classes if config.class_conditional else 0
     prior: PriorNetwork = member(layout, labels, config.network, config.label_dropout)
     return prior
+
+
+def build_flow(config: FlowConfig, shape: tuple[int, int, int], classes: int) -> Flow:
+    """The flow over latents (D, h, w); `classes` are those of the data."""
+    member: Any = member_of(config.network, FLOWS)
+    labels = classes if config.class_conditional else 0
+    network: VelocityNetwork = member(shape, config.network)
+    width, dropout, steps = config.network.width, config.label_dropout, config.density_steps
+    return Flow(network, shape, width, labels, dropout, steps)

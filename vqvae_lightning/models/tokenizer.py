@@ -1,19 +1,16 @@
 """A frozen VQ-VAE: images to codes and back, for a prior to be trained on."""
 
-import copy
-import hashlib
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vqvae_lightning.models.autoencoder import Autoencoder, Objective
+from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.first_stage import FirstStage
 
 
-class Tokenizer:
+class Tokenizer(FirstStage):
     """Images (N, C, H, W) in [-1, 1] ⇄ codes (N, T) in the order of `CodeLayout`.
 
-    Frozen by construction: it is no `nn.Module`, so no `.train()`, optimizer or state dict of a
-    module that holds it can reach its weights, and its methods record no gradient.
+    Raises ValueError for an autoencoder without codes.
     """
 
     def __init__(self, autoencoder: Autoencoder) -> None:
@@ -23,13 +20,9 @@ class Tokenizer:
                 f"tokenizer: {type(autoencoder.bottleneck).__name__} has no codebook, wanted a"
                 " quantizer"
             )
-        self._net = autoencoder.eval().requires_grad_(False)
+        super().__init__(autoencoder)
         self.layout = layout
-        self.image_shape = autoencoder.image_shape
-        self.dims = autoencoder.dims
-        # Whether distortion + rate is a bound in bits per dimension.
-        self.discrete = autoencoder.likelihood.discrete
-        self.fingerprint = fingerprint(autoencoder)
+        self.record_shape = (layout.length,)
 
     @property
     def codebook_size(self) -> int:
@@ -46,14 +39,6 @@ class Tokenizer:
         """T, codes per image."""
         return self.layout.length
 
-    def to(self, device: torch.device) -> "Tokenizer":
-        self._net.to(device)
-        return self
-
-    def copied_net(self) -> Autoencoder:
-        """A copy of the autoencoder: what is done to it does not reach the tokenizer."""
-        return copy.deepcopy(self._net)
-
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Codes (N, T) int64 of images (N, C, H, W) in [-1, 1]."""
@@ -61,30 +46,17 @@ class Tokenizer:
         assert codes is not None
         return self.layout.flatten(codes)
 
-    @torch.no_grad()
-    def distortion(self, x: Tensor) -> Tensor:
-        """−log p(x|z) in nats per image (N,) of images x (N, C, H, W) in [-1, 1], with z of their
-        own codes.
-        """
-        objective: Objective = self._net(x)
-        return objective.distortion
+    def latents(self, x: Tensor) -> Tensor:
+        return self.encode(x)
+
+    def known(self, cells: Tensor) -> Tensor:
+        return self.layout.positions(cells)
 
     @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] of codes (N, T).
 
         Raises ValueError for a code outside 0 … K−1.
         """
-        latents = self._net.bottleneck.codes_to_latents(self.layout.unflatten(codes))
-        return self._net.decode(latents)
-
-
-def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over the names, types, shapes and bytes of a module's parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        )
-    return digest.hexdigest()
+        codes = self.layout.unflatten(latents)
+        return self._net.decode(self._net.bottleneck.codes_to_latents(codes))

@@ -21,11 +21,12 @@ def log_artifacts(tracked: "wandb.Run", run: Run, codes: Path | None) -> None:
     import wandb
 
     record = run.record
-    source = record.tokenizer
+    source = record.source
     if source and codes:
         name = Path(source.run).name
         origin = {"tokenizer": name, "fingerprint": source.fingerprint}
-        artifact = wandb.Artifact(f"{name}-codes", type="codes", metadata=origin)
+        what = codes.parent.name
+        artifact = wandb.Artifact(f"{name}-{what}", type=what, metadata=origin)
         artifact.add_reference(codes.resolve().as_uri())
         logged = tracked.log_artifact(artifact)
         if not tracked.offline and not tracked.disabled:

@@ -1,6 +1,7 @@
 """From settings to the data and the module of a run; nothing is trained, fetched or written."""
 
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -8,26 +9,31 @@ import torch
 from vqvae_lightning.config import Experiment
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
-from vqvae_lightning.kinds import KINDS
+from vqvae_lightning.data.latents import LatentDataModule
+from vqvae_lightning.kinds import KINDS, Kind
+from vqvae_lightning.models.first_stage import FirstStage, FrozenLatents
+from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.loading import (
-    check_tokenizer,
-    codes_folder,
-    kept_tokenizer,
+    check_first_stage,
+    first_stage_of,
+    kept_first_stage,
+    latents_folder,
     own_checkpoint,
-    tokenizer_of,
 )
-from vqvae_lightning.training.record import TokenizerRecord
+from vqvae_lightning.training.record import LatentsRecord, TokenizerRecord
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.stages import Generates
 
-DataModule = ImageDataModule | CodeDataModule
+DataModule = ImageDataModule | LatentDataModule
 ANY_TOKENIZER = TokenizerRecord("", "", codebook_size=512, grid=[7, 7], dims=784).as_dict()
+ANY_LATENTS = LatentsRecord("", "", shape=[16, 1, 1], dims=784).as_dict()
 
 
 def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, pl.LightningModule]:
     """The data module and the module of an experiment; nothing is trained, fetched or written.
 
-    A prior that has a run already keeps the tokenizer that it was trained on, wherever that is now.
+    A prior that has a run already keeps the first stage that it was trained on, wherever that is
+    now.
     """
     pl.seed_everything(experiment.seed, verbose=False)
     images = ImageDataModule(experiment.data, experiment.seed, experiment.trainer.accumulate)
@@ -36,26 +42,40 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
     if kind.stage == 1:
         return images, kind.module(experiment.model, shape, experiment.optimizer)
     if run:
-        tokenizer, codes, description = (
-            kept_tokenizer(run),
-            codes_folder(run),
-            run.record.first_stage.as_dict(),
-        )
+        first_stage, folder = kept_first_stage(run), latents_folder(run)
+        description = run.record.learned_from.as_dict()
     else:
-        source = Run.open(experiment.model.tokenizer)
-        check_tokenizer(source, experiment.data)
-        tokenizer = tokenizer_of(own_checkpoint(source, source.best), source.best)
-        codes = source.path / "codes"
-        description = TokenizerRecord.of(tokenizer, source.name).as_dict()
-    prior = kind.module(experiment.model, description, classes, experiment.optimizer)
-    return CodeDataModule(images, tokenizer, codes), cast(Generates, prior).attach(tokenizer)
+        source = Run.open(experiment.model.first_stage_run)
+        check_first_stage(kind, source, experiment.data)
+        folder = source.path
+        first_stage = first_stage_of(own_checkpoint(source, source.best), source.best)
+        description = described(first_stage, source.name)
+    module = kind.module(experiment.model, description, classes, experiment.optimizer)
+    data = latents_of(kind, images, first_stage, folder)
+    return data, cast(Generates, module).attach(first_stage)
+
+
+def described(first_stage: FirstStage, run: str) -> dict[str, Any]:
+    """The record of a first stage of a run, as a module of stage 2 takes it."""
+    if isinstance(first_stage, Tokenizer):
+        return TokenizerRecord.of(first_stage, run).as_dict()
+    return LatentsRecord.of(cast(FrozenLatents, first_stage), run).as_dict()
+
+
+def latents_of(
+    kind: Kind, images: ImageDataModule, first_stage: FirstStage, folder: Path
+) -> LatentDataModule:
+    """What a kind of stage 2 learns of images, stored in a run folder."""
+    if kind.has_codes:
+        return CodeDataModule(images, cast(Tokenizer, first_stage), folder)
+    return LatentDataModule(images, first_stage, folder)
 
 
 def check(experiment: Experiment) -> None:
     """Raises ConfigError or ValueError, one line, for an experiment that `build` would refuse.
 
-    The module is built on the meta device, which costs no memory. The tokenizer of a prior is not
-    looked for: ANY_TOKENIZER stands in for it.
+    The module is built on the meta device, which costs no memory. The first stage of a prior is not
+    looked for: ANY_TOKENIZER or ANY_LATENTS stands in for it.
     """
     images = ImageDataModule(experiment.data, experiment.seed, experiment.trainer.accumulate)
     kind, dataset = KINDS[experiment.kind], images.dataset
@@ -63,4 +83,5 @@ def check(experiment: Experiment) -> None:
         if kind.stage == 1:
             kind.module(experiment.model, dataset.shape, experiment.optimizer)
         else:
-            kind.module(experiment.model, ANY_TOKENIZER, dataset.classes, experiment.optimizer)
+            stand_in = ANY_TOKENIZER if kind.has_codes else ANY_LATENTS
+            kind.module(experiment.model, stand_in, dataset.classes, experiment.optimizer)

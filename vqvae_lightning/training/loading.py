@@ -18,7 +18,9 @@ from vqvae_lightning.config import (
     one_line,
     training_command,
 )
-from vqvae_lightning.kinds import KINDS, kind_names
+from vqvae_lightning.kinds import KINDS, Kind, kind_names
+from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.first_stage import FirstStage, FrozenLatents
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.bounds import built_on_meta
 from vqvae_lightning.training.folders import read_each
@@ -82,10 +84,10 @@ def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
             f"checkpoint: {path} is of run {checkpoint.get('run')}, wanted {record.id}, that of"
             f" {run.path}"
         )
-    trained = checkpoint.get("hyper_parameters")
-    described = trained.get("tokenizer") if isinstance(trained, dict) else None
-    if described != (record.tokenizer.as_dict() if record.tokenizer else None):
-        raise CheckpointError(f"checkpoint: {path} is of a prior on another tokenizer's codes")
+    trained, setting = checkpoint.get("hyper_parameters"), KINDS[record.kind].config.first_stage_at
+    described = trained.get(setting) if isinstance(trained, dict) else None
+    if described != (record.source.as_dict() if record.source else None):
+        raise CheckpointError(f"checkpoint: {path} is of a prior on another {setting}'s latents")
     known, then = computed_settings(run.experiment()), checkpoint.get("settings")
     # A setting that came later is not among those of an older checkpoint.
     for key, value in then.items() if isinstance(then, dict) else ():
@@ -98,89 +100,94 @@ def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
 
 
 def load_run(run: Run) -> pl.LightningModule:
-    """The best module of a run; one of stage 2 comes with its tokenizer attached."""
+    """The best module of a run; one of stage 2 comes with its first stage attached."""
     module = module_of(own_checkpoint(run, run.best), run.best)
     if KINDS[run.record.kind].stage == 2:
-        cast(Generates, module).attach(kept_tokenizer(run))
+        cast(Generates, module).attach(kept_first_stage(run))
     return module
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
-    """The frozen tokenizer of a VQ-VAE's checkpoint.
+def load_first_stage(path: Path) -> FirstStage:
+    """The frozen first stage of the checkpoint of an autoencoder.
 
     Raises CheckpointError, or ValueError if it is of another kind.
     """
-    return tokenizer_of(read_checkpoint(path), path)
+    return first_stage_of(read_checkpoint(path), path)
 
 
-def tokenizer_of(checkpoint: dict[str, Any], path: Path) -> Tokenizer:
-    """The frozen tokenizer of the checkpoint at `path`. Raises as `load_tokenizer`."""
-    return Tokenizer(cast(HasLatents, module_of(checkpoint, path)).net)
+def first_stage_of(checkpoint: dict[str, Any], path: Path) -> FirstStage:
+    """The frozen first stage of the checkpoint at `path`. Raises as `load_first_stage`."""
+    net = cast(HasLatents, module_of(checkpoint, path)).net
+    if not isinstance(net, Autoencoder):
+        raise ValueError(f"checkpoint: {path} is of a prior, wanted an autoencoder")
+    return FrozenLatents(net) if net.layout is None else Tokenizer(net)
 
 
-def tokenizer_record(run: Run) -> dict[str, str]:
-    """The entry of run.json by which priors find a finished tokenizer.
+def first_stage_record(run: Run) -> dict[str, str]:
+    """The entry of run.json by which priors find a finished run of stage 1.
 
-    It is the fingerprint of the best weights. Other kinds have no such entry.
+    It is the fingerprint of the best weights. Runs of stage 2 have no such entry.
     """
-    if not KINDS[run.record.kind].is_tokenizer:
+    if KINDS[run.record.kind].stage == 2:
         return {}
-    return {"fingerprint": load_tokenizer(run.best).fingerprint}
+    return {"fingerprint": load_first_stage(run.best).fingerprint}
 
 
-def keep_tokenizer(prior: Run) -> None:
-    """Copies the weights of a prior's tokenizer into its folder, unless they are there.
+def keep_first_stage(prior: Run) -> None:
+    """Copies the weights of a prior's first stage into its folder, unless they are there.
 
-    The VQ-VAE may be trained on, moved or removed afterwards. Raises ConfigError if it is gone
+    The autoencoder may be trained on, moved or removed afterwards. Raises ConfigError if it is gone
     already.
     """
-    if not prior.tokenizer.is_file():
-        source = next(tokenizer_runs(prior, prior.experiment().model.tokenizer), None)
+    if not prior.first_stage.is_file():
+        source = next(first_stage_runs(prior, prior.experiment().model.first_stage_run), None)
         if source:
             checkpoint = own_checkpoint(source, source.best)
             kept = {name: checkpoint[name] for name in ("hyper_parameters", "state_dict")}
-            write_checkpoint(prior.tokenizer, kept)
-    kept_tokenizer(prior)
+            write_checkpoint(prior.first_stage, kept)
+    kept_first_stage(prior)
 
 
-def kept_tokenizer(prior: Run) -> Tokenizer:
-    """The tokenizer that a prior was trained on: the prior's own copy, or that of a VQ-VAE run.
+def kept_first_stage(prior: Run) -> FirstStage:
+    """The first stage that a prior was trained on: the prior's own copy, or that of its run.
 
     The fingerprint of its weights identifies it. Raises ConfigError if there is none.
     """
-    return find_kept_tokenizer(prior)[0]
+    return find_kept_first_stage(prior)[0]
 
 
-def find_kept_tokenizer(prior: Run) -> tuple[Tokenizer, Path]:
-    """As `kept_tokenizer`, with the checkpoint that holds it."""
-    wanted = prior.record.first_stage.fingerprint
-    for path in _tokenizer_files(prior):
+def find_kept_first_stage(prior: Run) -> tuple[FirstStage, Path]:
+    """As `kept_first_stage`, with the checkpoint that holds it."""
+    source = prior.record.learned_from
+    for path in _first_stage_files(prior):
         try:
-            tokenizer = load_tokenizer(path)
+            found = load_first_stage(path)
         except ValueError as error:
             print(f"left out  {one_line(error)}", file=sys.stderr, flush=True)
             continue
-        if tokenizer.fingerprint == wanted:
-            return tokenizer, path
+        if found.fingerprint == source.fingerprint:
+            return found, path
+    setting = KINDS[prior.record.kind].config.first_stage_at
     raise ConfigError(
-        f"tokenizer: neither {prior.tokenizer} nor a run beside {prior.path} holds the one that"
-        f" this prior was trained on, {prior.record.first_stage.run} with fingerprint"
-        f" {wanted[:16]}"
+        f"{setting}: neither {prior.first_stage} nor a run beside {prior.path} holds the one that"
+        f" this prior was trained on, {source.run} with fingerprint {source.fingerprint[:16]}"
     )
 
 
-def _tokenizer_files(prior: Run) -> Iterator[Path]:
-    """Files that may hold a prior's tokenizer: its own copy first, then the best of other runs."""
-    if prior.tokenizer.is_file():
-        yield prior.tokenizer
-    for run in tokenizer_runs(prior, prior.experiment().model.tokenizer):
+def _first_stage_files(prior: Run) -> Iterator[Path]:
+    """Files that may hold a prior's first stage: its own copy first, then the best of other
+    runs.
+    """
+    if prior.first_stage.is_file():
+        yield prior.first_stage
+    for run in first_stage_runs(prior, prior.experiment().model.first_stage_run):
         yield run.best
 
 
-def tokenizer_runs(
+def first_stage_runs(
     prior: Run, recorded: str | None, others: Iterable[Run] | None = None
 ) -> Iterator[Run]:
-    """The finished runs that hold a prior's tokenizer now.
+    """The finished runs that hold a prior's first stage now.
 
     Args:
         prior: the run of the prior.
@@ -188,7 +195,7 @@ def tokenizer_runs(
         others: runs to search before that folder; without them, all folders beside the prior are
             searched after it.
     """
-    wanted = prior.record.first_stage.fingerprint
+    wanted = prior.record.learned_from.fingerprint
     there = [Run(Path(recorded))] if recorded else []
     for run in itertools.chain(
         others or (), there, neighbours(prior.path) if others is None else ()
@@ -204,74 +211,77 @@ def neighbours(folder: Path) -> list[Run]:
     return [Run(path.parent) for path in sorted(folder.parent.glob(f"*/{RECORD}"))]
 
 
-def replaced_tokenizer(prior: Run) -> Path | None:
-    """The folder that a prior's settings name, if it now holds another tokenizer; else None."""
-    place = Path(getattr(prior.experiment().model, "tokenizer", None) or "")
-    tokenizer = prior.record.tokenizer
-    if not tokenizer or not (place / RECORD).is_file():
+def replaced_first_stage(prior: Run) -> Path | None:
+    """The folder that a prior's settings name, if it now holds another first stage; else None."""
+    place = Path(prior.experiment().model.first_stage_run or "")
+    source = prior.record.source
+    if not source or not (place / RECORD).is_file():
         return None
     named = Run.open(place).record.fingerprint
-    return None if named == tokenizer.fingerprint else place
+    return None if named == source.fingerprint else place
 
 
-def codes_folder(prior: Run) -> Path:
-    """The folder of a prior's codes: beside its tokenizer, so that several priors share them."""
-    return next(tokenizer_runs(prior, prior.experiment().model.tokenizer), prior).path / "codes"
+def latents_folder(prior: Run) -> Path:
+    """The run folder that keeps a prior's latents: that of its first stage, so that several priors
+    share them.
+    """
+    return next(first_stage_runs(prior, prior.experiment().model.first_stage_run), prior).path
 
 
-def find_tokenizer(runs: str, data: DataConfig) -> Run:
-    """The newest finished tokenizer run of the same images.
+def find_first_stage(kind: Kind, runs: str, data: DataConfig) -> Run:
+    """The newest finished run of the same images that a kind of run can learn from.
 
     Raises ConfigError naming the command to run first.
     """
-    finished = find_runs(runs)
-    tokenizers = [run for run in finished if KINDS[run.record.kind].is_tokenizer]
-    candidates = read_each(tokenizers, lambda run: run.experiment().data)
+    sources = [run for run in find_runs(runs) if kind.learns(KINDS[run.record.kind])]
+    candidates = read_each(sources, lambda run: run.experiment().data)
     found = [run for run, of_run in candidates if of_run.identity == data.identity]
     if not found:
         such = f" with data.binarize={data.binarize}" if data.binarize != "none" else ""
-        wanted = _tokenizer_names()
-        kind = kind_names(lambda kind: kind.is_tokenizer)[0]
-        first = training_command(kind, data, runs)
+        names = kind_names(kind.learns)
+        first = training_command(names[0], data, runs)
         raise ConfigError(
-            f"model.tokenizer: there is no finished {wanted} run of {data.dataset}{such} in"
-            f" {runs}/; run `{first}` first"
+            f"model.{kind.config.first_stage_at}: there is no finished {' or '.join(names)} run of"
+            f" {data.dataset}{such} in {runs}/; run `{first}` first"
         )
     return found[-1]
 
 
-def check_tokenizer(run: Run, data: DataConfig) -> None:
-    """Raises ConfigError unless `run` is a tokenizer trained on this dataset and binarization."""
-    record = run.record
-    if not KINDS[record.kind].is_tokenizer:
+def check_first_stage(kind: Kind, run: Run, data: DataConfig) -> None:
+    """Raises ConfigError unless a kind of run can learn from `run`, and from this dataset and
+    binarization.
+    """
+    record, setting = run.record, f"model.{kind.config.first_stage_at}"
+    if not kind.learns(KINDS[record.kind]):
         raise ConfigError(
-            f"model.tokenizer: a prior needs a {_tokenizer_names()} run, but {run.path} holds"
-            f" kind={record.kind}"
+            f"{setting}: a run of kind {kind.name} needs a {' or '.join(kind_names(kind.learns))}"
+            f" run, but {run.path} holds kind={record.kind}"
         )
     of_run = run.experiment().data
     if of_run.identity[0] != data.identity[0]:
         raise ConfigError(
-            f"model.tokenizer: {run.path} was trained on {of_run.described}, the data is"
-            f" {data.described}"
+            f"{setting}: {run.path} was trained on {of_run.described}, the data is {data.described}"
         )
-    binarize = of_run.binarize
-    if binarize != data.binarize:
+    if of_run.binarize != data.binarize:
         raise ConfigError(
-            f"model.tokenizer: {run.path} was trained with data.binarize={binarize}, the data is"
+            f"{setting}: {run.path} was trained with data.binarize={of_run.binarize}, the data is"
             f" {data.binarize}"
         )
+    if record.status == "finished" and record.fingerprint is None:
+        raise ConfigError(
+            f"{setting}: {run.path} has no fingerprint in run.json, as a run of an older version;"
+            " wanted one of this version: train it again"
+        )
 
 
-def _tokenizer_names() -> str:
-    return " or ".join(kind_names(lambda kind: kind.is_tokenizer))
-
-
-def with_tokenizer(experiment: Experiment) -> Experiment:
-    """The experiment of a new prior with its tokenizer named: by default the newest of its dataset.
+def with_first_stage(experiment: Experiment) -> Experiment:
+    """The experiment of a new prior with its first stage named: by default the newest of its
+    dataset.
 
     Other experiments are returned as they are.
     """
-    if KINDS[experiment.kind].stage == 1 or experiment.model.tokenizer:
+    kind, model = KINDS[experiment.kind], experiment.model
+    if kind.stage == 1 or model.first_stage_run:
         return experiment
-    found = str(find_tokenizer(experiment.runs, experiment.data).path)
-    return replace(experiment, model=replace(experiment.model, tokenizer=found))
+    found = str(find_first_stage(kind, experiment.runs, experiment.data).path)
+    return replace(experiment, model=model.learning_from(found))

@@ -1,39 +1,31 @@
 """CodePrior: a model of a frozen tokenizer's codes, the p(z) that gives a VQ-VAE its samples."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from vqvae_lightning.config import ConfigError, OptimizerConfig, section_config, to_dict
+from vqvae_lightning.config import OptimizerConfig
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import RowNoise, eval_seed, seed_torch
 from vqvae_lightning.metrics.codebook import CodebookUsage, measured_counts
 from vqvae_lightning.metrics.information import code_rate, entropy_ratio
 from vqvae_lightning.metrics.latents import Mean
 from vqvae_lightning.models.build import PriorConfig, build_prior
+from vqvae_lightning.models.first_stage import FirstStage
 from vqvae_lightning.models.layout import CodeLayout
-from vqvae_lightning.models.priors.prior import Known
+from vqvae_lightning.models.priors.prior import Known, PriorNetwork
 from vqvae_lightning.models.quantizers.quantizer import check_codes
 from vqvae_lightning.models.tokenizer import Tokenizer
-from vqvae_lightning.pictures import Grid
 from vqvae_lightning.training.given import PlainBatch, as_batch, codes_of, images_of, tensor_of
-from vqvae_lightning.training.image_model import checked_count
-from vqvae_lightning.training.optimization import (
-    StepRecord,
-    check_precision,
-    clip_step,
-    configure_adamw,
-    logs_now,
-    planned_steps,
-)
+from vqvae_lightning.training.optimization import logs_now
 from vqvae_lightning.training.record import TokenizerRecord
+from vqvae_lightning.training.second_stage import SecondStage
 
 
-class CodePrior(pl.LightningModule):
+class CodePrior(SecondStage):
     """Trains P(codes | label) on codes (N, T); its rate replaces the T log K of the uniform prior
     in the ledger.
 
@@ -41,8 +33,9 @@ class CodePrior(pl.LightningModule):
     as a grid or as sequences; with a tokenizer also images, which it encodes.
     """
 
-    kind: ClassVar[str] = "prior"
+    kind = "prior"
     Config: ClassVar[type[PriorConfig]] = PriorConfig
+    net: PriorNetwork
 
     def __init__(
         self,
@@ -64,22 +57,12 @@ class CodePrior(pl.LightningModule):
         Raises:
             ConfigError: for settings that do not fit.
         """
-        super().__init__()
-        self.config = section_config(self.Config, config, "model")
-        self.optimizer_config = section_config(OptimizerConfig, optimizer or {}, "optimizer")
-        if self.config.class_conditional and classes < 1:
-            raise ConfigError(
-                f"classes: got {classes}, wanted at least 1, or model.class_conditional=false"
-            )
-        self.tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else None  # see `attach`
-        self.description = (
-            TokenizerRecord.of(tokenizer).as_dict()
-            if isinstance(tokenizer, Tokenizer)
-            else dict(tokenizer)
-        )
+        known = tokenizer if isinstance(tokenizer, Tokenizer) else None
+        described = TokenizerRecord.of(known).as_dict() if known else tokenizer
+        super().__init__(config, known, cast(Mapping[str, Any], described), classes, optimizer)
         grid, codebook_size = self.description["grid"], self.description["codebook_size"]
         self.layout = layout = CodeLayout.of_shape(grid, codebook_size)
-        self.net = build_prior(self.config, layout, classes)
+        self.net = build_prior(cast(PriorConfig, self.config), layout, classes)
         self.split_metrics = torch.nn.ModuleDict(
             {
                 split: MetricCollection(
@@ -92,40 +75,20 @@ class CodePrior(pl.LightningModule):
                 for split in ("val", "test")
             }
         )
-        self.classes = classes
-        self.step_record = StepRecord()
-        self.save_hyperparameters(
-            {
-                "kind": self.kind,
-                "config": to_dict(self.config),
-                "tokenizer": self.description,
-                "classes": classes,
-                "optimizer": to_dict(self.optimizer_config),
-            }
-        )
 
-    def attach(self, tokenizer: Tokenizer) -> "CodePrior":
-        """Gives the prior the tokenizer it decodes with.
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The frozen VQ-VAE; None until one is attached."""
+        return cast(Tokenizer | None, self.first_stage)
 
-        Raises ValueError unless it is the one it was trained on.
-        """
-        if tokenizer.fingerprint != self.description["fingerprint"]:
-            raise ValueError(
-                f"tokenizer: got fingerprint {tokenizer.fingerprint[:16]}, but this prior was"
-                f" trained on the codes of {self.description['fingerprint'][:16]}"
-                f" ({self.description['run']})"
-            )
+    def _check_shape(self, first_stage: FirstStage) -> None:
+        tokenizer = cast(Tokenizer, first_stage)
         found = [tokenizer.codebook_size, *tokenizer.grid]
         described = [self.description["codebook_size"], *self.description["grid"]]
         if found != described:
             raise ValueError(
                 f"tokenizer: got K and grid {found}, but this prior says {described} of its own"
             )
-        self.tokenizer = tokenizer
-        return self
-
-    def on_fit_start(self) -> None:
-        check_precision(self.trainer)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if isinstance(batch, Batch):
@@ -134,16 +97,13 @@ class CodePrior(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         batch = self._batch(batch, batch_idx)
-        nll = self.net.nll(batch.x.long(), self._labels(batch), batch.step_uniform)  # N,T
+        nll = self.net.nll(batch.x.long(), self.labels_of(batch), batch.step_uniform)  # N,T
         loss = nll.mean()
         self.step_record.append(batch, loss)
         if logs_now(self):
             rate = nll.detach().sum(1).mean()
             self.log_dict({f"train/{k}": v for k, v in code_rate(rate, self.net.length).items()})
         return loss
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        clip_step(self, self.net, self.optimizer_config, self.step_record)
 
     # The figures of a split are over the codes of all its loaders.
 
@@ -172,7 +132,7 @@ class CodePrior(pl.LightningModule):
                     "labels: got a batch without them, wanted (codes, labels): this prior is"
                     " class-conditional"
                 )
-            labels = self._checked(len(codes), labels, check_values=first)
+            labels = self.checked_labels(len(codes), labels, check_values=first)
         return found._replace(x=codes, labels=labels)
 
     def _evaluation_step(self, split: str, batch: Batch) -> None:
@@ -184,7 +144,7 @@ class CodePrior(pl.LightningModule):
     def _rate(self, batch: Batch) -> Tensor:
         """Nats of each image of an evaluation, (N,), the same however images are dealt."""
         uniform = batch.row_noise("masks").uniform
-        return self.net.rate(batch.x.long(), self._labels(batch), uniform)
+        return self.net.rate(batch.x.long(), self.labels_of(batch), uniform)
 
     def on_validation_epoch_end(self) -> None:
         self._log_split("val")
@@ -204,9 +164,6 @@ class CodePrior(pl.LightningModule):
             {f"{split}/{name}": torch.as_tensor(value).float() for name, value in values.items()}
         )
         metrics.reset()
-
-    def _labels(self, batch: Batch) -> Tensor | None:
-        return batch.labels if self.config.class_conditional else None
 
     def _codes(self, given: Any, check_values: bool = True) -> Tensor:
         """Codes (N, T) of codes, or of images that the tokenizer encodes. Raises ValueError."""
@@ -232,35 +189,6 @@ class CodePrior(pl.LightningModule):
             raise ValueError(f"known: got a mask of {flags.dtype}, wanted torch.bool")
         return Known(found, self.layout.flatten(flags.to(self.device)))
 
-    def _classes(self, n: int, label: Any) -> Tensor | None:
-        """The classes (n,) of n images, None of a prior without them. Raises ValueError.
-
-        `label` is one class for all, one for each, or None: they are drawn, each equally likely.
-        """
-        if not self.config.class_conditional:
-            if label is not None:
-                raise ValueError(f"label: got {label}, but this prior is not class-conditional")
-            return None
-        if label is None:
-            return torch.randint(self.classes, (n,), device=self.device)
-        return self._checked(n, label)
-
-    def _checked(self, n: int, label: Any, check_values: bool = True) -> Tensor:
-        """The classes (n,) int64 of one label for all n, or one for each. Raises ValueError."""
-        try:
-            labels = torch.as_tensor(label)
-        except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"label: got {label!r}, wanted whole numbers") from None
-        if labels.is_floating_point() or labels.dim() > 1 or labels.shape not in ((), (n,)):
-            raise ValueError(
-                f"label: got {labels.dtype} of shape {tuple(labels.shape)}, wanted one whole number"
-                f", or {n}"
-            )
-        if check_values and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
-            wrong = next(int(one) for one in labels.flatten() if not 0 <= one < self.classes)
-            raise ValueError(f"label: got {wrong}, wanted 0 to {self.classes - 1}")
-        return labels.to(self.device, torch.int64).expand(n)
-
     def forward(self, codes: Any, label: Any = None) -> Tensor:
         """log p(codes | label) in nats, (N,); of a masked prior an estimate of a lower bound on it.
 
@@ -277,45 +205,13 @@ class CodePrior(pl.LightningModule):
             raise ValueError("label: got none, but this prior is class-conditional")
         found = self._codes(codes)
         noise = RowNoise(eval_seed(0), "masks", torch.arange(len(found)))
-        return -self.net.rate(found, self._classes(len(found), label), noise.uniform)
+        return -self.net.rate(found, self.labels_for(len(found), label), noise.uniform)
 
-    def configure_optimizers(self) -> Any:
-        return configure_adamw(self.net, self.optimizer_config, planned_steps(self.trainer))
-
-    @torch.no_grad()
-    def sample(self, n: int = 16, label: Any = None, **sampling: Any) -> Tensor:
-        """n images (n, C, H, W) in [-1, 1], decoded by the tokenizer.
-
-        Args:
-            n: how many.
-            label: the class of all, or of each (n,), of a class-conditional prior. By default
-                classes are drawn, each equally likely.
-            sampling: settings of the family, such as temperature, and `known` and `generator`: see
-                `PriorNetwork.generate`. Codes and mask of `known` may be grids or sequences.
-
-        Raises:
-            ValueError: for values out of range, and without a tokenizer.
-        """
-        n = checked_count(n)
-        if self.tokenizer is None:
-            raise ValueError(
-                "tokenizer: this prior has none to decode with; call attach(tokenizer) first"
-            )
+    def generated(self, n: int, labels: Tensor | None, sampling: dict[str, Any]) -> Tensor:
+        """n sequences of codes (n, T); codes and mask of `known` may be grids or sequences."""
         if sampling.get("known") is not None:
-            sampling["known"] = self._known(sampling["known"])
-        codes = self.net.generate(n, self._classes(n, label), **sampling)
-        return self.tokenizer.to(self.device).decode(codes)
-
-    def pictures(self, x: Tensor) -> dict[str, Grid]:
-        """Named grids to show: samples, a row per class (of the first ten). x is not used: a prior
-        sees no images.
-        """
-        rows, columns = max(1, min(self.classes, 10)), 10
-        labels = torch.arange(rows).repeat_interleave(columns)
-        shown = labels if self.config.class_conditional else None
-        drawn = "a row per class" if shown is not None else "unconditional"
-        caption = f"Decoded from codes that the prior drew, {drawn}"
-        return {"samples": Grid(self.sample(len(labels), shown), columns, shown, caption)}
+            sampling = {**sampling, "known": self._known(sampling["known"])}
+        return self.net.generate(n, labels, **sampling)
 
     def code_counts(self, split: str) -> Tensor | None:
         """How often each code occurred in the split that was measured last, (M, K)."""

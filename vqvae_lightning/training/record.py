@@ -16,6 +16,7 @@ from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.kinds import KINDS
 
 if TYPE_CHECKING:
+    from vqvae_lightning.models.first_stage import FrozenLatents
     from vqvae_lightning.models.tokenizer import Tokenizer
 
 RECORD = "run.json"
@@ -23,7 +24,7 @@ LARGEST = 2**24  # bytes of a run.json
 STATUSES = ("running", "interrupted", "failed", "finished")
 # Locked while a run is trained, and while its record changes. An flock ends with its process.
 RUN_LOCK, RECORD_LOCK = ".lock", ".run.json.lock"
-FOLDERS = ("checkpoints", "images", "codes", "wandb")
+FOLDERS = ("checkpoints", "images", "codes", "latents", "wandb")
 FILES = (RECORD, "config.yaml", "metrics.jsonl", RUN_LOCK, RECORD_LOCK)
 
 
@@ -37,6 +38,11 @@ class TokenizerRecord:
     grid: list[int]  # shape of one image's codes
     dims: int  # C · H · W of its images
 
+    @property
+    def size(self) -> int:
+        """T, codes per image."""
+        return math.prod(self.grid)
+
     @classmethod
     def of(cls, tokenizer: "Tokenizer", run: str = "no run") -> "TokenizerRecord":
         """The record of a tokenizer, by default of one that a program made itself."""
@@ -45,6 +51,30 @@ class TokenizerRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """The record as a checkpoint of the prior holds it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LatentsRecord:
+    """The frozen AE or VAE of a flow, as the flow records it."""
+
+    run: str  # name of the run that it is of
+    fingerprint: str
+    shape: list[int]  # D, h, w of one image's z
+    dims: int  # C · H · W of its images
+
+    @classmethod
+    def of(cls, first_stage: "FrozenLatents", run: str = "no run") -> "LatentsRecord":
+        """The record of a first stage, by default of one that a program made itself."""
+        return cls(run, first_stage.fingerprint, list(first_stage.shape), first_stage.dims)
+
+    @property
+    def size(self) -> int:
+        """Numbers of z per image."""
+        return math.prod(self.shape)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The record as a checkpoint of the flow holds it."""
         return asdict(self)
 
 
@@ -73,11 +103,12 @@ class RunRecord:
     data: dict[str, str | None] = field(default_factory=dict)  # file → SHA-256
     parameters: int | None = None
     own_images: ImagesRecord | None = None  # of a run on own images
-    tokenizer: TokenizerRecord | None = None  # of a prior
+    tokenizer: TokenizerRecord | None = None  # of a prior of codes
+    first_stage: LatentsRecord | None = None  # of a flow
     # name (FILE.py:CLASS) and SHA-256 of the parts, of a prior's tokenizer too, in own files
     plugins: list[dict[str, str]] = field(default_factory=list)
     process: str | None = None  # the one that trains it, or did so last
-    fingerprint: str | None = None  # of a finished tokenizer
+    fingerprint: str | None = None  # of a finished run of stage 1
     finished: str | None = None
     test: dict[str, float] = field(default_factory=dict)
     kl_per_dim: list[float] = field(default_factory=list)  # of a VAE, nats
@@ -87,10 +118,15 @@ class RunRecord:
     wandb_url: str | None = None
 
     @property
-    def first_stage(self) -> TokenizerRecord:
-        """The tokenizer of a prior."""
-        assert self.tokenizer is not None, self.kind
-        return self.tokenizer
+    def source(self) -> TokenizerRecord | LatentsRecord | None:
+        """The first stage of a run of stage 2."""
+        return self.tokenizer or self.first_stage
+
+    @property
+    def learned_from(self) -> TokenizerRecord | LatentsRecord:
+        """The first stage of a run that is known to be of stage 2."""
+        assert self.source is not None, self.kind
+        return self.source
 
     @property
     def images(self) -> ImagesRecord:
@@ -104,7 +140,12 @@ class RunRecord:
     def of(cls, values: Mapping[str, Any]) -> "RunRecord":
         """The record of a checked run.json; keys that are not known here are left out."""
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        for key, part in (("tokenizer", TokenizerRecord), ("own_images", ImagesRecord)):
+        parts: dict[str, Any] = {
+            "tokenizer": TokenizerRecord,
+            "first_stage": LatentsRecord,
+            "own_images": ImagesRecord,
+        }
+        for key, part in parts.items():
             if key in known:
                 known[key] = part(**{f.name: known[key][f.name] for f in fields(part)})
         return cls(**known)
@@ -132,6 +173,7 @@ TOKENIZER: Shape = {
     "grid": [int],
     "dims": int,
 }
+LATENTS: Shape = {"run": str, "fingerprint": str, "shape": [int], "dims": int}
 OWN_IMAGES: Shape = {"title": str, "shape": [int], "classes": [str]}
 # Entries that a run may have. A finished run must have those of FINISHED.
 OPTIONAL: Shape = {
@@ -139,6 +181,7 @@ OPTIONAL: Shape = {
     "data": {},
     "own_images": OWN_IMAGES,
     "tokenizer": TOKENIZER,
+    "first_stage": LATENTS,
     "plugins": [{"name": str, "sha256": str}],
     "process": str,
     "fingerprint": str,
@@ -200,7 +243,7 @@ def check_parts(folder: Path) -> None:
     """
     parts = [(folder / name, stat.S_ISDIR, "folder") for name in FOLDERS]
     parts += [(folder / name, stat.S_ISREG, "file") for name in FILES]
-    for name in ("checkpoints", "codes"):
+    for name in ("checkpoints", "codes", "latents"):
         if (folder / name).is_dir() and not (folder / name).is_symlink():
             inside = [Path(entry.path) for entry in os.scandir(folder / name)]
             parts += [(path, stat.S_ISREG, "file") for path in inside]
@@ -282,14 +325,16 @@ def _check(values: Any) -> None:
         tables.insert(1, ("dataset", DATASETS))
     for key, known in tables:
         if values[key] not in known:
-            wanted = ", ".join(known)
-            raise ConfigError(f"{RECORD}: {key} is {_shown(values[key])}, wanted one of {wanted}")
+            names = ", ".join(known)
+            raise ConfigError(f"{RECORD}: {key} is {_shown(values[key])}, wanted one of {names}")
     if not values["command"]:
         raise ConfigError(f"{RECORD}: command is empty, wanted a command line")
     if values["status"] == "finished":
         check_shape(values, FINISHED, RECORD)
-    if KINDS[values["kind"]].stage == 2:
-        check_shape(values, {"tokenizer": TOKENIZER}, RECORD)
+    kind = KINDS[values["kind"]]
+    if kind.stage == 2:
+        wanted = {"tokenizer": TOKENIZER} if kind.has_codes else {"first_stage": LATENTS}
+        check_shape(values, wanted, RECORD)
     check_shape(values, {key: shape for key, shape in OPTIONAL.items() if key in values}, RECORD)
     if "own_images" in values:
         own = values["own_images"]
@@ -304,6 +349,12 @@ def _check(values: Any) -> None:
             raise ConfigError(
                 f"{RECORD}: tokenizer has {size} codes and a grid of {len(grid)} sides, wanted at"
                 " least 1 of each"
+            )
+    if "first_stage" in values:
+        shape = values["first_stage"]["shape"]
+        if not (len(shape) == 3 and all(shape)):
+            raise ConfigError(
+                f"{RECORD}: first_stage has a z of shape {shape}, wanted three sides of at least 1"
             )
 
 

@@ -95,10 +95,10 @@ def check_settings(run: Run, experiment: Experiment) -> None:
 
 def changed_settings(run: Run, experiment: Experiment) -> dict[str, tuple[object, object]]:
     """Settings in which a run and an experiment differ, except the number of steps: both values."""
-    recorded = getattr(run.experiment().model, "tokenizer", None)
-    if recorded and getattr(experiment.model, "tokenizer", None) == recorded:
-        # The recorded folder may hold another tokenizer now. The prior keeps a copy of its own.
-        experiment = replace(experiment, model=replace(experiment.model, tokenizer=None))
+    recorded = run.experiment().model.first_stage_run
+    if recorded and experiment.model.first_stage_run == recorded:
+        # The recorded folder may hold another first stage now. The prior keeps a copy of its own.
+        experiment = replace(experiment, model=experiment.model.learning_from(None))
     changed = computed_otherwise(run, experiment)
     return {key: values for key, values in changed.items() if key != "trainer.steps"}
 
@@ -106,15 +106,16 @@ def changed_settings(run: Run, experiment: Experiment) -> dict[str, tuple[object
 def computed_otherwise(run: Run, experiment: Experiment) -> dict[str, tuple[object, object]]:
     """Settings in which a run and an experiment differ, the number of steps too: both values.
 
-    Tokenizers are equal if their fingerprints are, wherever they lie.
+    First stages are equal if their fingerprints are, wherever they lie.
     """
     then = run.experiment()
     changed = differences(computed_settings(then), computed_settings(experiment))
     changed |= differences(
         {"trainer.steps": then.trainer.steps}, {"trainer.steps": experiment.trainer.steps}
     )
-    place = getattr(experiment.model, "tokenizer", None)
-    if place and run.record.tokenizer:
-        known = {"model.tokenizer": run.record.tokenizer.fingerprint}
-        changed |= differences(known, {"model.tokenizer": Run.open(place).record.fingerprint})
+    place, source = experiment.model.first_stage_run, run.record.source
+    if place and source:
+        setting = f"model.{experiment.model.first_stage_at}"
+        now = {setting: Run.open(place).record.fingerprint}
+        changed |= differences({setting: source.fingerprint}, now)
     return changed

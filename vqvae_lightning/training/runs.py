@@ -64,7 +64,8 @@ class Run:
         self.metrics_path, self.images = path / "metrics.jsonl", path / "images"
         checkpoints = path / "checkpoints"
         self.best, self.last = checkpoints / "best.ckpt", checkpoints / "last.ckpt"
-        self.tokenizer = checkpoints / "tokenizer.ckpt"
+        # Of a run of stage 2: the weights that it learned the latents of.
+        self.first_stage = checkpoints / "tokenizer.ckpt"
         self._read: tuple[Stamp | None, RunRecord] | None = None
 
     def __repr__(self) -> str:

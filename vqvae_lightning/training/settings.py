@@ -10,6 +10,7 @@ PLACE = (
     "name",
     "runs",
     "model.tokenizer",
+    "model.first_stage",
     "trainer.devices",
     "trainer.nodes",
     "trainer.accelerator",

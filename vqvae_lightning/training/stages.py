@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.build import PriorConfig
-from vqvae_lightning.models.tokenizer import Tokenizer
+from vqvae_lightning.models.build import SecondStageConfig
+from vqvae_lightning.models.first_stage import FirstStage
 
 
 class Compiles(Protocol):
@@ -27,6 +27,14 @@ class HasNet(Protocol):
     net: Compiles
 
 
+class Draws(Protocol):
+    """A network that latents are drawn from."""
+
+    @property
+    def evaluations(self) -> int:
+        """Passes through the network for an image, with the usual settings."""
+
+
 class HasLatents(Protocol):
     """A module of stage 1: from images to latents and back.
 
@@ -37,15 +45,16 @@ class HasLatents(Protocol):
 
 
 class Generates(Protocol):
-    """A module of stage 2: p(z) over the codes of a tokenizer, and images drawn from it."""
+    """A module of stage 2: p(z) over the latents of a first stage, and images drawn from it."""
 
-    config: PriorConfig
-    tokenizer: Tokenizer
+    net: Draws
+    config: SecondStageConfig
+    first_stage: FirstStage
     classes: int
-    description: dict[str, Any]  # the record of its tokenizer, see `TokenizerRecord`
+    description: dict[str, Any]  # the record of its first stage, see `TokenizerRecord`
 
-    def attach(self, tokenizer: Tokenizer) -> pl.LightningModule:
-        """The module itself, with the tokenizer that it decodes with."""
+    def attach(self, first_stage: FirstStage) -> pl.LightningModule:
+        """The module itself, with the first stage that it decodes with."""
 
     def sample(self, n: int, label: Tensor | None = None, **sampling: Any) -> Tensor:
         """n images (n, C, H, W) in [-1, 1]; the classes (n,) of a class-conditional prior."""

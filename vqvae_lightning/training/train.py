@@ -18,10 +18,10 @@ from vqvae_lightning.surroundings import own_surroundings
 from vqvae_lightning.training.build import DataModule, build
 from vqvae_lightning.training.launch import check_launch, device_count, is_first_process
 from vqvae_lightning.training.loading import (
-    keep_tokenizer,
-    replaced_tokenizer,
-    tokenizer_record,
-    with_tokenizer,
+    first_stage_record,
+    keep_first_stage,
+    replaced_first_stage,
+    with_first_stage,
 )
 from vqvae_lightning.training.resume import check_settings, newest_checkpoint, resumed_run
 from vqvae_lightning.training.runs import Run
@@ -59,7 +59,7 @@ def train(experiment: Experiment) -> TrainResult:
 
 def _begin(experiment: Experiment, devices: int) -> TrainResult:
     """Trains a new run."""
-    experiment = with_tokenizer(experiment)
+    experiment = with_first_stage(experiment)
     check_new(experiment)
     data, module = _prepared(experiment)
     if not is_first_process():
@@ -90,9 +90,9 @@ def _go_on(experiment: Experiment, devices: int, run: Run) -> TrainResult:
                 f"resume: {damaged[-1]} cannot be resumed from; move {run.path} away to start anew"
             )
         print(f"resume    {run.path} from step {step} of {steps}", flush=True)
-        if other := replaced_tokenizer(run):
+        if other := replaced_first_stage(run):
             print(
-                f"tokenizer {other} holds other weights now; {run.name} goes on with its own copy",
+                f"replaced  {other} holds other weights now; {run.name} goes on with its own copy",
                 flush=True,
             )
         run.rewind(step)
@@ -125,15 +125,15 @@ def parameter_count(module: pl.LightningModule) -> int:
 
 
 def check_new(experiment: Experiment) -> None:
-    """Raises ConfigError if a new run cannot have its folder, or its tokenizer is not finished."""
+    """Raises ConfigError if a new run cannot have its folder, or its first stage is unfinished."""
     if is_first_process():
         Run.check_new(experiment)
     if KINDS[experiment.kind].stage == 2:
-        tokenizer = Run.open(experiment.model.tokenizer)
-        if tokenizer.record.status != "finished":
-            status = tokenizer.record.status
+        source = Run.open(experiment.model.first_stage_run)
+        if source.record.status != "finished":
             raise ConfigError(
-                f"model.tokenizer: {tokenizer.path} has status={status}, wanted a finished run"
+                f"model.{experiment.model.first_stage_at}: {source.path} has"
+                f" status={source.record.status}, wanted a finished run"
             )
 
 
@@ -158,8 +158,8 @@ def fit_and_test(
     trainer: pl.Trainer | None = None
     try:
         with interrupts.caught():
-            if run and run.record.tokenizer:
-                keep_tokenizer(run)
+            if run and run.record.source:
+                keep_first_stage(run)
             trainer = build_trainer(experiment, devices, run)
             start = str(checkpoint) if checkpoint else None
             trainer.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
@@ -202,18 +202,18 @@ def _finish(run: Run, trainer: pl.Trainer, test: dict[str, float], codes: Path |
     # These entries belong to a resumed run's older checkpoint.
     older = dict.fromkeys(("evaluated", "generation", "kl_per_dim", "process"))
     finished = datetime.now(UTC).isoformat(timespec="milliseconds")
-    run.write(status="finished", finished=finished, test=test, **older, **tokenizer_record(run))
+    run.write(status="finished", finished=finished, test=test, **older, **first_stage_record(run))
     for logger in trainer.loggers:
         if isinstance(logger, RunWandbLogger):
             logger.complete(run, codes)
 
 
 def lineage(experiment: Experiment, module: pl.LightningModule) -> dict[str, object]:
-    """The entries of run.json about what a run builds on: a tokenizer, and files of own parts."""
+    """The entries of run.json about what a run builds on: a first stage, and files of own parts."""
     found: dict[str, object] = {}
     plugins = plugins_of(experiment)
     if KINDS[experiment.kind].stage == 2:
-        found["tokenizer"] = cast(Generates, module).description
-        of_tokenizer = Run.open(experiment.model.tokenizer).record.plugins
-        plugins += [plugin for plugin in of_tokenizer if plugin not in plugins]
+        found[experiment.model.first_stage_at] = cast(Generates, module).description
+        of_source = Run.open(experiment.model.first_stage_run).record.plugins
+        plugins += [plugin for plugin in of_source if plugin not in plugins]
     return found | ({"plugins": plugins} if plugins else {})

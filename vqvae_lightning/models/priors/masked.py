@@ -85,6 +85,10 @@ class MaskedTransformer(PriorNetwork):
         self.register_buffer("halton", halton_order(layout), persistent=False)
         initialize(self, self.position, config.layers)
 
+    @property
+    def evaluations(self) -> int:
+        return min(MaskedSampling().steps, self.length)
+
     def logits(self, codes: Tensor, labels: Tensor | None) -> Tensor:
         """Logits (N, T, K) for codes (N, T) in 0 … K, where K is a masked position."""
         start = self.start(labels, len(codes))[:, None]  # N,1,width

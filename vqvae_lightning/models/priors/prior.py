@@ -126,6 +126,11 @@ class PriorNetwork(nn.Module, ABC):
         `sampling` is checked, and of the type that the network names.
         """
 
+    @property
+    def evaluations(self) -> int:
+        """Passes through the network for an image, with the usual settings."""
+        return self.length
+
     def compile_layers(self) -> None:
         """Compiles the pass over whole sequences; drawing position by position stays as it is."""
         # The compiled method takes the place of the method, in this instance only.

@@ -1,0 +1,296 @@
+"""A flow over continuous latents: noise moves along a learned velocity until it is a latent.
+
+Conditional flow matching with straight paths (Lipman et al. 2023, arXiv 2210.02747; Liu et al.
+2023, arXiv 2209.03003). With u = (z − mean)/std and noise x₀ ~ N(0, I):
+
+```
+ x_t = (1 − t) x₀ + t u     the network learns E[u − x₀ | x_t] = v(x_t, t)
+ sample:   x₀ ──► dx/dt = v ──► u ──► z                       t from 0 to 1
+ density:  z ──► u ──► dx/dt = v ──► x₀                       t from 1 to 0
+           log p(z) = log N(x₀; 0, I) − ∫ trace(dv/dx) dt − Σ log std
+```
+
+Letters: N latents of D·h·w = M numbers.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self, get_args
+
+import torch
+from torch import Tensor, nn
+
+from vqvae_lightning.models.bottlenecks import Noise
+from vqvae_lightning.models.modes import evaluating
+from vqvae_lightning.models.priors.ode import EVALUATIONS, Solver, integrate, trace
+from vqvae_lightning.models.priors.velocity import Condition, VelocityNetwork
+
+# Numbers of a latent up to which the trace is exact. Of more, it is estimated with one probe.
+LARGEST_EXACT = 64
+# Below it a channel counts as one that never varies, and is not made larger.
+SMALLEST_STD = 1e-6
+
+
+@dataclass(frozen=True)
+class FlowSampling:
+    """How a flow draws latents.
+
+    `config.commands.Drawing` has these settings, with their meaning, for the command line.
+    """
+
+    steps: int = 8  # of the solver, of two evaluations of the network each
+    solver: Solver = "heun"
+    guidance: float = 1.0  # above 1 exaggerates what the label says, 0 ignores it
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Self:
+        """The settings by name. Raises ValueError for one that does not exist or fit."""
+        names = [field.name for field in fields(cls)]
+        for name, value in given.items():
+            if name not in names:
+                raise ValueError(f"{name}: got {value}, but a flow has {', '.join(names)}")
+        found = cls(**given)
+        if found.steps < 1:
+            raise ValueError(f"steps: got {found.steps}, wanted at least 1")
+        if found.solver not in get_args(Solver):
+            wanted = ", ".join(get_args(Solver))
+            raise ValueError(f"solver: got {found.solver!r}, wanted one of {wanted}")
+        if not 0 <= found.guidance <= 1000:
+            raise ValueError(f"guidance: got {found.guidance}, wanted 0 to 1000")
+        return found
+
+    @property
+    def evaluations(self) -> int:
+        """How often the network is asked for one latent."""
+        return EVALUATIONS * self.steps * (1 if self.guidance in (0, 1) else 2)
+
+
+class Flow(nn.Module):
+    """p(z | label) of latents z (N, D, h, w) and labels (N,) in 0 … classes−1, or p(z) with
+    classes = 0.
+    """
+
+    mean: Tensor  # D,1,1
+    std: Tensor  # D,1,1
+    fitted: Tensor  # ()  bool: whether mean and std are those of latents
+
+    def __init__(
+        self,
+        network: VelocityNetwork,
+        shape: tuple[int, int, int],
+        width: int,
+        classes: int = 0,
+        label_dropout: float = 0.0,
+        density_steps: int = 16,
+    ) -> None:
+        """A flow that follows a network.
+
+        Args:
+            network: the velocity, given a condition.
+            shape: (D, h, w) of a latent.
+            width: size of the condition.
+            classes: how many labels there are; 0: p(z) without labels.
+            label_dropout: the share of labels that a training step forgets (Ho & Salimans 2022,
+                arXiv 2207.12598). Above 0 the label `classes` means that there is none.
+            density_steps: steps of the solver in `log_prob`.
+        """
+        super().__init__()
+        self.network, self.shape, self.classes = network, shape, classes
+        self.label_dropout, self.density_steps = label_dropout, density_steps
+        self.size = math.prod(shape)
+        self.condition = Condition(max(classes, 1) + (label_dropout > 0), width)
+        self.register_buffer("mean", torch.zeros(shape[0], 1, 1))
+        self.register_buffer("std", torch.ones(shape[0], 1, 1))
+        self.register_buffer("fitted", torch.tensor(False))
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the trace of a density is exact, and not an estimate."""
+        return self.size <= LARGEST_EXACT
+
+    @property
+    def evaluations(self) -> int:
+        """Passes through the network for a latent, with the usual settings."""
+        return FlowSampling().evaluations
+
+    def fit_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Takes over mean and standard deviation of each channel of the latents, (D,) each."""
+        self.mean.copy_(mean.view_as(self.mean))
+        self.std.copy_(std.clamp_min(SMALLEST_STD).view_as(self.std))
+        self.fitted.fill_(True)
+
+    def compile_layers(self) -> None:
+        """Compiles the step of training and of sampling; a density follows the plain network."""
+        # The compiled method takes the place of the method, in this instance only.
+        self.velocity = torch.compile(self.velocity)  # type: ignore[method-assign]
+
+    def velocity(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
+        """v (N, D, h, w) of x (N, D, h, w) at times (N,), given labels (N,) of the embedding."""
+        v: Tensor = self.network(x, self.condition(time, labels))
+        return v
+
+    def loss(
+        self, z: Tensor, labels: Tensor | None, noise: Tensor, time: Tensor, forgotten: Tensor
+    ) -> Tensor:
+        """|v(x_t, t) − (u − x₀)|² / M, (N,), whose mean flow matching makes small.
+
+        Args:
+            z: latents (N, D, h, w).
+            labels: their classes (N,), None of an unconditional flow.
+            noise: x₀ (N, D, h, w).
+            time: t (N,) in [0, 1].
+            forgotten: numbers (N,) in [0, 1); a label below label_dropout is not seen.
+        """
+        u, t = (z - self.mean) / self.std, time.view(-1, 1, 1, 1)
+        known = self._labels(labels, len(z))
+        if self.label_dropout:
+            known = known.masked_fill(forgotten < self.label_dropout, self.classes)
+        v = self.velocity((1 - t) * noise + t * u, time, known)
+        return (v.float() - (u - noise)).square().flatten(1).mean(1)
+
+    def log_prob(
+        self, z: Tensor, labels: Tensor | None = None, probe: Tensor | None = None
+    ) -> Tensor:
+        """log p(z | label) in nats, (N,) float64, by the probability flow.
+
+        The state is kept in float64, and the network asked in its own precision. Midpoints, because
+        the velocity of latents without noise varies fastest at t = 1, where no midpoint lies.
+
+        Args:
+            z: latents (N, D, h, w).
+            labels: their classes (N,), None of an unconditional flow.
+            probe: signs ±1 (N, D, h, w) for an estimate of the trace; None: exactly.
+        """
+        known = self._labels(labels, len(z))
+        signs = None if probe is None else probe.flatten(1).to(self.mean.dtype)
+        # Derivatives know no inference tensors: copies are none.
+        with evaluating(self), torch.inference_mode(False), torch.no_grad():
+            z, known = z.clone(), known.clone()
+            std = self.std.double().expand(self.shape)
+            u = (z.double() - self.mean.double()) / std
+
+            def field(state: Tensor, time: float) -> Tensor:
+                x = state[:, :-1].to(self.mean.dtype)  # N,M
+                condition = self.condition(x.new_full((len(x),), time), known)
+
+                def v(x: Tensor) -> Tensor:
+                    grid: Tensor = self.network(x.view(-1, *self.shape), condition)
+                    return grid.flatten(1)
+
+                slope, divergence = trace(v, x, signs)
+                return torch.cat([slope, divergence[:, None]], dim=1).double()
+
+            state = torch.cat([u.flatten(1), u.new_zeros(len(u), 1)], dim=1)  # N,M+1
+            state = integrate(field, state, 1.0, 0.0, self.density_steps, "midpoint")
+            noise, change = state[:, :-1], state[:, -1]
+            normal = -0.5 * (noise.square() + math.log(2 * math.pi)).sum(1)
+            # `change` is the integral from 1 to 0, so its sign is turned already.
+            return normal + change - std.log().sum()
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        n: int,
+        labels: Tensor | None = None,
+        known: tuple[Tensor, Tensor] | None = None,
+        generator: torch.Generator | None = None,
+        **sampling: Any,
+    ) -> Tensor:
+        """n latents z (n, D, h, w).
+
+        Args:
+            n: how many.
+            labels: their classes (n,), None of an unconditional flow.
+            known: latents (n, D, h, w) and a mask (n, D, h, w), True where they are given. These
+                stay as they are. The rest follows the velocity beside them, which is not quite a
+                draw from p(rest | known): noise that does not lead to them is not sorted out.
+            generator: the source of the noise.
+            sampling: see `FlowSampling`.
+
+        Raises:
+            ValueError: for values out of range.
+        """
+        settings = FlowSampling.of(sampling)
+        if settings.guidance != 1 and not self.label_dropout:
+            raise ValueError(
+                f"guidance: got {settings.guidance}, wanted 1: this flow was trained with"
+                " model.label_dropout=0 and knows no p(z) without a label"
+            )
+        noise = torch.randn(
+            n, *self.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype
+        )
+        if known is None:
+            return self.flow(noise, labels, 0.0, 1.0, settings)
+        z, mask = known
+        if z.shape != noise.shape or mask.shape != noise.shape or mask.dtype != torch.bool:
+            raise ValueError(
+                f"known: got latents {tuple(z.shape)} and a mask of {mask.dtype}"
+                f" {tuple(mask.shape)}, wanted latents and torch.bool of shape"
+                f" {tuple(noise.shape)}"
+            )
+        return self.flow(noise, labels, 0.0, 1.0, settings, (z.to(noise), mask.to(noise.device)))
+
+    @torch.inference_mode()
+    def to_noise(self, z: Tensor, labels: Tensor | None, settings: FlowSampling) -> Tensor:
+        """x₀ (N, D, h, w), the noise from which the flow leads to z (N, D, h, w)."""
+        return self.flow((z - self.mean) / self.std, labels, 1.0, 0.0, settings)
+
+    def flow(
+        self,
+        x: Tensor,
+        labels: Tensor | None,
+        start: float,
+        end: float,
+        settings: FlowSampling,
+        known: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Where x (N, D, h, w) is at time `end`: noise at 0, at 1 z in its own units.
+
+        Args:
+            x: the state at the start.
+            labels: classes (N,), None of an unconditional flow.
+            start: 0 or 1.
+            end: 1 or 0.
+            settings: steps, solver and guidance.
+            known: latents and mask, (N, D, h, w) each, which move on straight lines.
+        """
+        given = self._labels(labels, len(x))
+        straight = None if known is None else (known[0] - self.mean) / self.std - x
+
+        def field(state: Tensor, time: float) -> Tensor:
+            at, times = state.view_as(x), state.new_full((len(x),), time)
+            v = self._guided(at, times, given, settings.guidance)
+            if known is not None and straight is not None:
+                v = torch.where(known[1], straight, v)
+            return v.flatten(1)
+
+        with evaluating(self):
+            moved = integrate(field, x.flatten(1), start, end, settings.steps, settings.solver)
+        moved = moved.view_as(x)
+        if end == 0:
+            return moved
+        z = moved * self.std + self.mean
+        return z if known is None else torch.where(known[1], known[0], z)
+
+    def _guided(self, x: Tensor, time: Tensor, labels: Tensor, guidance: float) -> Tensor:
+        """v without a label + guidance · (v with it − v without it)."""
+        nothing = torch.full_like(labels, self.classes)
+        if guidance in (0, 1):
+            return self.velocity(x, time, labels if guidance else nothing)
+        both = self.velocity(x.repeat(2, 1, 1, 1), time.repeat(2), torch.cat([labels, nothing]))
+        with_label, without = both.chunk(2)
+        return without + guidance * (with_label - without)
+
+    def _labels(self, labels: Tensor | None, n: int) -> Tensor:
+        """Positions (n,) in the embedding of labels. Raises ValueError for missing ones."""
+        if self.classes == 0:
+            return torch.zeros(n, dtype=torch.int64, device=self.mean.device)
+        if labels is None:
+            raise ValueError(f"labels: got none, wanted {n} labels: this flow is class-conditional")
+        return labels.to(self.mean.device)
+
+
+def signs(noise: Noise, z: Tensor) -> Tensor:
+    """A probe for `log_prob`: ±1 of the shape of z (N, D, h, w)."""
+    return torch.where(noise(z) < 0, -1.0, 1.0)

@@ -1,0 +1,245 @@
+"""AEFlow and VAEFlow: a model of a frozen autoencoder's continuous latents, by flow matching."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, cast
+
+import torch
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from vqvae_lightning.config import OptimizerConfig
+from vqvae_lightning.data.latents import LatentDataModule
+from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.data.randomness import RowNoise, derive_seed, seed_torch
+from vqvae_lightning.metrics.latents import Mean, Moments
+from vqvae_lightning.models.build import FlowConfig, build_flow
+from vqvae_lightning.models.first_stage import FirstStage, FrozenLatents
+from vqvae_lightning.models.priors.flow import Flow, FlowSampling, signs
+from vqvae_lightning.training.optimization import logs_now
+from vqvae_lightning.training.record import LatentsRecord
+from vqvae_lightning.training.second_stage import SecondStage
+
+BLOCK = 5_000  # latents that are measured together
+
+
+class LatentFlow(SecondStage):
+    """Trains p(z | label) on latents z (N, D, h, w) of a frozen AE or VAE.
+
+    The loss is that of flow matching, which is no likelihood. In a test, and in a validation that
+    is not part of a training, log p(z) is measured too: `latent_nats`, per number of z. Of a VAE
+    follows the rate E_q[log q(z|x) − log p(z)], which replaces the KL against N(0, I).
+
+    A step takes batches of records h (N, c, h, w), see `FrozenLatents`. Another z ~ q(z|x) is drawn
+    whenever an image is seen.
+    """
+
+    Config: ClassVar[type[FlowConfig]] = FlowConfig
+    net: Flow
+
+    def __init__(
+        self,
+        config: FlowConfig | Mapping[str, Any],
+        first_stage: FrozenLatents | Mapping[str, Any],
+        classes: int = 0,
+        optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
+    ) -> None:
+        """A flow over the latents of a first stage.
+
+        Args:
+            config: settings of the model, as a dataclass or as a plain mapping.
+            first_stage: the frozen AE or VAE; or what describes it in plain values (fingerprint,
+                shape, dims, run).
+            classes: how many labels there are.
+            optimizer: settings of the optimizer, as a dataclass or as a plain mapping.
+
+        Raises:
+            ConfigError: for settings that do not fit.
+        """
+        known = first_stage if isinstance(first_stage, FrozenLatents) else None
+        described = LatentsRecord.of(known).as_dict() if known else first_stage
+        super().__init__(config, known, cast(Mapping[str, Any], described), classes, optimizer)
+        channels, height, width = self.description["shape"]
+        self.net = build_flow(cast(FlowConfig, self.config), (channels, height, width), classes)
+        self.split_metrics = torch.nn.ModuleDict(
+            {
+                split: MetricCollection(
+                    {"loss": Mean(), "latent_nats": Mean(), "rate": Mean()}, compute_groups=False
+                )
+                for split in ("val", "test")
+            }
+        )
+
+    def _check_shape(self, first_stage: FirstStage) -> None:
+        shape = list(getattr(first_stage, "shape", ()))
+        if shape != list(self.description["shape"]):
+            raise ValueError(
+                f"first_stage: got z of shape {shape}, but this flow says"
+                f" {self.description['shape']} of its own"
+            )
+
+    @property
+    def latents(self) -> FrozenLatents:
+        """The first stage, on the module's device. Raises ValueError without one."""
+        return cast(FrozenLatents, self._attached())
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if not self.net.fitted:
+            data: LatentDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+            moments = Moments(self.net.shape[0])
+            for z in self._all_latents(data):
+                moments.update(z)
+            self.net.fit_statistics(*moments.compute())
+
+    def _all_latents(self, data: LatentDataModule) -> Iterator[Tensor]:
+        """z (n, D, h, w) of all training images on the CPU, one draw of each."""
+        first_stage, rows = self.latents, data.splits["train"]
+        first_stage.to(torch.device("cpu"))
+        generator = torch.Generator().manual_seed(derive_seed(data.images.seed, "moments"))
+        for index in torch.arange(len(rows)).split(BLOCK):
+            yield first_stage.draw(
+                rows.take(index), lambda x: torch.randn(x.shape, generator=generator)
+            )
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if isinstance(batch, Batch):
+            # Every draw of this step is then a function of (seed, epoch, batch).
+            seed_torch(batch.seed)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        z = self.latents.draw(batch.x, batch.step_noise).to(self.dtype)
+        device = self.device
+        time = batch.own(lambda rows: spread(rows, device))
+        forgotten = batch.own(lambda rows: torch.rand(rows, device=device))
+        noise = batch.step_noise(z)
+        loss = self.net.loss(z, self.labels_of(batch), noise, time.to(z), forgotten).mean()
+        self.step_record.append(batch, loss)
+        if logs_now(self):
+            self.log("train/loss", loss.detach())
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluation_step("test", batch)
+
+    def _evaluation_step(self, split: str, batch: Batch) -> None:
+        # nn.ModuleDict does not say what it holds.
+        metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
+        labels, noise = self.labels_of(batch), batch.row_noise("flow")
+        # The z of the first stage's own evaluation, so that its distortion belongs to them.
+        z = self.latents.draw(batch.x, batch.row_noise("latent").normal).to(self.dtype)
+        time = noise.uniform(z.new_empty(len(z), 1))[:, 0].to(z)
+        keep = torch.ones(len(z), device=z.device)
+        metrics["loss"].update(self.net.loss(z, labels, noise.normal(z), time, keep))
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            return
+        nats = -self._log_prob(z, labels, noise)
+        metrics["latent_nats"].update(nats / self.net.size)
+        if self.latents.random:
+            metrics["rate"].update(self.latents.log_posterior(batch.x, z).double() + nats)
+
+    def _log_prob(self, z: Tensor, labels: Tensor | None, noise: RowNoise) -> Tensor:
+        probe = None if self.net.is_exact else signs(noise.normal, z)
+        return self.net.log_prob(z, labels, probe)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_split("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_split("test")
+
+    def _log_split(self, split: str) -> None:
+        # nn.ModuleDict does not say what it holds.
+        metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
+        measured = {name: metric for name, metric in metrics.items() if metric.update_called}
+        self.log_dict(
+            {f"{split}/{name}": metric.compute().float() for name, metric in measured.items()}
+        )
+        metrics.reset()
+
+    def forward(self, z: Tensor, label: Any = None) -> Tensor:
+        """log p(z | label) in nats, (N,) float64, of latents z (N, D, h, w); an unbiased estimate
+        of more than 64 numbers.
+
+        Args:
+            z: latents, as `encode` of the autoencoder makes them.
+            label: the class of all, or of each (N,), of a class-conditional flow.
+
+        Raises:
+            ValueError: for another shape, and for a class-conditional flow without labels.
+        """
+        if tuple(z.shape[1:]) != self.net.shape or not z.is_floating_point():
+            raise ValueError(
+                f"latents: got {z.dtype} of shape {tuple(z.shape)}, wanted floats"
+                f" (N, {', '.join(map(str, self.net.shape))})"
+            )
+        if self.config.class_conditional and label is None:
+            raise ValueError("label: got none, but this flow is class-conditional")
+        noise = RowNoise(derive_seed(0, "flow"), "flow", torch.arange(len(z)))
+        return self._log_prob(z.to(self.net.mean), self.labels_for(len(z), label), noise)
+
+    def generated(self, n: int, labels: Tensor | None, sampling: dict[str, Any]) -> Tensor:
+        return self.net.generate(n, labels, **sampling)
+
+    @torch.no_grad()
+    def between(
+        self, left: Tensor, right: Tensor, label: Any, count: int, **sampling: Any
+    ) -> Tensor:
+        """Images (N, count, C, H, W) between pairs of images (N, C, H, W), with both ends.
+
+        The flow leads both latents back to noise. Noise on the arc between the two is as likely as
+        they are, and leads to latents between them.
+
+        Args:
+            left: the first images, in [-1, 1].
+            right: the last ones.
+            label: the class of each pair, (N,), of a class-conditional flow.
+            count: how many images, with both ends.
+            sampling: see `FlowSampling`.
+        """
+        first_stage, settings = self.latents, FlowSampling.of(sampling)
+        labels = self.labels_for(len(left), label)
+        ends = [self.net.to_noise(first_stage.latents(x), labels, settings) for x in (left, right)]
+        weights = torch.linspace(0, 1, count, device=left.device)
+        noise = arc(ends[0].flatten(1), ends[1].flatten(1), weights)  # N,count,M
+        repeated = None if labels is None else labels.repeat_interleave(count)
+        z = self.net.flow(noise.reshape(-1, *self.net.shape), repeated, 0.0, 1.0, settings)
+        return first_stage.decode(z).unflatten(0, (len(left), count))
+
+    def code_counts(self, split: str) -> Tensor | None:
+        """None: a continuous latent has no codes."""
+        return None
+
+
+class AEFlow(LatentFlow):
+    """A flow over the z of an AE."""
+
+    kind = "ae_flow"
+
+
+class VAEFlow(LatentFlow):
+    """A flow over the z of a VAE, in place of its N(0, I)."""
+
+    kind = "vae_flow"
+
+
+def spread(rows: int, device: torch.device) -> Tensor:
+    """Random times (rows,) in [0, 1), one in each of as many equal intervals.
+
+    The loss of a step so varies less. Rows of a step are in a random order already.
+    """
+    return (torch.arange(rows, device=device) + torch.rand(rows, device=device)) / rows
+
+
+def arc(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:
+    """Points (N, W, M) on the arc from rows a to rows b, (N, M) each, at weights (W,) in [0, 1]:
+    spherical interpolation (Shoemake 1985).
+    """
+    cosine = torch.cosine_similarity(a, b, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)
+    angle = cosine.acos()[:, None]  # N,1
+    first = ((1 - weights) * angle).sin() / angle.sin()  # N,W
+    second = (weights * angle).sin() / angle.sin()
+    return first[:, :, None] * a[:, None] + second[:, :, None] * b[:, None]

@@ -1,0 +1,175 @@
+"""What modules of stage 2 have in common: a frozen first stage, labels, and samples."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from vqvae_lightning.config import ConfigError, OptimizerConfig, section_config, to_dict
+from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.models.build import SecondStageConfig
+from vqvae_lightning.models.first_stage import FirstStage
+from vqvae_lightning.pictures import Grid
+from vqvae_lightning.training.image_model import checked_count
+from vqvae_lightning.training.optimization import (
+    StepRecord,
+    check_precision,
+    clip_step,
+    configure_adamw,
+    planned_steps,
+)
+
+
+class SecondStage(pl.LightningModule):
+    """A model of the latents of a frozen first stage.
+
+    The first stage is no part of the module: it is neither trained nor saved with it. `description`
+    is its record, which every checkpoint holds, so that no other one decodes what was learned.
+    """
+
+    kind: ClassVar[str]
+    Config: ClassVar[type[SecondStageConfig]]
+    net: nn.Module
+
+    def __init__(
+        self,
+        config: SecondStageConfig | Mapping[str, Any],
+        first_stage: FirstStage | None,
+        description: Mapping[str, Any],
+        classes: int = 0,
+        optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
+    ) -> None:
+        """The settings, checked; a subclass builds `net`.
+
+        Args:
+            config: settings of the model, as a dataclass or as a plain mapping.
+            first_stage: what it learns the latents of, or None to `attach` it later.
+            description: the record of that.
+            classes: how many labels there are.
+            optimizer: settings of the optimizer, as a dataclass or as a plain mapping.
+
+        Raises:
+            ConfigError: for settings that do not fit.
+        """
+        super().__init__()
+        self.config = section_config(self.Config, config, "model")
+        self.optimizer_config = section_config(OptimizerConfig, optimizer or {}, "optimizer")
+        if self.config.class_conditional and classes < 1:
+            raise ConfigError(
+                f"classes: got {classes}, wanted at least 1, or model.class_conditional=false"
+            )
+        self.first_stage, self.description = first_stage, dict(description)
+        self.classes = classes
+        self.step_record = StepRecord()
+        self.save_hyperparameters(
+            {
+                "kind": self.kind,
+                "config": to_dict(self.config),
+                self.config.first_stage_at: self.description,
+                "classes": classes,
+                "optimizer": to_dict(self.optimizer_config),
+            }
+        )
+
+    def attach(self, first_stage: FirstStage) -> "SecondStage":
+        """Gives the module the first stage that it decodes with.
+
+        Raises ValueError unless it is the one whose latents it learned.
+        """
+        described, name = self.description, self.config.first_stage_at
+        if first_stage.fingerprint != described["fingerprint"]:
+            raise ValueError(
+                f"{name}: got fingerprint {first_stage.fingerprint[:16]}, but this prior was"
+                f" trained on the latents of {described['fingerprint'][:16]} ({described['run']})"
+            )
+        self._check_shape(first_stage)
+        self.first_stage = first_stage
+        return self
+
+    def _check_shape(self, first_stage: FirstStage) -> None:
+        """Raises ValueError unless the latents of a first stage are as its record says."""
+        raise NotImplementedError
+
+    def _attached(self) -> FirstStage:
+        """The first stage, on the module's device. Raises ValueError without one."""
+        if self.first_stage is None:
+            name = self.config.first_stage_at
+            raise ValueError(f"{name}: this prior has none to decode with; call attach first")
+        return self.first_stage.to(self.device)
+
+    def on_fit_start(self) -> None:
+        check_precision(self.trainer)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        clip_step(self, self.net, self.optimizer_config, self.step_record)
+
+    def configure_optimizers(self) -> Any:
+        return configure_adamw(self.net, self.optimizer_config, planned_steps(self.trainer))
+
+    def labels_of(self, batch: Batch) -> Tensor | None:
+        """The labels (N,) of a batch, None of an unconditional model."""
+        return batch.labels if self.config.class_conditional else None
+
+    def labels_for(self, n: int, label: Any) -> Tensor | None:
+        """The classes (n,) of n images, None of a model without them. Raises ValueError.
+
+        `label` is one class for all, one for each, or None: they are drawn, each equally likely.
+        """
+        if not self.config.class_conditional:
+            if label is not None:
+                raise ValueError(f"label: got {label}, but this prior is not class-conditional")
+            return None
+        if label is None:
+            return torch.randint(self.classes, (n,), device=self.device)
+        return self.checked_labels(n, label)
+
+    def checked_labels(self, n: int, label: Any, check_values: bool = True) -> Tensor:
+        """The classes (n,) int64 of one label for all n, or one for each. Raises ValueError."""
+        try:
+            labels = torch.as_tensor(label)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(f"label: got {label!r}, wanted whole numbers") from None
+        if labels.is_floating_point() or labels.dim() > 1 or labels.shape not in ((), (n,)):
+            raise ValueError(
+                f"label: got {labels.dtype} of shape {tuple(labels.shape)}, wanted one whole number"
+                f", or {n}"
+            )
+        if check_values and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
+            wrong = next(int(one) for one in labels.flatten() if not 0 <= one < self.classes)
+            raise ValueError(f"label: got {wrong}, wanted 0 to {self.classes - 1}")
+        return labels.to(self.device, torch.int64).expand(n)
+
+    @torch.no_grad()
+    def sample(self, n: int = 16, label: Any = None, **sampling: Any) -> Tensor:
+        """n images (n, C, H, W) in [-1, 1], decoded by the first stage.
+
+        Args:
+            n: how many.
+            label: the class of all, or of each (n,), of a class-conditional model. By default
+                classes are drawn, each equally likely.
+            sampling: settings of the family, such as guidance, and `known` and `generator`: see
+                `generate` of `net`.
+
+        Raises:
+            ValueError: for values out of range, and without a first stage.
+        """
+        n = checked_count(n)
+        first_stage = self._attached()
+        return first_stage.decode(self.generated(n, self.labels_for(n, label), sampling))
+
+    def generated(self, n: int, labels: Tensor | None, sampling: dict[str, Any]) -> Tensor:
+        """n latents of labels (n,), as the first stage decodes them."""
+        raise NotImplementedError
+
+    def pictures(self, x: Tensor) -> dict[str, Grid]:
+        """Named grids to show: samples, a row per class (of the first ten). x is not used: a prior
+        sees no images.
+        """
+        rows, columns = max(1, min(self.classes, 10)), 10
+        labels = torch.arange(rows).repeat_interleave(columns)
+        shown = labels if self.config.class_conditional else None
+        drawn = "a row per class" if shown is not None else "unconditional"
+        caption = f"Decoded from latents that the prior drew, {drawn}"
+        return {"samples": Grid(self.sample(len(labels), shown), columns, shown, caption)}
