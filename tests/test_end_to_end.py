@@ -441,7 +441,8 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
     ]
     cli.main(train_words(workplace, "prior", *words, f"model.tokenizer={tokenizer.path}"))
     run = Run.open(workplace / "family" / f"prior-{name}")
-    assert run.record.tokenizer and run.record.tokenizer.grid == ([7, 7] if maps == 1 else [7, 7, maps])
+    assert run.record.tokenizer
+    assert run.record.tokenizer.grid == ([7, 7] if maps == 1 else [7, 7, maps])
     measured = cli.evaluate([str(run.path)])
     assert measured["test/rate"] == pytest.approx(
         49 * maps * math.log(2) * measured["test/bits_per_code"], rel=1e-5

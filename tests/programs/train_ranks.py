@@ -19,9 +19,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from vqvae_lightning.data.loader import Batch
-from vqvae_lightning.models.build import PRIORS, PriorConfig, build_autoencoder, build_prior
+from vqvae_lightning.models.build import (
+    FLOWS,
+    PRIORS,
+    FlowConfig,
+    PriorConfig,
+    build_autoencoder,
+    build_flow,
+    build_prior,
+)
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.quantizers import quantizer
+from vqvae_lightning.training.flow import spread
 
 RESETS = ("model.quantizer.reset_below=0.5", "model.quantizer.decay=0.5")
 CASES = {
@@ -41,6 +50,7 @@ CASES = {
     "free bits": ("vae",),
     # Of a prior the name of its network.
     **{name: (name,) for name in PRIORS},
+    **{f"flow: {name}": (name,) for name in FLOWS},
 }
 # Negative control: each rank learns from its own rows.
 LOCAL = "ema with local statistics"
@@ -60,6 +70,11 @@ class Loss(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         batch = Batch(x, y, y, step, part=self.rank, parts=self.world)
+        if self.case.startswith("flow"):
+            noise, forgotten = batch.step_noise(x), batch.own(lambda rows: torch.rand(rows))
+            time = batch.own(lambda rows: spread(rows, x.device)).double()
+            error: Tensor = self.net.loss(x, y, noise, time, forgotten)
+            return error.mean()
         if self.case in PRIORS:
             nll: Tensor = self.net.nll(x, y, batch.step_uniform)
             return nll.mean()
@@ -87,6 +102,9 @@ def train(case: str, steps: int, rank: int, world: int) -> dict[str, Tensor]:
         network = PRIORS[case].Config(layers=1, width=16, dropout=0)
         net: Any = build_prior(PriorConfig(network=network), CodeLayout((2, 2), 16), 10).double()
         data = torch.randint(16, (steps, BATCH, 4), generator=generator)
+    elif case.startswith("flow"):
+        velocity = FLOWS[CASES[case][0]].Config(layers=1, width=16)
+        net = build_flow(FlowConfig(network=velocity, label_dropout=0.5), (1, 8, 8), 10).double()
     else:
         net = build_autoencoder(model_config(*CASES[case]), (1, 8, 8)).double()
     loss: nn.Module = Loss(net, case, rank, world)
@@ -105,7 +123,7 @@ def train(case: str, steps: int, rank: int, world: int) -> dict[str, Tensor]:
                 for name, parameter in net.named_parameters()
                 if parameter.grad is not None
             }
-        if case not in PRIORS:
+        if case not in PRIORS and not case.startswith("flow"):
             net.bottleneck.update()
         optimizer.step()
     return {**gradients, **{name: value.contiguous() for name, value in net.state_dict().items()}}

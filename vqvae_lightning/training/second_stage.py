@@ -96,7 +96,9 @@ class SecondStage(pl.LightningModule):
         """The first stage, on the module's device. Raises ValueError without one."""
         if self.first_stage is None:
             name = self.config.first_stage_at
-            raise ValueError(f"{name}: this prior has none to decode with; call attach first")
+            raise ValueError(
+                f"{name}: this prior has none to decode with; call attach({name}) first"
+            )
         return self.first_stage.to(self.device)
 
     def on_fit_start(self) -> None:

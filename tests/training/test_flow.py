@@ -1,0 +1,193 @@
+"""A flow learns the latents of its own frozen autoencoder, and its rate belongs to that ledger."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import untrained
+from small import DATA, KINDS, TRAINER
+
+from vqvae_lightning.config import ConfigError, merge_overrides
+from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.device import own_device
+from vqvae_lightning.evaluation.evaluate import evaluate
+from vqvae_lightning.evaluation.sample import sample
+from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.experiment import load_experiment
+from vqvae_lightning.models.first_stage import FrozenLatents
+from vqvae_lightning.training.flow import arc, spread
+from vqvae_lightning.training.loading import load_first_stage, load_run
+from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.train import train
+from vqvae_lightning.verified import read_checkpoint
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Generated data, an AE, a VAE, a VQ-VAE, and a flow over each of the first two."""
+    root = tmp_path_factory.mktemp("flows")
+    with untrained.workplace_with(root, ("ae", "vae", "vqvae")):
+        for kind in ("ae_flow", "vae_flow"):
+            train(experiment(root, kind))
+        yield root
+
+
+def experiment(root, kind: str, *more: str) -> Any:
+    where = [f"data.root={root / 'data'}", f"runs={root / 'runs'}", f"name={kind}"]
+    settings = [f"kind={kind}", *DATA, *TRAINER, *KINDS[kind], "model.label_dropout=0.2", *where]
+    return load_experiment(None, merge_overrides(settings, more))
+
+
+def run_of(root, kind: str) -> Run:
+    return Run.open(root / "runs" / kind)
+
+
+@pytest.mark.parametrize("kind", ["ae_flow", "vae_flow"])
+def test_a_flow_takes_the_newest_run_of_its_own_kind(root, kind):
+    run = run_of(root, kind)
+    source = run_of(root, kind.removesuffix("_flow"))
+    assert run.record.learned_from.run == source.name
+    assert run.record.learned_from.fingerprint == source.record.fingerprint
+    assert (source.path / "latents").is_dir()
+    assert load_first_stage(run.first_stage).fingerprint == source.record.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("kind", "other"), [("ae_flow", "vae"), ("vae_flow", "ae"), ("vae_flow", "vqvae")]
+)
+def test_a_run_of_another_kind_is_refused_in_one_line(root, kind, other):
+    wanted = kind.removesuffix("_flow")
+    message = (
+        rf"model\.first_stage: a run of kind {kind} needs a {wanted} run, but .* holds kind={other}"
+    )
+    with pytest.raises(ConfigError, match=message):
+        train(experiment(root, kind, "name=new", f"model.first_stage={root / 'runs' / other}"))
+    assert not (root / "runs" / "new").exists()
+
+
+def test_a_stopped_flow_goes_on_as_if_it_had_not_stopped(root):
+    # Neither warm-up nor schedule may depend on how many steps were planned.
+    constant = ("optimizer.schedule=constant", "optimizer.warmup_steps=0")
+    train(experiment(root, "vae_flow", "name=whole", *constant))
+    train(experiment(root, "vae_flow", "name=half", *constant, "trainer.steps=3"))
+    run = run_of(root, "half")
+    before = read_checkpoint(run.last)["state_dict"]
+    trainer = experiment(root, "vae_flow").trainer
+    train(replace(run.experiment(), trainer=trainer, resume=str(run.path)))
+    first, second = (
+        read_checkpoint(run_of(root, name).last)["state_dict"] for name in ("half", "whole")
+    )
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in first.items())
+
+
+def test_latents_are_those_of_the_images_and_normalized_by_their_own_statistics(root):
+    subject = Subject(run_of(root, "vae_flow"))
+    first_stage: Any = subject.prior.first_stage
+    stored = subject.latents.splits["train"]
+    x = subject.images.splits["train"].first(50).float() / 127.5 - 1
+    h = first_stage.encode(x)
+    assert stored.first(50).dtype == torch.float32
+    torch.testing.assert_close(stored.first(50), h)
+    mean, log_variance = stored.first(len(stored)).double().chunk(2, 1)
+    net: Any = subject.prior.net
+    z_std = (mean.var((0, 2, 3)) + log_variance.exp().mean((0, 2, 3))).sqrt()
+    assert net.fitted
+    torch.testing.assert_close(net.std.flatten().double(), z_std, rtol=0.1, atol=0)
+    error = z_std / len(stored) ** 0.5
+    assert ((net.mean.flatten().double() - mean.mean((0, 2, 3))).abs() < 5 * error).all()
+
+
+def test_every_epoch_draws_another_z_of_a_vae_and_the_one_there_is_of_an_ae(root):
+    for kind, same in (("ae", True), ("vae", False)):
+        first_stage = load_first_stage(run_of(root, kind).best)
+        assert isinstance(first_stage, FrozenLatents)
+        h = torch.randn(3, *first_stage.record_shape)
+        drawn = []
+        for seed in (1, 2, 1):
+            torch.manual_seed(seed)
+            batch = Batch(h, torch.zeros(3), torch.arange(3), seed)
+            drawn.append(first_stage.draw(h, batch.step_noise))
+        assert torch.equal(drawn[0], drawn[1]) == same
+        assert torch.equal(drawn[0], drawn[2])
+
+
+def test_the_rate_of_a_vae_is_charged_against_the_flow_and_an_ae_has_none(root):
+    assert "test/rate" not in run_of(root, "ae_flow").record.test
+    run = run_of(root, "vae_flow")
+    subject, module = Subject(run), load_run(run)
+    first_stage: Any = subject.prior.first_stage
+    (total, count) = torch.zeros((), dtype=torch.float64), 0
+    for batch in subject.latents.test_dataloader():
+        noise = batch.row_noise("latent").normal
+        mean, log_variance = batch.x.double().chunk(2, 1)
+        z = first_stage.draw(batch.x, noise)
+        q = torch.distributions.Normal(mean, (log_variance / 2).exp())
+        log_q = q.log_prob(z.double()).flatten(1).sum(1)
+        total += (log_q - module(z, batch.labels)).sum()
+        count += len(z)
+    assert run.record.test["test/rate"] == pytest.approx((total / count).item(), rel=1e-4, abs=1e-4)
+
+
+def test_the_two_stages_have_the_distortion_of_the_first(root):
+    of_vae, of_flow = (evaluate(run_of(root, kind)) for kind in ("vae", "vae_flow"))
+    assert of_flow["test/distortion"] == pytest.approx(of_vae["test/distortion"], rel=1e-6)
+    assert of_flow["test/evaluations_per_image"] == 16
+    assert "test/latent_nats" in evaluate(run_of(root, "ae_flow"), split="test")
+
+
+def test_a_validation_of_a_training_measures_no_density_and_one_by_itself_does(root):
+    run = run_of(root, "ae_flow")
+    logged = run.metrics_path.read_text()
+    assert "val/loss" in logged
+    assert "val/latent_nats" not in logged
+    assert "val/latent_nats" in evaluate(run, split="val")
+
+
+def test_the_density_of_an_image_does_not_depend_on_those_beside_it(root):
+    module: Any = load_run(run_of(root, "vae_flow"))
+    z = torch.randn(6, 4, 1, 1)
+    label = torch.arange(6)
+    torch.testing.assert_close(module(z, label)[:2], module(z[:2], label[:2]))
+    with pytest.raises(ValueError, match=r"label: got none, but this flow is class-conditional"):
+        module(z)
+    with pytest.raises(ValueError, match=r"latents: got .* wanted floats \(N, 4, 1, 1\)"):
+        module(z[:, :2], label)
+
+
+def test_grids_are_drawn_and_a_vector_has_nothing_to_complete(root):
+    run = run_of(root, "vae_flow")
+    assert sample(run, n=20, guidance=2.0, solver="midpoint", steps=2)[0].is_file()
+    (path,) = sample(run, show="interpolation", n=20)
+    assert path.name == "interpolation.png"
+    with pytest.raises(ConfigError, match=r"show: completion keeps the upper half of the latents"):
+        sample(run, show="completion")
+    with pytest.raises(ConfigError, match=r"temperature: got 0\.5, but .* has steps, solver, guid"):
+        sample(run, temperature=0.5)
+
+
+def test_images_between_two_have_these_at_the_ends(root):
+    subject = Subject(run_of(root, "vae_flow"))
+    module: Any = subject.module
+    x = subject.images.references("test", 4).float().to(own_device())
+    x = x / 127.5 - 1 if x.max() > 1 else x
+    between = module.between(x[:2], x[2:], torch.tensor([1, 1]), 3, steps=60)
+    decoded = module.first_stage.decode(module.first_stage.latents(x))
+    assert between.shape == (2, 3, 1, 28, 28)
+    torch.testing.assert_close(between[:, 0], decoded[:2], atol=2e-2, rtol=0)
+    torch.testing.assert_close(between[:, 2], decoded[2:], atol=2e-2, rtol=0)
+
+
+def test_an_arc_keeps_the_length_of_its_ends():
+    a, b = torch.randn(2, 3, 8)
+    a, b = (x / x.norm(dim=1, keepdim=True) for x in (a, b))
+    points = arc(a, b, torch.linspace(0, 1, 5))
+    torch.testing.assert_close(points.norm(dim=2), torch.ones(3, 5))
+    torch.testing.assert_close(points[:, 0], a)
+    torch.testing.assert_close(points[:, -1], b)
+
+
+def test_times_of_a_step_are_one_in_each_interval():
+    times = spread(7, torch.device("cpu"))
+    assert (times * 7).long().tolist() == list(range(7))
