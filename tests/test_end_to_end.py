@@ -213,7 +213,7 @@ def test_a_prior_knows_its_tokenizer_and_refuses_another(workplace):
     other.bottleneck.codebook.add_(1)
     from vqvae_lightning.models.tokenizer import Tokenizer
 
-    with pytest.raises(ValueError, match="this prior was trained on the codes of"):
+    with pytest.raises(ValueError, match="this prior was trained on the latents of"):
         prior.attach(Tokenizer(other))
 
 

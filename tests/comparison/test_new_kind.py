@@ -44,7 +44,7 @@ def compared(toy: None, tmp_path: Path) -> Comparison:
     run = write_run(tmp_path, "toy")
     run.write(generation=[figure("toys", 2.0)])
     runs = [write_run(tmp_path, kind, name="tok" if kind == "vqvae" else "")
-            for kind in ("ae", "vae", "vqvae", "prior")]  # fmt: skip
+            for kind in KINDS if kind != "toy"]  # fmt: skip
     return compare([run, *runs])
 
 

@@ -488,14 +488,14 @@ class TestCommand:
             (
                 "vqvae",
                 ["show=interpolation"],
-                "needs a run of kind ae or vae, got one of kind vqvae",
+                "needs a run of kind ae or vae or ae_flow or vae_flow, got one of kind vqvae",
             ),
             (
                 "prior",
                 ["show=interpolation"],
-                "needs a run of kind ae or vae, got one of kind prior",
+                "needs a run of kind ae or vae or ae_flow or vae_flow, got one of kind prior",
             ),
-            ("ae", ["show=completion"], "needs a run of kind prior, got one of kind ae"),
+            ("ae", ["show=completion"], "or ae_flow or vae_flow, got one of kind ae"),
             ("ae", ["show=interpolation", "sampler=normal"], "but show=interpolation has none"),
             ("ae", ["show=interpolation", "label=1"], "has no classes"),
             ("prior", ["show=completion", "label=10"], "label: got 10, wanted 0 to 9"),
@@ -505,7 +505,7 @@ class TestCommand:
                 "show: inpainting needs a prior that completes any mask, got one with"
                 " model.network.name=transformer, wanted masked",
             ),
-            ("ae", ["show=inpainting"], "needs a run of kind prior, got one of kind ae"),
+            ("ae", ["show=inpainting"], "or ae_flow or vae_flow, got one of kind ae"),
             (
                 "prior",
                 ["steps=4"],

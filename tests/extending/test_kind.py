@@ -149,5 +149,5 @@ def test_a_bottleneck_as_a_new_kind_goes_through_every_command(
 def test_what_a_run_can_be_asked_follows_from_its_record() -> None:
     assert samplers_of(TOY) == ["normal", "mixture"]
     check_show(TOY, "interpolation")
-    with pytest.raises(ConfigError, match="needs a run of kind prior, got one of kind toy"):
+    with pytest.raises(ConfigError, match="or ae_flow or vae_flow, got one of kind toy"):
         check_show(TOY, "completion")

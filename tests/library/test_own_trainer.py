@@ -119,7 +119,7 @@ def test_a_prior_trains_on_images_or_codes_and_is_loaded_again(what, tmp_path):
     with pytest.raises(ValueError, match=r"call attach\(tokenizer\) first"):
         again.sample(1)
     assert again.attach(vqvae.tokenizer()).sample(3, label=4).shape == (3, *SHAPE)
-    with pytest.raises(ValueError, match="this prior was trained on the codes of"):
+    with pytest.raises(ValueError, match="this prior was trained on the latents of"):
         again.attach(VQVAE(SETTINGS[VQVAE], SHAPE).tokenizer())
     again.description["grid"] = [-side for side in again.description["grid"]]
     with pytest.raises(ValueError, match="got K and grid"):

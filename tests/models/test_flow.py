@@ -1,6 +1,7 @@
 """A flow's densities and draws are those that closed forms say, whatever network it follows."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def log_density(z: Tensor, count: int = 2) -> Tensor:
 def random_flow(network: type[VelocityNetwork], shape: tuple[int, int, int], **more: int) -> Flow:
     """A flow with weights that are not zero anywhere."""
     width = 16
-    flow = Flow(network(shape, network.Config(layers=1, width=width)), shape, width, **more)  # type: ignore[call-arg]
+    flow = Flow(network(shape, network.Config(layers=1, width=width)), shape, width, **more)
     for parameter in flow.parameters():
         nn.init.normal_(parameter, std=0.2)
     return flow.double().eval()
@@ -147,7 +148,7 @@ def test_draws_have_the_moments_of_the_closed_form():
 
 @pytest.mark.parametrize("network", [ResidualMLP, CellTransformer])
 def test_a_density_integrates_to_one_in_two_dimensions(network):
-    flow = random_flow(network, (2, 1, 1), density_steps=8)
+    flow = random_flow(network, (2, 1, 1), density_steps=16)
     flow.fit_statistics(torch.tensor([1.0, -1.0]), torch.tensor([0.5, 2.0]))
     axes = [
         torch.linspace(-6, 6, 40, dtype=torch.float64) * flow.std[d] + flow.mean[d] for d in (0, 1)
@@ -155,9 +156,9 @@ def test_a_density_integrates_to_one_in_two_dimensions(network):
     a, b = (axis.flatten() for axis in axes)
     z = torch.cartesian_prod(a, b).view(-1, 2, 1, 1)
     cell = (a[1] - a[0]) * (b[1] - b[0])
-    total = flow.log_prob(z).exp().sum() * cell
-    assert flow.log_prob(z).max() > 0.1 + log_density(MEANS.view(-1, 2, 1, 1)).min()
-    assert abs(total.item() - 1) < 5e-3
+    density = flow.log_prob(z).exp()
+    assert density.max() > 0.1
+    assert abs(float(density.sum() * cell) - 1) < 5e-3
 
 
 def test_a_density_of_many_numbers_is_estimated_without_bias():
@@ -178,7 +179,7 @@ def test_guidance_of_one_is_none_and_of_zero_forgets_the_label():
     flow = random_flow(ResidualMLP, (4, 1, 1), classes=3, label_dropout=0.5)  # type: ignore[arg-type]
     labels = torch.tensor([0, 1, 2])
 
-    def drawn(of: Tensor, **sampling: float) -> Tensor:
+    def drawn(of: Tensor, **sampling: Any) -> Tensor:
         return flow.generate(3, of, generator=torch.Generator().manual_seed(0), **sampling)
 
     assert torch.equal(drawn(labels), drawn(labels, guidance=1.0))

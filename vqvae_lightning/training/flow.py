@@ -207,7 +207,8 @@ class LatentFlow(SecondStage):
         noise = arc(ends[0].flatten(1), ends[1].flatten(1), weights)  # N,count,M
         repeated = None if labels is None else labels.repeat_interleave(count)
         z = self.net.flow(noise.reshape(-1, *self.net.shape), repeated, 0.0, 1.0, settings)
-        return first_stage.decode(z).unflatten(0, (len(left), count))
+        images: Tensor = first_stage.decode(z).unflatten(0, (len(left), count))
+        return images
 
     def code_counts(self, split: str) -> Tensor | None:
         """None: a continuous latent has no codes."""
