@@ -131,7 +131,7 @@ export: $(VENV)/.export  ## RUN (default: the newest of DATASET) for other progr
 compare: $(VENV)/.run  ## all finished runs side by side: a table and runs/compare.html
 	@$(VQVAE) compare $(if $(RUN),$(RUN),$(if $(value DATA),$(OF))) $(ARGS)
 
-study: $(VENV)/.run  ## AE, VAE, VQ-VAE and prior on DATASET with SEEDS seeds: train, compare, mean and spread
+study: $(VENV)/.run  ## every kind of run on DATASET with SEEDS seeds: train, compare, mean and spread
 	@$(VQVAE) study dataset=$(DATASET) seeds=$(SEEDS) $(ON) $(ARGS)
 
 sweep: $(VENV)/.run  ## the grid of a W&B sweep FILE, run here without a server

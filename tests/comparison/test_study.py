@@ -32,6 +32,9 @@ def workplace(tmp_path, calls, settings):
     (files / "prior.yaml").write_text(
         "kind: prior\nmodel: {network: {layers: 1, width: 16, heads: 2}}\n"
     )
+    for kind in ("ae_flow", "vae_flow"):
+        network = "{layers: 1, width: 16}"
+        (files / f"{kind}.yaml").write_text(f"kind: {kind}\nmodel: {{network: {network}}}\n")
     options = StudyOptions(
         seeds=2, runs=str(tmp_path / "study"), experiments=str(tmp_path / "experiments")
     )
@@ -45,8 +48,9 @@ def test_every_kind_and_seed_once_then_nothing_more(workplace):
         f"{kind}-s{seed}" for seed in (0, 1) for kind in KINDS
     ]
     assert all(run.record.status == "finished" for run in runs)
-    assert Run.open(runs[3].path).record.learned_from.run == runs[2].name
-    assert [run.record.seed for run in runs] == [0] * 4 + [1] * 4
+    learned = {run.record.kind: run.record.source.run for run in runs[6:] if run.record.source}
+    assert learned == {"prior": "vqvae-s1", "ae_flow": "ae-s1", "vae_flow": "vae-s1"}
+    assert [run.record.seed for run in runs] == [0] * 6 + [1] * 6
     trained = [word for call in calls for word in call if word.startswith("name=")]
     study.study(options, settings)
     assert [word for call in calls for word in call if word.startswith("name=")] == trained
@@ -133,7 +137,7 @@ def test_settings_of_the_evaluation_do_not_reach_the_training(workplace):
         assert ("fid_network=classifier" in words) == (words[0] == "evaluate"), words
         assert ("trainer.steps=2" in words) == (words[0] == "train"), words
     evaluated = [words for words in calls if words[0] == "evaluate"]
-    assert len(evaluated) == 4
+    assert len(evaluated) == 6
     # the study's own default is true
     assert all("representation=false" in words for words in evaluated[:3])
     for wrong in ("fid_network=none", "sampler=gaussian"):  # no sampler is every kind's

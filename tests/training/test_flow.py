@@ -15,6 +15,7 @@ from vqvae_lightning.evaluation.evaluate import evaluate
 from vqvae_lightning.evaluation.sample import sample
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.experiment import load_experiment
+from vqvae_lightning.exporting.export import export
 from vqvae_lightning.models.first_stage import FrozenLatents
 from vqvae_lightning.training.flow import arc, spread
 from vqvae_lightning.training.loading import load_first_stage, load_run
@@ -165,6 +166,22 @@ def test_grids_are_drawn_and_a_vector_has_nothing_to_complete(root):
         sample(run, show="completion")
     with pytest.raises(ConfigError, match=r"temperature: got 0\.5, but .* has steps, solver, guid"):
         sample(run, temperature=0.5)
+
+
+def test_a_flow_over_a_grid_is_completed_and_its_density_is_said_to_be_an_estimate(root):
+    untrained.make_run(root, "ae", "model.latent=grid", "name=grid")
+    network = ["model.network.name=transformer", "model.network.heads=2"]
+    source = f"model.first_stage={root / 'runs' / 'grid'}"
+    found = train(
+        experiment(root, "ae_flow", "name=grid-flow", "trainer.steps=2", *network, source)
+    )
+    assert found.test["test/trace_probes"] == 1
+    assert "test/trace_probes" not in run_of(root, "ae_flow").record.test
+    for show in ("completion", "inpainting"):
+        (path,) = sample(found.run, show=show, n=20)
+        assert path.name == f"{show}.png"
+    with pytest.raises(ConfigError, match=r"export: a prior with model\.network\.name=transformer"):
+        export(found.run)
 
 
 def test_images_between_two_have_these_at_the_ends(root):

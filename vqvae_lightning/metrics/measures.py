@@ -131,6 +131,7 @@ MEASURES: dict[str, Measure] = {
                 comparable=CODES, bound="≥"),
         Measure("latent_nats", "−log p(z)", "nats/number", "lower", ".3f", BOTH,
                 comparable=LATENTS, panel=Panel("Flow", "−log p(z), nats per number of z")),
+        Measure("trace_probes", "log p(z) estimated", "probes", "", ".0f", ("results",)),
         Measure("evaluations_per_image", "Network evaluations", "per image", "", ".0f",
                 ("results",)),
         Measure("seconds_per_image", "Sampling", "s/image", "", ".4f", BOTH),

@@ -134,12 +134,18 @@ class LatentFlow(SecondStage):
         time = noise.uniform(z.new_empty(len(z), 1))[:, 0].to(z)
         keep = torch.ones(len(z), device=z.device)
         metrics["loss"].update(self.net.loss(z, labels, noise.normal(z), time, keep))
-        if self.trainer.state.fn == TrainerFn.FITTING:
-            return
-        nats = -self._log_prob(z, labels, noise)
-        metrics["latent_nats"].update(nats / self.net.size)
-        if self.latents.random:
+        measured = self._measured()
+        if "latent_nats" in measured:
+            nats = -self._log_prob(z, labels, noise)
+            metrics["latent_nats"].update(nats / self.net.size)
+        if "rate" in measured:
             metrics["rate"].update(self.latents.log_posterior(batch.x, z).double() + nats)
+
+    def _measured(self) -> list[str]:
+        """The metrics of this evaluation: no density while training, and no rate of an AE."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            return ["loss"]
+        return ["loss", "latent_nats", *(["rate"] if self.latents.random else [])]
 
     def _log_prob(self, z: Tensor, labels: Tensor | None, noise: RowNoise) -> Tensor:
         probe = None if self.net.is_exact else signs(noise.normal, z)
@@ -154,10 +160,10 @@ class LatentFlow(SecondStage):
     def _log_split(self, split: str) -> None:
         # nn.ModuleDict does not say what it holds.
         metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
-        measured = {name: metric for name, metric in metrics.items() if metric.update_called}
-        self.log_dict(
-            {f"{split}/{name}": metric.compute().float() for name, metric in measured.items()}
-        )
+        values = {name: metrics[name].compute() for name in self._measured()}
+        if len(values) > 1 and not self.net.is_exact:
+            values["trace_probes"] = torch.tensor(1.0)
+        self.log_dict({f"{split}/{name}": value.float() for name, value in values.items()})
         metrics.reset()
 
     def forward(self, z: Tensor, label: Any = None) -> Tensor:

@@ -165,7 +165,8 @@ class Flow(nn.Module):
         known = self._labels(labels, len(z))
         signs = None if probe is None else probe.flatten(1).to(self.mean.dtype)
         # Derivatives know no inference tensors: copies are none.
-        with evaluating(self), torch.inference_mode(False), torch.no_grad():
+        plain = torch.autocast(z.device.type, enabled=False)
+        with evaluating(self), torch.inference_mode(False), torch.no_grad(), plain:
             z, known = z.clone(), known.clone()
             std = self.std.double().expand(self.shape)
             u = (z.double() - self.mean.double()) / std
