@@ -31,7 +31,7 @@ from vqvae_lightning.models.likelihoods import DiscretizedLogistic
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ
 from vqvae_lightning.training.autoencoders import VAE
-from vqvae_lightning.training.build import ANY_TOKENIZER
+from vqvae_lightning.training.build import ANY_LATENTS, ANY_TOKENIZER
 from vqvae_lightning.training.prior import CodePrior
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -77,6 +77,11 @@ def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file, tmp_path
         assert prior.net.nll(
             torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, dtype=torch.long)
         ).shape == (1, 4)
+    elif KINDS[experiment.kind].stage == 2:
+        flow: Any = KINDS[experiment.kind].module(experiment.model, ANY_LATENTS, dataset.classes)
+        z = torch.zeros(1, 16, 1, 1)
+        label = torch.zeros(1, dtype=torch.long)
+        assert flow.net.loss(z, label, z, torch.zeros(1), torch.zeros(1)).shape == (1,)
     else:
         module: Any = KINDS[experiment.kind].module(experiment.model, shape, experiment.optimizer)
         assert module.net.eval()(torch.zeros(1, *shape)).reconstruction.shape == (1, *shape)

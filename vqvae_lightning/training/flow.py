@@ -84,9 +84,18 @@ class LatentFlow(SecondStage):
         return cast(FrozenLatents, self._attached())
 
     def on_fit_start(self) -> None:
+        """Takes over mean and standard deviation of the training latents, unless it has them.
+
+        Raises ValueError for a training without a `LatentDataModule`.
+        """
         super().on_fit_start()
         if not self.net.fitted:
-            data: LatentDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+            data = getattr(self.trainer, "datamodule", None)
+            if not isinstance(data, LatentDataModule):
+                raise ValueError(
+                    "datamodule: a flow is normalized by its training latents, wanted a"
+                    f" LatentDataModule, got {type(data).__name__}"
+                )
             moments = Moments(self.net.shape[0])
             for z in self._all_latents(data):
                 moments.update(z)
