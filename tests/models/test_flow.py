@@ -58,12 +58,14 @@ def log_density(z: Tensor, count: int = 2) -> Tensor:
     return (weights.log() - nats - math.log(2 * math.pi)).logsumexp(1)
 
 
-def random_flow(network: type[VelocityNetwork], shape: tuple[int, int, int], **more: int) -> Flow:
+def random_flow(
+    network: type[VelocityNetwork], shape: tuple[int, int, int], std: float = 0.2, **more: Any
+) -> Flow:
     """A flow with weights that are not zero anywhere."""
     width = 16
     flow = Flow(network(shape, network.Config(layers=1, width=width)), shape, width, **more)
     for parameter in flow.parameters():
-        nn.init.normal_(parameter, std=0.2)
+        nn.init.normal_(parameter, std=std)
     return flow.double().eval()
 
 
@@ -148,7 +150,7 @@ def test_draws_have_the_moments_of_the_closed_form():
 
 @pytest.mark.parametrize("network", [ResidualMLP, CellTransformer])
 def test_a_density_integrates_to_one_in_two_dimensions(network):
-    flow = random_flow(network, (2, 1, 1), density_steps=16)
+    flow = random_flow(network, (2, 1, 1), std=0.12)
     flow.fit_statistics(torch.tensor([1.0, -1.0]), torch.tensor([0.5, 2.0]))
     axes = [
         torch.linspace(-6, 6, 40, dtype=torch.float64) * flow.std[d] + flow.mean[d] for d in (0, 1)
@@ -157,8 +159,9 @@ def test_a_density_integrates_to_one_in_two_dimensions(network):
     z = torch.cartesian_prod(a, b).view(-1, 2, 1, 1)
     cell = (a[1] - a[0]) * (b[1] - b[0])
     density = flow.log_prob(z).exp()
-    assert density.max() > 0.1
-    assert abs(float(density.sum() * cell) - 1) < 5e-3
+    # That of N(0, I) would have 1/2π at most.
+    assert density.max() > 0.2
+    assert abs(float(density.sum() * cell) - 1) < 1e-2
 
 
 def test_a_density_of_many_numbers_is_estimated_without_bias():
