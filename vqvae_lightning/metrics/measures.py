@@ -130,7 +130,7 @@ MEASURES: dict[str, Measure] = {
         Measure("saved_vs_unigram_bits", "… of unigram", CODE_BITS, "higher", ".3f", BOTH,
                 comparable=CODES, bound="≥"),
         Measure("latent_nats", "−log p(z)", "nats/number", "lower", ".3f", BOTH,
-                comparable=LATENTS, panel=Panel("Flow", "−log p(z), nats per number of z")),
+                comparable=LATENTS),
         Measure("trace_probes", "log p(z) estimated", "probes", "", ".0f", ("results",)),
         Measure("evaluations_per_image", "Network evaluations", "per image", "", ".0f",
                 ("results",)),
