@@ -20,7 +20,8 @@ from vqvae_lightning.config import (
 from vqvae_lightning.config.listing import Row, documented, listed, merged, rows
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.kinds import KINDS
-from vqvae_lightning.models.build import LIKELIHOODS, PRIORS, QUANTIZERS, TRUNKS
+from vqvae_lightning.models.build import FLOWS, LIKELIHOODS, PRIORS, QUANTIZERS, TRUNKS
+from vqvae_lightning.models.priors.flow import FlowSampling
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.training.autoencoders import AE, VQVAE
 from vqvae_lightning.training.prior import CodePrior
@@ -31,7 +32,7 @@ MEMBERS: dict[str, Mapping[str, Any]] = {
     "trunk": TRUNKS,
     "likelihood": LIKELIHOODS,
     "quantizer": QUANTIZERS,
-    "network": PRIORS,
+    "network": {**PRIORS, **FLOWS},
 }
 
 
@@ -39,9 +40,14 @@ def chosen(row: Row) -> list[str]:
     """Settings of a run that has the setting of a row."""
     owner = row.of[0] if row.of else None
     part = row.key.split(".")[1] if row.key.count(".") == 2 else ""
-    having = next(kind for kind in KINDS if part in ("", *vars(KINDS[kind].config())))
     if owner in KINDS:
         return [f"kind={owner}"]
+    having = next(
+        kind
+        for kind in KINDS
+        if part in ("", *vars(KINDS[kind].config()))
+        and (part != "network" or not owner or owner in KINDS[kind].config.networks)
+    )
     member = [f"model.{part}.name={owner}"] if owner else []
     return [f"kind={having}", *member]
 
@@ -64,7 +70,8 @@ def test_the_page_has_the_list_that_the_terminal_shows() -> None:
 
 
 def test_the_command_line_draws_by_the_settings_of_all_families_of_priors() -> None:
-    families = [to_dict(network.sampling()) for network in PRIORS.values()]
+    samplings = [*(network.sampling for network in PRIORS.values()), FlowSampling]
+    families = [to_dict(sampling()) for sampling in samplings]
     assert to_dict(Drawing()) == {name: value for has in families for name, value in has.items()}
 
 

@@ -170,7 +170,7 @@ def test_grids_are_drawn_and_a_vector_has_nothing_to_complete(root):
 
 def test_a_flow_over_a_grid_is_completed_and_its_density_is_said_to_be_an_estimate(root):
     untrained.make_run(root, "ae", "model.latent=grid", "name=grid")
-    network = ["model.network.name=transformer", "model.network.heads=2"]
+    network = ["model.network.name=dit", "model.network.heads=2"]
     source = f"model.first_stage={root / 'runs' / 'grid'}"
     found = train(
         experiment(root, "ae_flow", "name=grid-flow", "trainer.steps=2", *network, source)
@@ -180,7 +180,7 @@ def test_a_flow_over_a_grid_is_completed_and_its_density_is_said_to_be_an_estima
     for show in ("completion", "inpainting"):
         (path,) = sample(found.run, show=show, n=20)
         assert path.name == f"{show}.png"
-    with pytest.raises(ConfigError, match=r"export: a prior with model\.network\.name=transformer"):
+    with pytest.raises(ConfigError, match=r"export: a prior with model\.network\.name=dit"):
         export(found.run)
 
 

@@ -86,7 +86,7 @@ PRIORS: dict[str, type[PriorNetwork]] = {
 }
 
 # What `model.network.name` of a flow may be.
-FLOWS: dict[str, type[VelocityNetwork]] = {"mlp": ResidualMLP, "transformer": CellTransformer}
+FLOWS: dict[str, type[VelocityNetwork]] = {"mlp": ResidualMLP, "dit": CellTransformer}
 
 
 @dataclass

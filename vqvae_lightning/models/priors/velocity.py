@@ -106,7 +106,7 @@ class ResidualMLP(VelocityNetwork):
 
 
 class CellTransformer(VelocityNetwork):
-    """Attention between the cells of a grid, with learned positions."""
+    """Attention between the cells of a grid, with learned positions: a diffusion Transformer."""
 
     @documented
     @dataclass
