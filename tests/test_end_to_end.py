@@ -464,7 +464,7 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
     [
         (["train"], "got no file, wanted one such as"),
         (["train", "experiments/mnist/none.yaml"], "there is no file"),
-        (["train", "PRIOR", "model.tokenizer=AE"], "a prior needs a vqvae run"),
+        (["train", "PRIOR", "model.tokenizer=AE"], "a run of kind prior needs a vqvae run"),
         (
             ["train", "PRIOR", "data.name=fashion_mnist"],
             "vqvae train fashion_mnist/vqvae ",

@@ -25,7 +25,7 @@ def log_artifacts(tracked: "wandb.Run", run: Run, codes: Path | None) -> None:
     if source and codes:
         name = Path(source.run).name
         origin = {"tokenizer": name, "fingerprint": source.fingerprint}
-        what = codes.parent.name
+        what = "codes" if KINDS[record.kind].has_codes else "latents"
         artifact = wandb.Artifact(f"{name}-{what}", type=what, metadata=origin)
         artifact.add_reference(codes.resolve().as_uri())
         logged = tracked.log_artifact(artifact)
