@@ -179,7 +179,7 @@ def test_a_density_of_many_numbers_is_estimated_without_bias():
 
 
 def test_guidance_of_one_is_none_and_of_zero_forgets_the_label():
-    flow = random_flow(ResidualMLP, (4, 1, 1), classes=3, label_dropout=0.5)  # type: ignore[arg-type]
+    flow = random_flow(ResidualMLP, (4, 1, 1), classes=3, label_dropout=0.5)
     labels = torch.tensor([0, 1, 2])
 
     def drawn(of: Tensor, **sampling: Any) -> Tensor:
