@@ -42,12 +42,17 @@ class Mixture(VelocityNetwork):
         return (share * velocity).sum(1).view_as(x)
 
 
-def closed_form(count: int = 2, steps: int = 32) -> Flow:
-    """A flow in float64 to the first components of the mixture."""
-    network = Mixture(MEANS[:count], STDS[:count], WEIGHTS[:count] / WEIGHTS[:count].sum())
-    flow = Flow(network, (2, 1, 1), 1, density_steps=steps).double()
+def flow_to(means: Tensor, stds: Tensor, weights: Tensor, **settings: int) -> Flow:
+    """A flow in float64 to a mixture of Gaussians."""
+    flow = Flow(Mixture(means, stds, weights), (means.shape[1], 1, 1), 1, **settings).double()
     flow.condition = Time()  # type: ignore[assignment]
     return flow
+
+
+def closed_form(count: int = 2, steps: int = 32) -> Flow:
+    """A flow in float64 to the first components of the mixture."""
+    weights = WEIGHTS[:count] / WEIGHTS[:count].sum()
+    return flow_to(MEANS[:count], STDS[:count], weights, density_steps=steps)
 
 
 def log_density(z: Tensor, count: int = 2) -> Tensor:
@@ -131,6 +136,20 @@ def test_a_density_is_that_of_the_closed_form(count):
     assert (doubled - wanted(u, count)).abs().max() < (
         flow.log_prob(z) + scale - wanted(u, count)
     ).abs().max() / 2
+
+
+@pytest.mark.parametrize(("std", "size"), [(0.1, 16), (0.05, 2), (0.05, 16), (0.02, 16)])
+def test_a_density_of_narrow_latents_is_right_with_the_usual_number_of_steps(std, size):
+    means = torch.ones(2, size, dtype=torch.float64) * torch.tensor([[1.0], [-1.0]])
+    flow = flow_to(means, torch.tensor([std, std]).double(), torch.tensor([0.5, 0.5]).double())
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(50, size, generator=generator, dtype=torch.float64)
+    z = means.repeat_interleave(25, 0) + std * drawn
+    # The other component is too far away to count.
+    wanted = -0.5 * drawn.square().sum(1) - size * math.log(std * math.sqrt(2 * math.pi))
+    error = flow.log_prob(z.view(50, size, 1, 1)) - (wanted - math.log(2))
+    assert error.mean().abs() < 0.01
+    assert error.abs().max() < 0.05
 
 
 def test_draws_have_the_moments_of_the_closed_form():

@@ -36,7 +36,15 @@ def root(tmp_path_factory):
 
 def experiment(root, kind: str, *more: str) -> Any:
     where = [f"data.root={root / 'data'}", f"runs={root / 'runs'}", f"name={kind}"]
-    settings = [f"kind={kind}", *DATA, *TRAINER, *KINDS[kind], "model.label_dropout=0.2", *where]
+    settings = [
+        f"kind={kind}",
+        *DATA,
+        *TRAINER,
+        *KINDS[kind],
+        "model.label_dropout=0.2",
+        "model.density_steps=8",
+        *where,
+    ]
     return load_experiment(None, merge_overrides(settings, more))
 
 
@@ -129,6 +137,20 @@ def test_the_rate_of_a_vae_is_charged_against_the_flow_and_an_ae_has_none(root):
         total += (log_q - module(z, batch.labels)).sum()
         count += len(z)
     assert run.record.test["test/rate"] == pytest.approx((total / count).item(), rel=1e-4, abs=1e-4)
+
+
+def test_the_error_of_a_density_is_what_half_the_steps_change(root):
+    run = run_of(root, "ae_flow")
+    subject, module = Subject(run), load_run(run)
+    net: Any = module.net
+    stored = subject.latents.splits["test"]
+    first = torch.arange(min(100, len(stored)))
+    z, labels = stored.take(first), stored.labels[first]
+    change = net.log_prob(z, labels, steps=8) - net.log_prob(z, labels, steps=4)
+    found = run.record.test["test/density_error"]
+    assert found == pytest.approx(change.abs().mean().item(), rel=1e-2)
+    assert 0 < found < 0.05
+    assert "val/density_error" not in run.metrics_path.read_text()
 
 
 def test_the_two_stages_have_the_distortion_of_the_first(root):

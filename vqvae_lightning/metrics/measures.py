@@ -131,6 +131,8 @@ MEASURES: dict[str, Measure] = {
                 comparable=CODES, bound="≥"),
         Measure("latent_nats", "−log p(z)", "nats/number", "lower", ".3f", BOTH,
                 comparable=LATENTS),
+        Measure("density_error", "log p(z) with half the steps", "± nats/image", "", ".3f",
+                ("results",)),
         Measure("trace_probes", "log p(z) estimated", "probes", "", ".0f", ("results",)),
         Measure("evaluations_per_image", "Network evaluations", "per image", "", ".0f",
                 ("results",)),

@@ -32,7 +32,7 @@ from vqvae_lightning.models.likelihoods import (
     GaussianLikelihood,
     Likelihood,
 )
-from vqvae_lightning.models.priors.flow import Flow, FlowSampling
+from vqvae_lightning.models.priors.flow import DENSITY_STEPS, Flow, FlowSampling
 from vqvae_lightning.models.priors.masked import MaskedTransformer
 from vqvae_lightning.models.priors.pixelcnn import PixelCNN
 from vqvae_lightning.models.priors.pixelsnail import PixelSNAIL
@@ -327,7 +327,10 @@ class FlowConfig(SecondStageConfig):
     )
     network: Any = part("mlp", FLOWS, VelocityNetwork, "the network that gives the velocity")
     density_steps: int = setting(
-        16, "steps of the solver that measures log p(z), of two passes each", at_least=1
+        DENSITY_STEPS,
+        "steps of the solver that measures log p(z), of two passes each",
+        at_least=1,
+        at_most=10_000,
     )
 
     @property

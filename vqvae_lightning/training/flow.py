@@ -21,6 +21,9 @@ from vqvae_lightning.training.record import LatentsRecord
 from vqvae_lightning.training.second_stage import SecondStage
 
 BLOCK = 5_000  # latents that are measured together
+CHECKED = 100  # rows of a split whose density is measured twice, with half the steps too
+# Of an evaluation: what they are the mean of, see `LatentFlow._densities`.
+METRICS = ("loss", "latent_nats", "density_error", "rate")
 
 
 class LatentFlow(SecondStage):
@@ -63,9 +66,7 @@ class LatentFlow(SecondStage):
         self.net = build_flow(cast(FlowConfig, self.config), (channels, height, width), classes)
         self.split_metrics = torch.nn.ModuleDict(
             {
-                split: MetricCollection(
-                    {"loss": Mean(), "latent_nats": Mean(), "rate": Mean()}, compute_groups=False
-                )
+                split: MetricCollection({name: Mean() for name in METRICS}, compute_groups=False)
                 for split in ("val", "test")
             }
         )
@@ -145,8 +146,9 @@ class LatentFlow(SecondStage):
         metrics["loss"].update(self.net.loss(z, labels, noise.normal(z), time, keep))
         measured = self._measured()
         if "latent_nats" in measured:
-            nats = -self._log_prob(z, labels, noise)
+            nats, error = self._densities(z, labels, noise, batch.rows < CHECKED)
             metrics["latent_nats"].update(nats / self.net.size)
+            metrics["density_error"].update(error)
         if "rate" in measured:
             metrics["rate"].update(self.latents.log_posterior(batch.x, z).double() + nats)
 
@@ -154,11 +156,25 @@ class LatentFlow(SecondStage):
         """The metrics of this evaluation: no density while training, and no rate of an AE."""
         if self.trainer.state.fn == TrainerFn.FITTING:
             return ["loss"]
-        return ["loss", "latent_nats", *(["rate"] if self.latents.random else [])]
+        return [name for name in METRICS if name != "rate" or self.latents.random]
 
-    def _log_prob(self, z: Tensor, labels: Tensor | None, noise: RowNoise) -> Tensor:
-        probe = None if self.net.is_exact else signs(noise.normal, z)
-        return self.net.log_prob(z, labels, probe)
+    def _densities(
+        self, z: Tensor, labels: Tensor | None, noise: RowNoise, twice: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """−log p(z) in nats of latents (N, D, h, w), (N,); and by how much it differs with half the
+        steps, for the rows `twice` (N,) bool.
+        """
+        probe = self._probe(z, noise)
+        nats = -self.net.log_prob(z, labels, probe)
+        if not twice.any():
+            return nats, nats[:0]
+        rows = (None if x is None else x[twice] for x in (labels, probe))
+        half = -self.net.log_prob(z[twice], *rows, steps=max(1, self.net.density_steps // 2))
+        return nats, (nats[twice] - half).abs()
+
+    def _probe(self, z: Tensor, noise: RowNoise) -> Tensor | None:
+        """The probe of an estimate, None if the density is exact."""
+        return None if self.net.is_exact else signs(noise.normal, z)
 
     def on_validation_epoch_end(self) -> None:
         self._log_split("val")
@@ -194,7 +210,8 @@ class LatentFlow(SecondStage):
         if self.config.class_conditional and label is None:
             raise ValueError("label: got none, but this flow is class-conditional")
         noise = RowNoise(derive_seed(0, "flow"), "flow", torch.arange(len(z)))
-        return self._log_prob(z.to(self.net.mean), self.labels_for(len(z), label), noise)
+        z = z.to(self.net.mean)
+        return self.net.log_prob(z, self.labels_for(len(z), label), self._probe(z, noise))
 
     def generated(self, n: int, labels: Tensor | None, sampling: dict[str, Any]) -> Tensor:
         return self.net.generate(n, labels, **sampling)

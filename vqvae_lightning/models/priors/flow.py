@@ -23,11 +23,13 @@ from torch import Tensor, nn
 
 from vqvae_lightning.models.bottlenecks import Noise
 from vqvae_lightning.models.modes import evaluating
-from vqvae_lightning.models.priors.ode import EVALUATIONS, Solver, integrate, trace
+from vqvae_lightning.models.priors.ode import EVALUATIONS, Solver, integrate, log_volume
 from vqvae_lightning.models.priors.velocity import Condition, VelocityNetwork
 
 # Numbers of a latent up to which the trace is exact. Of more, it is estimated with one probe.
 LARGEST_EXACT = 64
+# Steps of the solver that measures log p(z). With σ = 0.1 of 16 numbers the error is 0.03 nats at most.
+DENSITY_STEPS = 64
 # Below it a channel counts as one that never varies, and is not made larger.
 SMALLEST_STD = 1e-6
 
@@ -82,7 +84,7 @@ class Flow(nn.Module):
         width: int,
         classes: int = 0,
         label_dropout: float = 0.0,
-        density_steps: int = 16,
+        density_steps: int = DENSITY_STEPS,
     ) -> None:
         """A flow that follows a network.
 
@@ -150,17 +152,21 @@ class Flow(nn.Module):
         return (v.float() - (u - noise)).square().flatten(1).mean(1)
 
     def log_prob(
-        self, z: Tensor, labels: Tensor | None = None, probe: Tensor | None = None
+        self,
+        z: Tensor,
+        labels: Tensor | None = None,
+        probe: Tensor | None = None,
+        steps: int | None = None,
     ) -> Tensor:
         """log p(z | label) in nats, (N,) float64, by the probability flow.
 
-        The state is kept in float64, and the network asked in its own precision. Midpoints, because
-        the velocity of latents without noise varies fastest at t = 1, where no midpoint lies.
+        The state is kept in float64, and the network asked in its own precision.
 
         Args:
             z: latents (N, D, h, w).
             labels: their classes (N,), None of an unconditional flow.
             probe: signs ±1 (N, D, h, w) for an estimate of the trace; None: exactly.
+            steps: of the solver; None: `density_steps`.
         """
         known = self._labels(labels, len(z))
         signs = None if probe is None else probe.flatten(1).to(self.mean.dtype)
@@ -171,22 +177,16 @@ class Flow(nn.Module):
             std = self.std.double().expand(self.shape)
             u = (z.double() - self.mean.double()) / std
 
-            def field(state: Tensor, time: float) -> Tensor:
-                x = state[:, :-1].to(self.mean.dtype)  # N,M
+            def velocity(x: Tensor, time: float) -> Tensor:
+                grid = x.view(-1, *self.shape)
                 condition = self.condition(x.new_full((len(x),), time), known)
+                v: Tensor = self.network(grid, condition)
+                return v.flatten(1)
 
-                def v(x: Tensor) -> Tensor:
-                    grid: Tensor = self.network(x.view(-1, *self.shape), condition)
-                    return grid.flatten(1)
-
-                slope, divergence = trace(v, x, signs)
-                return torch.cat([slope, divergence[:, None]], dim=1).double()
-
-            state = torch.cat([u.flatten(1), u.new_zeros(len(u), 1)], dim=1)  # N,M+1
-            state = integrate(field, state, 1.0, 0.0, self.density_steps, "midpoint")
-            noise, change = state[:, :-1], state[:, -1]
+            noise, change = log_volume(
+                velocity, u.flatten(1), steps or self.density_steps, self.mean.dtype, signs
+            )
             normal = -0.5 * (noise.square() + math.log(2 * math.pi)).sum(1)
-            # `change` is the integral from 1 to 0, so its sign is turned already.
             return normal + change - std.log().sum()
 
     @torch.inference_mode()

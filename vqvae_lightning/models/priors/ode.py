@@ -4,8 +4,8 @@ Letters: M numbers of the state of each of N trajectories.
 """
 
 from collections.abc import Callable
-from itertools import pairwise
-from typing import Literal
+from functools import partial
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -14,8 +14,11 @@ from torch.func import vjp, vmap
 Solver = Literal["heun", "midpoint"]
 EVALUATIONS = 2  # of the field at each step, of either solver
 
-# dx/dt (N, M) of x (N, M) at time t.
-Field = Callable[[Tensor, float], Tensor]
+
+class Field(Protocol):
+    """dx/dt (N, M) of x (N, M) at a time."""
+
+    def __call__(self, x: Tensor, /, time: float) -> Tensor: ...
 
 
 def integrate(
@@ -32,8 +35,9 @@ def integrate(
         solver: `heun` averages the field at both ends of a step, `midpoint` takes that in the
             middle. Heun asks for the field at both ends of time, the midpoint at neither.
     """
-    times = [start + (end - start) * i / steps for i in range(steps)]
-    for here, there in pairwise([*times, end]):
+    for i in range(steps):
+        here = start + (end - start) * i / steps
+        there = start + (end - start) * (i + 1) / steps
         length = there - here
         slope = field(x, here)
         if solver == "heun":
@@ -41,6 +45,33 @@ def integrate(
         else:
             x = x + length * field(x + length / 2 * slope, (here + there) / 2)
     return x
+
+
+def log_volume(
+    field: Field, x: Tensor, steps: int, dtype: torch.dtype, probe: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Where x (N, M) float64 is at time 0, if it was at x at time 1, and by how much the logarithm
+    of a small volume has changed on the way, (N,).
+
+    By midpoints, of second order in 1/steps. The times are 1 − (i/steps)², so steps are shortest at
+    1, where the velocity of narrow densities varies fastest, and no midpoint lies.
+
+    Args:
+        field: dx/dt.
+        x: the state at time 1.
+        steps: how many steps.
+        dtype: of what the field is asked; the state stays in float64.
+        probe: signs for an estimate, see `trace`.
+    """
+    change = x.new_zeros(len(x))
+    for i in range(steps):
+        here, there = 1 - (i / steps) ** 2, 1 - ((i + 1) / steps) ** 2
+        length, middle = there - here, (here + there) / 2
+        halfway = (x + length / 2 * field(x.to(dtype), here).double()).to(dtype)
+        slope, divergence = trace(partial(field, time=middle), halfway, probe)
+        x = x + length * slope.double()
+        change = change + length * divergence.double()
+    return x, change
 
 
 def trace(
