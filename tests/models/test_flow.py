@@ -215,6 +215,8 @@ def test_guidance_needs_a_flow_that_has_forgotten_labels():
     flow = random_flow(ResidualMLP, (4, 1, 1), classes=3)
     with pytest.raises(ValueError, match=r"guidance: got 2\.0, wanted 1: this flow was trained"):
         flow.generate(2, torch.tensor([0, 1]), guidance=2.0)
+    with pytest.raises(ValueError, match=r"guidance: got 2\.0, wanted 1: this flow was trained"):
+        flow.to_noise(torch.zeros(2, 4, 1, 1), torch.tensor([0, 1]), FlowSampling(guidance=2.0))
 
 
 @pytest.mark.parametrize(
