@@ -28,9 +28,10 @@ from vqvae_lightning.models.build import (
     build_flow,
     build_prior,
 )
+from vqvae_lightning.models.first_stage import FrozenLatents
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.quantizers import quantizer
-from vqvae_lightning.training.flow import spread
+from vqvae_lightning.training.flow import step_loss
 
 RESETS = ("model.quantizer.reset_below=0.5", "model.quantizer.decay=0.5")
 CASES = {
@@ -56,6 +57,8 @@ CASES = {
 LOCAL = "ema with local statistics"
 CASES[LOCAL] = CASES["ema"]
 BATCH = 12
+# What flows learn the latents of. No flow asks for its weights.
+FIRST_STAGE = FrozenLatents(build_autoencoder(model_config("vae"), (1, 8, 8)))
 
 
 class Loss(nn.Module):
@@ -71,10 +74,7 @@ class Loss(nn.Module):
     def forward(self, x: Tensor, y: Tensor, step: int) -> Tensor:
         batch = Batch(x, y, y, step, part=self.rank, parts=self.world)
         if self.case.startswith("flow"):
-            noise, forgotten = batch.step_noise(x), batch.own(lambda rows: torch.rand(rows))
-            time = batch.own(lambda rows: spread(rows, x.device)).double()
-            error: Tensor = self.net.loss(x, y, noise, time, forgotten)
-            return error.mean()
+            return step_loss(self.net, FIRST_STAGE, batch, y)
         if self.case in PRIORS:
             nll: Tensor = self.net.nll(x, y, batch.step_uniform)
             return nll.mean()
@@ -104,7 +104,11 @@ def train(case: str, steps: int, rank: int, world: int) -> dict[str, Tensor]:
         data = torch.randint(16, (steps, BATCH, 4), generator=generator)
     elif case.startswith("flow"):
         velocity = FLOWS[CASES[case][0]].Config(layers=1, width=16)
-        net = build_flow(FlowConfig(network=velocity, label_dropout=0.5), (1, 8, 8), 10).double()
+        config = FlowConfig(network=velocity, label_dropout=0.5)
+        net = build_flow(config, FIRST_STAGE.shape, 10).double()
+        data = torch.randn(
+            steps, BATCH, *FIRST_STAGE.record_shape, dtype=torch.float64, generator=generator
+        )
     else:
         net = build_autoencoder(model_config(*CASES[case]), (1, 8, 8)).double()
     loss: nn.Module = Loss(net, case, rank, world)

@@ -1,7 +1,6 @@
 """`trainer.accumulate`: a step in several passes is the step in one, or the setting is refused."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +13,11 @@ from untrained import workplace
 from vqvae_lightning.config import ConfigError, merge_overrides
 from vqvae_lightning.data.rows import MemoryRows
 from vqvae_lightning.experiment import load_experiment
-from vqvae_lightning.models.build import PRIORS, QUANTIZERS
+from vqvae_lightning.kinds import KINDS
+from vqvae_lightning.models.build import PRIORS, QUANTIZERS, build_autoencoder
+from vqvae_lightning.models.first_stage import FrozenLatents
 from vqvae_lightning.training.build import ANY_TOKENIZER, build
+from vqvae_lightning.training.flow import AEFlow, VAEFlow
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.trainer import silence_known_warnings
 
@@ -63,6 +65,8 @@ MEMBERS: dict[str, tuple[str, list[str]]] = {
         )
         for name in PRIORS
     },
+    "flow": ("ae_flow", ["model.label_dropout=0.5"]),
+    "flow, z of a VAE": ("vae_flow", ["model.label_dropout=0.5"]),
 }
 REFUSED = {
     "vae, free bits": "model.free_bits",
@@ -99,13 +103,23 @@ def without_members_own(words: list[str]) -> list[str]:
     return [word for word in words if not word.startswith(own)]
 
 
-def codes_of(images: Any) -> SimpleNamespace:
-    """Made-up codes in the place of images, in batches of the same order."""
-    labels = torch.arange(280) % 10
-    codes = torch.randint(16, (280, 8), generator=torch.Generator().manual_seed(1))
-    return SimpleNamespace(
-        train_dataloader=lambda: images.train_loader(MemoryRows(codes, labels), 0, 1)
-    )
+def made_up(kind: str, model: Any, images: Any) -> tuple[Any, Any]:
+    """A module of stage 2, and made-up records in the place of images, in batches of the same
+    order.
+    """
+    labels, generator = torch.arange(280) % 10, torch.Generator().manual_seed(1)
+    if kind == "prior":
+        described = {**ANY_TOKENIZER, "codebook_size": 16, "grid": (2, 4)}
+        module: Any = CodePrior(model, described, 10)
+        records = torch.randint(16, (280, 8), generator=generator)
+    else:
+        source = kind.removesuffix("_flow")
+        config = small.model_config(source, *small.KINDS[source])
+        first_stage = FrozenLatents(build_autoencoder(config, (1, 28, 28)))
+        module = {"ae_flow": AEFlow, "vae_flow": VAEFlow}[kind](model, first_stage, 10)
+        module.net.fit_statistics(torch.zeros(4), torch.ones(4))
+        records = torch.randn(280, *first_stage.record_shape, generator=generator).double()
+    return module, images.train_loader(MemoryRows(records, labels), 0, 1)
 
 
 def trained(
@@ -123,12 +137,9 @@ def trained(
         *without_members_own(small.KINDS[kind]),
     ]
     experiment = load_experiment(None, merge_overrides(settings, words))
-    if kind == "prior":
+    if KINDS[kind].stage == 2:
         data, _ = build(load_experiment(None, ["kind=ae", *settings[1:6]]))
-        module: Any = CodePrior(
-            experiment.model, {**ANY_TOKENIZER, "codebook_size": 16, "grid": (2, 4)}, 10
-        )
-        loader = codes_of(data).train_dataloader()
+        module, loader = made_up(kind, experiment.model, data)
     else:
         data, module = build(experiment)
         data.prepare_data()

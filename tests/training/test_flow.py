@@ -1,7 +1,8 @@
 """A flow learns the latents of its own frozen autoencoder, and its rate belongs to that ledger."""
 
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,8 +17,9 @@ from vqvae_lightning.evaluation.sample import sample
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.exporting.export import export
+from vqvae_lightning.models.build import FlowConfig, build_flow
 from vqvae_lightning.models.first_stage import FrozenLatents
-from vqvae_lightning.training.flow import arc, spread
+from vqvae_lightning.training.flow import arc, step_loss
 from vqvae_lightning.training.loading import load_first_stage, load_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.train import train
@@ -227,6 +229,33 @@ def test_an_arc_keeps_the_length_of_its_ends():
     torch.testing.assert_close(points[:, -1], b)
 
 
-def test_times_of_a_step_are_one_in_each_interval():
-    times = spread(7, torch.device("cpu"))
-    assert (times * 7).long().tolist() == list(range(7))
+@pytest.mark.parametrize("part", range(3))
+def test_each_part_of_a_step_is_of_all_times_and_independent_of_the_noise(part, monkeypatch):
+    seen: dict[str, torch.Tensor] = {}
+
+    def loss(z, labels, noise, time, forgotten):
+        seen.update(noise=noise.flatten(), time=time, forgotten=forgotten, z=z.flatten())
+        return time
+
+    flow = build_flow(FlowConfig(class_conditional=False), (1, 1, 1), 0)
+    monkeypatch.setattr(flow, "loss", loss)
+    first_stage: Any = SimpleNamespace(draw=lambda h, noise: noise(h))
+    rows = 300
+    batch = Batch(torch.zeros(rows, 1, 1, 1), torch.zeros(rows), torch.arange(rows), 5, part, 3)
+    torch.manual_seed(5)
+    step_loss(flow, first_stage, batch, None)
+    # A third of the times, in all tenths of [0, 1), and in no order.
+    assert (torch.histc(seen["time"], 10, 0, 1) - rows / 10).abs().max() < 18
+    between = torch.corrcoef(torch.stack([torch.arange(rows), *seen.values()]))
+    assert (between - torch.eye(5)).abs().max() < 0.25
+
+
+def test_all_parts_of_a_step_have_one_time_in_each_interval():
+    flow = build_flow(FlowConfig(class_conditional=False), (1, 1, 1), 0)
+    times: list[float] = []
+    cast(Any, flow).loss = lambda z, labels, noise, time, forgotten: times.extend(time) or time
+    first_stage: Any = SimpleNamespace(draw=lambda h, noise: h)
+    for part in (0, 1):
+        batch = Batch(torch.zeros(4, 1, 1, 1), torch.zeros(4), torch.arange(4), 5, part, 2)
+        step_loss(flow, first_stage, batch, None)
+    assert sorted(int(time * 8) for time in times) == list(range(8))

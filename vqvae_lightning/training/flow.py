@@ -118,12 +118,7 @@ class LatentFlow(SecondStage):
             seed_torch(batch.seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        z = self.latents.draw(batch.x, batch.step_noise).to(self.dtype)
-        device = self.device
-        time = batch.own(lambda rows: spread(rows, device))
-        forgotten = batch.own(lambda rows: torch.rand(rows, device=device))
-        noise = batch.step_noise(z)
-        loss = self.net.loss(z, self.labels_of(batch), noise, time.to(z), forgotten).mean()
+        loss = step_loss(self.net, self.latents, batch, self.labels_of(batch))
         self.step_record.append(batch, loss)
         if logs_now(self):
             self.log("train/loss", loss.detach())
@@ -259,12 +254,17 @@ class VAEFlow(LatentFlow):
     kind = "vae_flow"
 
 
-def spread(rows: int, device: torch.device) -> Tensor:
-    """Random times (rows,) in [0, 1), one in each of as many equal intervals.
+def step_loss(net: Flow, first_stage: FrozenLatents, batch: Batch, labels: Tensor | None) -> Tensor:
+    """The loss () of a training step on records h (N, c, h, w), see `FrozenLatents`.
 
-    The loss of a step so varies less. Rows of a step are in a random order already.
+    Times and forgotten labels are spread evenly over the rows of the step, in a random order (see
+    `Batch.step_uniform`). This lowers the variance of a step's loss.
     """
-    return (torch.arange(rows, device=device) + torch.rand(rows, device=device)) / rows
+    z = first_stage.draw(batch.x, batch.step_noise).to(net.mean.dtype)
+    # A seed of their own: the noise is of the batch's, and would be made of the same random bits.
+    apart = batch._replace(seed=derive_seed(batch.seed, "flow"))
+    time, forgotten = apart.step_uniform(z.new_empty(len(z), 2)).to(z).unbind(1)
+    return net.loss(z, labels, batch.step_noise(z), time, forgotten).mean()
 
 
 def arc(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from typing import Any, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from vqvae_lightning.models.bottlenecks import Noise
+from vqvae_lightning.models.bottlenecks import Noise, at_least_float32
 from vqvae_lightning.models.modes import evaluating
 from vqvae_lightning.models.priors.ode import EVALUATIONS, Solver, integrate, log_volume
 from vqvae_lightning.models.priors.velocity import Condition, VelocityNetwork
@@ -149,7 +149,7 @@ class Flow(nn.Module):
         if self.label_dropout:
             known = known.masked_fill(forgotten < self.label_dropout, self.classes)
         v = self.velocity((1 - t) * noise + t * u, time, known)
-        return (v.float() - (u - noise)).square().flatten(1).mean(1)
+        return (at_least_float32(v) - (u - noise)).square().flatten(1).mean(1)
 
     def log_prob(
         self,
