@@ -197,6 +197,17 @@ def test_a_density_of_many_numbers_is_estimated_without_bias():
     assert ((found.mean(0) - flow.log_prob(z)).abs() < 4 * error).all()
 
 
+def test_a_label_is_forgotten_by_the_share_of_steps_that_is_set():
+    flow = random_flow(ResidualMLP, (4, 1, 1), classes=3, label_dropout=0.25)
+    z, noise = torch.randn(2, 4, 4, 1, 1, dtype=torch.float64)
+    time, number = torch.full((4,), 0.5).double(), torch.tensor([0.0, 0.24, 0.25, 0.9])
+    one, other = (flow.loss(z, torch.full((4,), label), noise, time, number) for label in (0, 2))
+    assert (one == other).tolist() == [True, True, False, False]
+    without = flow.velocity(0.5 * (noise + z), time, torch.full((4,), flow.classes))
+    wanted = (without - (z - noise)).square().flatten(1).mean(1)
+    torch.testing.assert_close(one[:2], wanted[:2])
+
+
 def test_guidance_of_one_is_none_and_of_zero_forgets_the_label():
     flow = random_flow(ResidualMLP, (4, 1, 1), classes=3, label_dropout=0.5)
     labels = torch.tensor([0, 1, 2])
