@@ -96,7 +96,7 @@ def read_row(run: Run, records: Records) -> Row:
         of_first, its_experiment = records.read(first_stage)
         model = its_experiment.model
         budget += Budget.of(its_experiment, of_first.parameters or 0)
-        measured |= _both_stages(measured.get("rate"), of_first.test, dims)
+        measured |= _both_stages(measured, of_first.test, dims)
     likelihood = to_dict(model).get("likelihood")
     values, limits = _shown(measured, dims), _limits(record, experiment)
     settings = to_dict(experiment)
@@ -113,15 +113,17 @@ def _against_uniform(tokenizer: TokenizerRecord, measured: dict[str, float]) -> 
     return found
 
 
-def _both_stages(rate: float | None, of_first: dict[str, float], dims: int) -> dict[str, float]:
-    """What a prior of this rate has from its first stage's test metrics: pixels from the first
-    stage, latents from the prior.
+def _both_stages(
+    measured: dict[str, float], of_first: dict[str, float], dims: int
+) -> dict[str, float]:
+    """What a run of stage 2 has from its first stage's test metrics: pixels from the first stage,
+    latents from the run. A distortion of its own is kept: it belongs to the z of its rate.
     """
-    found = {"distortion": of_first["test/distortion"]}
+    found = {"distortion": measured.get("distortion", of_first["test/distortion"])}
     if "test/psnr" in of_first:
         found["tokenizer_psnr"] = of_first["test/psnr"]
-    if "test/bits_per_dim" in of_first and rate is not None:
-        found["bits_per_dim"] = bits_per_dim(found["distortion"] + rate, dims)
+    if "test/bits_per_dim" in of_first and "rate" in measured:
+        found["bits_per_dim"] = bits_per_dim(found["distortion"] + measured["rate"], dims)
     return found
 
 
