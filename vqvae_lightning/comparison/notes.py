@@ -17,7 +17,7 @@ def notes(rows: Sequence[Row]) -> Iterable[str]:
     if any(row.conditional for row in rows):
         names = rows[0].record.images.classes
         yield (
-            "Class-conditional prior: the rate is of latents given the label. Without labels at"
+            "Class-conditional: the rate is of latents given the label. Without labels at"
             f" most {math.log2(len(names)):.1f} bits per image come on top, so its sum is not"
             " ranked against the others."
         )

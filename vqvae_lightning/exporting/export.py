@@ -83,9 +83,15 @@ def export(run: Run | str | Path, options: ExportOptions | None = None, **settin
 
 
 def check_steps(experiment: Experiment) -> None:
-    """Raises ConfigError for a prior that does not draw position by position, as `step` does."""
-    if KINDS[experiment.kind].stage == 1:
+    """Raises ConfigError for a model of stage 2 that does not draw code by code, as `step` does."""
+    kind = KINDS[experiment.kind]
+    if kind.stage == 1:
         return
+    if not kind.has_codes:
+        raise ConfigError(
+            f"export: a run of kind {kind.name} draws all numbers of a z at once, which the"
+            " exported step cannot; wanted one of stage 1, or an autoregressive prior"
+        )
     networks = experiment.model.networks
     if not issubclass(member_of(experiment.model.network, networks), AutoregressivePrior):
         name = name_of(experiment.model.network, networks)
