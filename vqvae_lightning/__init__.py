@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vqvae_lightning.exporting.opening import open_export as open_export
     from vqvae_lightning.library import load as load
     from vqvae_lightning.models.build import AEConfig as AEConfig
+    from vqvae_lightning.models.build import FlowConfig as FlowConfig
     from vqvae_lightning.models.build import PriorConfig as PriorConfig
     from vqvae_lightning.models.build import VAEConfig as VAEConfig
     from vqvae_lightning.models.build import VQVAEConfig as VQVAEConfig
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from vqvae_lightning.training.autoencoders import AE as AE
     from vqvae_lightning.training.autoencoders import VAE as VAE
     from vqvae_lightning.training.autoencoders import VQVAE as VQVAE
+    from vqvae_lightning.training.flow import AEFlow as AEFlow
+    from vqvae_lightning.training.flow import VAEFlow as VAEFlow
     from vqvae_lightning.training.prior import CodePrior as CodePrior
     from vqvae_lightning.training.runs import Run as Run
     from vqvae_lightning.training.search import find_runs as find_runs
@@ -73,7 +76,7 @@ _PLACES = {
     "exporting.export": ("export",),
     "exporting.opening": ("open_export",),
     "library": ("load",),
-    "models.build": ("AEConfig", "PriorConfig", "VAEConfig", "VQVAEConfig"),
+    "models.build": ("AEConfig", "FlowConfig", "PriorConfig", "VAEConfig", "VQVAEConfig"),
     "models.quantizers.codebooks": (
         "CosineVectorQuantizer", "EMAVectorQuantizer", "SimVQ", "VectorQuantizer",
     ),
@@ -81,6 +84,7 @@ _PLACES = {
     "models.quantizers.lookup_free": ("FSQ", "LFQ"),
     "models.tokenizer": ("Tokenizer",),
     "training.autoencoders": ("AE", "VAE", "VQVAE"),
+    "training.flow": ("AEFlow", "VAEFlow"),
     "training.prior": ("CodePrior",),
     "training.runs": ("Run",),
     "training.search": ("find_runs",),

@@ -117,18 +117,32 @@ class LatentFlow(SecondStage):
             # Every draw of this step is then a function of (seed, epoch, batch).
             seed_torch(batch.seed)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        batch = self._checked(batch)
         loss = step_loss(self.net, self.latents, batch, self.labels_of(batch))
         self.step_record.append(batch, loss)
         if logs_now(self):
             self.log("train/loss", loss.detach())
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step("val", batch)
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluation_step("val", self._checked(batch))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluation_step("test", batch)
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluation_step("test", self._checked(batch))
+
+    def _checked(self, batch: Any) -> Batch:
+        """The batch of a step. Raises ValueError unless it is one of records h."""
+        shape = self.latents.record_shape
+        if not isinstance(batch, Batch) or tuple(batch.x.shape[1:]) != shape:
+            got = type(batch).__name__
+            if isinstance(batch, Batch):
+                got = f"one of shape {tuple(batch.x.shape)}"
+            raise ValueError(
+                f"batch: got {got}, wanted a Batch of a LatentDataModule, of stored latents"
+                f" (N, {', '.join(map(str, shape))})"
+            )
+        return batch
 
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         # nn.ModuleDict does not say what it holds.
@@ -163,9 +177,10 @@ class LatentFlow(SecondStage):
         nats = -self.net.log_prob(z, labels, probe)
         if not twice.any():
             return nats, nats[:0]
-        rows = (None if x is None else x[twice] for x in (labels, probe))
-        half = -self.net.log_prob(z[twice], *rows, steps=max(1, self.net.density_steps // 2))
-        return nats, (nats[twice] - half).abs()
+        of = None if labels is None else labels[twice]
+        along = None if probe is None else probe[twice]
+        half = self.net.log_prob(z[twice], of, along, max(1, self.net.density_steps // 2))
+        return nats, (nats[twice] + half).abs()
 
     def _probe(self, z: Tensor, noise: RowNoise) -> Tensor | None:
         """The probe of an estimate, None if the density is exact."""
