@@ -68,6 +68,13 @@ def test_wide_numbers_are_read_as_int32(tmp_path, dtype):
     assert found.tolist() == [65_535, 0]
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_floats_that_are_not_finite_are_refused(tmp_path, wrong):
+    write(tmp_path, np.array([0.5, wrong, 1.5], np.float32), Column((), np.dtype(np.float32)))
+    with pytest.raises(StoredError, match="holds numbers that are not finite"):
+        read_store(tmp_path, "rows")
+
+
 @settings(max_examples=30, deadline=None)
 @given(rows=st.integers(0, 20), more=st.integers(0, 20))
 def test_a_writer_goes_on_after_any_number_of_records(tmp_path_factory, rows, more):

@@ -289,10 +289,14 @@ def read_store(
 
 
 def _verify(array: StoredArray, hashes: Mapping[str, str], limit: int | None) -> None:
-    """Raises StoredError for a file of another hash, and for numbers that are not below `limit`."""
+    """Raises StoredError for a file of another hash, for numbers that are not below `limit`, and
+    for floats that are not finite.
+    """
     for path in array.paths:
         if file_hash(path) != hashes[path.name]:
             raise StoredError(f"{path} is damaged: its SHA-256 is not the recorded one")
+    if array.column.dtype == np.float32 and not all(b.isfinite().all() for b in array.blocks()):
+        raise StoredError(f"{array.paths[0]} holds numbers that are not finite")
     if limit is not None:
         most = max((int(block.max()) for block in array.blocks()), default=0)
         if most >= limit:

@@ -236,6 +236,8 @@ def find_first_stage(kind: Kind, runs: str, data: DataConfig) -> Run:
     sources = [run for run in find_runs(runs) if kind.learns(KINDS[run.record.kind])]
     candidates = read_each(sources, lambda run: run.experiment().data)
     found = [run for run, of_run in candidates if of_run.identity == data.identity]
+    # A run of an older version has no fingerprint. One that has is found, though it is older.
+    found = [run for run in found if run.record.fingerprint] or found
     if not found:
         such = f" with data.binarize={data.binarize}" if data.binarize != "none" else ""
         names = kind_names(kind.learns)
