@@ -4,7 +4,7 @@ import pydoc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,7 +20,14 @@ from vqvae_lightning.config import (
 from vqvae_lightning.config.listing import Row, documented, listed, merged, rows
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.kinds import KINDS
-from vqvae_lightning.models.build import FLOWS, LIKELIHOODS, PRIORS, QUANTIZERS, TRUNKS
+from vqvae_lightning.models.build import (
+    FLOWS,
+    LIKELIHOODS,
+    PRIORS,
+    QUANTIZERS,
+    TRUNKS,
+    SecondStageConfig,
+)
 from vqvae_lightning.models.priors.flow import FlowSampling
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.training.autoencoders import AE, VQVAE
@@ -36,6 +43,11 @@ MEMBERS: dict[str, Mapping[str, Any]] = {
 }
 
 
+def networks(kind: str) -> dict[str, Any]:
+    """What `model.network.name` of a kind of stage 2 may be."""
+    return cast(type[SecondStageConfig], KINDS[kind].config).networks
+
+
 def chosen(row: Row) -> list[str]:
     """Settings of a run that has the setting of a row."""
     owner = row.of[0] if row.of else None
@@ -46,7 +58,7 @@ def chosen(row: Row) -> list[str]:
         kind
         for kind in KINDS
         if part in ("", *vars(KINDS[kind].config()))
-        and (part != "network" or not owner or owner in KINDS[kind].config.networks)
+        and (part != "network" or not owner or owner in networks(kind))
     )
     member = [f"model.{part}.name={owner}"] if owner else []
     return [f"kind={having}", *member]

@@ -15,7 +15,7 @@ from vqvae_lightning.evaluation import fidelity
 from vqvae_lightning.evaluation.features import FeatureNetwork
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.kinds import KINDS
-from vqvae_lightning.models import tokenizer
+from vqvae_lightning.models import first_stage
 from vqvae_lightning.training.runs import Run
 
 IMAGES = ["fid_samples=20", "representation=true", "representation_images=200"]
@@ -64,7 +64,7 @@ def opened(monkeypatch):
     count("read", sources, "load", lambda name, root, split: split)
     count("verified", images, "prepare", lambda name, *_: name)
     count("built", pl.LightningModule, "__init__", lambda module, *_: module.kind)
-    count("fingerprints", tokenizer, "fingerprint", lambda _: "tokenizer")
+    count("fingerprints", first_stage, "fingerprint", lambda _: "tokenizer")
     monkeypatch.setattr(fidelity, "Inception", Quarters)
     return opened
 

@@ -16,7 +16,7 @@ from vqvae_lightning.codec.tables import Steps
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.data.images import to_uint8
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.tokenizer import fingerprint
+from vqvae_lightning.models.first_stage import fingerprint
 
 NO_TABLE = (1, 1)  # the shape of the static table of a file without codes
 

@@ -15,9 +15,10 @@ from vqvae_lightning.codec.groups import GroupCoder
 from vqvae_lightning.codec.stepping import coding_copy
 from vqvae_lightning.codec.tables import Steps
 from vqvae_lightning.data.images import to_uint8
+from vqvae_lightning.models.first_stage import fingerprint
 from vqvae_lightning.models.modes import evaluating
 from vqvae_lightning.models.priors.prior import PriorNetwork
-from vqvae_lightning.models.tokenizer import Tokenizer, fingerprint
+from vqvae_lightning.models.tokenizer import Tokenizer
 
 BATCH = 256  # images that the tokenizer sees at once
 LARGEST_STEPS = 2**28  # bytes of a group's logits on the grid: N · T · K
