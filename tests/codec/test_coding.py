@@ -11,8 +11,8 @@ import torch
 from coded_models import NETWORKS, SHAPE, coded, images, prior, vqvae
 
 from vqvae_lightning import AE, CodecError, compress, decompress
+from vqvae_lightning.codec import by_codes, stepping, tables
 from vqvae_lightning.codec import codes as codes_module
-from vqvae_lightning.codec import stepping, tables
 from vqvae_lightning.codec.coding import decoded_groups
 from vqvae_lightning.codec.container import unpack
 from vqvae_lightning.config import ConfigError
@@ -64,12 +64,32 @@ def test_a_file_has_the_bytes_of_the_priors_rate(network: str) -> None:
     assert ideal < streams < 1.01 * ideal + 30
 
 
-def test_labels_that_are_not_given_are_those_that_make_the_file_shortest() -> None:
-    model, x = prior("pixelcnn"), images(60)
+@pytest.mark.parametrize("network", ["pixelcnn", "masked"])
+def test_labels_that_are_not_given_are_those_that_make_the_file_shortest(network: str) -> None:
+    model, x = prior(network), images(60)
     lengths = [
         len(compress(model, x, torch.full((len(x),), label), group=200)) for label in range(3)
     ]
-    assert len(compress(model, x, group=200)) <= min(lengths) < max(lengths)
+    chosen = compress(model, x, group=200)
+    assert len(chosen) <= min(lengths) < max(lengths)
+    assert compress(model, x, group=200) == chosen
+
+
+def test_one_label_and_one_code_cost_nothing() -> None:
+    one, x = prior("transformer", None, "model.network.dropout=0"), images(20)
+    one.classes = one.net.classes = 1
+    assert (decoded(compress(one, x), one) == coded(one, x)).all()
+    single = vqvae("model.quantizer.codebook_size=1")
+    assert (decoded(compress(single, x), single) == 0).all()
+    assert not unpack(compress(single, x)).groups[0].data
+
+
+def test_a_group_larger_than_a_writer_makes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = vqvae(), images(40)
+    data = compress(model, x, group=40)
+    monkeypatch.setattr(by_codes, "LARGEST_LOGITS", 39 * 49 * 16)
+    with pytest.raises(CodecError, match="is damaged"):
+        decompress(data, model)
 
 
 def test_a_prior_without_labels_codes_none() -> None:

@@ -1,5 +1,6 @@
 """`vqvae compress`, `decompress` and `inspect`: files of a run, and what is refused."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,24 @@ def test_images_go_to_a_file_and_come_back_as_pictures(
     decoded = tokenizer.decode(tokenizer.encode(torch.from_numpy(images)[:, None] / 127.5 - 1))
     found = np.stack([np.asarray(Image.open(tmp_path / "b" / name)) for name in names])
     assert np.abs(found - ((decoded[:, 0].numpy() + 1) * 127.5)).max() < 1
+
+
+def test_a_damaged_copy_of_the_run_is_left_out_and_the_intact_one_decodes(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = made(place, "vqvae", tmp_path / "a.vqz", str(place / "photos"))
+    runs = tmp_path / "runs"
+    shutil.copytree(place / "runs" / "vqvae", runs / "vqvae")
+    copy = Run(Path(shutil.copytree(place / "runs" / "vqvae", runs / "copy")))
+    copy.write(finished="2099-01-01T00:00:00+00:00")
+    damaged = bytearray(copy.best.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    copy.best.write_bytes(damaged)
+    cli.COMMANDS["decompress"].run([str(file), f"runs={runs}", f"to={tmp_path}/b"])
+    assert len(list((tmp_path / "b").iterdir())) == 6
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("left out")
+    assert "copy" in line
 
 
 def test_a_folder_its_files_and_an_npz_of_the_same_images_make_the_same_file(

@@ -71,7 +71,8 @@ def opened(monkeypatch):
 
 def once(kind):
     """The modules that a run of this kind is made of."""
-    return ["prior", "vqvae"] if kind == "prior" else [kind]
+    first_stages = {"prior": "vqvae", "ae_flow": "ae", "vae_flow": "vae"}
+    return [kind, first_stages[kind]] if kind in first_stages else [kind]
 
 
 @pytest.mark.parametrize("kind", EVERYTHING)

@@ -12,7 +12,7 @@ from vqvae_lightning.codec.coded import Coded, Decoded
 from vqvae_lightning.codec.codes import CodeCoder, Codes, static_table, uniform_table
 from vqvae_lightning.codec.container import LOSSLESS, Container, Group
 from vqvae_lightning.codec.groups import GroupCoder
-from vqvae_lightning.codec.stepping import coding_copy
+from vqvae_lightning.codec.stepping import coding_copy, nats_of_passes
 from vqvae_lightning.codec.tables import Steps
 from vqvae_lightning.data.images import to_uint8
 from vqvae_lightning.models.first_stage import fingerprint
@@ -21,7 +21,7 @@ from vqvae_lightning.models.priors.prior import PriorNetwork
 from vqvae_lightning.models.tokenizer import Tokenizer
 
 BATCH = 256  # images that the tokenizer sees at once
-LARGEST_STEPS = 2**28  # bytes of a group's logits on the grid: N · T · K
+LARGEST_LOGITS = 2**25  # logits of a group, N · T · K: 256 MiB of float64
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ByCodes(Coded):
     @property
     def largest_group(self) -> int:
         layout = self.tokenizer.layout
-        return max(1, LARGEST_STEPS // (layout.length * layout.codebook_size))
+        return max(1, LARGEST_LOGITS // (layout.length * layout.codebook_size))
 
     @property
     def table_shape(self) -> tuple[int, int]:
@@ -108,13 +108,14 @@ def _labels(coded: ByCodes, codes: Codes, given: Any) -> Codes | None:
 
 @torch.no_grad()
 def _best_labels(coded: ByCodes, codes: Codes) -> Codes:
-    """The labels (N,) under which the prior's rate of codes (N, T) is least."""
+    """The labels (N,) under which codes (N, T) cost least."""
     assert coded.prior is not None
-    net, found = coded.prior, []
+    # The rate of a masked prior is a bound of random orders, and its codes go in a fixed one.
+    exact = coded.prior.bound_draws is None
+    net, found = coded.prior if exact else coding_copy(coded.prior), []
     with evaluating(net):
         for part in torch.from_numpy(codes).split(BATCH):
-            rates = [
-                net.rate(part, torch.full((len(part),), label)) for label in range(coded.classes)
-            ]
-            found.append(torch.stack(rates).argmin(0).numpy())
+            labels = [torch.full((len(part),), label) for label in range(coded.classes)]
+            nats = [net.rate(part, of) if exact else nats_of_passes(net, of, part) for of in labels]
+            found.append(torch.stack(nats).argmin(0).numpy())
     return np.concatenate(found)

@@ -83,7 +83,8 @@ def check_model(container: Container, coded: Coded) -> None:
                 f"was made by the {name} {_short(wanted)}, and this run has {_short(found)}"
             )
     shapes = list(coded.image_shape), list(coded.table_shape)
-    if shapes != (header.shape, header.table) or header.mode not in (LOSSY, LOSSLESS):
+    fits = shapes == (header.shape, header.table) and header.group <= coded.largest_group
+    if not fits or header.mode not in (LOSSY, LOSSLESS):
         raise CodecError("is damaged: it does not fit the model that it names")
     if coder_series(header.coder) != coder_series(coder_version()):
         raise CodecError(

@@ -58,7 +58,7 @@ def compress(
     """Images as a file of a few bytes each, which `decompress` turns back by the same model.
 
     Args:
-        model: a VQVAE, whose codes go by a table of how often each occurs, or a CodePrior with its
+        model: a VQVAE, whose codes go by their histogram, or a CodePrior with its
             tokenizer, which codes them by what it knows of them. A VAE is lossless only.
         images: uint8, or floats in [-1, 1], (N, C, H, W), numpy or torch.
         labels: their classes (N,), of a class-conditional prior; by default those that make the
@@ -145,8 +145,8 @@ def decoded_groups(container: Container, model: Any) -> Iterator[Decoded]:
             found = read(group, size)
         except ValueError as error:
             raise CodecError(
-                f"images {done} to {done + size - 1} are not decoded to what was coded: this"
-                " machine's float64 differs by more than is promised"
+                f"images {done} to {done + size - 1} are not decoded to what was coded: the file"
+                " was altered, or this machine's float64 differs by more than is promised"
             ) from error
         done += size
         yield found

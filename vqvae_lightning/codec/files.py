@@ -24,6 +24,7 @@ from vqvae_lightning.config import CompressOptions, ConfigError, DecompressOptio
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.kinds import KINDS, kind_names
 from vqvae_lightning.storage import check_writable, new_folder, write_atomic
+from vqvae_lightning.training.folders import read_each
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.search import find_runs
@@ -155,16 +156,18 @@ def run_of(container: Container, options: DecompressOptions) -> Found:
 
 
 def find_run(header: Header, runs: str) -> Found | None:
-    """The newest finished run whose weights are those that a file names."""
+    """The newest finished run whose weights are those that a file names.
+
+    A run that cannot be opened is named and left out.
+    """
     for run in reversed(find_runs(runs, header.kind)):
         record = run.record
         known = record.tokenizer.fingerprint if record.tokenizer else record.fingerprint
-        # Runs without codes record no fingerprint: their weights are looked at.
         if known not in (header.model, None) or record.images.shape != header.shape:
             continue
-        model = load_run(run)
-        if coded_of(model).names() == (header.model, header.prior):
-            return Found(run, model)
+        for _, model in read_each([run], load_run):
+            if coded_of(model).names() == (header.model, header.prior):
+                return Found(run, model)
     return None
 
 

@@ -51,6 +51,15 @@ def passes(net: PriorNetwork, labels: Tensor | None, codes: Tensor) -> Iterator[
     return _unmasked(cast(MaskedTransformer, net), labels, codes)
 
 
+def nats_of_passes(net: PriorNetwork, labels: Tensor | None, codes: Tensor) -> Tensor:
+    """What codes (n, T) cost in nats, (n,), in the order of `passes`."""
+    nats = torch.zeros(len(codes), dtype=torch.float64)
+    for positions, logits in passes(net, labels, codes):
+        likelihood = torch.from_numpy(logits).log_softmax(-1)  # n,P,K
+        nats -= likelihood.gather(-1, codes[:, positions, None]).sum((1, 2))
+    return nats
+
+
 def _in_order(net: AutoregressivePrior, labels: Tensor | None, codes: Tensor) -> Iterator[Pass]:
     n, length = codes.shape
     cache, previous = net.new_cache(n), None

@@ -59,7 +59,7 @@ def words_of(data: bytes) -> NDArray[np.uint32]:
 
 
 class Writer:
-    """Symbols to bytes."""
+    """Symbols to bytes. Where there is one symbol only, nothing is written."""
 
     def __init__(self) -> None:
         import constriction
@@ -68,7 +68,7 @@ class Writer:
 
     def write(self, symbols: Symbols, weights: Weights) -> None:
         """Appends symbols (n,), each by its row of weights (n, K), or all by weights (K,)."""
-        if len(symbols):
+        if len(symbols) and weights.shape[-1] > 1:
             self._coder.encode(symbols.astype(np.int32), *models(weights))
 
     def data(self) -> bytes:
@@ -86,8 +86,8 @@ class Reader:
 
     def read(self, n: int, weights: Weights) -> Symbols:
         """The next symbols (n,), by weights (n, K) or (K,)."""
-        if not n:
-            return np.zeros(0, np.int32)
+        if not n or weights.shape[-1] == 1:
+            return np.zeros(n, np.int32)
         model, *rows = models(weights)
         try:
             found = self._coder.decode(model, *(rows or [n]))

@@ -8,6 +8,7 @@ from typing import TypeVar
 from vqvae_lightning.config import ConfigError, one_line
 from vqvae_lightning.training.launch import is_first_process
 from vqvae_lightning.training.record import RECORD
+from vqvae_lightning.verified import StoredError
 
 Candidate = TypeVar("Candidate")
 Read = TypeVar("Read")
@@ -23,13 +24,14 @@ def read_each(
 ) -> list[tuple[Candidate, Read]]:
     """The candidates of a search, each with the result of `read`.
 
-    A candidate that raises ConfigError is named and left out: the user did not ask for it.
+    A candidate that raises ConfigError, or whose files are damaged, is named and left out: the
+    user did not ask for it.
     """
     found = []
     for candidate in candidates:
         try:
             found.append((candidate, read(candidate)))
-        except ConfigError as error:
+        except (ConfigError, StoredError) as error:
             if is_first_process():
                 print(f"left out  {one_line(error)}", file=sys.stderr, flush=True)
     return found
