@@ -57,6 +57,11 @@ def compress_run(run: Run, places: Sequence[str], options: CompressOptions) -> P
             f"compress: {run.path} is a run of kind {kind.name}, which has neither codes nor p(z);"
             f" wanted {wanted}"
         )
+    if kind.stage == 2 and not kind.has_codes:
+        raise ConfigError(
+            f"compress: {run.path} is a run of kind {kind.name}, whose p(z) no file is coded with;"
+            " wanted a prior over codes, or its first stage"
+        )
     if not (kind.has_codes or options.lossless):
         raise ConfigError(
             f"lossless: got false, but {run.path} is a run of kind {kind.name}, which has no codes"

@@ -96,6 +96,8 @@ class ModelConfig:
     # Of a model of stage 2: the setting that names the run of stage 1, which is also the name of
     # its record in run.json and in checkpoints.
     first_stage_at: ClassVar[str] = ""
+    # … and what `network.name` may be.
+    networks: ClassVar[dict[str, Any]] = {}
 
     @property
     def first_stage_run(self) -> str | None:
@@ -246,7 +248,6 @@ class VQVAEConfig(AutoencoderConfig):
 class SecondStageConfig(ModelConfig, ABC):
     """What the models of a frozen first stage's latents have in common."""
 
-    networks: ClassVar[dict[str, Any]]  # what `network.name` may be
     class_conditional: bool
     label_dropout: float
     network: Any
