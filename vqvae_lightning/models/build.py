@@ -329,7 +329,7 @@ class FlowConfig(SecondStageConfig):
     network: Any = part("mlp", FLOWS, VelocityNetwork, "the network that gives the velocity")
     density_steps: int = setting(
         DENSITY_STEPS,
-        "steps of the solver that measures log p(z), of two passes each",
+        "steps of the solver that measures log p(z)",
         at_least=1,
         at_most=10_000,
     )
