@@ -20,6 +20,7 @@ from vqvae_lightning.config import (
     training_command,
 )
 from vqvae_lightning.experiment import load_experiment
+from vqvae_lightning.kinds import KINDS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vqvae_lightning"
@@ -85,7 +86,7 @@ def test_the_plans_of_many_runs_name_experiments_that_are_there(elsewhere: Path)
         assert ablation.tokenizer is None or Path(ablation.tokenizer).is_file()
     for name in experiment_names("sweeps"):
         assert read_grid(Path(experiment_file(name)))[0].is_file()
-    assert list(experiment_files(StudyOptions())) == ["ae", "vae", "vqvae", "prior"]
+    assert list(experiment_files(StudyOptions())) == list(KINDS)
 
 
 def test_a_file_of_ones_own_comes_before_a_shipped_one(elsewhere: Path) -> None:
