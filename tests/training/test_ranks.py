@@ -274,8 +274,7 @@ def test_a_tracker_that_is_lost_costs_seconds_and_no_metric(tmp_path, lost):
     server.shutdown()
     server.server_close()
     assert code == 0, output
-    # W&B waits up to 60 s for an upload at its end, beside the training of two ranks.
-    assert time.monotonic() - started < 150
+    assert time.monotonic() - started < 60
     assert "Traceback" not in output
     assert output.count("W&B: failed") <= 1, output
     run = tmp_path / "runs" / "run"

@@ -4,6 +4,7 @@ it ends a training.
 
 import errno
 import os
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -193,7 +194,7 @@ def test_norms_of_parts_make_up_the_norm_of_all() -> None:
 class Failing:
     """A W&B run whose folder is on a full disk."""
 
-    disabled = False
+    disabled, offline = False, True
 
     def log(self, values: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -214,7 +215,7 @@ def test_pictures_and_tables_that_wandb_cannot_take_end_nothing(
     experiment = load_experiment(None, ["kind=ae", f"runs={tmp_path}", "name=run"])
     logger = RunWandbLogger(experiment, Run.create(experiment))
     taken: list[object] = []
-    works = SimpleNamespace(disabled=False, log=taken.append)
+    works = SimpleNamespace(disabled=False, offline=True, log=taken.append)
     logger._experiment = Failing() if broken == "log" else works  # type: ignore[assignment]
     for _ in range(2):
         logger.log_grid("val/reconstructions", grid(), Image.new("L", (4, 4)), step=3)
@@ -223,6 +224,23 @@ def test_pictures_and_tables_that_wandb_cannot_take_end_nothing(
     assert line.startswith("W&B: failed (OSError: ")
     # What does not fail is logged: of four calls, those that make no table, or no histogram.
     assert len(taken) == {"log": 0, "table": 4, "histogram": 4, "image": 2}[broken]
+
+
+def test_a_server_that_is_lost_is_asked_about_no_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        place = f"http://127.0.0.1:{gone.getsockname()[1]}"
+    experiment = load_experiment(None, ["kind=ae", f"runs={tmp_path}", "name=run"])
+    logger = RunWandbLogger(experiment, Run.create(experiment))
+    taken: list[dict[str, object]] = []
+    settings = SimpleNamespace(base_url=place)
+    logger._experiment = SimpleNamespace(  # type: ignore[assignment]
+        disabled=False, offline=False, settings=settings, log=taken.append
+    )
+    logger.log_grid("val/reconstructions", grid(), Image.new("L", (4, 4)), step=3)
+    assert [next(iter(row)) for row in taken] == ["val/reconstructions"]
+    assert capsys.readouterr().out.startswith("W&B: failed (ConnectionRefusedError")
 
 
 def test_a_run_that_is_disabled_is_made_no_tables(

@@ -138,6 +138,7 @@ class RunWandbLogger(WandbLogger):
                 return
             self.log_image(key, [picture], step, caption=[grid.caption])
             if grid.is_pairs:
+                self._reach_server()
                 self.log_metrics({f"{key}_table": cast(Any, reconstruction_table(grid))}, step)
 
     def log_code_use(self, key: str, counts: Tensor, step: int) -> None:
@@ -151,11 +152,21 @@ class RunWandbLogger(WandbLogger):
         run = self.experiment
         return not isinstance(run, DummyExperiment) and not run.disabled
 
+    def _reach_server(self) -> None:
+        """Raises OSError if this run is online and its server cannot be reached.
+
+        W&B asks it about each table and each artifact, and waits 20 s for one that is lost.
+        """
+        run = self.experiment
+        if not run.offline and not run.disabled:
+            reach(run.settings.base_url)
+
     def complete(self, run: Run, codes: Path | None) -> None:
         """Ends the W&B run of a finished training, with its artifacts; see `log_artifacts`."""
         if isinstance(self.experiment, DummyExperiment):
             return
         with self._survived():
+            self._reach_server()
             log_artifacts(self.experiment, run, codes)
         with self._survived():
             if not self.experiment.offline:
@@ -269,6 +280,16 @@ def _read_mode() -> str:
     return wanted
 
 
+def reach(base_url: str) -> None:
+    """Raises OSError unless a server takes a connection within 3 seconds. One behind a proxy is not
+    asked.
+    """
+    url = urlsplit(base_url)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    if not os.environ.get("HTTPS_PROXY"):
+        socket.create_connection((url.hostname or "", port), timeout=ANSWER_TIMEOUT).close()
+
+
 def why_not_online() -> str | None:
     """None if there is a key and the server can be reached within 3 seconds, else what is missing.
 
@@ -279,10 +300,7 @@ def why_not_online() -> str | None:
     _read_mode()
     try:
         with only_taken_variables():
-            url = urlsplit(wandb.setup().settings.base_url)
-        port = url.port or (443 if url.scheme == "https" else 80)
-        if not os.environ.get("HTTPS_PROXY"):
-            socket.create_connection((url.hostname or "", port), timeout=ANSWER_TIMEOUT).close()
+            reach(wandb.setup().settings.base_url)
         if wandb.login(prompt=False, verify=False):
             return None
         return "there is no API key (run `wandb login`)"
