@@ -223,6 +223,23 @@ def test_it_fits_screens_from_a_phone_to_a_wall_and_uses_them(opened: Page) -> N
     assert edge(opened.locator(".runs"), "x") < 100  # beside the sections
 
 
+def test_a_chart_that_is_not_yet_drawn_again_fits_a_window_that_shrank(
+    browser: Browser, file: Path
+) -> None:
+    # Charts are drawn again a frame after the window changed. Here that frame never comes.
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.add_init_script(
+        "ResizeObserver = class { constructor(f) { this.f = f; } observe() { this.f(); } }"
+    )
+    found = context.new_page()
+    found.goto(file.as_uri())
+    plot = found.locator(".plot svg").first
+    found.set_viewport_size({"width": 360, "height": 800})
+    assert int(plot.get_attribute("width") or 0) > 360
+    assert found.evaluate("document.documentElement.scrollWidth") <= 360
+    context.close()
+
+
 def test_without_scripts_the_page_is_whole_and_has_no_dead_controls(
     browser: Browser, file: Path
 ) -> None:
