@@ -15,7 +15,7 @@ Letters: N latents of D·h·w = M numbers.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Self, get_args
 
 import torch
@@ -24,6 +24,12 @@ from torch import Tensor, nn
 from vqvae_lightning.models.bottlenecks import Noise, at_least_float32
 from vqvae_lightning.models.modes import evaluating
 from vqvae_lightning.models.priors.ode import EVALUATIONS, Solver, integrate, log_volume
+from vqvae_lightning.models.priors.sampling import (
+    check_forgotten,
+    check_guidance,
+    guide,
+    settings_of,
+)
 from vqvae_lightning.models.priors.velocity import Condition, VelocityNetwork
 
 # Numbers of a latent up to which the trace is exact. Of more, it is estimated with one probe.
@@ -48,18 +54,13 @@ class FlowSampling:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
         """The settings by name. Raises ValueError for one that does not exist or fit."""
-        names = [field.name for field in fields(cls)]
-        for name, value in given.items():
-            if name not in names:
-                raise ValueError(f"{name}: got {value}, but a flow has {', '.join(names)}")
-        found = cls(**given)
+        found = settings_of(cls, given, "a flow")
         if found.steps < 1:
             raise ValueError(f"steps: got {found.steps}, wanted at least 1")
         if found.solver not in get_args(Solver):
             wanted = ", ".join(get_args(Solver))
             raise ValueError(f"solver: got {found.solver!r}, wanted one of {wanted}")
-        if not 0 <= found.guidance <= 1000:
-            raise ValueError(f"guidance: got {found.guidance}, wanted 0 to 1000")
+        check_guidance(found.guidance)
         return found
 
     @property
@@ -254,11 +255,7 @@ class Flow(nn.Module):
         Raises:
             ValueError: for guidance of a flow that has forgotten no labels.
         """
-        if settings.guidance != 1 and not self.label_dropout:
-            raise ValueError(
-                f"guidance: got {settings.guidance}, wanted 1: this flow was trained with"
-                " model.label_dropout=0 and knows no p(z) without a label"
-            )
+        check_forgotten(settings.guidance, self.label_dropout, "this flow", "p(z)")
         given = self._labels(labels, len(x))
         straight = None if known is None else (known[0] - self.mean) / self.std - x
 
@@ -278,13 +275,12 @@ class Flow(nn.Module):
         return z if known is None else torch.where(known[1], known[0], z)
 
     def _guided(self, x: Tensor, time: Tensor, labels: Tensor, guidance: float) -> Tensor:
-        """v without a label + guidance · (v with it − v without it)."""
+        """v with guidance, see `guide`; one pass for a guidance of 0 or 1."""
         nothing = torch.full_like(labels, self.classes)
         if guidance in (0, 1):
             return self.velocity(x, time, labels if guidance else nothing)
-        both = self.velocity(x.repeat(2, 1, 1, 1), time.repeat(2), torch.cat([labels, nothing]))
-        with_label, without = both.chunk(2)
-        return without + guidance * (with_label - without)
+        both = torch.cat([labels, nothing])
+        return guide(self.velocity(x.repeat(2, 1, 1, 1), time.repeat(2), both), guidance)
 
     def _labels(self, labels: Tensor | None, n: int) -> Tensor:
         """Positions (n,) in the embedding of labels. Raises ValueError for missing ones."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.modes import evaluating
-from vqvae_lightning.models.priors.sampling import Sampling
+from vqvae_lightning.models.priors.sampling import Sampling, check_forgotten
 
 # Logits that `rate` has at once: 256 MiB of float32, and a few times that for their softmax.
 LARGEST_LOGITS = 2**26
@@ -196,11 +196,7 @@ class PriorNetwork(nn.Module, ABC):
         settings.check(self.codebook_size)
         given = self._known(known, n)
         self._check_labels(labels)
-        if settings.guidance != 1 and not self.label_dropout:
-            raise ValueError(
-                f"guidance: got {settings.guidance}, wanted 1: this prior was trained with"
-                " model.label_dropout=0 and knows no p(codes) without a label"
-            )
+        check_forgotten(settings.guidance, self.label_dropout, "this prior", "p(codes)")
         if settings.guidance != 1 and labels is not None:
             # 2n: with the label, without
             labels = torch.cat([labels, torch.full_like(labels, self.classes)])

@@ -1,15 +1,50 @@
 """One code from logits: temperature, top-k, top-p and classifier-free guidance, the same for every
-prior.
+prior; and what the settings of all families have in common.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self, get_type_hints
+from typing import Any, Self, TypeVar, cast, get_type_hints
 
 import torch
 from torch import Tensor
 
 from vqvae_lightning.config.values import read
+
+Settings = TypeVar("Settings")
+# Far beyond what makes sense, far below what makes a logit infinite.
+LARGEST_GUIDANCE = 1000
+
+
+def settings_of(cls: type[Settings], given: Mapping[str, Any], whose: str) -> Settings:
+    """The sampling settings of a family, a dataclass, by name.
+
+    Raises ValueError for one that the family, called `whose`, does not have, and for a value of
+    another type.
+    """
+    names = [field.name for field in fields(cast(Any, cls))]
+    types = get_type_hints(cls)
+    for name, value in given.items():
+        if name not in names:
+            raise ValueError(f"{name}: got {value}, but {whose} has {', '.join(names)}")
+    return cls(**{name: read(value, types[name], name) for name, value in given.items()})
+
+
+def check_guidance(guidance: float) -> None:
+    """Raises ValueError unless guidance is 0 to LARGEST_GUIDANCE."""
+    if not 0 <= guidance <= LARGEST_GUIDANCE:
+        raise ValueError(f"guidance: got {guidance:g}, wanted 0 to {LARGEST_GUIDANCE}")
+
+
+def check_forgotten(guidance: float, label_dropout: float, whose: str, density: str) -> None:
+    """Raises ValueError for guidance of a model, called `whose`, that has forgotten no labels, and
+    so does not know the `density` that guidance leads away from.
+    """
+    if guidance != 1 and not label_dropout:
+        raise ValueError(
+            f"guidance: got {guidance}, wanted 1: {whose} was trained with model.label_dropout=0"
+            f" and knows no {density} without a label"
+        )
 
 
 @dataclass(frozen=True)
@@ -31,12 +66,7 @@ class Sampling:
 
         Raises ValueError for one that it does not have, and for a value of another type.
         """
-        names = [field.name for field in fields(cls)]
-        types = get_type_hints(cls)
-        for name, value in given.items():
-            if name not in names:
-                raise ValueError(f"{name}: got {value}, but this prior has {', '.join(names)}")
-        return cls(**{name: read(value, types[name], name) for name, value in given.items()})
+        return settings_of(cls, given, "this prior")
 
     def check(self, codebook_size: int) -> None:
         """Raises ValueError unless 0 <= temperature, 1 <= top_k <= K, 0 < top_p <= 1 and 0 <=
@@ -48,23 +78,21 @@ class Sampling:
             raise ValueError(f"top_k: got {self.top_k}, wanted 1 to {codebook_size}")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p: got {self.top_p}, wanted above 0, at most 1")
-        # far beyond what makes sense, far below what makes a logit infinite
-        if not 0 <= self.guidance <= 1000:
-            raise ValueError(f"guidance: got {self.guidance}, wanted 0 to 1000")
+        check_guidance(self.guidance)
 
     def draw(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
         """One code (N,) from each row of logits (N, K)."""
         return draw(logits, self.temperature, self.top_k, self.top_p, generator)
 
 
-def guide(logits: Tensor, guidance: float) -> Tensor:
-    """Logits (N, …, K) of log p(z) + guidance · (log p(z | label) − log p(z)), up to a constant per
-    row.
+def guide(both: Tensor, guidance: float) -> Tensor:
+    """Logits or velocities (N, …) led by the label: without it + guidance · (with it − without it).
 
-    Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, whose w is guidance − 1).
-    `logits` (2N, …, K) are those with the label, then those without it.
+    Classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598, whose w is guidance − 1). Of
+    logits that is log p(z) + guidance · (log p(z | label) − log p(z)), up to a constant per row.
+    `both` (2N, …) are those with the label, then those without it.
     """
-    conditional, unconditional = logits.chunk(2)  # N,…,K each
+    conditional, unconditional = both.chunk(2)  # N,… each
     return unconditional + guidance * (conditional - unconditional)
 
 
