@@ -86,7 +86,7 @@ def test_the_plans_of_many_runs_name_experiments_that_are_there(elsewhere: Path)
         assert ablation.tokenizer is None or Path(ablation.tokenizer).is_file()
     for name in experiment_names("sweeps"):
         assert read_grid(Path(experiment_file(name)))[0].is_file()
-    assert list(experiment_files(StudyOptions())) == list(KINDS)
+    assert list(experiment_files(StudyOptions())) == [*KINDS, "prior_masked"]
 
 
 def test_a_file_of_ones_own_comes_before_a_shipped_one(elsewhere: Path) -> None:

@@ -266,7 +266,7 @@ def test_what_is_not_finite_is_drawn_nowhere(value: float, tmp_path: Path) -> No
     ]
     ledger = html[html.index('<ul class="ledger">') : html.index("Learning curves")]
     assert "bad-" not in ledger
-    assert math.isnan(spreads([bad[1], tokenizer])[("psnr",)]["vae"].mean)
+    assert math.isnan(spreads({"vae": [bad[1]], "vqvae": [tokenizer]})[("psnr",)]["vae"].mean)
     assert str(Spread(math.nan, math.nan, 2)) == "nan ± nan"
 
 

@@ -116,3 +116,8 @@ def test_a_study_is_of_the_kinds_that_have_an_experiment_file(toy: None, tmp_pat
     for kind in ("toy", "ae", "other"):
         (tmp_path / "mnist" / f"{kind}.yaml").touch()
     assert list(experiment_files(asked)) == ["ae", "toy"]
+    asked.recipes = ["other", "ae"]
+    assert list(experiment_files(asked)) == ["other", "ae"]
+    asked.recipes = ["ae", "another"]
+    with pytest.raises(ConfigError, match=r"recipes: got another, but .*mnist has no another.yaml"):
+        experiment_files(asked)

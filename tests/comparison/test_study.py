@@ -32,6 +32,9 @@ def workplace(tmp_path, calls, settings):
     (files / "prior.yaml").write_text(
         "kind: prior\nmodel: {network: {layers: 1, width: 16, heads: 2}}\n"
     )
+    (files / "prior_masked.yaml").write_text(
+        "kind: prior\nmodel: {network: {name: masked, layers: 1, width: 16, heads: 2}}\n"
+    )
     for kind in ("ae_flow", "vae_flow"):
         network = "{layers: 1, width: 16}"
         (files / f"{kind}.yaml").write_text(f"kind: {kind}\nmodel: {{network: {network}}}\n")
@@ -41,17 +44,20 @@ def workplace(tmp_path, calls, settings):
     return options, [*settings, "representation=false"], calls
 
 
-def test_every_kind_and_seed_once_then_nothing_more(workplace):
+def test_every_recipe_and_seed_once_then_nothing_more(workplace):
     options, settings, calls = workplace
-    runs = study.study(options, settings)
-    assert [run.path.name for run in runs] == [
-        f"{kind}-s{seed}" for seed in (0, 1) for kind in KINDS
-    ]
-    assert all(run.record.status == "finished" for run in runs)
-    learned = {run.record.kind: run.record.source.run for run in runs[6:] if run.record.source}
-    assert learned == {"prior": "vqvae-s1", "ae_flow": "ae-s1", "vae_flow": "vae-s1"}
-    assert [run.record.seed for run in runs] == [0] * 6 + [1] * 6
+    recipes = study.study(options, settings)
+    names = {recipe: [run.path.name for run in runs] for recipe, runs in recipes.items()}
+    assert names == {name: [f"{name}-s0", f"{name}-s1"] for name in (*KINDS, "prior_masked")}
+    last = {recipe: runs[1].record for recipe, runs in recipes.items()}
+    assert {found.status for found in last.values()} == {"finished"}
+    learned = {recipe: found.source.run for recipe, found in last.items() if found.source}
+    assert learned == {
+        "ae_flow": "ae-s1", "vae_flow": "vae-s1", "prior": "vqvae-s1", "prior_masked": "vqvae-s1"
+    }  # fmt: skip
+    assert {found.seed for found in last.values()} == {1}
     trained = [word for call in calls for word in call if word.startswith("name=")]
+    assert trained == [f"name={name}-s{seed}" for seed in (0, 1) for name in names]
     study.study(options, settings)
     assert [word for call in calls for word in call if word.startswith("name=")] == trained
 
@@ -59,7 +65,8 @@ def test_every_kind_and_seed_once_then_nothing_more(workplace):
 def test_a_stopped_run_goes_on_and_one_without_a_checkpoint_starts_over(workplace):
     options, settings, calls = workplace
     options.seeds = 1
-    ae, vae, *_ = study.study(options, settings)
+    recipes = study.study(options, settings)
+    ae, vae = recipes["ae"][0], recipes["vae"][0]
     ae.write(status="failed")
     vae.write(status="failed")
     vae.last.unlink()
@@ -137,7 +144,7 @@ def test_settings_of_the_evaluation_do_not_reach_the_training(workplace):
         assert ("fid_network=classifier" in words) == (words[0] == "evaluate"), words
         assert ("trainer.steps=2" in words) == (words[0] == "train"), words
     evaluated = [words for words in calls if words[0] == "evaluate"]
-    assert len(evaluated) == 6
+    assert len(evaluated) == 7
     # the study's own default is true
     assert all("representation=false" in words for words in evaluated[:3])
     for wrong in ("fid_network=none", "sampler=gaussian"):  # no sampler is every kind's
@@ -158,13 +165,13 @@ def test_mean_and_spread_by_hand(tmp_path):
             "seed": 0,
         }
         record(tmp_path / f"ae-s{seed}", test={"test/psnr": psnr}, generation=[figure])
-    runs = [Run(tmp_path / f"ae-s{seed}") for seed in range(3)]
-    spread = study.spreads(runs)["psnr",]["ae"]
+    runs = {"wide": [Run(tmp_path / f"ae-s{seed}") for seed in range(3)]}
+    spread = study.spreads(runs)["psnr",]["wide"]
     assert (spread.mean, spread.count) == (23.0, 3)
     assert spread.deviation == pytest.approx(statistics.stdev([20, 22, 27]))
     assert str(spread) == "23.0 ± 3.6"
     (row,) = study.sampler_spreads(runs).items()
-    assert row[0] == ("ae", "normal", "inception-2015 7ff47ff4, 10,000 samples, test, seed 0")
+    assert row[0] == ("wide", "normal", "inception-2015 7ff47ff4, 10,000 samples, test, seed 0")
     assert {column: str(spread) for column, spread in row[1].items()} == {
         "Fréchet distance": "11.5 ± 1.8"
     }

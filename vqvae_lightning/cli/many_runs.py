@@ -68,12 +68,13 @@ def study(arguments: Sequence[str]) -> Spreads:
     from vqvae_lightning.comparison.study import print_spreads, sampler_spreads, spreads
     from vqvae_lightning.comparison.study import study as run_study
 
-    runs = run_study(chosen, settings)
-    summary = spreads(runs)
+    recipes = run_study(chosen, settings)
+    runs = [run for of_recipe in recipes.values() for run in of_recipe]
+    summary = spreads(recipes)
     _show(runs, runs[0].path.parent / "compare.html")
     print_spreads(summary, ("test metric",))
-    if samples := sampler_spreads(runs):
-        print_spreads(samples, ("kind", "sampler", "by"))
+    if samples := sampler_spreads(recipes):
+        print_spreads(samples, ("recipe", "sampler", "by"))
     return summary
 
 

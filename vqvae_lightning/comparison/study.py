@@ -1,4 +1,4 @@
-"""`study`: every kind of run on one dataset with several seeds, compared, with mean and spread."""
+"""`study`: recipes of one dataset with several seeds, compared, with mean and spread."""
 
 import math
 import statistics
@@ -27,10 +27,12 @@ from vqvae_lightning.config import (
 from vqvae_lightning.data.imageset import image_set
 from vqvae_lightning.evaluation.samplers import changed_sampling
 from vqvae_lightning.experiment import load_experiment
-from vqvae_lightning.kinds import KINDS
+from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.metrics.measures import in_table
 from vqvae_lightning.training.runs import Run
 
+# Recipes of a study beside one of each kind.
+SECOND = ("prior_masked",)
 # Of every evaluation; a sampler is not every kind's.
 EVALUATION = {*EvaluateOptions.__dataclass_fields__} - {
     "runs",
@@ -60,71 +62,80 @@ class Spread:
         return f"{self.mean:.{places}f} ± {self.deviation:.{places}f}"
 
 
-def study(options: StudyOptions, settings: Sequence[str]) -> list[Run]:
-    """Trains and evaluates what is not done yet; returns all runs of the study, seed by seed.
+def study(options: StudyOptions, settings: Sequence[str]) -> dict[str, list[Run]]:
+    """Trains and evaluates what is not done yet, seed by seed; returns recipe → runs by seed.
 
-    The kinds are those that have an experiment file for the dataset. `settings` are `key=value` for
-    every run; those of EVALUATION are for every evaluation. Raises ConfigError, before anything
-    runs, if one does not fit a kind, and after a run that failed, naming its log.
+    `settings` are `key=value` for every run; those of EVALUATION are for every evaluation. Raises
+    ConfigError, before anything runs, if one does not fit a recipe, and after a run that failed,
+    naming its log.
     """
     files = experiment_files(options)
-    plan = [(seed, kind) for seed in range(options.seeds) for kind in files]
+    plan = [(seed, recipe) for seed in range(options.seeds) for recipe in files]
     root = Path(options.runs or f"runs/study-{options.dataset}")
     measured, settings = split_overrides(EVALUATION, settings)
     first = load_experiment(next(iter(files.values())), settings)
     if image_set(first.data).classes > 1:
         measured = merge_overrides(["representation=true"], measured)
-    for kind, file in files.items():
-        check_plan(file, _settings(root, kind, 0, settings, files), measured)
-    runs = []
-    for number, (seed, kind) in enumerate(plan, start=1):
+    kinds = {name: KINDS[load_experiment(file, settings).kind] for name, file in files.items()}
+    for recipe, file in files.items():
+        check_plan(file, _settings(root, recipe, 0, settings, kinds), measured)
+    runs: dict[str, list[Run]] = {recipe: [] for recipe in files}
+    for number, (seed, recipe) in enumerate(plan, start=1):
         started = time.monotonic()
-        own = _settings(root, kind, seed, settings, files)
-        run = train_once(root, _name(kind, seed), files[kind], own)
+        own = _settings(root, recipe, seed, settings, kinds)
+        run = train_once(root, _name(recipe, seed), files[recipe], own)
         evaluate_once(run, measured)
-        runs.append(run)
+        runs[recipe].append(run)
         seconds = time.monotonic() - started
         done = f"{seconds:.0f} s" if seconds > 1 else "skipped, done before"
-        print(f"study {number}/{len(plan)}  {kind} seed {seed}: {done}", flush=True)
+        print(f"study {number}/{len(plan)}  {recipe} seed {seed}: {done}", flush=True)
     return runs
 
 
 def experiment_files(options: StudyOptions) -> dict[str, Path]:
-    """The kinds that have an experiment file for the dataset, in order, with that file.
+    """The recipes of the study, in order: name → experiment file.
 
-    Raises ConfigError if there is none.
+    They are those that were asked for, or one of each kind and SECOND, as far as the dataset has them. Raises ConfigError
+    for one that is not there, and if there is none.
     """
     given = options.experiments != StudyOptions.experiments
     places = [Path(options.experiments)] if given else experiment_folders()
     folders = [place / options.dataset for place in places]
     folder = next((path for path in folders if path.is_dir()), folders[-1])
-    found = {kind: file for kind in KINDS if (file := folder / f"{kind}.yaml").is_file()}
+    asked = options.recipes or [*KINDS, *SECOND]
+    found = {name: file for name in asked if (file := folder / f"{name}.yaml").is_file()}
     if not found:
-        names = ", ".join(f"{kind}.yaml" for kind in KINDS)
+        names = ", ".join(f"{name}.yaml" for name in asked)
         raise ConfigError(f"study: {folder} has no experiment file, wanted one of {names}")
+    for name in options.recipes:
+        if name not in found:
+            raise ConfigError(
+                f"recipes: got {visible(name)}, but {folder} has no {visible(name)}.yaml"
+            )
     return found
 
 
-def _name(kind: str, seed: int) -> str:
-    return f"{kind}-s{seed}"
+def _name(recipe: str, seed: int) -> str:
+    return f"{recipe}-s{seed}"
 
 
 def _settings(
-    root: Path, kind: str, seed: int, settings: Sequence[str], kinds: Iterable[str]
+    root: Path, recipe: str, seed: int, settings: Sequence[str], kinds: Mapping[str, Kind]
 ) -> list[str]:
     """Settings of one run; the study's own come last, so that none makes it another study's.
 
     Args:
         root: the study's folder.
-        kind: of the run.
+        recipe: of the run.
         seed: of the run.
         settings: `key=value` for every run of the study.
-        kinds: those of the study. A run of stage 2 learns the latents of the first that it can.
+        kinds: recipe → kind, of the study. A run of stage 2 learns the latents of the first that it
+            can.
     """
     own = [f"seed={seed}", f"tracking.group={root.name}"]
-    sources = [name for name in kinds if KINDS[kind].learns(KINDS[name])]
+    sources = [name for name, kind in kinds.items() if kinds[recipe].learns(kind)]
     if sources:
-        setting = KINDS[kind].config.first_stage_at
+        setting = kinds[recipe].config.first_stage_at
         own.append(f"model.{setting}={root / _name(sources[0], seed)}")
     return merge_overrides(settings, own)
 
@@ -133,12 +144,13 @@ def _settings(
 Cells = dict[tuple[str, ...], dict[str, list[float]]]
 
 
-def spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spread]]:
-    """Mean and spread over seeds of every test metric: (metric,) → kind → Spread."""
+def spreads(recipes: Mapping[str, Iterable[Run]]) -> dict[tuple[str, ...], dict[str, Spread]]:
+    """Mean and spread over seeds of every test metric: (metric,) → recipe → Spread."""
     values: Cells = {}
-    for run in runs:
-        for key, value in run.record.test.items():
-            _cell(values, (key.removeprefix("test/"),), run.record.kind).append(value)
+    for recipe, runs in recipes.items():
+        for run in runs:
+            for key, value in run.record.test.items():
+                _cell(values, (key.removeprefix("test/"),), recipe).append(value)
     return _summed_up(values)
 
 
@@ -157,19 +169,21 @@ def variant_spreads(
     return _summed_up(values)
 
 
-def sampler_spreads(runs: Iterable[Run]) -> dict[tuple[str, ...], dict[str, Spread]]:
-    """Mean and spread over seeds of the measures of samples: (kind, sampler, protocol) → measure →
-    Spread.
+def sampler_spreads(
+    recipes: Mapping[str, Iterable[Run]],
+) -> dict[tuple[str, ...], dict[str, Spread]]:
+    """Mean and spread over seeds of the measures of samples: (recipe, sampler, protocol) → measure
+    → Spread.
     """
     values: Cells = {}
-    for run in runs:
-        for figure in run.record.generation:
+    for recipe, runs in recipes.items():
+        for figure in (figure for run in runs for figure in run.record.generation):
             protocol = (
                 f"{figure['network']} {figure['weights_sha256'][:8]}, {figure['samples']:,}"
                 f" samples, {figure['reference']}, seed {figure['seed']}"
             )
             row = (
-                run.record.kind,
+                recipe,
                 sampler_label(figure["sampler"], changed_sampling(figure)),
                 protocol,
             )

@@ -268,6 +268,13 @@ class StudyOptions:
         None, "folder of the study's runs; empty: runs/study-<dataset>", place="folder"
     )
     experiments: str = setting("experiments", "folder of the experiment files", place="folder")
+    recipes: list[str] = field(
+        default_factory=list,
+        metadata={
+            "meaning": "which of that folder, by name, such as [vqvae,prior]; empty: that of each"
+            " kind, and prior_masked"
+        },
+    )
 
 
 @dataclass
