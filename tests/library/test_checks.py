@@ -15,6 +15,7 @@ from vqvae_lightning import (
     ConfigError,
     Experiment,
     OptimizerConfig,
+    Run,
     TrainerConfig,
     VAEConfig,
     VQVAEConfig,
@@ -28,6 +29,7 @@ from vqvae_lightning import (
     open_export,
     sample,
     train,
+    use_plugins,
 )
 from vqvae_lightning.config import EvaluateOptions, SampleOptions
 from vqvae_lightning.experiment import checked, describe
@@ -201,3 +203,19 @@ def test_sample_and_evaluate_take_folders_and_keywords(place):
     (picture,) = sample(run, n=4, columns=2, seed=1)
     assert picture.name == "samples-seed1.png"
     assert {"val/psnr", "val/rate"} <= evaluate(run, split="val").keys()
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda value: Run.open(value), "run: got {}, wanted the path of a file or folder"),
+        (lambda value: load(value), "load: got {}, wanted the path of a file or folder"),
+        (lambda value: use_plugins(value), "use_plugins: got {}, wanted paths of files"),
+        (lambda value: use_plugins([value]), "use_plugins: got [{}], wanted paths of files"),
+    ],
+)
+@pytest.mark.parametrize("value", [None, 3])
+def test_what_is_no_place_is_refused_in_one_line(call, value, line):
+    with pytest.raises(ConfigError) as error:
+        call(value)
+    assert str(error.value) == line.format(value)

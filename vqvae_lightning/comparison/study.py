@@ -95,8 +95,8 @@ def study(options: StudyOptions, settings: Sequence[str]) -> dict[str, list[Run]
 def experiment_files(options: StudyOptions) -> dict[str, Path]:
     """The recipes of the study, in order: name → experiment file.
 
-    They are those that were asked for, or one of each kind and SECOND, as far as the dataset has them. Raises ConfigError
-    for one that is not there, and if there is none.
+    They are those that were asked for, or one of each kind and SECOND, as far as the dataset has
+    them. Raises ConfigError for one that is not there, and if there is none.
     """
     given = options.experiments != StudyOptions.experiments
     places = [Path(options.experiments)] if given else experiment_folders()

@@ -63,6 +63,8 @@ def use_plugins(files: str | Path | Sequence[str | Path]) -> list[ModuleType]:
         ConfigError: a file that is not there, or fails; the message names its line.
     """
     paths = [files] if isinstance(files, str | Path) else files
+    if not (isinstance(paths, Sequence) and all(isinstance(path, str | Path) for path in paths)):
+        raise ConfigError(f"use_plugins: got {shown(files)}, wanted paths of files")
     return [_use(Path(path).expanduser()) for path in paths]
 
 

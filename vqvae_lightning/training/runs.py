@@ -119,14 +119,14 @@ class Run:
     @classmethod
     def open(cls, path: str | Path) -> "Run":
         """An existing run folder. Raises ConfigError for any other folder."""
-        run = cls(Path(path))
+        run = cls(Path(canonical(path, "run")))
         run._current()
         return run
 
     @classmethod
     def of(cls, run: "Run | str | Path") -> "Run":
         """A run, or that of the folder that a program names. Raises ConfigError as `open` does."""
-        return run if isinstance(run, Run) else cls.open(canonical(run, "run"))
+        return run if isinstance(run, Run) else cls.open(run)
 
     @property
     def name(self) -> str:
