@@ -507,7 +507,10 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
             ["evaluate", "AE", "iwae_samples=5"],
             "is a run of kind ae, which has no p(z) and so no likelihood",
         ),
-        (["evaluate", "PRIOR-RUN", "iwae_samples=5"], "wanted a run of kind vae or vqvae"),
+        (
+            ["evaluate", "PRIOR-RUN", "iwae_samples=5"],
+            "wanted a run of kind vae, vqvae or vae_flow",
+        ),
         (
             [
                 "train",

@@ -28,7 +28,6 @@ from vqvae_lightning.models.build import (
     TRUNKS,
     SecondStageConfig,
 )
-from vqvae_lightning.models.priors.flow import FlowSampling
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.training.autoencoders import AE, VQVAE
 from vqvae_lightning.training.prior import CodePrior
@@ -82,7 +81,8 @@ def test_the_page_has_the_list_that_the_terminal_shows() -> None:
 
 
 def test_the_command_line_draws_by_the_settings_of_all_families_of_priors() -> None:
-    samplings = [*(network.sampling for network in PRIORS.values()), FlowSampling]
+    priors = (network.sampling for network in PRIORS.values())
+    samplings = [*priors, *(network.flow.sampling for network in FLOWS.values())]
     families = [to_dict(sampling()) for sampling in samplings]
     assert to_dict(Drawing()) == {name: value for has in families for name, value in has.items()}
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import run_folders
@@ -91,19 +93,23 @@ def test_a_kind_that_measures_next_to_nothing(
 
 
 @pytest.mark.parametrize(
-    ("changed", "unused"),
+    ("changed", "one_pass", "unused"),
     [
-        ({}, set()),
-        ({"has_density": False}, {"iwae_samples"}),
-        ({"stage": 2}, {"iwae_samples", "representation"}),
+        ({}, True, set()),
+        ({"has_density": False}, True, {"iwae_samples"}),
+        ({"stage": 2}, True, {"representation"}),
+        ({"stage": 2}, False, {"iwae_samples", "representation"}),
+        ({"stage": 2, "has_codes": True}, True, {"iwae_samples", "representation"}),
     ],
 )
 def test_an_evaluation_of_it_leaves_out_what_it_cannot_be_asked(
-    toy: None, changed: dict[str, object], unused: set[str]
+    toy: None, changed: dict[str, object], one_pass: bool, unused: set[str]
 ) -> None:
     # The fields are of different types.
     kind = replace(KINDS["toy"], **changed)  # type: ignore[arg-type]
-    overrides = evaluation_overrides(kind, ["representation=true", "iwae_samples=5"])
+    experiment = SimpleNamespace(model=SimpleNamespace(one_pass=one_pass))
+    plan: Any = SimpleNamespace(kind=kind, experiment=experiment)
+    overrides = evaluation_overrides(plan, ["representation=true", "iwae_samples=5"])
     keys = {override.partition("=")[0] for override in overrides}
     assert keys == {"representation", "iwae_samples"} - unused
 

@@ -410,7 +410,7 @@ class TestNames:
     def test_figures_of_a_guidance_that_the_prior_did_not_learn_are_refused(self, run):
         with pytest.raises(
             ConfigError,
-            match=r"guidance: got 2\.0, but the prior is one with model\.label_dropout=0",
+            match=r"guidance: got 2\.0, wanted 1: this prior was trained with model\.label_drop",
         ):
             check_fidelity(run("prior").experiment(), EvaluateOptions(fid_samples=20, guidance=2.0))
         assert check_fidelity(

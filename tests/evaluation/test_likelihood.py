@@ -127,6 +127,31 @@ class TestLinearGaussian:
         elbo = -(objective.distortion + objective.latent.rate)
         assert abs(elbo.mean() - means[1]) < 4 * (errors[1] + elbo.std().item() / 4000**0.5)
 
+    def test_its_own_prior_given_as_another_one_changes_no_weight(self):
+        net, p_x = linear_gaussian(shift=0.3, stretch=1.7)
+        x, fixed = images(p_x, 4), torch.randn(4, 2, 1, 1, dtype=torch.float64)
+        of = Normal(torch.zeros(()).double(), torch.ones(()).double())
+        own, given = (
+            net.log_weights(x, 3, lambda _: fixed, log_prior)
+            for log_prior in (None, lambda z: of.log_prob(z).flatten(1).sum(1))
+        )
+        torch.testing.assert_close(own, given)
+
+    def test_under_another_prior_the_weights_have_the_mean_of_its_p_of_x(self):
+        """p(z) = N(m, vI): p(x) = N(Wm + b, vWWᵀ + s²I)."""
+        net, p_x = linear_gaussian(stretch=1.3)
+        x, mean, variance = images(p_x, 3), torch.tensor([0.4, -0.3]).double(), 0.6
+        of = Normal(mean[:, None, None], variance**0.5)
+        w, s = net.decoder.w, net.encoder.s
+        covariance = variance * w @ w.T + s**2 * torch.eye(3).double()
+        wanted = MultivariateNormal(w @ mean + net.decoder.b, covariance).log_prob(x.flatten(1))
+        torch.manual_seed(0)
+        found = log_mean_weight(
+            net, x, 20_000, 5000, log_prior=lambda z: of.log_prob(z).flatten(1).sum(1)
+        )
+        assert (wanted - p_x.log_prob(x.flatten(1))).abs().min() > 0.05
+        torch.testing.assert_close(found, wanted, atol=0.02, rtol=0)
+
 
 def counted(net):
     """The net, and the weights that were asked of it, call by call."""
@@ -151,7 +176,7 @@ def test_every_weight_is_used_once_whatever_the_chunk(samples, chunk):
 
 
 def test_weights_far_below_the_smallest_number_still_count():
-    net: Any = SimpleNamespace(log_weights=lambda x, k, noise: torch.full((k, 2), -5000.0))
+    net: Any = SimpleNamespace(log_weights=lambda x, k, *_: torch.full((k, 2), -5000.0))
     torch.testing.assert_close(
         log_mean_weight(net, torch.zeros(2, 1), 11, 4), torch.full((2,), -5000.0).double()
     )
@@ -228,7 +253,10 @@ def test_bits_by_hand():
 
 @pytest.mark.parametrize(
     ("kind", "line"),
-    [("ae", "kind ae, which has no p(z)"), ("prior", "wanted a run of kind vae or vqvae")],
+    [
+        ("ae", "kind ae, which has no p(z)"),
+        ("prior", "wanted a run of kind vae, vqvae or vae_flow"),
+    ],
 )
 def test_kinds_without_a_bound_are_refused(kind, line):
     bound, plan = ImportanceWeightedBound(), of_kind(kind)
@@ -238,7 +266,7 @@ def test_kinds_without_a_bound_are_refused(kind, line):
     assert line in (bound.refuses(plan, options) or "")
 
 
-@pytest.mark.parametrize("kind", ["vae", "vqvae"])
+@pytest.mark.parametrize("kind", ["vae", "vqvae", "vae_flow"])
 def test_kinds_with_a_bound_are_not_refused(kind):
     options = EvaluateOptions(iwae_samples=5)
     assert ImportanceWeightedBound().refuses(of_kind(kind), options) is None

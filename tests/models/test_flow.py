@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vqvae_lightning.models.priors.flow import Flow, FlowSampling
+from vqvae_lightning.models.priors.matching import FlowMatching, MatchedSampling, VelocityNetwork
 from vqvae_lightning.models.priors.ode import integrate, trace
-from vqvae_lightning.models.priors.velocity import CellTransformer, ResidualMLP, VelocityNetwork
+from vqvae_lightning.models.priors.velocity import CellTransformer, ResidualMLP
 
 MEANS = torch.tensor([[1.5, -1.0], [-1.0, 0.5]], dtype=torch.float64)  # of two components, D = 2
 STDS = torch.tensor([0.5, 0.8], dtype=torch.float64)
@@ -42,14 +42,16 @@ class Mixture(VelocityNetwork):
         return (share * velocity).sum(1).view_as(x)
 
 
-def flow_to(means: Tensor, stds: Tensor, weights: Tensor, **settings: int) -> Flow:
+def flow_to(means: Tensor, stds: Tensor, weights: Tensor, **settings: int) -> FlowMatching:
     """A flow in float64 to a mixture of Gaussians."""
-    flow = Flow(Mixture(means, stds, weights), (means.shape[1], 1, 1), 1, **settings).double()
+    flow = FlowMatching(
+        Mixture(means, stds, weights), (means.shape[1], 1, 1), 1, **settings
+    ).double()
     flow.condition = Time()  # type: ignore[assignment]
     return flow
 
 
-def closed_form(count: int = 2, steps: int = 32) -> Flow:
+def closed_form(count: int = 2, steps: int = 32) -> FlowMatching:
     """A flow in float64 to the first components of the mixture."""
     weights = WEIGHTS[:count] / WEIGHTS[:count].sum()
     return flow_to(MEANS[:count], STDS[:count], weights, density_steps=steps)
@@ -63,12 +65,18 @@ def log_density(z: Tensor, count: int = 2) -> Tensor:
     return (weights.log() - nats - math.log(2 * math.pi)).logsumexp(1)
 
 
+def made_of(network: type[VelocityNetwork], width: int) -> Any:
+    """The settings of a network of one block."""
+    member: Any = network
+    return member.Config(layers=1, width=width)
+
+
 def random_flow(
     network: type[VelocityNetwork], shape: tuple[int, int, int], std: float = 0.2, **more: Any
-) -> Flow:
+) -> FlowMatching:
     """A flow with weights that are not zero anywhere."""
     width = 16
-    flow = Flow(network(shape, network.Config(layers=1, width=width)), shape, width, **more)
+    flow = FlowMatching(network(shape, made_of(network, width)), shape, width, **more)
     for parameter in flow.parameters():
         nn.init.normal_(parameter, std=std)
     return flow.double().eval()
@@ -91,8 +99,8 @@ def test_solvers_are_of_second_order(solver):
 def test_a_solver_goes_back_where_it_came_from(solver):
     flow = closed_form()
     noise = torch.randn(20, 2, 1, 1, dtype=torch.float64)
-    settings = FlowSampling(steps=60, solver=solver)
-    z = flow.flow(noise, None, 0.0, 1.0, settings)
+    settings = MatchedSampling(steps=60, solver=solver)
+    z = flow.from_noise(noise, None, settings)
     assert not torch.allclose(z, noise, atol=0.1)
     torch.testing.assert_close(flow.to_noise(z, None, settings), noise, atol=1e-3, rtol=0)
 
@@ -133,6 +141,9 @@ def test_a_density_is_that_of_the_closed_form(count):
     scale = math.log(2.0 * 0.25)
     torch.testing.assert_close(flow.log_prob(z), wanted(u, count) - scale, atol=4e-3, rtol=0)
     doubled = closed_form(count, steps=128).log_prob(u)
+    half = closed_form(count, steps=32).log_prob(u)
+    error = flow.log_prob_error(z, None, torch.randn_like)
+    torch.testing.assert_close(error, (flow.log_prob(z) + scale - half).abs())
     assert (doubled - wanted(u, count)).abs().max() < (
         flow.log_prob(z) + scale - wanted(u, count)
     ).abs().max() / 2
@@ -189,9 +200,8 @@ def test_a_density_of_many_numbers_is_estimated_without_bias():
     generator = torch.Generator().manual_seed(0)
     probes = torch.randint(2, (200, 1, 3, 2, 2), generator=generator).double() * 2 - 1
     repeated = z.repeat(200, 1, 1, 1)
-    found = flow.log_prob(repeated, None, probes.expand(-1, 2, -1, -1, -1).flatten(0, 1)).view(
-        200, 2
-    )
+    signs = probes.expand(-1, 2, -1, -1, -1).flatten(0, 1)
+    found = flow.log_prob_along(repeated, None, signs, 64).view(200, 2)
     error = found.std(0) / math.sqrt(200)
     assert (error > 0).all()
     assert ((found.mean(0) - flow.log_prob(z)).abs() < 4 * error).all()
@@ -201,7 +211,16 @@ def test_a_label_is_forgotten_by_the_share_of_steps_that_is_set():
     flow = random_flow(ResidualMLP, (4, 1, 1), classes=3, label_dropout=0.25)
     z, noise = torch.randn(2, 4, 4, 1, 1, dtype=torch.float64)
     time, number = torch.full((4,), 0.5).double(), torch.tensor([0.0, 0.24, 0.25, 0.9])
-    one, other = (flow.loss(z, torch.full((4,), label), noise, time, number) for label in (0, 2))
+
+    def losses() -> list[Tensor]:
+        numbers = torch.stack([time, number], 1)
+        labels = (torch.full((4,), label) for label in (0, 2))
+        return [flow.loss(z, of, lambda z: noise, lambda x: numbers) for of in labels]
+
+    one, other = losses()
+    assert not (one == other).any()
+    flow.train()
+    one, other = losses()
     assert (one == other).tolist() == [True, True, False, False]
     without = flow.velocity(0.5 * (noise + z), time, torch.full((4,), flow.classes))
     wanted = (without - (z - noise)).square().flatten(1).mean(1)
@@ -227,7 +246,7 @@ def test_guidance_needs_a_flow_that_has_forgotten_labels():
     with pytest.raises(ValueError, match=r"guidance: got 2\.0, wanted 1: this flow was trained"):
         flow.generate(2, torch.tensor([0, 1]), guidance=2.0)
     with pytest.raises(ValueError, match=r"guidance: got 2\.0, wanted 1: this flow was trained"):
-        flow.to_noise(torch.zeros(2, 4, 1, 1), torch.tensor([0, 1]), FlowSampling(guidance=2.0))
+        flow.to_noise(torch.zeros(2, 4, 1, 1), torch.tensor([0, 1]), MatchedSampling(guidance=2.0))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +255,7 @@ def test_guidance_needs_a_flow_that_has_forgotten_labels():
         ({"steps": 0}, "steps: got 0, wanted at least 1"),
         ({"solver": "euler"}, "solver: got 'euler', wanted one of heun, midpoint"),
         ({"guidance": -1}, "guidance: got -1, wanted 0 to 1000"),
-        ({"top_k": 2}, "top_k: got 2, but a flow has steps, solver, guidance"),
+        ({"top_k": 2}, "top_k: got 2, but this flow has steps, solver, guidance"),
     ],
 )
 def test_wrong_settings_are_refused_in_one_line(settings, message):
@@ -275,9 +294,13 @@ def test_the_loss_is_smallest_for_the_velocity_of_the_closed_form():
     z = (MEANS[component] + STDS[component][:, None] * drawn).view(n, 2, 1, 1)
     noise = torch.randn(n, 2, 1, 1, generator=generator, dtype=torch.float64)
     time = torch.rand(n, generator=generator, dtype=torch.float64)
-    right = flow.loss(z, None, noise, time, time).mean()
-    network = flow.network
+    numbers = torch.stack([time, time], 1)
+
+    def loss(of: FlowMatching) -> Tensor:
+        return of.loss(z, None, lambda z: noise, lambda x: numbers).mean()
+
+    right, network = loss(flow), flow.network
     for factor in (0.9, 1.1):
         wrong = closed_form()
         wrong.network.forward = lambda *a, f=factor: f * network(*a)  # type: ignore[method-assign]
-        assert wrong.loss(z, None, noise, time, time).mean() > right
+        assert loss(wrong) > right

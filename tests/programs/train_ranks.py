@@ -103,8 +103,9 @@ def train(case: str, steps: int, rank: int, world: int) -> dict[str, Tensor]:
         net: Any = build_prior(PriorConfig(network=network), CodeLayout((2, 2), 16), 10).double()
         data = torch.randint(16, (steps, BATCH, 4), generator=generator)
     elif case.startswith("flow"):
-        velocity = FLOWS[CASES[case][0]].Config(layers=1, width=16)
-        config = FlowConfig(network=velocity, label_dropout=0.5)
+        member: Any = FLOWS[CASES[case][0]]
+        network = member.Config(layers=2, width=16)
+        config = FlowConfig(network=network, label_dropout=0.5)
         net = build_flow(config, FIRST_STAGE.shape, 10).double()
         data = torch.randn(
             steps, BATCH, *FIRST_STAGE.record_shape, dtype=torch.float64, generator=generator

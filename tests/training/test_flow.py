@@ -27,14 +27,19 @@ from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.train import train
 from vqvae_lightning.verified import read_checkpoint
 
+COUPLING = ("model.network.name=coupling", "model.network.layers=2")
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """Generated data, an AE, a VAE, a VQ-VAE, and a flow over each of the first two."""
+    """Generated data, an AE, a VAE, a VQ-VAE, and a flow over each of the first two; over the VAE
+    also one of a single pass.
+    """
     root = tmp_path_factory.mktemp("flows")
     with untrained.workplace_with(root, ("ae", "vae", "vqvae")):
         for kind in ("ae_flow", "vae_flow"):
             train(experiment(root, kind))
+        train(experiment(root, "vae_flow", "name=coupling", *COUPLING))
         yield root
 
 
@@ -46,7 +51,7 @@ def experiment(root, kind: str, *more: str) -> Any:
         *TRAINER,
         *KINDS[kind],
         "model.label_dropout=0.2",
-        "model.density_steps=8",
+        *([] if "model.network.name=coupling" in more else ["model.network.density_steps=8"]),
         *where,
     ]
     return load_experiment(None, merge_overrides(settings, more))
@@ -168,9 +173,10 @@ def test_the_loader_of_a_training_gives_an_image_another_z_in_each_epoch(root):
     assert not any(torch.equal(first[row], second[row]) for row in both)
 
 
-def test_the_rate_of_a_vae_is_charged_against_the_flow_and_an_ae_has_none(root):
+@pytest.mark.parametrize("name", ["vae_flow", "coupling"])
+def test_the_rate_of_a_vae_is_charged_against_the_flow_and_an_ae_has_none(root, name):
     assert "test/rate" not in run_of(root, "ae_flow").record.test
-    run = run_of(root, "vae_flow")
+    run = run_of(root, name)
     subject, module = Subject(run), load_run(run)
     first_stage: Any = subject.prior.first_stage
     (total, count) = torch.zeros((), dtype=torch.float64), 0
@@ -183,6 +189,40 @@ def test_the_rate_of_a_vae_is_charged_against_the_flow_and_an_ae_has_none(root):
         total += (log_q - module(z, batch.labels)).sum()
         count += len(z)
     assert run.record.test["test/rate"] == pytest.approx((total / count).item(), rel=1e-4, abs=1e-4)
+
+
+def test_a_flow_of_one_pass_has_no_error_and_its_loss_is_its_density(root):
+    found = evaluate(run_of(root, "coupling"))
+    assert found["test/density_error"] == 0
+    assert found["test/evaluations_per_image"] == 1
+    assert "test/trace_probes" not in found
+    assert found["test/loss"] == pytest.approx(found["test/latent_nats"], rel=1e-5)
+    assert "train/loss" in run_of(root, "coupling").metrics_path.read_text()
+
+
+@pytest.mark.parametrize("name", ["vae_flow", "coupling"])
+def test_a_bound_of_one_draw_is_distortion_and_rate_and_more_draws_lower_it(root, name):
+    run = run_of(root, name)
+    one = evaluate(run, iwae_samples=1)
+    assert one["test/iwae_nats"] == pytest.approx(
+        one["test/distortion"] + one["test/rate"], rel=1e-5
+    )
+    more = evaluate(run, iwae_samples=5)
+    assert more["test/iwae_nats"] < one["test/iwae_nats"]
+    of_vae = evaluate(run_of(root, "vae"), iwae_samples=5)
+    assert more["test/iwae_nats"] != pytest.approx(of_vae["test/iwae_nats"], rel=1e-6)
+
+
+def test_a_flow_of_one_pass_draws_and_interpolates_and_says_what_it_does_not_do(root):
+    run = run_of(root, "coupling")
+    for settings in ({"temperature": 0.8}, {"guidance": 0.0}, {"show": "interpolation"}):
+        assert sample(run, n=20, **settings)[0].is_file()
+    with pytest.raises(ConfigError, match=r"show: completion needs a prior that completes latents"):
+        sample(run, show="completion")
+    with pytest.raises(ConfigError, match=r"guidance: got 2, but a coupling flow has no velocity"):
+        sample(run, guidance=2.0)
+    with pytest.raises(ConfigError, match=r"steps: got 4, but .* has temperature, guidance"):
+        sample(run, steps=4)
 
 
 def test_a_comparison_adds_rate_and_distortion_of_the_same_z(root):
@@ -210,7 +250,8 @@ def test_the_error_of_a_density_is_what_half_the_steps_change(root):
     stored = subject.latents.splits["test"]
     first = torch.arange(min(100, len(stored)))
     z, labels = stored.take(first), stored.labels[first]
-    change = net.log_prob(z, labels, steps=8) - net.log_prob(z, labels, steps=4)
+    whole, half = (net.log_prob_along(z, labels, None, steps) for steps in (8, 4))
+    change = whole - half
     found = run.record.test["test/density_error"]
     assert found == pytest.approx(change.abs().mean().item(), rel=1e-2)
     assert 0 < found < 0.05
@@ -263,6 +304,15 @@ def test_a_flow_over_a_grid_is_completed_and_its_density_is_said_to_be_an_estima
     )
     assert found.test["test/trace_probes"] == 1
     assert "test/trace_probes" not in run_of(root, "ae_flow").record.test
+    vae = untrained.make_run(root, "vae", "model.latent=grid", "name=vae-grid")
+    source = f"model.first_stage={vae.path}"
+    over_vae = train(
+        experiment(root, "vae_flow", "name=grid2", "trainer.steps=2", *network, source)
+    )
+    with pytest.raises(
+        ConfigError, match=r"iwae_samples: log p\(z\) of the 196 numbers of .* is an"
+    ):
+        evaluate(over_vae.run, iwae_samples=1)
     for show in ("completion", "inpainting"):
         (path,) = sample(found.run, show=show, n=20)
         assert path.name == f"{show}.png"
@@ -297,8 +347,9 @@ def test_an_arc_keeps_the_length_of_its_ends():
 def test_each_part_of_a_step_is_of_all_times_and_independent_of_the_noise(part, monkeypatch):
     seen: dict[str, torch.Tensor] = {}
 
-    def loss(z, labels, noise, time, forgotten):
-        seen.update(noise=noise.flatten(), time=time, forgotten=forgotten, z=z.flatten())
+    def loss(z, labels, noise, uniform):
+        time, forgotten = uniform(z.new_empty(len(z), 2)).unbind(1)
+        seen.update(noise=noise(z).flatten(), time=time, forgotten=forgotten, z=z.flatten())
         return time
 
     flow = build_flow(FlowConfig(class_conditional=False), (1, 1, 1), 0)
@@ -317,7 +368,13 @@ def test_each_part_of_a_step_is_of_all_times_and_independent_of_the_noise(part, 
 def test_all_parts_of_a_step_have_one_time_in_each_interval():
     flow = build_flow(FlowConfig(class_conditional=False), (1, 1, 1), 0)
     times: list[float] = []
-    cast(Any, flow).loss = lambda z, labels, noise, time, forgotten: times.extend(time) or time
+
+    def loss(z, labels, noise, uniform):
+        time = uniform(z.new_empty(len(z), 2))[:, 0]
+        times.extend(time)
+        return time
+
+    cast(Any, flow).loss = loss
     first_stage: Any = SimpleNamespace(draw=lambda h, noise: h)
     for part in (0, 1):
         batch = Batch(torch.zeros(4, 1, 1, 1), torch.zeros(4), torch.arange(4), 5, part, 2)

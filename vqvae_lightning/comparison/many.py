@@ -27,7 +27,6 @@ from vqvae_lightning.evaluation.samplers import sampler_names
 from vqvae_lightning.evaluation.subject import Plan
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.interrupts import Stopped, pass_on
-from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.training.build import check
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.resume import computed_otherwise
@@ -63,10 +62,10 @@ def evaluate_once(run: Run, settings: Sequence[str]) -> None:
     """Evaluates a finished run with these settings and draws a grid by each of its samplers, unless
     that was done.
 
-    Settings that a kind of run has no use for are left out. Raises ConfigError, naming the run's
+    Settings that the run has no use for are left out. Raises ConfigError, naming the run's
     log, if it fails.
     """
-    overrides = evaluation_overrides(KINDS[run.record.kind], settings)
+    overrides = evaluation_overrides(Plan(run.path, run.experiment()), settings)
     if run.record.evaluated != to_dict(options(EvaluateOptions, overrides)):
         _do(run, ["evaluate", short(run.path), *overrides])
     others = sampler_names(run.experiment(), "all")[1:]
@@ -74,9 +73,9 @@ def evaluate_once(run: Run, settings: Sequence[str]) -> None:
         _do(run, ["sample", short(run.path), "sampler=all"])
 
 
-def evaluation_overrides(kind: Kind, settings: Sequence[str]) -> list[str]:
-    """Those of an evaluation's settings that a kind of run has a use for."""
-    others = [evaluator for evaluator in EVALUATORS.values() if not evaluator.is_for(kind)]
+def evaluation_overrides(plan: Plan, settings: Sequence[str]) -> list[str]:
+    """Those of an evaluation's settings that a run has a use for."""
+    others = [evaluator for evaluator in EVALUATORS.values() if not evaluator.is_for(plan)]
     return split_overrides([name for other in others for name in other.settings], settings)[1]
 
 
@@ -96,12 +95,13 @@ def check_plan(file: Path, settings: Sequence[str], evaluation: Sequence[str]) -
     Args:
         file: the experiment file.
         settings: `key=value` of the training.
-        evaluation: `key=value` of the evaluation; those that the kind has no use for are left out.
+        evaluation: `key=value` of the evaluation; those that the run has no use for are left out.
     """
     experiment = load_experiment(file, list(settings))
     experiment = replace(experiment, data=resolve(experiment.data))
     check(experiment)
-    asked = options(EvaluateOptions, evaluation_overrides(KINDS[experiment.kind], evaluation))
+    used = evaluation_overrides(Plan(file, experiment, experiment.data.root), evaluation)
+    asked = options(EvaluateOptions, used)
     # The training will fetch into its own root what is not there yet.
     root = asked.root or experiment.data.root
     list(chosen(Plan(file, experiment, root), asked))

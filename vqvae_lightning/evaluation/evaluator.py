@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from vqvae_lightning.config import EvaluateOptions
 from vqvae_lightning.evaluation.subject import Plan, Subject
-from vqvae_lightning.kinds import Kind
 
 
 class Evaluator(ABC):
@@ -14,8 +13,8 @@ class Evaluator(ABC):
     # Those of EvaluateOptions that nothing else reads: of no use to a kind that cannot have it.
     settings: tuple[str, ...] = ()
 
-    def is_for(self, kind: Kind) -> bool:
-        """Whether a run of this kind can have it."""
+    def is_for(self, plan: Plan) -> bool:
+        """Whether `study` and `ablate` measure it of this run, where their settings ask for it."""
         return True
 
     def asked(self, options: EvaluateOptions) -> bool | None:

@@ -63,10 +63,6 @@ def check_fidelity(experiment: Experiment, options: EvaluateOptions) -> list[str
         raise ConfigError(f"fid_samples: got {samples}, wanted 0, or at least 2 for a covariance")
     check_sampling(experiment, options)
     data, is_prior = experiment.data, KINDS[experiment.kind].stage == 2
-    if is_prior and options.guidance != 1 and not experiment.model.label_dropout:
-        raise ConfigError(
-            f"guidance: got {options.guidance}, but the prior is one with model.label_dropout=0"
-        )
     if data.binarize != "none":
         raise ConfigError(
             f"fid_samples: the run is one with data.binarize={data.binarize}, and real images are"

@@ -110,20 +110,25 @@ def too_many(available: int, images: int | None) -> str | None:
     return f"representation_images: got {images}, but there are only {available} training images"
 
 
+def sees_images(kind: Kind) -> bool:
+    """Whether such a run has a latent of images."""
+    return kind.stage == 1
+
+
 class Representation(Evaluator):
     """Accuracies of the probe and of the nearest neighbours, of a run of stage 1."""
 
     settings = ("representation", "representation_images")
 
-    def is_for(self, kind: Kind) -> bool:
-        return kind.stage == 1
+    def is_for(self, plan: Plan) -> bool:
+        return sees_images(plan.kind)
 
     def asked(self, options: EvaluateOptions) -> bool | None:
         return options.representation
 
     def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
-        if not self.is_for(plan.kind):
-            *names, last = kind_names(self.is_for)
+        if not sees_images(plan.kind):
+            *names, last = kind_names(sees_images)
             return (
                 f"representation: {plan.path} is a prior; it sees codes, wanted an"
                 f" {', '.join(names)} or {last} run"

@@ -31,6 +31,7 @@ from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.build import build_trunk
+from vqvae_lightning.models.priors.sampling import check_forgotten
 from vqvae_lightning.training.stages import Generates
 
 LARGEST_LATENT = 512  # D·h·w: a full covariance has D·h·w squared entries
@@ -220,7 +221,9 @@ def sampling(experiment: Experiment, options: Drawing) -> dict[str, Any]:
 
 
 def check_sampling(experiment: Experiment, options: Drawing) -> None:
-    """Raises ConfigError for a sampling setting that is given, but that the run's prior has not."""
+    """Raises ConfigError for a sampling setting that is given, but that the run's prior has not, or
+    that is out of its range.
+    """
     if KINDS[experiment.kind].stage == 1:
         return
     has = sampling(experiment, options)
@@ -231,6 +234,12 @@ def check_sampling(experiment: Experiment, options: Drawing) -> None:
                 f"{name}: got {value}, but this prior is one with model.network.name={network},"
                 f" which has {', '.join(has)}"
             )
+    model = experiment.model
+    try:
+        model.sampling.of(has)
+        check_forgotten(options.guidance, model.label_dropout, "this prior", "density")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def changed_sampling(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`sample show=…`: interpolation between two test images, and completion of hidden parts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -20,7 +20,7 @@ from vqvae_lightning.evaluation.samplers import (
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.kinds import Kind, kind_names
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.build import PRIORS
+from vqvae_lightning.models.priors.prior import Completes
 from vqvae_lightning.pictures import Grid
 from vqvae_lightning.training.flow import LatentFlow
 
@@ -223,14 +223,14 @@ class Show:
 
     draw: Callable[[Subject, SampleOptions], Grid]
     offered_by: Callable[[Kind], bool]
-    completes_any: bool = False  # whether the prior has to complete any mask
+    completes: tuple[Completes, ...] = ()  # what a prior has to keep of given latents
 
 
 # What `show` may be beside samples.
 SHOWS: dict[str, Show] = {
     "interpolation": Show(interpolation, lambda kind: not kind.has_codes),
-    "completion": Show(completion, lambda kind: kind.stage == 2),
-    "inpainting": Show(inpainting, lambda kind: kind.stage == 2, completes_any=True),
+    "completion": Show(completion, lambda kind: kind.stage == 2, ("any", "beginning")),
+    "inpainting": Show(inpainting, lambda kind: kind.stage == 2, ("any",)),
 }
 
 
@@ -243,11 +243,17 @@ def check_show(kind: Kind, name: str) -> None:
 
 
 def check_completes(experiment: Experiment, name: str) -> None:
-    """Raises ConfigError if the grid is of holes that the prior of a run cannot fill."""
-    if SHOWS[name].completes_any and not experiment.model.completes_any:
-        got = name_of(experiment.model.network, experiment.model.networks)
-        able = [network for network, member in PRIORS.items() if member.completes_any]
+    """Raises ConfigError if the prior of a run does not keep those latents that the grid gives."""
+    model, enough = experiment.model, SHOWS[name].completes
+    if enough and model.completes not in enough:
+        got, of = name_of(model.network, model.networks), model.networks.items()
+        able = [
+            network
+            for network, member in of
+            if replace(model, network=member.Config()).completes in enough
+        ]
+        what = "any mask" if enough == ("any",) else "latents"
         raise ConfigError(
-            f"show: {name} needs a prior that completes any mask, got one with"
+            f"show: {name} needs a prior that completes {what}, got one with"
             f" model.network.name={got}, wanted {' or '.join(able)}"
         )

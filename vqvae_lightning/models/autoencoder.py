@@ -4,6 +4,7 @@ AE, VAE and VQ-VAE are this with different bottlenecks. What is computed here is
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +20,9 @@ from vqvae_lightning.models.bottlenecks import (
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.likelihoods import Likelihood
 from vqvae_lightning.models.trunks.trunk import ImageShape
+
+# log p(z) in nats, (M,), of latents z (M, D, h, w).
+LogPrior = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -134,16 +138,35 @@ class Autoencoder(nn.Module):
                 loss = loss + latent.penalty
         return Objective(loss, distortion, self.likelihood.mean(decoded), latent)
 
-    def log_weights(self, x: Tensor, k: int, noise: Noise = fresh_noise) -> Tensor:
+    def log_weights(
+        self, x: Tensor, k: int, noise: Noise = fresh_noise, log_prior: LogPrior | None = None
+    ) -> Tensor:
         """log p(x|z_i) + log p(z_i) − log q(z_i|x) in nats, (k, N), for images x (N, C, H, W) and k
         draws z_i ~ q(z|x).
 
         The mean of exp of them over draws has the mean p(x), so that log of it bounds log p(x) from
         below, the closer the more draws (Burda et al. 2016, arXiv 1509.00519, eq. 8); a quantizer's
-        are all the same. k is what fits into memory: draws may be made in several calls. Raises
-        ValueError for an AE, which has no p(z).
+        are all the same. k is what fits into memory: draws may be made in several calls.
+
+        Args:
+            x: images.
+            k: draws per image.
+            noise: the source of the draws.
+            log_prior: another p(z) than the bottleneck's own. Its k · N latents are draw by draw.
+
+        Returns:
+            The log weights, float64 with a `log_prior`.
+
+        Raises:
+            ValueError: for an AE, which has no p(z) and no density q(z|x).
         """
-        return self._weigh(x, self.features(x), k, noise)[0]
+        h = self.features(x)
+        log_weights, z, _, distortion = self._weigh(x, h, k, noise)
+        if log_prior is None:
+            return log_weights
+        log_q = torch.stack([self.bottleneck.log_posterior(h, one) for one in z])  # k,N
+        log_p: Tensor = log_prior(z.flatten(0, 1)).unflatten(0, (k, -1))
+        return log_p - log_q - distortion
 
     def importance_weighted(self, x: Tensor, k: int, noise: Noise = fresh_noise) -> Objective:
         """The objective whose loss is −log of the mean weight of k draws, / dims (Burda et al.

@@ -32,14 +32,15 @@ from vqvae_lightning.models.likelihoods import (
     GaussianLikelihood,
     Likelihood,
 )
-from vqvae_lightning.models.priors.flow import DENSITY_STEPS, Flow, FlowSampling
+from vqvae_lightning.models.priors.coupling import Couplings
+from vqvae_lightning.models.priors.flow import Flow, FlowNetwork
 from vqvae_lightning.models.priors.masked import MaskedTransformer
 from vqvae_lightning.models.priors.pixelcnn import PixelCNN
 from vqvae_lightning.models.priors.pixelsnail import PixelSNAIL
-from vqvae_lightning.models.priors.prior import PriorNetwork
+from vqvae_lightning.models.priors.prior import Completes, PriorNetwork
 from vqvae_lightning.models.priors.sampling import Sampling
 from vqvae_lightning.models.priors.transformer import CodeTransformer
-from vqvae_lightning.models.priors.velocity import CellTransformer, ResidualMLP, VelocityNetwork
+from vqvae_lightning.models.priors.velocity import CellTransformer, ResidualMLP
 from vqvae_lightning.models.quantizers.codebooks import (
     CosineVectorQuantizer,
     EMAVectorQuantizer,
@@ -86,7 +87,11 @@ PRIORS: dict[str, type[PriorNetwork]] = {
 }
 
 # What `model.network.name` of a flow may be.
-FLOWS: dict[str, type[VelocityNetwork]] = {"mlp": ResidualMLP, "dit": CellTransformer}
+FLOWS: dict[str, type[FlowNetwork]] = {
+    "mlp": ResidualMLP,
+    "dit": CellTransformer,
+    "coupling": Couplings,
+}
 
 
 @dataclass
@@ -245,12 +250,21 @@ class VQVAEConfig(AutoencoderConfig):
         return build_quantizer(self.quantizer, self.latent_dim, self.groups)
 
 
+@dataclass
 class SecondStageConfig(ModelConfig, ABC):
-    """What the models of a frozen first stage's latents have in common."""
+    """What the models of a frozen first stage's latents have in common.
 
-    class_conditional: bool
-    label_dropout: float
-    network: Any
+    A subclass adds the run of the first stage and, as `network`, the part that is trained.
+    """
+
+    class_conditional: bool = setting(True, "model p(z | label) instead of p(z), of codes or of z")
+    label_dropout: float = setting(
+        0.0,
+        "share of labels that a training step forgets, so that p(z) is learned too: what guidance"
+        " needs",
+        at_least=0,
+        below=1,
+    )
 
     def __post_init__(self) -> None:
         if self.label_dropout and not self.class_conditional:
@@ -266,8 +280,13 @@ class SecondStageConfig(ModelConfig, ABC):
 
     @property
     @abstractmethod
-    def completes_any(self) -> bool:
-        """Whether it completes any mask. Otherwise what is known has to come first."""
+    def completes(self) -> Completes:
+        """What of given latents it keeps when it draws the rest."""
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether the density of a latent takes one pass through the network."""
+        return True
 
 
 @documented
@@ -283,14 +302,6 @@ class PriorConfig(SecondStageConfig):
         "run folder of a finished VQ-VAE; empty: the newest one of this dataset",
         place="folder",
     )
-    class_conditional: bool = setting(True, "model p(codes | label) instead of p(codes)")
-    label_dropout: float = setting(
-        0.0,
-        "share of labels that a training step forgets, so that the prior learns p(codes) too: what"
-        " guidance needs",
-        at_least=0,
-        below=1,
-    )
     network: Any = part(
         "transformer", PRIORS, PriorNetwork, "the network that gives codes their probability"
     )
@@ -300,8 +311,8 @@ class PriorConfig(SecondStageConfig):
         return member_of(self.network, PRIORS).sampling
 
     @property
-    def completes_any(self) -> bool:
-        return member_of(self.network, PRIORS).completes_any
+    def completes(self) -> Completes:
+        return member_of(self.network, PRIORS).completes
 
 
 @documented
@@ -311,32 +322,35 @@ class FlowConfig(SecondStageConfig):
 
     first_stage_at = "first_stage"
     networks = FLOWS
-    completes_any = True
 
     first_stage: str | None = setting(
         None,
         "run folder of a finished AE or VAE; empty: the newest one of this dataset",
         place="folder",
     )
-    class_conditional: bool = setting(True, "model p(z | label) instead of p(z)")
-    label_dropout: float = setting(
-        0.0,
-        "share of labels that a training step forgets, so that the flow learns p(z) too: what"
-        " guidance needs",
-        at_least=0,
-        below=1,
-    )
-    network: Any = part("mlp", FLOWS, VelocityNetwork, "the network that gives the velocity")
-    density_steps: int = setting(
-        DENSITY_STEPS,
-        "steps of the solver that measures log p(z)",
-        at_least=1,
-        at_most=10_000,
+    network: Any = part(
+        "mlp",
+        FLOWS,
+        FlowNetwork,
+        "the network of the flow: a velocity that it follows (mlp, dit), or one pass (coupling)",
     )
 
     @property
-    def sampling(self) -> type[FlowSampling]:
-        return FlowSampling
+    def flow(self) -> type[Flow]:
+        """The kind of flow."""
+        return member_of(self.network, FLOWS).flow
+
+    @property
+    def sampling(self) -> type[Any]:
+        return self.flow.sampling
+
+    @property
+    def completes(self) -> Completes:
+        return self.flow.completes
+
+    @property
+    def one_pass(self) -> bool:
+        return self.flow.one_pass
 
 
 def build_autoencoder(config: AutoencoderConfig, image_shape: ImageShape) -> Autoencoder:
@@ -401,8 +415,6 @@ def build_prior(config: PriorConfig, layout: CodeLayout, classes: int) -> PriorN
 
 def build_flow(config: FlowConfig, shape: tuple[int, int, int], classes: int) -> Flow:
     """The flow over latents (D, h, w); `classes` are those of the data."""
-    member: Any = member_of(config.network, FLOWS)
     labels = classes if config.class_conditional else 0
-    network: VelocityNetwork = member(shape, config.network)
-    width, dropout, steps = config.network.width, config.label_dropout, config.density_steps
-    return Flow(network, shape, width, labels, dropout, steps)
+    member = member_of(config.network, FLOWS)
+    return member.build(config.network, shape, labels, config.label_dropout)

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from vqvae_lightning.models.autoencoder import Autoencoder, Objective
+from vqvae_lightning.models.autoencoder import Autoencoder, LogPrior, Objective
 from vqvae_lightning.models.bottlenecks import Noise, fresh_noise
 
 
@@ -105,6 +105,14 @@ class FrozenLatents(FirstStage):
     def log_posterior(self, h: Tensor, z: Tensor) -> Tensor:
         """log q(z|x) in nats, (N,), of z (N, D, h, w) that were drawn for records h."""
         return self._net.bottleneck.log_posterior(h, z)
+
+    @torch.no_grad()
+    def log_weights(self, x: Tensor, k: int, noise: Noise, log_prior: LogPrior) -> Tensor:
+        """The log weights (k, N) of k draws of z for images x (N, C, H, W), under another p(z).
+
+        See `Autoencoder.log_weights`. Raises ValueError for an AE, which has no density q(z|x).
+        """
+        return self._net.log_weights(x, k, noise, log_prior)
 
     @torch.no_grad()
     def latents(self, x: Tensor) -> Tensor:

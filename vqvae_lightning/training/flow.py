@@ -1,4 +1,4 @@
-"""AEFlow and VAEFlow: a model of a frozen autoencoder's continuous latents, by flow matching."""
+"""AEFlow and VAEFlow: a flow over a frozen autoencoder's continuous latents."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, cast
@@ -11,27 +11,27 @@ from torchmetrics import MetricCollection
 from vqvae_lightning.config import OptimizerConfig
 from vqvae_lightning.data.latents import LatentDataModule
 from vqvae_lightning.data.loader import Batch
-from vqvae_lightning.data.randomness import RowNoise, derive_seed, seed_torch
+from vqvae_lightning.data.randomness import RowNoise, derive_seed
 from vqvae_lightning.metrics.latents import Mean, Moments
 from vqvae_lightning.models.build import FlowConfig, build_flow
 from vqvae_lightning.models.first_stage import FirstStage, FrozenLatents
-from vqvae_lightning.models.priors.flow import Flow, FlowSampling, signs
+from vqvae_lightning.models.priors.flow import Flow
 from vqvae_lightning.training.optimization import logs_now
 from vqvae_lightning.training.record import LatentsRecord
-from vqvae_lightning.training.second_stage import SecondStage
+from vqvae_lightning.training.second_stage import SecondStage, metrics_of_splits
 
 BLOCK = 5_000  # latents that are measured together
-CHECKED = 100  # rows of a split whose density is measured twice, with half the steps too
-# Of an evaluation: what they are the mean of, see `LatentFlow._densities`.
+CHECKED = 100  # rows of a split of whose density the error is measured
+# Of an evaluation: what they are the mean of.
 METRICS = ("loss", "latent_nats", "density_error", "rate")
 
 
 class LatentFlow(SecondStage):
     """Trains p(z | label) on latents z (N, D, h, w) of a frozen AE or VAE.
 
-    The loss is that of flow matching, which is no likelihood. In a test, and in a validation that
-    is not part of a training, log p(z) is measured too: `latent_nats`, per number of z. Of a VAE
-    follows the rate E_q[log q(z|x) − log p(z)], which replaces the KL against N(0, I).
+    The loss is that of the kind of flow, see `Flow.loss`. A test, and a validation that is not
+    part of a training, measure log p(z) too: `latent_nats`, per number of z. Of a VAE follows
+    the rate E_q[log q(z|x) − log p(z)], which replaces the KL against N(0, I).
 
     A step takes batches of records h (N, c, h, w), see `FrozenLatents`. Another z ~ q(z|x) is drawn
     whenever an image is seen.
@@ -64,12 +64,7 @@ class LatentFlow(SecondStage):
         super().__init__(config, known, cast(Mapping[str, Any], described), classes, optimizer)
         channels, height, width = self.description["shape"]
         self.net = build_flow(cast(FlowConfig, self.config), (channels, height, width), classes)
-        self.split_metrics = torch.nn.ModuleDict(
-            {
-                split: MetricCollection({name: Mean() for name in METRICS}, compute_groups=False)
-                for split in ("val", "test")
-            }
-        )
+        self.split_metrics = metrics_of_splits(lambda: {name: Mean() for name in METRICS})
 
     def _check_shape(self, first_stage: FirstStage) -> None:
         shape = list(getattr(first_stage, "shape", ()))
@@ -112,10 +107,9 @@ class LatentFlow(SecondStage):
                 rows.take(index), lambda x: torch.randn(x.shape, generator=generator)
             )
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        if isinstance(batch, Batch):
-            # Every draw of this step is then a function of (seed, epoch, batch).
-            seed_torch(batch.seed)
+    def _step_seed(self, batch: Batch) -> int:
+        # Every draw of this step is then a function of (seed, epoch, batch).
+        return batch.seed
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         batch = self._checked(batch)
@@ -145,19 +139,16 @@ class LatentFlow(SecondStage):
         return batch
 
     def _evaluation_step(self, split: str, batch: Batch) -> None:
-        # nn.ModuleDict does not say what it holds.
-        metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
-        labels, noise = self.labels_of(batch), batch.row_noise("flow")
+        metrics, labels = self.metrics_of(split), self.labels_of(batch)
         # The z of the first stage's own evaluation, so that its distortion belongs to them.
         z = self.latents.draw(batch.x, batch.row_noise("latent").normal).to(self.dtype)
-        time = noise.uniform(z.new_empty(len(z), 1))[:, 0].to(z)
-        keep = torch.ones(len(z), device=z.device)
-        metrics["loss"].update(self.net.loss(z, labels, noise.normal(z), time, keep))
+        noise = batch.row_noise("flow")
+        metrics["loss"].update(self.net.loss(z, labels, noise.normal, noise.uniform))
         measured = self._measured()
         if "latent_nats" in measured:
-            nats, error = self._densities(z, labels, noise, batch.rows < CHECKED)
+            nats = -self.net.log_prob(z, labels, batch.row_noise("probe").normal)
             metrics["latent_nats"].update(nats / self.net.size)
-            metrics["density_error"].update(error)
+            metrics["density_error"].update(self._density_error(z, batch))
         if "rate" in measured:
             metrics["rate"].update(self.latents.log_posterior(batch.x, z).double() + nats)
 
@@ -167,39 +158,20 @@ class LatentFlow(SecondStage):
             return ["loss"]
         return [name for name in METRICS if name != "rate" or self.latents.random]
 
-    def _densities(
-        self, z: Tensor, labels: Tensor | None, noise: RowNoise, twice: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """−log p(z) in nats of latents (N, D, h, w), (N,); and by how much it differs with half the
-        steps, for the rows `twice` (N,) bool.
-        """
-        probe = self._probe(z, noise)
-        nats = -self.net.log_prob(z, labels, probe)
-        if not twice.any():
-            return nats, nats[:0]
-        of = None if labels is None else labels[twice]
-        along = None if probe is None else probe[twice]
-        half = self.net.log_prob(z[twice], of, along, max(1, self.net.density_steps // 2))
-        return nats, (nats[twice] + half).abs()
+    def _density_error(self, z: Tensor, batch: Batch) -> Tensor:
+        """How far from log p(z) the measured one may be, for the first CHECKED rows of a split."""
+        checked = batch.rows < CHECKED
+        first = batch._replace(labels=batch.labels[checked], rows=batch.rows[checked])
+        if not checked.any():
+            return z.new_zeros(0)
+        noise = first.row_noise("probe").normal
+        return self.net.log_prob_error(z[checked], self.labels_of(first), noise)
 
-    def _probe(self, z: Tensor, noise: RowNoise) -> Tensor | None:
-        """The probe of an estimate, None if the density is exact."""
-        return None if self.net.is_exact else signs(noise.normal, z)
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_split("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_split("test")
-
-    def _log_split(self, split: str) -> None:
-        # nn.ModuleDict does not say what it holds.
-        metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
+    def _figures(self, metrics: MetricCollection) -> Mapping[str, Tensor | float]:
         values = {name: metrics[name].compute() for name in self._measured()}
         if len(values) > 1 and not self.net.is_exact:
-            values["trace_probes"] = torch.tensor(1.0)
-        self.log_dict({f"{split}/{name}": value.float() for name, value in values.items()})
-        metrics.reset()
+            values["trace_probes"] = 1.0
+        return values
 
     def forward(self, z: Tensor, label: Any = None) -> Tensor:
         """log p(z | label) in nats, (N,) float64, of latents z (N, D, h, w); an unbiased estimate
@@ -219,9 +191,9 @@ class LatentFlow(SecondStage):
             )
         if self.config.class_conditional and label is None:
             raise ValueError("label: got none, but this flow is class-conditional")
-        noise = RowNoise(derive_seed(0, "flow"), "flow", torch.arange(len(z)))
+        noise = RowNoise(derive_seed(0, "flow"), "probe", torch.arange(len(z)))
         z = z.to(self.net.mean)
-        return self.net.log_prob(z, self.labels_for(len(z), label), self._probe(z, noise))
+        return self.net.log_prob(z, self.labels_for(len(z), label), noise.normal)
 
     def generated(self, n: int, labels: Tensor | None, sampling: dict[str, Any]) -> Tensor:
         return self.net.generate(n, labels, **sampling)
@@ -240,15 +212,15 @@ class LatentFlow(SecondStage):
             right: the last ones.
             label: the class of each pair, (N,), of a class-conditional flow.
             count: how many images, with both ends.
-            sampling: see `FlowSampling`.
+            sampling: settings of the flow, such as guidance.
         """
-        first_stage, settings = self.latents, FlowSampling.of(sampling)
+        first_stage, settings = self.latents, self.net.sampling.of(sampling)
         labels = self.labels_for(len(left), label)
         ends = [self.net.to_noise(first_stage.latents(x), labels, settings) for x in (left, right)]
         weights = torch.linspace(0, 1, count, device=left.device)
         noise = arc(ends[0].flatten(1), ends[1].flatten(1), weights)  # N,count,M
         repeated = None if labels is None else labels.repeat_interleave(count)
-        z = self.net.flow(noise.reshape(-1, *self.net.shape), repeated, 0.0, 1.0, settings)
+        z = self.net.from_noise(noise.reshape(-1, *self.net.shape), repeated, settings)
         images: Tensor = first_stage.decode(z).unflatten(0, (len(left), count))
         return images
 
@@ -272,14 +244,13 @@ class VAEFlow(LatentFlow):
 def step_loss(net: Flow, first_stage: FrozenLatents, batch: Batch, labels: Tensor | None) -> Tensor:
     """The loss () of a training step on records h (N, c, h, w), see `FrozenLatents`.
 
-    Times and forgotten labels are spread evenly over the rows of the step, in a random order (see
-    `Batch.step_uniform`). This lowers the variance of a step's loss.
+    Uniform numbers, as times and forgotten labels, are spread evenly over the rows of the step, in
+    a random order (see `Batch.step_uniform`). This lowers the variance of a step's loss.
     """
     z = first_stage.draw(batch.x, batch.step_noise).to(net.mean.dtype)
     # A seed of their own: the noise is of the batch's, and would be made of the same random bits.
     apart = batch._replace(seed=derive_seed(batch.seed, "flow"))
-    time, forgotten = apart.step_uniform(z.new_empty(len(z), 2)).to(z).unbind(1)
-    return net.loss(z, labels, batch.step_noise(z), time, forgotten).mean()
+    return net.loss(z, labels, batch.step_noise, apart.step_uniform).mean()
 
 
 def arc(a: Tensor, b: Tensor, weights: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torchmetrics import MetricCollection
 
 from vqvae_lightning.config import OptimizerConfig
 from vqvae_lightning.data.loader import Batch
-from vqvae_lightning.data.randomness import RowNoise, eval_seed, seed_torch
+from vqvae_lightning.data.randomness import RowNoise, eval_seed
 from vqvae_lightning.metrics.codebook import CodebookUsage, measured_counts
 from vqvae_lightning.metrics.information import code_rate, entropy_ratio
 from vqvae_lightning.metrics.latents import Mean
@@ -22,7 +22,7 @@ from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.given import PlainBatch, as_batch, codes_of, images_of, tensor_of
 from vqvae_lightning.training.optimization import logs_now
 from vqvae_lightning.training.record import TokenizerRecord
-from vqvae_lightning.training.second_stage import SecondStage
+from vqvae_lightning.training.second_stage import SecondStage, metrics_of_splits
 
 
 class CodePrior(SecondStage):
@@ -63,16 +63,10 @@ class CodePrior(SecondStage):
         grid, codebook_size = self.description["grid"], self.description["codebook_size"]
         self.layout = layout = CodeLayout.of_shape(grid, codebook_size)
         self.net = build_prior(cast(PriorConfig, self.config), layout, classes)
-        self.split_metrics = torch.nn.ModuleDict(
-            {
-                split: MetricCollection(
-                    {
-                        "rate": Mean(),
-                        "codebook": CodebookUsage(layout.codebook_size, layout.num_codebooks),
-                    },
-                    compute_groups=False,
-                )
-                for split in ("val", "test")
+        self.split_metrics = metrics_of_splits(
+            lambda: {
+                "rate": Mean(),
+                "codebook": CodebookUsage(layout.codebook_size, layout.num_codebooks),
             }
         )
 
@@ -90,10 +84,9 @@ class CodePrior(SecondStage):
                 f"tokenizer: got K and grid {found}, but this prior says {described} of its own"
             )
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        if isinstance(batch, Batch):
-            # dropout: a function of (seed, epoch, batch, micro-batch, rank)
-            seed_torch(batch.seed + batch.part)
+    def _step_seed(self, batch: Batch) -> int:
+        # dropout: a function of (seed, epoch, batch, micro-batch, rank)
+        return batch.seed + batch.part
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         batch = self._batch(batch, batch_idx)
@@ -136,8 +129,7 @@ class CodePrior(SecondStage):
         return found._replace(x=codes, labels=labels)
 
     def _evaluation_step(self, split: str, batch: Batch) -> None:
-        # nn.ModuleDict does not say what it holds.
-        metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
+        metrics = self.metrics_of(split)
         metrics["rate"].update(self._rate(batch))
         metrics["codebook"].update(batch.x)
 
@@ -146,24 +138,13 @@ class CodePrior(SecondStage):
         uniform = batch.row_noise("masks").uniform
         return self.net.rate(batch.x.long(), self.labels_of(batch), uniform)
 
-    def on_validation_epoch_end(self) -> None:
-        self._log_split("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_split("test")
-
-    def _log_split(self, split: str) -> None:
-        # nn.ModuleDict does not say what it holds.
-        metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
+    def _figures(self, metrics: MetricCollection) -> Mapping[str, Tensor | float]:
         values = metrics.compute()
         values = {**values, **code_rate(values["rate"], self.net.length)}
         values |= entropy_ratio(values["bits_per_code"], values["code_entropy_bits"])
         if self.net.bound_draws:
             values["bound_draws"] = self.net.bound_draws
-        self.log_dict(
-            {f"{split}/{name}": torch.as_tensor(value).float() for name, value in values.items()}
-        )
-        metrics.reset()
+        return values
 
     def _codes(self, given: Any, check_values: bool = True) -> Tensor:
         """Codes (N, T) of codes, or of images that the tokenizer encodes. Raises ValueError."""

@@ -1,14 +1,17 @@
 """What modules of stage 2 have in common: a frozen first stage, labels, and samples."""
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
 
 from vqvae_lightning.config import ConfigError, OptimizerConfig, section_config, to_dict
 from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.data.randomness import seed_torch
 from vqvae_lightning.models.build import SecondStageConfig
 from vqvae_lightning.models.first_stage import FirstStage
 from vqvae_lightning.pictures import Grid
@@ -22,16 +25,19 @@ from vqvae_lightning.training.optimization import (
 )
 
 
-class SecondStage(pl.LightningModule):
+class SecondStage(pl.LightningModule, ABC):
     """A model of the latents of a frozen first stage.
 
     The first stage is no part of the module: it is neither trained nor saved with it. `description`
     is its record, which every checkpoint holds, so that no other one decodes what was learned.
+
+    A subclass builds `net`, and `split_metrics` by `metrics_of_splits`.
     """
 
     kind: ClassVar[str]
     Config: ClassVar[type[SecondStageConfig]]
     net: nn.Module
+    split_metrics: nn.ModuleDict
 
     def __init__(
         self,
@@ -41,7 +47,7 @@ class SecondStage(pl.LightningModule):
         classes: int = 0,
         optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
     ) -> None:
-        """The settings, checked; a subclass builds `net`.
+        """The settings, checked.
 
         Args:
             config: settings of the model, as a dataclass or as a plain mapping.
@@ -88,9 +94,9 @@ class SecondStage(pl.LightningModule):
         self.first_stage = first_stage
         return self
 
+    @abstractmethod
     def _check_shape(self, first_stage: FirstStage) -> None:
         """Raises ValueError unless the latents of a first stage are as its record says."""
-        raise NotImplementedError
 
     def _attached(self) -> FirstStage:
         """The first stage, on the module's device. Raises ValueError without one."""
@@ -103,6 +109,41 @@ class SecondStage(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         check_precision(self.trainer)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if isinstance(batch, Batch):
+            # What is drawn from torch's global state in this step is then a function of the batch.
+            seed_torch(self._step_seed(batch))
+
+    @abstractmethod
+    def _step_seed(self, batch: Batch) -> int:
+        """The seed of torch's global random state in the step of a batch."""
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_split("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_split("test")
+
+    def metrics_of(self, split: str) -> MetricCollection:
+        """The metrics of a split, over the batches since they were last logged."""
+        found = self.split_metrics[split]
+        assert isinstance(found, MetricCollection)  # nn.ModuleDict does not say what it holds
+        return found
+
+    def _log_split(self, split: str) -> None:
+        metrics = self.metrics_of(split)
+        self.log_dict(
+            {
+                f"{split}/{name}": torch.as_tensor(value).float()
+                for name, value in self._figures(metrics).items()
+            }
+        )
+        metrics.reset()
+
+    @abstractmethod
+    def _figures(self, metrics: MetricCollection) -> Mapping[str, Tensor | float]:
+        """The figures of a split by name, of its metrics."""
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         clip_step(self, self.net, self.optimizer_config, self.step_record)
@@ -161,9 +202,9 @@ class SecondStage(pl.LightningModule):
         first_stage = self._attached()
         return first_stage.decode(self.generated(n, self.labels_for(n, label), sampling))
 
+    @abstractmethod
     def generated(self, n: int, labels: Tensor | None, sampling: dict[str, Any]) -> Tensor:
         """n latents of labels (n,), as the first stage decodes them."""
-        raise NotImplementedError
 
     def pictures(self, x: Tensor) -> dict[str, Grid]:
         """Named grids to show: samples, a row per class (of the first ten). x is not used: a prior
@@ -175,3 +216,10 @@ class SecondStage(pl.LightningModule):
         drawn = "a row per class" if shown is not None else "unconditional"
         caption = f"Decoded from latents that the prior drew, {drawn}"
         return {"samples": Grid(self.sample(len(labels), shown), columns, shown, caption)}
+
+
+def metrics_of_splits(make: Callable[[], Mapping[str, Metric]]) -> nn.ModuleDict:
+    """The `split_metrics` of a module: those that `make` makes, for each split."""
+    return nn.ModuleDict(
+        {split: MetricCollection(dict(make()), compute_groups=False) for split in ("val", "test")}
+    )

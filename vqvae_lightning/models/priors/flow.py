@@ -1,194 +1,142 @@
-"""A flow over continuous latents: noise moves along a learned velocity until it is a latent.
+"""What every flow over continuous latents offers: log p(z | label), and latents that are drawn.
 
-Conditional flow matching with straight paths (Lipman et al. 2023, arXiv 2210.02747; Liu et al.
-2023, arXiv 2209.03003). With u = (z − mean)/std and noise x₀ ~ N(0, I):
+A flow is an invertible map between latents and noise x₀ ~ N(0, I), given the label:
 
 ```
- x_t = (1 − t) x₀ + t u     the network learns E[u − x₀ | x_t] = v(x_t, t)
- sample:   x₀ ──► dx/dt = v ──► u ──► z                       t from 0 to 1
- density:  z ──► u ──► dx/dt = v ──► x₀                       t from 1 to 0
-           log p(z) = log N(x₀; 0, I) − ∫ trace(dv/dx) dt − Σ log std
+ z N,D,h,w ──► u = (z − mean)/std ──► x₀ ──► log p(z) = log N(x₀; 0, I) + log |dx₀/dz|
+ x₀        ──► u ──► z                       what is drawn
 ```
+
+`matching.py` has the one that follows a learned velocity, `coupling.py` the one of a single pass.
 
 Letters: N latents of D·h·w = M numbers.
 """
 
 import math
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Self, get_args
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from vqvae_lightning.models.bottlenecks import Noise, at_least_float32
-from vqvae_lightning.models.modes import evaluating
-from vqvae_lightning.models.priors.ode import EVALUATIONS, Solver, integrate, log_volume
-from vqvae_lightning.models.priors.sampling import (
-    check_forgotten,
-    check_guidance,
-    guide,
-    settings_of,
-)
-from vqvae_lightning.models.priors.velocity import Condition, VelocityNetwork
+from vqvae_lightning.config import setting
+from vqvae_lightning.models.bottlenecks import Noise, fresh_noise
+from vqvae_lightning.models.priors.prior import Completes, Uniform
 
-# Numbers of a latent up to which the trace is exact. Of more, it is estimated with one probe.
-LARGEST_EXACT = 64
-# Steps of the solver that measures log p(z): of 16 numbers with σ = 0.1 within 0.03 nats.
-DENSITY_STEPS = 64
 # Below it a channel counts as one that never varies, and is not made larger.
 SMALLEST_STD = 1e-6
 
 
-@dataclass(frozen=True)
-class FlowSampling:
-    """How a flow draws latents.
-
-    `config.commands.Drawing` has these settings, with their meaning, for the command line.
-    """
-
-    steps: int = 8  # of the solver, of two evaluations of the network each
-    solver: Solver = "heun"
-    guidance: float = 1.0  # above 1 exaggerates what the label says, 0 ignores it
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Self:
-        """The settings by name. Raises ValueError for one that does not exist or fit."""
-        found = settings_of(cls, given, "a flow")
-        if found.steps < 1:
-            raise ValueError(f"steps: got {found.steps}, wanted at least 1")
-        if found.solver not in get_args(Solver):
-            wanted = ", ".join(get_args(Solver))
-            raise ValueError(f"solver: got {found.solver!r}, wanted one of {wanted}")
-        check_guidance(found.guidance)
-        return found
-
-    @property
-    def evaluations(self) -> int:
-        """How often the network is asked for one latent."""
-        return EVALUATIONS * self.steps * (1 if self.guidance in (0, 1) else 2)
-
-
-class Flow(nn.Module):
+class Flow(nn.Module, ABC):
     """p(z | label) of latents z (N, D, h, w) and labels (N,) in 0 … classes−1, or p(z) with
     classes = 0.
     """
+
+    # The settings of `generate`: a frozen dataclass with `of`, which reads and checks them.
+    sampling: ClassVar[type[Any]]
+    completes: ClassVar[Completes]
+    # Whether a density takes one pass through the network, and not hundreds.
+    one_pass: ClassVar[bool]
 
     mean: Tensor  # D,1,1
     std: Tensor  # D,1,1
     fitted: Tensor  # ()  bool: whether mean and std are those of latents
 
     def __init__(
-        self,
-        network: VelocityNetwork,
-        shape: tuple[int, int, int],
-        width: int,
-        classes: int = 0,
-        label_dropout: float = 0.0,
-        density_steps: int = DENSITY_STEPS,
+        self, shape: tuple[int, int, int], classes: int = 0, label_dropout: float = 0.0
     ) -> None:
-        """A flow that follows a network.
+        """What all flows have; a subclass adds its network.
 
         Args:
-            network: the velocity, given a condition.
             shape: (D, h, w) of a latent.
-            width: size of the condition.
             classes: how many labels there are; 0: p(z) without labels.
             label_dropout: the share of labels that a training step forgets (Ho & Salimans 2022,
                 arXiv 2207.12598). Above 0 the label `classes` means that there is none.
-            density_steps: steps of the solver in `log_prob`.
         """
         super().__init__()
-        self.network, self.shape, self.classes = network, shape, classes
-        self.label_dropout, self.density_steps = label_dropout, density_steps
+        self.shape, self.classes, self.label_dropout = shape, classes, label_dropout
         self.size = math.prod(shape)
-        self.condition = Condition(max(classes, 1) + (label_dropout > 0), width)
+        # Rows of an embedding of labels.
+        self.labels = max(classes, 1) + (label_dropout > 0)
         self.register_buffer("mean", torch.zeros(shape[0], 1, 1))
         self.register_buffer("std", torch.ones(shape[0], 1, 1))
         self.register_buffer("fitted", torch.tensor(False))
 
     @property
     def is_exact(self) -> bool:
-        """Whether the trace of a density is exact, and not an estimate."""
-        return self.size <= LARGEST_EXACT
+        """Whether `log_prob` is a value, and not an unbiased estimate of one."""
+        return True
 
     @property
+    @abstractmethod
     def evaluations(self) -> int:
         """Passes through the network for a latent, with the usual settings."""
-        return FlowSampling().evaluations
+
+    @abstractmethod
+    def loss(self, z: Tensor, labels: Tensor | None, noise: Noise, uniform: Uniform) -> Tensor:
+        """What training makes small, (N,).
+
+        Args:
+            z: latents (N, D, h, w).
+            labels: their classes (N,), None of an unconditional flow.
+            noise: the source of normal numbers.
+            uniform: the source of uniform ones: it is asked once, for a tensor (N, k) of which the
+                last column says which labels a training forgets.
+        """
+
+    @abstractmethod
+    def log_prob(
+        self, z: Tensor, labels: Tensor | None = None, noise: Noise = fresh_noise
+    ) -> Tensor:
+        """log p(z | label) in nats, (N,) float64.
+
+        Args:
+            z: latents (N, D, h, w).
+            labels: their classes (N,), None of an unconditional flow.
+            noise: the source of what is random in an estimate.
+        """
+
+    def log_prob_error(self, z: Tensor, labels: Tensor | None, noise: Noise) -> Tensor:
+        """How far from log p(z) a `log_prob` of the same arguments may be, in nats, (N,) float64.
+
+        It is 0 unless something is approximated. The chance of an estimate is not in it.
+        """
+        return z.new_zeros(len(z), dtype=torch.float64)
+
+    @abstractmethod
+    def to_noise(self, z: Tensor, labels: Tensor | None, settings: Any) -> Tensor:
+        """x₀ (N, D, h, w), the noise that belongs to z (N, D, h, w)."""
+
+    @abstractmethod
+    def from_noise(
+        self,
+        noise: Tensor,
+        labels: Tensor | None,
+        settings: Any,
+        known: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """z (N, D, h, w) of x₀ (N, D, h, w).
+
+        Args:
+            noise: x₀.
+            labels: classes (N,), None of an unconditional flow.
+            settings: of the type that `sampling` is.
+            known: latents and mask, (N, D, h, w) each, of a flow that completes.
+
+        Raises:
+            ValueError: for guidance of a flow that has forgotten no labels.
+        """
+
+    @abstractmethod
+    def compile_layers(self) -> None:
+        """Compiles what a training step runs through."""
 
     def fit_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Takes over mean and standard deviation of each channel of the latents, (D,) each."""
         self.mean.copy_(mean.view_as(self.mean))
         self.std.copy_(std.clamp_min(SMALLEST_STD).view_as(self.std))
         self.fitted.fill_(True)
-
-    def compile_layers(self) -> None:
-        """Compiles the step of training and of sampling; a density follows the plain network."""
-        # The compiled method takes the place of the method, in this instance only.
-        self.velocity = torch.compile(self.velocity)  # type: ignore[method-assign]
-
-    def velocity(self, x: Tensor, time: Tensor, labels: Tensor) -> Tensor:
-        """v (N, D, h, w) of x (N, D, h, w) at times (N,), given labels (N,) of the embedding."""
-        v: Tensor = self.network(x, self.condition(time, labels))
-        return v
-
-    def loss(
-        self, z: Tensor, labels: Tensor | None, noise: Tensor, time: Tensor, forgotten: Tensor
-    ) -> Tensor:
-        """|v(x_t, t) − (u − x₀)|² / M, (N,), whose mean flow matching makes small.
-
-        Args:
-            z: latents (N, D, h, w).
-            labels: their classes (N,), None of an unconditional flow.
-            noise: x₀ (N, D, h, w).
-            time: t (N,) in [0, 1].
-            forgotten: numbers (N,) in [0, 1); a label below label_dropout is not seen.
-        """
-        u, t = (z - self.mean) / self.std, time.view(-1, 1, 1, 1)
-        known = self._labels(labels, len(z))
-        if self.label_dropout:
-            known = known.masked_fill(forgotten < self.label_dropout, self.classes)
-        v = self.velocity((1 - t) * noise + t * u, time, known)
-        return (at_least_float32(v) - (u - noise)).square().flatten(1).mean(1)
-
-    def log_prob(
-        self,
-        z: Tensor,
-        labels: Tensor | None = None,
-        probe: Tensor | None = None,
-        steps: int | None = None,
-    ) -> Tensor:
-        """log p(z | label) in nats, (N,) float64, by the probability flow.
-
-        The state is kept in float64, and the network asked in its own precision.
-
-        Args:
-            z: latents (N, D, h, w).
-            labels: their classes (N,), None of an unconditional flow.
-            probe: signs ±1 (N, D, h, w) for an estimate of the trace; None: exactly.
-            steps: of the solver; None: `density_steps`.
-        """
-        known = self._labels(labels, len(z))
-        signs = None if probe is None else probe.flatten(1).to(self.mean.dtype)
-        # Derivatives know no inference tensors: copies are none.
-        plain = torch.autocast(z.device.type, enabled=False)
-        with evaluating(self), torch.inference_mode(False), torch.no_grad(), plain:
-            z, known = z.clone(), known.clone()
-            std = self.std.double().expand(self.shape)
-            u = (z.double() - self.mean.double()) / std
-
-            def velocity(x: Tensor, time: float) -> Tensor:
-                grid = x.view(-1, *self.shape)
-                condition = self.condition(x.new_full((len(x),), time), known)
-                v: Tensor = self.network(grid, condition)
-                return v.flatten(1)
-
-            noise, change = log_volume(
-                velocity, u.flatten(1), steps or self.density_steps, self.mean.dtype, signs
-            )
-            normal = -0.5 * (noise.square() + math.log(2 * math.pi)).sum(1)
-            return normal + change - std.log().sum()
 
     @torch.inference_mode()
     def generate(
@@ -204,93 +152,82 @@ class Flow(nn.Module):
         Args:
             n: how many.
             labels: their classes (n,), None of an unconditional flow.
-            known: latents (n, D, h, w) and a mask (n, D, h, w), True where they are given. These
-                stay as they are. The rest follows the velocity beside them, which is not quite a
-                draw from p(rest | known): the noise is not conditioned on them.
+            known: latents (n, D, h, w) and a mask (n, D, h, w), True where they are given, of a
+                flow that completes. These stay as they are.
             generator: the source of the noise.
-            sampling: see `FlowSampling`.
+            sampling: see the class that `sampling` is.
 
         Raises:
             ValueError: for values out of range.
         """
-        settings = FlowSampling.of(sampling)
+        settings = self.sampling.of(sampling)
         noise = torch.randn(
             n, *self.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype
         )
         if known is None:
-            return self.flow(noise, labels, 0.0, 1.0, settings)
+            return self.from_noise(noise, labels, settings)
         z, mask = known
+        if self.completes == "nothing":
+            raise ValueError(
+                f"known: got latents, but a {type(self).__name__} draws all numbers of a latent at"
+                " once; wanted none"
+            )
         if z.shape != noise.shape or mask.shape != noise.shape or mask.dtype != torch.bool:
             raise ValueError(
                 f"known: got latents {tuple(z.shape)} and a mask of {mask.dtype}"
                 f" {tuple(mask.shape)}, wanted latents and torch.bool of shape"
                 f" {tuple(noise.shape)}"
             )
-        return self.flow(noise, labels, 0.0, 1.0, settings, (z.to(noise), mask.to(noise.device)))
+        return self.from_noise(noise, labels, settings, (z.to(noise), mask.to(noise.device)))
 
-    @torch.inference_mode()
-    def to_noise(self, z: Tensor, labels: Tensor | None, settings: FlowSampling) -> Tensor:
-        """x₀ (N, D, h, w), the noise from which the flow leads to z (N, D, h, w)."""
-        return self.flow((z - self.mean) / self.std, labels, 1.0, 0.0, settings)
+    def normalized(self, z: Tensor) -> Tensor:
+        """u (N, D, h, w) of z (N, D, h, w)."""
+        return (z - self.mean) / self.std
 
-    def flow(
-        self,
-        x: Tensor,
-        labels: Tensor | None,
-        start: float,
-        end: float,
-        settings: FlowSampling,
-        known: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        """Where x (N, D, h, w) is at time `end`: noise at 0, at 1 z in its own units.
+    def denormalized(self, u: Tensor) -> Tensor:
+        """z (N, D, h, w) of u (N, D, h, w)."""
+        return u * self.std + self.mean
 
-        Args:
-            x: the state at the start.
-            labels: classes (N,), None of an unconditional flow.
-            start: 0 or 1.
-            end: 1 or 0.
-            settings: steps, solver and guidance.
-            known: latents and mask, (N, D, h, w) each, which move on straight lines.
-
-        Raises:
-            ValueError: for guidance of a flow that has forgotten no labels.
-        """
-        check_forgotten(settings.guidance, self.label_dropout, "this flow", "p(z)")
-        given = self._labels(labels, len(x))
-        straight = None if known is None else (known[0] - self.mean) / self.std - x
-
-        def field(state: Tensor, time: float) -> Tensor:
-            at, times = state.view_as(x), state.new_full((len(x),), time)
-            v = self._guided(at, times, given, settings.guidance)
-            if known is not None and straight is not None:
-                v = torch.where(known[1], straight, v)
-            return v.flatten(1)
-
-        with evaluating(self):
-            moved = integrate(field, x.flatten(1), start, end, settings.steps, settings.solver)
-        moved = moved.view_as(x)
-        if end == 0:
-            return moved
-        z = moved * self.std + self.mean
-        return z if known is None else torch.where(known[1], known[0], z)
-
-    def _guided(self, x: Tensor, time: Tensor, labels: Tensor, guidance: float) -> Tensor:
-        """v with guidance, see `guide`; one pass for a guidance of 0 or 1."""
-        nothing = torch.full_like(labels, self.classes)
-        if guidance in (0, 1):
-            return self.velocity(x, time, labels if guidance else nothing)
-        both = torch.cat([labels, nothing])
-        return guide(self.velocity(x.repeat(2, 1, 1, 1), time.repeat(2), both), guidance)
-
-    def _labels(self, labels: Tensor | None, n: int) -> Tensor:
-        """Positions (n,) in the embedding of labels. Raises ValueError for missing ones."""
+    def rows_of(self, labels: Tensor | None, n: int) -> Tensor:
+        """Rows (n,) of an embedding of labels. Raises ValueError for missing ones."""
         if self.classes == 0:
             return torch.zeros(n, dtype=torch.int64, device=self.mean.device)
         if labels is None:
             raise ValueError(f"labels: got none, wanted {n} labels: this flow is class-conditional")
         return labels.to(self.mean.device)
 
+    def rows_in_training(self, labels: Tensor | None, forgotten: Tensor) -> Tensor:
+        """Rows (N,) of an embedding of labels, of which a training forgets a share.
 
-def signs(noise: Noise, z: Tensor) -> Tensor:
-    """A probe for `log_prob`: ±1 of the shape of z (N, D, h, w)."""
-    return torch.where(noise(z) < 0, -1.0, 1.0)
+        It does those with a number (N,) of `forgotten` below `label_dropout`.
+        """
+        rows = self.rows_of(labels, len(forgotten))
+        if self.label_dropout and self.training:
+            rows = rows.masked_fill(forgotten < self.label_dropout, self.classes)
+        return rows
+
+
+class FlowNetwork(nn.Module, ABC):
+    """The network of a flow, which `model.network.name` chooses. A member of `FLOWS`."""
+
+    @dataclass
+    class Config:
+        """The settings of a network; those of a member are a subclass of these."""
+
+        width: int = setting(128, "channels of the network", at_least=1)
+
+    flow: ClassVar[type[Flow]]  # the kind of flow that it is the network of
+
+    @classmethod
+    @abstractmethod
+    def build(
+        cls, config: Any, shape: tuple[int, int, int], classes: int, label_dropout: float
+    ) -> Flow:
+        """A flow with such a network.
+
+        Args:
+            config: the settings of the network.
+            shape: (D, h, w) of a latent.
+            classes: how many labels there are; 0: p(z) without labels.
+            label_dropout: the share of labels that a training step forgets.
+        """

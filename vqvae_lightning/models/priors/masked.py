@@ -49,7 +49,7 @@ class MaskedTransformer(PriorNetwork):
     """
 
     sampling = MaskedSampling
-    completes_any = True
+    completes = "any"
     halton: Tensor
 
     @documented

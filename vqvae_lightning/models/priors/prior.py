@@ -8,7 +8,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ from vqvae_lightning.models.priors.sampling import Sampling, check_forgotten
 
 # Logits that `rate` has at once: 256 MiB of float32, and a few times that for their softmax.
 LARGEST_LOGITS = 2**26
+
+# What `generate` keeps of latents that are given: any of them, those that come first, or none.
+Completes = Literal["any", "beginning", "nothing"]
 
 # Uniform numbers in [0, 1) of the shape (N, ...) of a tensor, on its device.
 Uniform = Callable[[Tensor], Tensor]
@@ -55,8 +58,7 @@ class PriorNetwork(nn.Module, ABC):
     Config: ClassVar[type[Any]]
     # The settings of `generate` that this family has.
     sampling: ClassVar[type[Sampling]] = Sampling
-    # Whether `generate` completes any mask. Otherwise the known codes have to come first.
-    completes_any: ClassVar[bool] = False
+    completes: ClassVar[Completes] = "beginning"
     # Of a rate that is an upper bound on −log p: how many draws per image it is a mean of.
     bound_draws: int | None = None
 

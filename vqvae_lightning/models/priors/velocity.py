@@ -5,54 +5,15 @@ Both are told time and label by the scale, shift and gate of each block, whose g
 """
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqvae_lightning.config import documented, setting
+from vqvae_lightning.models.priors.matching import VelocityNetwork
 from vqvae_lightning.models.priors.prior import check_heads
-
-FREQUENCIES = 32  # of the sines and cosines that tell a network the time
-HIGHEST = 32.0  # periods of the fastest of them from noise to data
-
-
-class VelocityNetwork(nn.Module, ABC):
-    """v (N, D, h, w) of x (N, D, h, w), given a condition (N, width) of time and label.
-
-    A member of `FLOWS` is built as `Member(shape, config)` with shape (D, h, w), and owns a
-    dataclass `Config` with a `width`.
-    """
-
-    Config: ClassVar[type[Any]]
-
-    @abstractmethod
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """The velocity (N, D, h, w) at x (N, D, h, w), given a condition (N, width)."""
-
-
-class Condition(nn.Module):
-    """Time t (N,) in [0, 1] and label (N,) as a vector (N, width)."""
-
-    frequencies: Tensor
-
-    def __init__(self, labels: int, width: int) -> None:
-        super().__init__()
-        exponents = torch.linspace(0, 1, FREQUENCIES)
-        frequencies = 0.5 * math.pi * (4 * HIGHEST) ** exponents
-        self.register_buffer("frequencies", frequencies, persistent=False)
-        self.label = nn.Embedding(labels, width)
-        self.into, self.out = nn.Linear(2 * FREQUENCIES, width), nn.Linear(width, width)
-        nn.init.normal_(self.label.weight, std=0.02)
-
-    def forward(self, time: Tensor, label: Tensor) -> Tensor:
-        angles = time[:, None] * self.frequencies  # N,F
-        features = torch.cat([angles.sin(), angles.cos()], dim=1)  # N,2F
-        told: Tensor = self.out(F.silu(self.into(features))) + self.label(label)
-        return F.silu(told)
 
 
 class Modulation(nn.Module):
@@ -74,11 +35,11 @@ class ResidualMLP(VelocityNetwork):
 
     @documented
     @dataclass
-    class Config:
+    class Config(VelocityNetwork.Config):
         """The size of the network."""
 
-        layers: int = setting(3, "blocks", at_least=1, at_most=256)
         width: int = setting(256, "channels of the network", at_least=1)
+        layers: int = setting(3, "blocks", at_least=1, at_most=256)
 
     def __init__(self, shape: tuple[int, int, int], config: Config) -> None:
         super().__init__()
@@ -110,11 +71,10 @@ class CellTransformer(VelocityNetwork):
 
     @documented
     @dataclass
-    class Config:
+    class Config(VelocityNetwork.Config):
         """The size of the network."""
 
         layers: int = setting(4, "blocks", at_least=1, at_most=256)
-        width: int = setting(128, "channels of the network", at_least=1)
         heads: int = setting(4, "attention heads", at_least=1)
 
         def __post_init__(self) -> None:
