@@ -191,6 +191,31 @@ def test_the_rate_of_a_vae_is_charged_against_the_flow_and_an_ae_has_none(root, 
     assert run.record.test["test/rate"] == pytest.approx((total / count).item(), rel=1e-4, abs=1e-4)
 
 
+def test_each_epoch_binarizes_a_training_image_anew_where_binarization_is_dynamic(root):
+    binary = ("data.binarize=dynamic", "model.likelihood.name=bernoulli", "name=binary")
+    vae = untrained.make_run(root, "vae", *binary)
+    source = ("data.binarize=dynamic", f"model.first_stage={vae.path}", "name=of-binary")
+    trained = train(experiment(root, "vae_flow", *source, *COUPLING)).run
+    subject = Subject(trained)
+    loader = subject.latents.train_dataloader()
+
+    def records(epoch: int) -> dict[int, torch.Tensor]:
+        loader.sampler.set_epoch(epoch)
+        batches = [subject.latents.encoded(batch) for batch in loader]
+        pairs = (zip(batch.rows.tolist(), batch.x, strict=True) for batch in batches)
+        return {row: h for pair in pairs for row, h in pair}
+
+    first, again, second = records(0), records(0), records(1)
+    both = first.keys() & second.keys()
+    assert len(both) > 50
+    assert all(torch.equal(first[row], again[row]) for row in first)
+    assert not any(torch.equal(first[row], second[row]) for row in both)
+    # An evaluation sees the images as that of the VAE does.
+    assert evaluate(trained)["test/distortion"] == pytest.approx(
+        evaluate(vae)["test/distortion"], rel=1e-6
+    )
+
+
 def test_a_flow_of_one_pass_has_no_error_and_its_loss_is_its_density(root):
     found = evaluate(run_of(root, "coupling"))
     assert found["test/density_error"] == 0

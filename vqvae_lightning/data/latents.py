@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.imageset import ImageSet
-from vqvae_lightning.data.loader import EvalLoader, TrainLoader
+from vqvae_lightning.data.loader import Batch, EvalLoader, TrainLoader
 from vqvae_lightning.data.rows import FileRows, Rows
 from vqvae_lightning.data.shards import Column, StoreWriter, description_path, read_store
 from vqvae_lightning.device import own_device
@@ -38,6 +38,10 @@ class LatentDataModule(pl.LightningDataModule):
 
     h is float32: what the bottleneck reads, see `FrozenLatents`. With `data.flip`, the training
     latents are those of the images and of their mirror images.
+
+    With `data.binarize=dynamic` the first stage encodes a training image anew at every step, so
+    that every epoch sees it binarized otherwise. What is stored of the training split is then of
+    one binarization; statistics are made of it.
     """
 
     what: ClassVar[str] = "latents"  # in messages and in names of files and folders
@@ -161,8 +165,27 @@ class LatentDataModule(pl.LightningDataModule):
         except StoredError as error:
             raise ValueError(f"{self.what}: {error}; prepare_data computes them") from error
 
+    @property
+    def encodes_anew(self) -> bool:
+        """Whether a training batch is of images, which are encoded once they are on the device."""
+        return self.images.config.binarize == "dynamic"
+
     def train_dataloader(self) -> TrainLoader:
-        return self.images.train_loader(self.splits["train"], *self._rank_and_world())
+        if self.encodes_anew:
+            self.images.setup()
+        of = self.images if self.encodes_anew else self
+        return self.images.train_loader(of.splits["train"], *self._rank_and_world())
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Encodes a training batch of images, see `encodes_anew`; others stay as they are."""
+        if not self.encodes_anew or self.trainer is None or not self.trainer.training:
+            return batch
+        return self.encoded(batch)
+
+    def encoded(self, batch: Batch) -> Batch:
+        """The records of a training batch of images uint8 (N, C, H, W), augmented by its seed."""
+        x = self.images.scale(batch, augment=True).x
+        return batch._replace(x=self.first_stage.to(x.device).encode(x))
 
     def val_dataloader(self) -> EvalLoader:
         return self._eval_loader("val")
