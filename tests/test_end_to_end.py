@@ -58,7 +58,7 @@ def test_a_run_folder_holds_what_the_readme_says(workplace, kind):
         p.name for p in run.path.iterdir()
     }
     second = KINDS[kind].stage == 2
-    kept = ("best", "last", "tokenizer") if second else ("best", "last")
+    kept = ("best", "last", "first_stage") if second else ("best", "last")
     assert {p.name for p in run.best.parent.iterdir()} == {
         f"{name}.ckpt{more}" for name in kept for more in ("", ".sha256")
     }
@@ -719,7 +719,7 @@ def test_a_damaged_copy_of_a_tokenizer_is_named_and_another_taken(moved, capsys)
     data[len(data) // 2] ^= 1
     prior.first_stage.write_bytes(data)
     assert cli.sample([str(prior.path), "n=10"]).is_file()
-    assert "tokenizer.ckpt is damaged" in capsys.readouterr().err
+    assert "first_stage.ckpt is damaged" in capsys.readouterr().err
 
 
 def test_weights_of_another_run_are_refused_though_their_hash_fits(moved, workplace):

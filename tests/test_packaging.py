@@ -83,7 +83,7 @@ def test_the_plans_of_many_runs_name_experiments_that_are_there(elsewhere: Path)
     for name in experiment_names("ablations"):
         ablation = read_ablation(Path(experiment_file(name)))
         assert Path(ablation.experiment).is_file()
-        assert ablation.tokenizer is None or Path(ablation.tokenizer).is_file()
+        assert ablation.first_stage is None or Path(ablation.first_stage).is_file()
     for name in experiment_names("sweeps"):
         assert read_grid(Path(experiment_file(name)))[0].is_file()
     assert list(experiment_files(StudyOptions())) == [*KINDS, "prior_masked"]

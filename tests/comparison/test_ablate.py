@@ -1,4 +1,4 @@
-"""An ablation trains each variant with each seed once, on one tokenizer a seed, and sums up what
+"""An ablation trains each variant with each seed once, on one first stage a seed, and sums up what
 was asked for.
 """
 
@@ -25,6 +25,10 @@ def workplace(tmp_path, monkeypatch, calls, settings):
     )
     (tmp_path / "prior.yaml").write_text(
         "kind: prior\nmodel: {network: {layers: 1, width: 16, heads: 2}}\n"
+    )
+    (tmp_path / "vae.yaml").write_text(f"kind: vae\nmodel:\n  latent_dim: 4\n{trunk}")
+    (tmp_path / "vae_flow.yaml").write_text(
+        "kind: vae_flow\nmodel: {network: {layers: 2, width: 16}}\n"
     )
     monkeypatch.chdir(tmp_path)
     return tmp_path, settings, calls
@@ -58,18 +62,38 @@ def test_each_variant_and_seed_once_and_a_table_of_what_was_asked(workplace, cap
 def test_priors_share_a_tokenizer_of_their_seed(workplace):
     root, settings, _ = workplace
     text = (
-        "experiment: prior.yaml\ntokenizer: vqvae.yaml\nvariants: {a: [], b:"
+        "experiment: prior.yaml\nfirst_stage: vqvae.yaml\nvariants: {a: [], b:"
         " [model.network.name=pixelcnn]}\n"
     )
     found = ablate(write(root, text), AblateOptions(seeds=1), settings)
     runs = [found.variants[name][0] for name in ("a", "b")]
-    assert {run.record.learned_from.run for run in runs} == {"tokenizer-s0"}
+    assert {run.record.learned_from.run for run in runs} == {"first-s0"}
+
+
+def test_flows_share_a_first_stage_and_are_bounded_where_one_pass_is_enough(workplace):
+    root, settings, _ = workplace
+    text = (
+        "experiment: vae_flow.yaml\nfirst_stage: vae.yaml\nevaluation: [iwae_samples=2]\n"
+        "variants: {a: [model.network.density_steps=4], b: [model.network.name=coupling]}\n"
+    )
+    found = ablate(write(root, text), AblateOptions(seeds=1), settings)
+    runs = {name: found.variants[name][0] for name in ("a", "b")}
+    assert {run.record.learned_from.run for run in runs.values()} == {"first-s0"}
+    assert [name for name, run in runs.items() if "test/iwae_nats" in run.record.test] == ["b"]
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
         ("variants: {}", "has no variants"),
+        (
+            "experiment: vae_flow.yaml\nfirst_stage: vqvae.yaml\nvariants: {a: []}",
+            "first_stage: got one of kind vqvae in .*, but a is of kind vae_flow, wanted vae",
+        ),
+        (
+            "experiment: vae.yaml\nfirst_stage: vae.yaml\nvariants: {a: []}",
+            "first_stage: got one of kind vae in .*, but a is of kind vae, wanted none",
+        ),
         ("variant: {}", "did you mean variants"),
         (
             "experiment: vqvae.yaml\nvariants: {a: [model.quantizer.codbook_size=3]}",
@@ -78,7 +102,7 @@ def test_priors_share_a_tokenizer_of_their_seed(workplace):
         ("experiment: vqvae.yaml\nvariants: {a/b: []}", "name: got 'a/b'"),
         ("experiment: none.yaml\nvariants: {a: []}", "there is no file none.yaml"),
         (
-            "experiment: prior.yaml\ntokenizer: none.yaml\nvariants: {a: []}",
+            "experiment: prior.yaml\nfirst_stage: none.yaml\nvariants: {a: []}",
             "there is no file none.yaml",
         ),
         (
@@ -125,7 +149,8 @@ def test_an_unknown_study_names_the_known(workplace):
     root, *_ = workplace
     write(root, "")
     with pytest.raises(
-        ConfigError, match=r"there is no file .*nothing\.yaml; known: prior, study, vqvae"
+        ConfigError,
+        match=r"there is no file .*nothing\.yaml; known: prior, study, vae, vae_flow, vqvae",
     ):
         read_ablation(root / "nothing.yaml")
 

@@ -265,7 +265,7 @@ def test_offline_a_prior_says_what_it_was_made_of_in_its_artifacts(prior):
         "f" * 64,
     )
     assert [entry.ref for entry in stored.manifest.entries.values()] == [codes.as_uri()]
-    assert (model.type, model.metadata["tokenizer"]["run"]) == ("prior", "tok")
+    assert (model.type, model.metadata["first_stage"]["run"]) == ("prior", "tok")
     assert recorder.used == []
 
 
@@ -279,7 +279,7 @@ def test_online_the_lineage_runs_from_tokenizer_to_codes_to_prior(prior):
 def test_a_tokenizer_that_the_server_does_not_know_is_one_line(prior, capsys):
     recorder: Any = Recorder(offline=False, known=False)
     log_artifacts(recorder, *prior)
-    assert capsys.readouterr().out == "W&B: no lineage to the tokenizer tok: no such artifact\n"
+    assert capsys.readouterr().out == "W&B: no lineage to the first stage tok: no such artifact\n"
     assert len(recorder.logged) == 2
 
 

@@ -18,6 +18,7 @@ from vqvae_lightning.config import (
     merge_overrides,
     options,
 )
+from vqvae_lightning.kinds import Kind, kind_names
 from vqvae_lightning.training.runs import Run
 
 
@@ -32,34 +33,25 @@ def ablate(file: Path, chosen: AblateOptions, settings: Sequence[str]) -> Ablate
     """Trains and evaluates each variant of an ablation file with each seed, unless that was done;
     see `Ablation`.
 
-    With `tokenizer` one is trained for each seed first, for priors. `settings` are for every run.
-    Raises ConfigError, before anything runs, for a file that is no ablation or a variant that does
-    not fit, and after a run that failed.
+    With `first_stage` one is trained for each seed first, which variants of stage 2 learn from.
+    `settings` are for every run. Raises ConfigError, before anything runs, for a file that is no
+    ablation or a variant that does not fit, and after a run that failed.
     """
     ablation = read_ablation(file)
     root = Path(chosen.runs or f"runs/ablation-{file.stem}")
     everywhere = [*settings, f"tracking.group={root.name}"]
-    for name, overrides in ablation.variants.items():
-        check_name(name)
-        refuse_own([*ablation.settings, *overrides], f"{file}, {name}", "seed")
-        check_plan(
-            Path(ablation.experiment),
-            merge_overrides(ablation.settings, overrides, everywhere),
-            ablation.evaluation,
-        )
-    if ablation.tokenizer:
-        check_plan(Path(ablation.tokenizer), everywhere, [])
+    kinds = _check(file, ablation, everywhere)
     variants: dict[str, list[Run]] = {name: [] for name in ablation.variants}
     for seed in range(chosen.seeds):
-        tokenizer = []
-        if ablation.tokenizer:
+        first = None
+        if ablation.first_stage:
             overrides = merge_overrides(everywhere, [f"seed={seed}"])
-            trained = train_once(root, f"tokenizer-s{seed}", Path(ablation.tokenizer), overrides)
-            tokenizer = [f"model.tokenizer={trained.path}"]
+            first = train_once(root, f"first-s{seed}", Path(ablation.first_stage), overrides)
         for name, overrides in ablation.variants.items():
             started = time.monotonic()
+            source = [f"model.{kinds[name].config.first_stage_at}={first.path}"] if first else []
             every = merge_overrides(
-                ablation.settings, overrides, everywhere, tokenizer, [f"seed={seed}"]
+                ablation.settings, overrides, everywhere, source, [f"seed={seed}"]
             )
             run = train_once(root, f"{name}-s{seed}", Path(ablation.experiment), every)
             evaluate_once(run, ablation.evaluation)
@@ -69,6 +61,27 @@ def ablate(file: Path, chosen: AblateOptions, settings: Sequence[str]) -> Ablate
                 flush=True,
             )
     return Ablated(ablation, variants)
+
+
+def _check(file: Path, ablation: Ablation, everywhere: Sequence[str]) -> dict[str, Kind]:
+    """The kind of each variant. Raises ConfigError for one that does not fit."""
+    first = None
+    if ablation.first_stage:
+        first = check_plan(Path(ablation.first_stage), everywhere, [])
+    kinds = {}
+    for name, overrides in ablation.variants.items():
+        check_name(name)
+        refuse_own([*ablation.settings, *overrides], f"{file}, {name}", "seed")
+        settings = merge_overrides(ablation.settings, overrides, everywhere)
+        kind = check_plan(Path(ablation.experiment), settings, ablation.evaluation)
+        if first and not kind.learns(first):
+            wanted = kind_names(kind.learns)
+            raise ConfigError(
+                f"first_stage: got one of kind {first.name} in {file}, but {name} is of kind"
+                f" {kind.name}, wanted {' or '.join(wanted) or 'none'}"
+            )
+        kinds[name] = kind
+    return kinds
 
 
 def read_ablation(file: Path) -> Ablation:
@@ -81,9 +94,9 @@ def read_ablation(file: Path) -> Ablation:
         raise ConfigError(
             f"ablate: {file} has no variants, wanted a mapping of names to lists of key=value"
         )
-    first = ablation.tokenizer
+    first = ablation.first_stage
     return replace(
         ablation,
         experiment=experiment_file(ablation.experiment),
-        tokenizer=experiment_file(first) if first else None,
+        first_stage=experiment_file(first) if first else None,
     )

@@ -27,6 +27,7 @@ from vqvae_lightning.evaluation.samplers import sampler_names
 from vqvae_lightning.evaluation.subject import Plan
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.interrupts import Stopped, pass_on
+from vqvae_lightning.kinds import Kind
 from vqvae_lightning.training.build import check
 from vqvae_lightning.training.record import RECORD
 from vqvae_lightning.training.resume import computed_otherwise
@@ -88,9 +89,9 @@ def refuse_own(overrides: Sequence[str], where: str, *more: str) -> None:
         raise ConfigError(f"{key}: got {override} in {where}, but each run is given its own {key}")
 
 
-def check_plan(file: Path, settings: Sequence[str], evaluation: Sequence[str]) -> None:
-    """Raises ConfigError or ValueError, one line, for a run that could not be trained, or that an
-    evaluator would refuse once it is.
+def check_plan(file: Path, settings: Sequence[str], evaluation: Sequence[str]) -> Kind:
+    """The kind of a planned run. Raises ConfigError or ValueError, one line, for one that could not
+    be trained, or that an evaluator would refuse once it is.
 
     Args:
         file: the experiment file.
@@ -104,7 +105,9 @@ def check_plan(file: Path, settings: Sequence[str], evaluation: Sequence[str]) -
     asked = options(EvaluateOptions, used)
     # The training will fetch into its own root what is not there yet.
     root = asked.root or experiment.data.root
-    list(chosen(Plan(file, experiment, root), asked))
+    plan = Plan(file, experiment, root)
+    list(chosen(plan, asked))
+    return plan.kind
 
 
 def _do(run: Run, arguments: Sequence[str]) -> None:

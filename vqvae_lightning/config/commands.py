@@ -284,9 +284,9 @@ class Ablation:
     experiment: str = setting(
         "experiments/mnist/vqvae.yaml", "experiment file of all variants", place="file"
     )
-    tokenizer: str | None = setting(
+    first_stage: str | None = setting(
         None,
-        "experiment file of the VQ-VAE whose codes the variants, priors, learn from",
+        "experiment file of the autoencoder whose latents the variants, of stage 2, learn from",
         place="file",
     )
     settings: list[str] = field(

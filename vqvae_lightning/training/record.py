@@ -38,11 +38,6 @@ class TokenizerRecord:
     grid: list[int]  # shape of one image's codes
     dims: int  # C · H · W of its images
 
-    @property
-    def size(self) -> int:
-        """T, codes per image."""
-        return math.prod(self.grid)
-
     @classmethod
     def of(cls, tokenizer: "Tokenizer", run: str = "no run") -> "TokenizerRecord":
         """The record of a tokenizer, by default of one that a program made itself."""
@@ -67,11 +62,6 @@ class LatentsRecord:
     def of(cls, first_stage: "FrozenLatents", run: str = "no run") -> "LatentsRecord":
         """The record of a first stage, by default of one that a program made itself."""
         return cls(run, first_stage.fingerprint, list(first_stage.shape), first_stage.dims)
-
-    @property
-    def size(self) -> int:
-        """Numbers of z per image."""
-        return math.prod(self.shape)
 
     def as_dict(self) -> dict[str, Any]:
         """The record as a checkpoint of the flow holds it."""

@@ -51,7 +51,7 @@ class Run:
       config.yaml      every setting
       run.json         id, kind, dataset, status, lineage, versions, data hashes, results
       metrics.jsonl    one line per logged step
-      checkpoints/     best.ckpt (lowest val/loss) and last.ckpt; of a prior, its tokenizer.ckpt
+      checkpoints/     best.ckpt (lowest val/loss) and last.ckpt; of stage 2, first_stage.ckpt
       images/          PNG grids
       wandb/           what `wandb sync` uploads
     ```
@@ -65,7 +65,7 @@ class Run:
         checkpoints = path / "checkpoints"
         self.best, self.last = checkpoints / "best.ckpt", checkpoints / "last.ckpt"
         # Of a run of stage 2: the weights that it learned the latents of.
-        self.first_stage = checkpoints / "tokenizer.ckpt"
+        self.first_stage = checkpoints / "first_stage.ckpt"
         self._read: tuple[Stamp | None, RunRecord] | None = None
 
     def __repr__(self) -> str:
