@@ -20,7 +20,11 @@ class Drawing:
     A prior has those that its `sampling` has, with the same defaults.
     """
 
-    temperature: float = setting(1.0, "of a prior; 0 takes the most likely code", at_least=0)
+    temperature: float = setting(
+        1.0,
+        "of a prior, or of the noise of a coupling flow; 0 takes the most likely code",
+        at_least=0,
+    )
     top_k: int | None = setting(None, "keep the k most likely codes, of a prior", at_least=1)
     top_p: float | None = setting(
         None, "keep the likeliest codes that hold this probability, of a prior", above=0, at_most=1
