@@ -19,6 +19,7 @@ from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.exporting.export import export
 from vqvae_lightning.kinds import KINDS as KIND_OF
+from vqvae_lightning.metrics.measures import MEASURES
 from vqvae_lightning.models.build import FlowConfig, build_flow
 from vqvae_lightning.models.first_stage import FrozenLatents
 from vqvae_lightning.training.flow import arc, step_loss
@@ -236,6 +237,17 @@ def test_a_bound_of_one_draw_is_distortion_and_rate_and_more_draws_lower_it(root
     assert more["test/iwae_nats"] < one["test/iwae_nats"]
     of_vae = evaluate(run_of(root, "vae"), iwae_samples=5)
     assert more["test/iwae_nats"] != pytest.approx(of_vae["test/iwae_nats"], rel=1e-6)
+
+
+def test_bounds_given_the_label_are_not_ranked_among_those_without(root):
+    free = ("name=free", "model.class_conditional=false", "model.label_dropout=0")
+    without = train(experiment(root, "vae_flow", *COUPLING, *free)).run
+    for run in (without, run_of(root, "coupling"), run_of(root, "vae")):
+        evaluate(run, iwae_samples=2)
+    rows = compare([without, run_of(root, "coupling"), run_of(root, "vae")]).rows
+    conditional = {row.name: row.conditional for row in rows}
+    assert conditional == {"free": False, "coupling": True, "vae": False}
+    assert all("conditional" in MEASURES[key].comparable for key in ("total", "iwae_nats"))
 
 
 def test_a_flow_of_one_pass_draws_and_interpolates_and_says_what_it_does_not_do(root):

@@ -61,7 +61,7 @@ class Measure:
 BOTH: tuple[Table, ...] = ("results", "page")
 LOSSES: Agreements = ("likelihood",)  # distortions under two p(x|z) are on two scales
 SUMS: Agreements = ("likelihood", "conditional")  # a rate given the label bounds no −log p(x)
-DRAWS: Agreements = ("likelihood", "draws")  # an importance-weighted bound rises with the draws
+DRAWS: Agreements = (*SUMS, "draws")  # an importance-weighted bound rises with the draws
 # Bits per code of one tokenizer. A bound is no rank among exact ones.
 CODES: Agreements = ("codes", "conditional", "exact")
 LATENTS: Agreements = ("codes", "conditional")  # densities of the z of one first stage
