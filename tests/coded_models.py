@@ -6,7 +6,8 @@ import numpy as np
 import small
 import torch
 
-from vqvae_lightning import VAE, VQVAE, CodePrior
+from vqvae_lightning import AE, VAE, VQVAE, CodePrior
+from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.experiment import load_experiment
 
 SHAPE = (1, 28, 28)
@@ -31,6 +32,17 @@ def vqvae(*more: str) -> VQVAE:
         model.net.train()(torch.rand(64, *SHAPE) * 2 - 1)
         model.net.bottleneck.update()
     return model.eval()
+
+
+def ae(*more: str) -> AE:
+    """An AE with random weights, whose z is a grid of some breadth."""
+    usual = [*small.NETWORK, "model.latent_dim=3", "model.latent=grid"]
+    settings = merge_overrides(usual, more)
+    model = AE(load_experiment(None, ["kind=ae", *settings]).model, SHAPE).eval()
+    with torch.no_grad():
+        for parameter in model.net.encoder.parameters():
+            parameter.mul_(2)
+    return model
 
 
 def vae(*more: str) -> VAE:

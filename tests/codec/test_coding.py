@@ -6,20 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small
 import torch
-from coded_models import NETWORKS, SHAPE, coded, images, prior, vqvae
+from coded_models import NETWORKS, coded, images, prior, vqvae
 
-from vqvae_lightning import AE, CodecError, compress, decompress
+from vqvae_lightning import CodecError, compress, decompress
 from vqvae_lightning.codec import by_codes, stepping, tables
 from vqvae_lightning.codec import codes as codes_module
-from vqvae_lightning.codec.coding import decoded_groups
+from vqvae_lightning.codec.coding import coded_of, decoded_groups
 from vqvae_lightning.codec.container import unpack
-from vqvae_lightning.config import ConfigError
 
 
 def decoded(data: bytes, model: Any) -> np.ndarray:
-    return np.concatenate([codes for codes, _ in decoded_groups(unpack(data), model)])
+    return np.concatenate([codes for codes, _ in decoded_groups(unpack(data), coded_of(model))])
 
 
 @pytest.mark.parametrize(
@@ -159,7 +157,9 @@ def test_a_group_is_decoded_alone() -> None:
     container = unpack(compress(model, x, group=1))
     groups = container.groups
     broken = [*groups[:7], groups[7], *(type(group)(b"", 0) for group in groups[8:])]
-    found = decoded_groups(type(container)(container.header, container.table, broken), model)
+    found = decoded_groups(
+        type(container)(container.header, container.table, broken), coded_of(model)
+    )
     first = [next(found)[0] for _ in range(8)]
     assert (np.concatenate(first) == coded(model, x)[:8]).all()
 
@@ -176,12 +176,6 @@ def test_a_file_of_another_model_or_another_prior_is_refused() -> None:
     ):
         with pytest.raises(CodecError, match=what):
             decompress(data, model)
-
-
-def test_a_model_without_codes_and_without_a_prior_is_refused() -> None:
-    model = AE(small.model_config("ae"), SHAPE)
-    with pytest.raises(ConfigError, match="a model of kind ae has neither codes nor p"):
-        compress(model, images(2))
 
 
 def test_images_and_labels_that_do_not_fit_are_refused() -> None:

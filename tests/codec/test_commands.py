@@ -43,21 +43,29 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
-@pytest.mark.parametrize("kind", ["vqvae", "prior"])
+@pytest.mark.parametrize("kind", ["vqvae", "prior", "ae"])
 def test_images_go_to_a_file_and_come_back_as_pictures(
     place: Path, tmp_path: Path, kind: str
 ) -> None:
-    file = made(place, kind, tmp_path / "a.vqz", str(place / "photos"))
+    step = ["step=0.01"] if kind == "ae" else []
+    file = made(place, kind, tmp_path / "a.vqz", str(place / "photos"), *step)
     out = cli.COMMANDS["decompress"].run([str(file), f"runs={place / 'runs'}", f"to={tmp_path}/b"])
     assert out == tmp_path / "b"
     names = [f"{number}.png" for number in range(6)]
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == names
     model = load(place / "runs" / kind)
-    tokenizer = model.tokenizer if kind == "prior" else model.tokenizer()
-    images = np.stack([np.asarray(Image.open(place / "photos" / name)) for name in names])
-    decoded = tokenizer.decode(tokenizer.encode(torch.from_numpy(images)[:, None] / 127.5 - 1))
+    images = torch.from_numpy(
+        np.stack([np.asarray(Image.open(place / "photos" / name)) for name in names])
+    )[:, None]
+    decoded = (
+        model.tokenizer.decode(model.tokenizer.encode(images / 127.5 - 1))
+        if kind == "prior"
+        else model.decode((model.encode(images) / 0.01).round() * 0.01)
+        if kind == "ae"
+        else model(images)
+    ).clamp(-1, 1)
     found = np.stack([np.asarray(Image.open(tmp_path / "b" / name)) for name in names])
-    assert np.abs(found - ((decoded[:, 0].numpy() + 1) * 127.5)).max() < 1
+    assert np.abs(found - ((decoded[:, 0].detach().numpy() + 1) * 127.5)).max() < 1
 
 
 def test_a_damaged_copy_of_the_run_is_left_out_and_the_intact_one_decodes(
@@ -135,9 +143,14 @@ def test_an_image_of_another_size_is_refused_or_fitted(
         (["compress", "{runs}/vqvae", "{root}/photos", "split=test", "to={new}"], "beside split"),
         (["compress", "{runs}/vqvae", "{root}/none", "to={new}"], "none: cannot be read"),
         (
-            ["compress", "{runs}/ae", "{root}/photos", "to={new}"],
+            ["compress", "{runs}/ae", "{root}/photos", "lossless=true", "to={new}"],
             "which has neither codes nor p(z)",
         ),
+        (
+            ["compress", "{runs}/vqvae", "{root}/photos", "step=0.5", "to={new}"],
+            "whose z goes on no grid",
+        ),
+        (["compress", "{runs}/ae", "{root}/photos", "step=0", "to={new}"], "step: got 0"),
         (["compress", "{runs}/vqvae", "{root}/photos", "to={here}"], "exists already"),
         (["compress", "{runs}/vqvae", "{root}/photos", "to=a.png"], "wanted a name that ends in"),
         (["compress", "{runs}/vqvae", "{root}/broken.png", "to={new}"], "broken.png is no image"),
@@ -157,10 +170,7 @@ def test_an_image_of_another_size_is_refused_or_fitted(
         (["decompress", "{here}", "runs={root}/photos", "to={out}"], "no finished run in"),
         (["decompress", "{here}", "run={runs}/other", "to={out}"], "was made by the autoencoder"),
         (["decompress", "{here}", "run={runs}/prior", "to={out}"], "was made by the prior none"),
-        (
-            ["decompress", "{here}", "run={runs}/ae", "to={out}"],
-            "neither codes nor p(z), wanted vqvae",
-        ),
+        (["decompress", "{here}", "run={runs}/ae", "to={out}"], "was made by the autoencoder"),
         (["inspect", "{cut}"], "cut.vqz is damaged"),
         (["inspect", "{root}/broken.png"], "holds no compressed images"),
     ],

@@ -13,6 +13,7 @@ from vqvae_lightning.codec.container import (
     CHECK,
     MAGIC,
     START,
+    VERSION,
     CodecError,
     Container,
     Group,
@@ -23,7 +24,7 @@ from vqvae_lightning.codec.container import (
 
 HEADER = Header(
     kind="vqvae", mode="lossy", model="a" * 64, prior=None, images=5, shape=[1, 28, 28], group=2,
-    table=[1, 16], library="0.1.0", coder="0.5.0",
+    table=[1, 16], grid=None, library="0.1.0", coder="0.5.0",
 )  # fmt: skip
 STREAMS = [Group(b"abcd", 1), Group(b"efghijkl", 2), Group(b"", 3)]
 WHOLE = Container(HEADER, np.arange(16, dtype=np.uint8)[None], STREAMS)
@@ -34,7 +35,7 @@ def with_header(**changed: Any) -> bytes:
     text = json.dumps({**asdict(HEADER), **changed}).encode()
     data = pack(WHOLE)
     _, _, size = START.unpack_from(data)
-    body = START.pack(MAGIC, 1, len(text)) + text + data[START.size + size : -CHECK.size]
+    body = START.pack(MAGIC, VERSION, len(text)) + text + data[START.size + size : -CHECK.size]
     return body + CHECK.pack(zlib.crc32(body))
 
 
@@ -65,8 +66,8 @@ def test_no_truncated_or_extended_file_is_accepted() -> None:
 
 def test_a_file_of_another_version_is_named_as_one() -> None:
     data = bytearray(pack(WHOLE))
-    data[len(MAGIC)] = 2
-    with pytest.raises(CodecError, match="is of version 2 of the format, wanted 1"):
+    data[len(MAGIC)] = 1
+    with pytest.raises(CodecError, match="is of version 1 of the format, wanted 2"):
         unpack(bytes(data))
 
 
@@ -92,6 +93,14 @@ def test_a_file_of_another_version_is_named_as_one() -> None:
         {"model": None},
         {"kind": "x" * 65},
         {"prior": 3},
+        {"grid": 0.5},
+        {"grid": [0.5]},
+        {"grid": [1, 0]},
+        {"grid": [0.0, 0]},
+        {"grid": [float("nan"), 0]},
+        {"grid": [float("inf"), 0]},
+        {"grid": [0.5, 0.5]},
+        {"grid": [0.5, 10**12]},
     ],
 )
 def test_a_header_that_claims_something_else_is_refused(changed: dict[str, Any]) -> None:
@@ -106,14 +115,14 @@ def test_a_header_that_is_right_in_another_spelling_is_read() -> None:
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"null", b"\xff", b"[" * 5000])
 def test_a_header_that_is_no_header_is_refused(text: bytes) -> None:
-    body = START.pack(MAGIC, 1, len(text)) + text + b"\0" * 40
+    body = START.pack(MAGIC, VERSION, len(text)) + text + b"\0" * 40
     with pytest.raises(CodecError, match="its header cannot be read"):
         unpack(body + CHECK.pack(zlib.crc32(body)))
 
 
 def test_a_header_longer_than_the_file_is_refused_before_it_is_read() -> None:
     with pytest.raises(CodecError, match="its header claims 4,294,967,295 bytes"):
-        unpack(struct.pack("<4sBI", MAGIC, 1, 2**32 - 1) + b"\0" * 40)
+        unpack(struct.pack("<4sBI", MAGIC, VERSION, 2**32 - 1) + b"\0" * 40)
 
 
 def test_a_table_that_unfolds_without_end_is_refused_before_it_costs_memory() -> None:

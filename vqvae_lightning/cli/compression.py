@@ -14,10 +14,10 @@ def compress(arguments: Sequence[str]) -> Path:
     # The first place may be the run; images are in all others.
     runs = places[:1] if places and Path(places[0], "run.json").is_file() else []
     run, chosen = run_and_options([*runs, *settings], CompressOptions)
-    from vqvae_lightning.codec.files import compress_run, describe
+    from vqvae_lightning.codec.files import compress_run, sizes
 
     file = compress_run(run, places[len(runs) :], chosen)
-    for label, text in describe(file, str(run.path.parent))[:3]:
+    for label, text in sizes(file):
         say(label, text)
     say("file", file)
     return file

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqvae_lightning.codec.coded import Coded, Decoded
+from vqvae_lightning.codec.coded import Coded, Decoded, Plan, Wanted
 from vqvae_lightning.codec.codes import CodeCoder, Codes, static_table, uniform_table
-from vqvae_lightning.codec.container import LOSSLESS, Container, Group
+from vqvae_lightning.codec.container import LOSSLESS, LOSSY, Container, Group, Header
 from vqvae_lightning.codec.groups import GroupCoder
+from vqvae_lightning.codec.pixels import PixelCoder
 from vqvae_lightning.codec.stepping import coding_copy, nats_of_passes
 from vqvae_lightning.codec.tables import Steps
 from vqvae_lightning.data.images import to_uint8
@@ -44,41 +45,43 @@ class ByCodes(Coded):
         layout = self.tokenizer.layout
         return max(1, LARGEST_LOGITS // (layout.length * layout.codebook_size))
 
-    @property
-    def table_shape(self) -> tuple[int, int]:
-        layout = self.tokenizer.layout
-        return layout.num_codebooks, layout.codebook_size
-
     def names(self) -> tuple[str, str | None]:
         prior = None if self.prior is None else fingerprint(self.prior)
         return self.tokenizer.fingerprint, prior
 
-    def writer(
-        self, x: Tensor, labels: Any, lossless: bool
-    ) -> tuple[Steps, Callable[[slice], Group]]:
+    def fits(self, header: Header) -> bool:
+        layout = self.tokenizer.layout
+        table = [layout.num_codebooks, layout.codebook_size]
+        return header.mode in (LOSSY, LOSSLESS) and (header.table, header.grid) == (table, None)
+
+    def plan(self, x: Tensor, wanted: Wanted) -> Plan:
+        self.refuse_step(wanted)
         codes, pixels = _encoded(self.tokenizer, x), to_uint8(x).numpy()
-        of_images, layout = _labels(self, codes, labels), self.tokenizer.layout
+        of_images, layout = _labels(self, codes, wanted.labels), self.tokenizer.layout
         table = static_table(codes, layout) if self.prior is None else uniform_table(layout)
-        coder = GroupCoder(self._codes(table), self.tokenizer, lossless)
+        coder = self._coder(table, wanted.lossless)
 
         def write(rows: slice) -> Group:
             of_rows = None if of_images is None else of_images[rows]
             return coder.write(codes[rows], of_rows, pixels[rows])
 
-        return table, write
+        return Plan(table, write)
 
     def reader(self, container: Container) -> Callable[[Group, int], Decoded]:
-        lossless = container.header.mode == LOSSLESS
-        return GroupCoder(self._codes(container.table), self.tokenizer, lossless).read
+        return self._coder(container.table, container.header.mode == LOSSLESS).read
 
-    def images(self, codes: Codes) -> Tensor:
+    def images(self, codes: Codes, header: Header) -> Tensor:
         parts = torch.from_numpy(codes).split(BATCH)
         return torch.cat([to_uint8(self.tokenizer.decode(part)) for part in parts])
 
-    def _codes(self, table: Steps) -> CodeCoder:
-        """The coder of its codes, with this static table."""
+    def _coder(self, table: Steps, lossless: bool) -> GroupCoder:
+        """The coder of groups, with this static table.
+
+        Raises ConfigError for a likelihood that cannot be lossless.
+        """
         net = None if self.prior is None else coding_copy(self.prior)
-        return CodeCoder(self.tokenizer.layout, table, net, self.classes)
+        codes = CodeCoder(self.tokenizer.layout, table, net, self.classes)
+        return GroupCoder(codes, PixelCoder(self.tokenizer.copied_net()) if lossless else None)
 
 
 def _encoded(tokenizer: Tokenizer, x: Tensor) -> Codes:

@@ -2,15 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from vqvae_lightning.codec.codes import Codes
-from vqvae_lightning.codec.container import LOSSLESS, LOSSY, CodecError, Container, Group
+from vqvae_lightning.codec.container import CodecError, Container, Group, Header
 from vqvae_lightning.codec.pixels import Pixels
 from vqvae_lightning.codec.streams import coder_series, coder_version
 from vqvae_lightning.codec.tables import Steps
+from vqvae_lightning.config import ConfigError
 
 
 class Decoded(NamedTuple):
@@ -18,6 +20,24 @@ class Decoded(NamedTuple):
 
     codes: Codes  # n,T  none of a VAE
     pixels: Pixels | None  # n,C,H,W uint8, of a lossless file
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How images are to be coded."""
+
+    labels: Any = None  # their classes (N,), of a class-conditional prior
+    lossless: bool = False  # whether the pixels are to come back
+    step: float | None = None  # of z on a grid; None: the usual one
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a file of some images holds for all its groups, and what makes a group of some."""
+
+    table: Steps  # M,K, static
+    write: Callable[[slice], Group]
+    grid: tuple[float, int] | None = None  # as the header has it
 
 
 class Coded(ABC):
@@ -36,29 +56,20 @@ class Coded(ABC):
     def largest_group(self) -> int:
         """How many images may share a stream at most."""
 
-    @property
-    @abstractmethod
-    def table_shape(self) -> tuple[int, int]:
-        """(M, K) of the static table."""
-
     @abstractmethod
     def names(self) -> tuple[str, str | None]:
         """SHA-256 of the weights of the autoencoder and of the prior."""
 
     @abstractmethod
-    def writer(
-        self, x: Tensor, labels: Any, lossless: bool
-    ) -> tuple[Steps, Callable[[slice], Group]]:
-        """The static table of a file, and what makes a group of some of the images.
+    def fits(self, header: Header) -> bool:
+        """Whether a file with this mode, table and grid can be one of such a model."""
 
-        Args:
-            x: the images (N, C, H, W) in [-1, 1].
-            labels: their classes (N,), or None.
-            lossless: whether the pixels are to come back.
+    @abstractmethod
+    def plan(self, x: Tensor, wanted: Wanted) -> Plan:
+        """How images (N, C, H, W) in [-1, 1] are written.
 
-        Raises:
-            ConfigError: the model cannot code so.
-            ValueError: images or labels that do not fit.
+        Raises ConfigError if the model cannot code so, and ValueError for images or labels that do
+        not fit.
         """
 
     @abstractmethod
@@ -66,8 +77,15 @@ class Coded(ABC):
         """What reads a group of so many images; it raises ValueError unless its CRC32 is right."""
 
     @abstractmethod
-    def images(self, codes: Codes) -> Tensor:
+    def images(self, codes: Codes, header: Header) -> Tensor:
         """Images uint8 (n, C, H, W) of the codes of a lossy file."""
+
+    def refuse_step(self, wanted: Wanted) -> None:
+        """Raises ConfigError for the step of a grid that this model has not."""
+        if wanted.step is not None:
+            raise ConfigError(
+                f"step: got {wanted.step}, but z of a {self.kind} goes on no grid; wanted none"
+            )
 
 
 def check_model(container: Container, coded: Coded) -> None:
@@ -82,9 +100,8 @@ def check_model(container: Container, coded: Coded) -> None:
             raise CodecError(
                 f"was made by the {name} {_short(wanted)}, and this run has {_short(found)}"
             )
-    shapes = list(coded.image_shape), list(coded.table_shape)
-    fits = shapes == (header.shape, header.table) and header.group <= coded.largest_group
-    if not fits or header.mode not in (LOSSY, LOSSLESS):
+    fits = list(coded.image_shape) == header.shape and header.group <= coded.largest_group
+    if not (fits and coded.fits(header)):
         raise CodecError("is damaged: it does not fit the model that it names")
     if coder_series(header.coder) != coder_series(coder_version()):
         raise CodecError(

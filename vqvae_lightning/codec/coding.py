@@ -4,11 +4,14 @@
 images ──► tokenizer ──► codes ──► prior, or static table ──► range coder ──► bytes
 bytes  ──► range coder ──► codes, checked by CRC32 ──► tokenizer ──► images, lossy
 lossless: the pixels follow the codes, by p(x|z) of these codes; of a VAE by bits-back
+an AE: z on a grid in the place of codes
 ```
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -16,10 +19,12 @@ from torch import Tensor
 
 from vqvae_lightning.codec.by_chain import ByChain
 from vqvae_lightning.codec.by_codes import ByCodes
-from vqvae_lightning.codec.coded import Coded, Decoded, check_model
+from vqvae_lightning.codec.by_grid import ByGrid
+from vqvae_lightning.codec.coded import Coded, Decoded, Wanted, check_model
 from vqvae_lightning.codec.container import (
     LARGEST_GROUP,
     LARGEST_IMAGES,
+    LARGEST_STEP,
     LOSSLESS,
     LOSSY,
     CodecError,
@@ -30,6 +35,8 @@ from vqvae_lightning.codec.container import (
 )
 from vqvae_lightning.codec.streams import coder_version
 from vqvae_lightning.config import ConfigError
+from vqvae_lightning.models.first_stage import FrozenLatents
+from vqvae_lightning.surroundings import own_surroundings
 from vqvae_lightning.training.given import images_of
 from vqvae_lightning.training.image_model import ImageModel
 from vqvae_lightning.training.prior import CodePrior
@@ -46,20 +53,30 @@ def coded_of(model: object) -> Coded:
         return ByCodes(model.kind, model.tokenizer())
     if isinstance(model, ImageModel) and model.net.bottleneck.random:
         return ByChain(model.kind, model.net)
+    if isinstance(model, ImageModel):
+        return ByGrid(model.kind, FrozenLatents(copy.deepcopy(model.net)))
     name = getattr(model, "kind", type(model).__name__)
     raise ConfigError(
-        f"codec: a model of kind {name} has neither codes nor p(z), wanted vqvae, prior or vae"
+        f"codec: a model of kind {name} codes no images, wanted an autoencoder, or a prior over"
+        " codes"
     )
 
 
+@own_surroundings()
 def compress(
-    model: Any, images: Any, labels: Any = None, group: int | None = None, lossless: bool = False
+    model: Any,
+    images: Any,
+    labels: Any = None,
+    group: int | None = None,
+    lossless: bool = False,
+    step: float | None = None,
 ) -> bytes:
     """Images as a file of a few bytes each, which `decompress` turns back by the same model.
 
     Args:
         model: a VQVAE, whose codes go by their histogram, or a CodePrior with its
-            tokenizer, which codes them by what it knows of them. A VAE is lossless only.
+            tokenizer, which codes them by what it knows of them. A VAE is lossless only, an AE
+            lossy only.
         images: uint8, or floats in [-1, 1], (N, C, H, W), numpy or torch.
         labels: their classes (N,), of a class-conditional prior; by default those that make the
             file shortest. They are coded with the images.
@@ -68,26 +85,21 @@ def compress(
             a VAE far more.
         lossless: whether the images come back as they were given, not as the model reconstructs
             them. Needs a likelihood of pixel levels, and takes many more bytes.
+        step: the grid of an AE's z, in units of z: the smaller, the better the images and the
+            longer the file; by default 0.5.
 
     Returns:
         The content of a `.vqz` file.
 
     Raises:
-        ConfigError: a model without codes, or one that cannot be lossless, a package that is
-            missing.
-        ValueError: images or labels that do not fit.
+        ConfigError: a model that codes no images, or not so, a package that is missing.
+        ValueError: images, labels or settings that do not fit.
     """
     coded, version_of_coder = coded_of(model), coder_version()
     x = images_of(images, coded.image_shape, torch.empty(0))
     group = coded.usual_group if group is None else group
-    if not len(x) or not 1 <= group <= LARGEST_GROUP:
-        raise ValueError(
-            f"compress: got {len(x)} images in groups of {group}, wanted 1 at least, in groups of 1"
-            f" to {LARGEST_GROUP}"
-        )
-    if x.numel() > LARGEST_IMAGES:
-        raise ValueError(f"compress: got {x.numel():,} pixels, wanted at most {LARGEST_IMAGES:,}")
-    table, write = coded.writer(x, labels, lossless)
+    _check_sizes(x, group, step)
+    plan = coded.plan(x, Wanted(labels, lossless, None if step is None else float(step)))
     header = Header(
         kind=coded.kind,
         mode=LOSSLESS if lossless else LOSSY,
@@ -96,15 +108,31 @@ def compress(
         images=len(x),
         shape=list(coded.image_shape),
         group=min(group, coded.largest_group, len(x)),
-        table=list(table.shape),
+        table=list(plan.table.shape),
+        grid=plan.grid,
         library=version("vqvae_lightning"),
         coder=version_of_coder,
     )
     starts = progress(range(0, len(x), header.group), header.sizes())
-    groups = [write(slice(start, start + header.group)) for start in starts]
-    return pack(Container(header, table, groups))
+    groups = [plan.write(slice(start, start + header.group)) for start in starts]
+    return pack(Container(header, plan.table, groups))
 
 
+def _check_sizes(x: Tensor, group: int, step: float | None) -> None:
+    """Raises ValueError for numbers that no file has."""
+    whole = isinstance(group, Integral) and not isinstance(group, bool)
+    if not len(x) or not whole or not 1 <= group <= LARGEST_GROUP:
+        raise ValueError(
+            f"compress: got {len(x)} images in groups of {group}, wanted 1 at least, in groups of 1"
+            f" to {LARGEST_GROUP}"
+        )
+    if x.numel() > LARGEST_IMAGES:
+        raise ValueError(f"compress: got {x.numel():,} pixels, wanted at most {LARGEST_IMAGES:,}")
+    if step is not None and not (isinstance(step, Real) and 0 < step < LARGEST_STEP):
+        raise ValueError(f"step: got {step!r}, wanted a number above 0, in units of z")
+
+
+@own_surroundings()
 def decompress(data: bytes, model: Any) -> Tensor:
     """The images that `compress` was given, uint8 (N, C, H, W): the same ones where the file is
     lossless, and otherwise as the model reconstructs them.
@@ -116,7 +144,7 @@ def decompress(data: bytes, model: Any) -> Tensor:
     Raises:
         CodecError: damaged bytes, those of another model or of another version, or a machine
             whose arithmetic is another than promised.
-        ConfigError: a model without codes, a package that is missing.
+        ConfigError: a model that codes no images, a package that is missing.
     """
     try:
         return images_in(unpack(data), model)
@@ -126,18 +154,18 @@ def decompress(data: bytes, model: Any) -> Tensor:
 
 def images_in(container: Container, model: Any) -> Tensor:
     """The images of a file, uint8 (N, C, H, W). Raises CodecError."""
-    coded = coded_of(model)
-    return torch.cat(
-        [
-            torch.from_numpy(pixels) if pixels is not None else coded.images(codes)
-            for codes, pixels in decoded_groups(container, model)
-        ]
-    )
+    coded, header, done = coded_of(model), container.header, 0
+    # Memory is taken as it is written to, so that a damaged file takes little.
+    found = torch.empty(header.images, *header.shape, dtype=torch.uint8)
+    for codes, pixels in decoded_groups(container, coded):
+        rows = slice(done, done + len(codes))
+        found[rows] = coded.images(codes, header) if pixels is None else torch.from_numpy(pixels)
+        done = rows.stop
+    return found
 
 
-def decoded_groups(container: Container, model: Any) -> Iterator[Decoded]:
+def decoded_groups(container: Container, coded: Coded) -> Iterator[Decoded]:
     """What each group holds, checked. Raises CodecError."""
-    coded = coded_of(model)
     check_model(container, coded)
     read, sizes, done = coded.reader(container), container.header.sizes(), 0
     for size, group in progress(list(zip(sizes, container.groups, strict=True)), sizes):

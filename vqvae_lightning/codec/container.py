@@ -16,14 +16,14 @@ import math
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from vqvae_lightning.codec.tables import Steps
 
-MAGIC, VERSION = b"\x89VQZ", 1
+MAGIC, VERSION = b"\x89VQZ", 2
 START = struct.Struct("<4sBI")
 GROUP = struct.Struct("<II")
 CHECK = struct.Struct("<I")
@@ -32,6 +32,7 @@ LARGEST_HEADER = 2**16  # bytes
 LARGEST_GROUP = 4096  # images
 LARGEST_IMAGES = 2**32  # bytes of all pixels of a file
 LARGEST_TABLE = 2**24  # bytes of the static table
+LARGEST_STEP = 1e9  # of a grid of z
 
 
 class CodecError(ValueError):
@@ -50,6 +51,8 @@ class Header:
     shape: list[int]  # C, H, W
     group: int  # images that share a stream
     table: list[int]  # M, K of the static table
+    # Of z on a grid: its step, and the number of steps that symbol 0 stands for. None of codes.
+    grid: tuple[float, int] | None
     library: str  # version of this package
     coder: str  # version of constriction
 
@@ -138,6 +141,13 @@ def _checked(values: Mapping[str, Any]) -> Header:
     texts = [header.kind, header.mode, header.model, header.library, header.coder]
     texts += [] if header.prior is None else [header.prior]
     whole = [header.images, header.group, *header.shape, *header.table]
+    if header.grid is not None:
+        step, lowest = header.grid
+        if type(step) is not float or type(lowest) is not int:
+            raise ValueError
+        if not 0 < step < LARGEST_STEP or abs(lowest) > LARGEST_IMAGES:
+            raise ValueError
+        header = replace(header, grid=(step, lowest))
     if not all(isinstance(text, str) and len(text) <= 64 and text.isascii() for text in texts):
         raise ValueError
     if not all(type(number) is int and 0 < number <= LARGEST_IMAGES for number in whole):

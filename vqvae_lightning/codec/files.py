@@ -4,6 +4,7 @@ A file names its models by the SHA-256 of their weights. Which folder holds them
 """
 
 import io
+import math
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from vqvae_lightning.codec.places import images_at
 from vqvae_lightning.codec.streams import coder_version
 from vqvae_lightning.config import CompressOptions, ConfigError, DecompressOptions, own_command
 from vqvae_lightning.evaluation.subject import Subject
-from vqvae_lightning.kinds import KINDS, kind_names
+from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.storage import check_writable, new_folder, write_atomic
 from vqvae_lightning.training.folders import read_each
 from vqvae_lightning.training.loading import load_run
@@ -51,27 +52,30 @@ def compress_run(run: Run, places: Sequence[str], options: CompressOptions) -> P
         raise ConfigError(f"to: {target} exists already, wanted the name of a new file")
     check_writable(target, "to")
     kind = KINDS[run.record.kind]
-    if not kind.has_density:
-        wanted = " or ".join(kind_names(lambda kind: kind.has_density))
-        raise ConfigError(
-            f"compress: {run.path} is a run of kind {kind.name}, which has neither codes nor p(z);"
-            f" wanted {wanted}"
-        )
     if kind.stage == 2 and not kind.has_codes:
         raise ConfigError(
             f"compress: {run.path} is a run of kind {kind.name}, whose p(z) no file is coded with;"
             " wanted a prior over codes, or its first stage"
         )
-    if not (kind.has_codes or options.lossless):
+    if options.lossless and not kind.has_density:
+        raise ConfigError(
+            f"lossless: got true, but {run.path} is a run of kind {kind.name}, which has neither"
+            " codes nor p(z); its files are lossy"
+        )
+    if kind.has_density and not (kind.has_codes or options.lossless):
         raise ConfigError(
             f"lossless: got false, but {run.path} is a run of kind {kind.name}, which has no codes"
             " for a lossy file"
         )
+    if options.step is not None and kind.has_density:
+        raise ConfigError(
+            f"step: got {options.step:g}, but {run.path} is a run of kind {kind.name}, whose z goes"
+            " on no grid; wanted none"
+        )
     coder_version()
     images = images_at(Subject(run, options.root), places, options)
-    write_atomic(
-        target, compress(load_run(run), *images, group=options.group, lossless=options.lossless)
-    )
+    group, lossless, step = options.group, options.lossless, options.step
+    write_atomic(target, compress(load_run(run), *images, group, lossless, step))
     return target
 
 
@@ -97,27 +101,40 @@ def decompress_file(file: Path, options: DecompressOptions) -> Path:
 
 
 def describe(file: Path, runs: str) -> list[tuple[str, str]]:
-    """What a file holds, in lines of a label and a text. Raises CodecError."""
+    """What a file holds, and of which run, in lines of a label and a text. Raises CodecError."""
     with named(file):
-        data = read_file(file)
-        container = unpack(data)
-    header = container.header
+        header = unpack(read_file(file)).header
     found = find_run(header, runs)
-    shape, size = "×".join(map(str, header.shape)), len(data)
-    streams = sum(len(group.data) for group in container.groups)
-    table = len(deflated(container.table))
-    bits = 8 * size / (header.images * np.prod(header.shape))
-    lines = [
-        ("images", f"{header.images:,} of {shape}, {header.mode}, in groups of {header.group}"),
-        ("bytes", f"{size:,}: {size / header.images:.2f} an image, {bits:.4f} bits/dim"),
-        ("parts", f"streams {streams:,}, table {table:,}, the rest {size - streams - table:,}"),
+    return [
+        *sizes(file),
         ("kind", KINDS[header.kind].title if header.kind in KINDS else header.kind),
         ("model", header.model),
         ("prior", header.prior or "none"),
         ("run", str(found.run.path) if found else f"none in {runs}/"),
         ("made by", f"vqvae_lightning {header.library}, constriction {header.coder}"),
     ]
-    return lines
+
+
+def sizes(file: Path) -> list[tuple[str, str]]:
+    """How many images a file holds in how many bytes, in lines of a label and a text.
+
+    No run is looked for. Raises CodecError.
+    """
+    with named(file):
+        data = read_file(file)
+        container = unpack(data)
+    header, size = container.header, len(data)
+    shape = "×".join(map(str, header.shape))
+    streams = sum(len(group.data) for group in container.groups)
+    table = len(deflated(container.table))
+    bits = 8 * size / (header.images * math.prod(header.shape))
+    step = "" if header.grid is None else f", z in steps of {header.grid[0]:g}"
+    held = f"{header.images:,} of {shape}, {header.mode}{step}, in groups of {header.group}"
+    return [
+        ("images", held),
+        ("bytes", f"{size:,}: {size / header.images:.2f} an image, {bits:.4f} bits/dim"),
+        ("parts", f"streams {streams:,}, table {table:,}, the rest {size - streams - table:,}"),
+    ]
 
 
 @contextmanager
@@ -165,10 +182,10 @@ def find_run(header: Header, runs: str) -> Found | None:
 
     A run that cannot be opened is named and left out.
     """
-    for run in reversed(find_runs(runs, header.kind)):
+    for run in reversed(find_runs(runs)):
         record = run.record
-        known = record.tokenizer.fingerprint if record.tokenizer else record.fingerprint
-        if known not in (header.model, None) or record.images.shape != header.shape:
+        known = (record.source or record).fingerprint
+        if (record.kind, known) != (header.kind, header.model):
             continue
         for _, model in read_each([run], load_run):
             if coded_of(model).names() == (header.model, header.prior):

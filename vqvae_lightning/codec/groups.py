@@ -10,24 +10,23 @@ from vqvae_lightning.codec.codes import CodeCoder, Codes
 from vqvae_lightning.codec.container import Group
 from vqvae_lightning.codec.pixels import PixelCoder, Pixels
 from vqvae_lightning.codec.streams import Reader, Writer
-from vqvae_lightning.models.tokenizer import Tokenizer
 
 
 class GroupCoder:
     """Codes (n, T), and pixels (n, C, H, W) of a lossless file, to a group and back."""
 
-    def __init__(self, codes: CodeCoder, tokenizer: Tokenizer, lossless: bool) -> None:
-        """Raises ConfigError for a likelihood that cannot be lossless."""
-        self.codes = codes
-        self.pixels = PixelCoder(tokenizer.copied_net()) if lossless else None
+    def __init__(self, codes: CodeCoder, pixels: PixelCoder | None = None) -> None:
+        self.codes, self.pixels = codes, pixels
 
-    def write(self, codes: Codes, labels: Codes | None, pixels: Pixels) -> Group:
+    def write(self, codes: Codes, labels: Codes | None, pixels: Pixels | None = None) -> Group:
         """The group of images; pixels of a lossy file are not looked at."""
         writer = Writer()
         self.codes.write(writer, codes, labels)
-        if self.pixels is not None:
-            self.pixels.write(writer, self._latents(self.pixels, codes), pixels)
-        return Group(writer.data(), check_of(codes, None if self.pixels is None else pixels))
+        if self.pixels is None:
+            return Group(writer.data(), check_of(codes, None))
+        assert pixels is not None
+        self.pixels.write(writer, self._latents(self.pixels, codes), pixels)
+        return Group(writer.data(), check_of(codes, pixels))
 
     def read(self, group: Group, n: int) -> Decoded:
         """The codes and, of a lossless file, the pixels of a group.

@@ -235,6 +235,13 @@ class CompressOptions(RunChoice):
         at_least=1,
         at_most=4096,
     )
+    step: float | None = setting(
+        None,
+        "of the grid that z of an AE goes on, in units of z: a smaller one makes better images and"
+        " more bytes; empty: 0.5",
+        above=0,
+        at_most=1e6,
+    )
 
 
 @dataclass
