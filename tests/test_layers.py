@@ -23,8 +23,9 @@ LAYERS = (
     {"metrics", "data", "pictures"},
     {"kinds", "experiment"},
     {"training"},
+    {"codec"},
     {"evaluation"},
-    {"exporting", "comparison", "codec"},
+    {"exporting", "comparison"},
     {"library", "doctor"},
     {"cli"},
 )
@@ -64,7 +65,7 @@ def upward() -> Iterator[tuple[str, str, bool]]:
             other = module.split(".")[1]
             if other not in RANKS:
                 continue
-            beside = own != other and {own, other} < {"exporting", "comparison", "codec"}
+            beside = own != other and {own, other} == {"exporting", "comparison"}
             if RANKS[other] > RANKS[own] or beside:
                 yield name, other, lazy
 

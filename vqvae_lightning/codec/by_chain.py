@@ -28,6 +28,7 @@ class ByChain(Coded):
 
     usual_group = LARGEST_GROUP
     largest_group = LARGEST_GROUP
+    modes = (LOSSLESS,)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

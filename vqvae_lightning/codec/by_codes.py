@@ -12,7 +12,7 @@ from vqvae_lightning.codec.coded import Coded, Decoded, Plan, Wanted
 from vqvae_lightning.codec.codes import CodeCoder, Codes, static_table, uniform_table
 from vqvae_lightning.codec.container import LOSSLESS, LOSSY, Container, Group, Header
 from vqvae_lightning.codec.groups import GroupCoder
-from vqvae_lightning.codec.pixels import PixelCoder
+from vqvae_lightning.codec.pixels import PixelCoder, has_tables
 from vqvae_lightning.codec.stepping import coding_copy, nats_of_passes
 from vqvae_lightning.codec.tables import Steps
 from vqvae_lightning.data.images import to_uint8
@@ -48,6 +48,10 @@ class ByCodes(Coded):
     def names(self) -> tuple[str, str | None]:
         prior = None if self.prior is None else fingerprint(self.prior)
         return self.tokenizer.fingerprint, prior
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        return (LOSSY, LOSSLESS) if has_tables(self.tokenizer.likelihood) else (LOSSY,)
 
     def fits(self, header: Header) -> bool:
         layout = self.tokenizer.layout

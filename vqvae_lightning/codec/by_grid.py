@@ -39,6 +39,7 @@ class ByGrid(Coded):
 
     usual_group = 256
     largest_group = LARGEST_GROUP
+    modes = (LOSSY,)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -60,6 +60,11 @@ class Coded(ABC):
     def names(self) -> tuple[str, str | None]:
         """SHA-256 of the weights of the autoencoder and of the prior."""
 
+    @property
+    @abstractmethod
+    def modes(self) -> tuple[str, ...]:
+        """The modes of its files."""
+
     @abstractmethod
     def fits(self, header: Header) -> bool:
         """Whether a file with this mode, table and grid can be one of such a model."""

@@ -36,6 +36,7 @@ from vqvae_lightning.codec.container import (
 from vqvae_lightning.codec.streams import coder_version
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.models.first_stage import FrozenLatents
+from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.surroundings import own_surroundings
 from vqvae_lightning.training.given import images_of
 from vqvae_lightning.training.image_model import ImageModel
@@ -43,18 +44,23 @@ from vqvae_lightning.training.prior import CodePrior
 
 
 def coded_of(model: object) -> Coded:
-    """A model as a codec sees it. Raises ConfigError for one that cannot code."""
+    """A copy of a model on the CPU, as a codec sees it.
+
+    Raises ConfigError for one that cannot code.
+    """
     if isinstance(model, CodePrior):
         if model.tokenizer is None:
             raise ConfigError("codec: this prior has no tokenizer; call attach(tokenizer)")
         classes = model.classes if model.config.class_conditional else 0
-        return ByCodes(model.kind, model.tokenizer, model.net, classes)
-    if isinstance(model, ImageModel) and model.net.layout is not None:
-        return ByCodes(model.kind, model.tokenizer())
-    if isinstance(model, ImageModel) and model.net.bottleneck.random:
-        return ByChain(model.kind, model.net)
+        tokenizer = Tokenizer(model.tokenizer.copied_net().cpu())
+        return ByCodes(model.kind, tokenizer, copy.deepcopy(model.net).cpu(), classes)
     if isinstance(model, ImageModel):
-        return ByGrid(model.kind, FrozenLatents(copy.deepcopy(model.net)))
+        net = copy.deepcopy(model.net).cpu()
+        if net.layout is not None:
+            return ByCodes(model.kind, Tokenizer(net))
+        if net.bottleneck.random:
+            return ByChain(model.kind, net)
+        return ByGrid(model.kind, FrozenLatents(net))
     name = getattr(model, "kind", type(model).__name__)
     raise ConfigError(
         f"codec: a model of kind {name} codes no images, wanted an autoencoder, or a prior over"

@@ -22,7 +22,6 @@ from vqvae_lightning.codec.container import CodecError, Container, Header, defla
 from vqvae_lightning.codec.places import images_at
 from vqvae_lightning.codec.streams import coder_version
 from vqvae_lightning.config import CompressOptions, ConfigError, DecompressOptions, own_command
-from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.storage import check_writable, new_folder, write_atomic
 from vqvae_lightning.training.folders import read_each
@@ -73,7 +72,7 @@ def compress_run(run: Run, places: Sequence[str], options: CompressOptions) -> P
             " on no grid; wanted none"
         )
     coder_version()
-    images = images_at(Subject(run, options.root), places, options)
+    images = images_at(run, places, options)
     group, lossless, step = options.group, options.lossless, options.step
     write_atomic(target, compress(load_run(run), *images, group, lossless, step))
     return target

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqvae_lightning.config import CompressOptions, ConfigError, visible
+from vqvae_lightning.data.images import ImageDataModule, data_of, opened_images
 from vqvae_lightning.data.own.collections import open_collection, summary
 from vqvae_lightning.data.own.folders import IMAGE_ENDINGS, ending
 from vqvae_lightning.data.own.pixels import ImageError, Size, decode
 from vqvae_lightning.data.rows import BinaryRows
-from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.training.runs import Run
 
 Pixels = NDArray[np.uint8]
 
@@ -31,7 +32,7 @@ class Images(NamedTuple):
     labels: Tensor | None  # N int64, where the images have those of the run's dataset
 
 
-def images_at(subject: Subject, places: Sequence[str], options: CompressOptions) -> Images:
+def images_at(run: Run, places: Sequence[str], options: CompressOptions) -> Images:
     """The images of a split of the run's dataset, or at places.
 
     Raises ConfigError for none or both, and for a picture that the model cannot take; DataError for
@@ -43,16 +44,18 @@ def images_at(subject: Subject, places: Sequence[str], options: CompressOptions)
             f"compress: got {got}, wanted folders, image files, .npz or .npy; or split=test"
         )
     if options.split is not None:
-        return split_of(subject, options.split)
-    shape = tuple(subject.run.record.images.shape)
+        experiment = run.experiment()
+        data = data_of(experiment.data, options.root)
+        return split_of(opened_images(data, experiment.seed), options.split)
+    shape = tuple(run.record.images.shape)
     pixels = [image for place in places for image in _read(Path(place), shape, options.fit)]
     return Images(torch.from_numpy(np.stack(pixels)), None)
 
 
-def split_of(subject: Subject, split: str) -> Images:
+def split_of(images: ImageDataModule, split: str) -> Images:
     """A split of the dataset of a run, binarized once if the run binarizes at every use."""
-    rows = subject.images.splits[split]
-    if subject.experiment.data.binarize == "dynamic":
+    rows = images.splits[split]
+    if images.config.binarize == "dynamic":
         rows = BinaryRows(rows, split)
     return Images(rows.take(torch.arange(len(rows))), rows.labels)
 

@@ -101,6 +101,11 @@ class EvaluateOptions(RunOptions):
         " 10,000, or all if there are fewer",
         at_least=10,
     )
+    bytes: bool = setting(
+        False,
+        "what the split takes as a file of `vqvae compress`, lossy and lossless where the run has"
+        " both; it is written, decoded and removed",
+    )
     fid_samples: int = setting(
         0,
         "images drawn from each sampler for Fréchet and kernel distance, precision and recall; 0:"

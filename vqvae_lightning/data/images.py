@@ -176,6 +176,14 @@ def data_of(recorded: DataConfig, root: str | None) -> DataConfig:
     return replace(recorded, root=root or DataConfig().root)
 
 
+def opened_images(config: DataConfig, seed: int) -> ImageDataModule:
+    """The images of a run with these settings, read. Raises DataError if they cannot be had."""
+    data = ImageDataModule(config, seed)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
 def holds_images(config: DataConfig) -> bool:
     """Whether the images are in `config.root`. No file is read."""
     if config.path is None:

@@ -14,6 +14,7 @@ from vqvae_lightning.evaluation.likelihood import (
     RatePerLatentDimension,
     TwoStageLikelihood,
 )
+from vqvae_lightning.evaluation.on_disk import BytesOnDisk
 from vqvae_lightning.evaluation.representation import Representation
 from vqvae_lightning.evaluation.speed import SecondsPerImage
 from vqvae_lightning.evaluation.subject import Subject
@@ -52,5 +53,6 @@ EVALUATORS: dict[str, Evaluator] = {
     "speed": SecondsPerImage(),
     "representation": Representation(),
     "rate_per_dim": RatePerLatentDimension(),
+    "on_disk": BytesOnDisk(),
     "generation": Generation(),
 }

@@ -20,7 +20,7 @@ import torch
 
 from vqvae_lightning.config import Experiment
 from vqvae_lightning.data.codes import CodeDataModule
-from vqvae_lightning.data.images import ImageDataModule, data_of
+from vqvae_lightning.data.images import ImageDataModule, data_of, opened_images
 from vqvae_lightning.data.latents import LatentDataModule
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.densities import TrainLatents
@@ -80,10 +80,7 @@ class Subject(Plan):
     @cached_property
     def images(self) -> ImageDataModule:
         """The images that the run, or its first stage, was trained on."""
-        data = ImageDataModule(self.experiment.data, self.experiment.seed)
-        data.prepare_data()
-        data.setup()
-        return data
+        return opened_images(self.experiment.data, self.experiment.seed)
 
     @cached_property
     def latents(self) -> LatentDataModule:

@@ -105,6 +105,10 @@ MEASURES: dict[str, Measure] = {
         Measure("iwae_samples", "Draws of the IWAE bound"),
         Measure("kl", "KL(q(z|x) ‖ p(z))", "nats/image"),
         Measure("beta", "β"),
+        # The ledger proven: a file of the split, as `vqvae compress` makes it.
+        Measure("bytes_per_image", "Bytes per image", "", "lower", ".2f", BOTH, ranked=False),
+        Measure("disk_psnr", "… decoded", "dB", "higher", ".2f", BOTH, ranked=False),
+        Measure("disk_bits_per_dim", "On disk, lossless", BITS, "lower", ".4f", BOTH),
         # Latents and codes.
         Measure("active_units", "Active units", "", "higher", ".0f", BOTH, ranked=False,
                 panel=Panel("VAE", "Active units")),

@@ -33,7 +33,8 @@ class FirstStage(ABC):
         self.cells = autoencoder.grid  # (h, w)
         self.dims = autoencoder.dims
         # Whether distortion + rate is a bound in bits per dimension.
-        self.discrete = autoencoder.likelihood.discrete
+        self.likelihood = autoencoder.likelihood
+        self.discrete = self.likelihood.discrete
         self.fingerprint = fingerprint(autoencoder)
 
     def to(self, device: torch.device) -> "FirstStage":

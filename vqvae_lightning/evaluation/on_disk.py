@@ -1,0 +1,79 @@
+"""What a split takes as a file: the rate of the ledger, proven by bytes that decode."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vqvae_lightning.codec.coding import coded_of, compress, decompress
+from vqvae_lightning.codec.container import LOSSLESS
+from vqvae_lightning.codec.places import Images, split_of
+from vqvae_lightning.config import EvaluateOptions, member_of
+from vqvae_lightning.evaluation.evaluator import Evaluator
+from vqvae_lightning.evaluation.subject import Plan, Subject
+from vqvae_lightning.kinds import Kind
+from vqvae_lightning.metrics.reconstruction import psnr
+from vqvae_lightning.models.build import LIKELIHOODS
+
+
+class BytesOnDisk(Evaluator):
+    """Bytes of a file of the split as it lies on disk, and what it decodes to.
+
+    A model that codes in both ways has a lossy file and a lossless one.
+    """
+
+    settings = ("bytes",)
+
+    def is_for(self, kind: Kind) -> bool:
+        return kind.stage == 1 or kind.has_codes
+
+    def asked(self, options: EvaluateOptions) -> bool | None:
+        return options.bytes
+
+    def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
+        kind, place = plan.kind, plan.path
+        if not self.is_for(kind):
+            return f"bytes: {place} is a run of kind {kind.name}, whose p(z) no file is coded with"
+        if kind.has_codes or not kind.has_density:
+            return None
+        if member_of(plan.experiment.model.likelihood, LIKELIHOODS).levels is None:
+            return (
+                f"bytes: {place} is a run of kind {kind.name}, whose files are lossless, and its"
+                " likelihood gives no probabilities of pixel levels"
+            )
+        return None
+
+    def measure(
+        self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        images = split_of(subject.images, options.split)
+        modes = coded_of(subject.module).modes
+        return dict(
+            found for mode in modes for found in measured(subject.module, images, mode == LOSSLESS)
+        )
+
+
+def measured(model: object, images: Images, lossless: bool) -> Iterator[tuple[str, float]]:
+    """The size of a file of images, and what it decodes to, by name.
+
+    Raises AssertionError if pixels of a lossless file do not come back.
+    """
+    with tempfile.TemporaryDirectory(prefix="vqvae-") as folder:
+        file = Path(folder) / "split.vqz"
+        file.write_bytes(compress(model, *images, lossless=lossless))
+        size, again = file.stat().st_size, decompress(file.read_bytes(), model)
+    if lossless:
+        assert torch.equal(again, images.pixels)
+        yield "disk_bits_per_dim", 8 * size / images.pixels.numel()
+    else:
+        yield "bytes_per_image", size / len(images.pixels)
+        yield "disk_psnr", _psnr(again, images.pixels)
+
+
+def _psnr(decoded: Tensor, pixels: Tensor) -> float:
+    """PSNR of the mean squared error over all images uint8 (N, C, H, W), in dB."""
+    parts = zip(decoded.split(256), pixels.split(256), strict=True)
+    errors = [(a.double() - b.double()).square().sum() for a, b in parts]
+    return float(psnr(torch.stack(errors).sum() / pixels.numel() / 255**2))
