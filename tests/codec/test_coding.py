@@ -126,18 +126,35 @@ def test_a_build_whose_logits_differ_by_more_is_an_error_never_other_images(
         decompress(data, model)
 
 
-def test_an_image_that_another_build_might_code_otherwise_goes_by_the_static_table(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("margin", "longer"),
+    [
+        (2e-5, 1.02),  # some images are not certain on the first grid, and all are on another
+        (1e-3, 2),  # some are certain on none, and go by the static table
+        (1, 2),  # all are
+    ],
+)
+def test_an_image_that_another_build_might_code_otherwise_goes_by_another_grid_or_the_table(
+    margin: float, longer: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, x = prior(), images(60)
     certain = len(compress(model, x))
-    # The margin that leaves some images certain and others not.
-    monkeypatch.setattr(tables, "MARGIN", 2e-5)
+    monkeypatch.setattr(tables, "MARGIN", margin)
     data = compress(model, x)
-    assert len(data) != certain
+    assert certain != len(data) < longer * certain
     # The reader has no margin: the file says which images these are.
     monkeypatch.setattr(tables, "MARGIN", 4e-9)
     assert (decoded(data, model) == coded(model, x)).all()
+
+
+def test_images_that_share_an_uncertain_logit_all_go_by_the_first_grid_without_one() -> None:
+    logits = np.random.default_rng(0).normal(size=(5, 1, 16))
+    found = [([0], logits)]
+    for grid, position in enumerate((0.1, 0.5, 0.75)):
+        logits[:, 0, grid] = -position / tables.GRID
+        assert codes_module.grids_of(found, 5).tolist() == [grid] * 5
+    logits[:2, 0, 5], logits[:2, 0, 6] = 0.0, -0.25 / tables.GRID
+    assert codes_module.grids_of(found, 5).tolist() == [codes_module.BY_TABLE] * 2 + [2] * 3
 
 
 def test_threads_and_the_number_of_images_beside_it_change_no_code() -> None:

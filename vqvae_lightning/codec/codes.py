@@ -2,10 +2,13 @@
 
 ```
  no prior:  codes n,T ──► the static table of their codebook
- a prior:   label, flag of each image, then pass by pass P(z_t | z_<t, label)
-            flag: an image that another build might code otherwise goes by the static table
+ a prior:   label, grid of each image, then pass by pass P(z_t | z_<t, label)
+            grid: the first on which another build is sure to round all logits alike;
+            an image for which there is none goes by the static table
 ```
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,7 +18,8 @@ from vqvae_lightning.codec.container import deflated
 from vqvae_lightning.codec.stepping import Pass, passes
 from vqvae_lightning.codec.streams import Reader, Symbols, Writer
 from vqvae_lightning.codec.tables import (
-    FLAGS,
+    GRIDS,
+    SHIFTS,
     Steps,
     Weights,
     histogram_steps,
@@ -27,6 +31,7 @@ from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.prior import PriorNetwork
 
 Codes = NDArray[np.int64]
+BY_TABLE = len(SHIFTS)  # what stands for the static table among the grids
 
 
 def static_table(codes: Codes, layout: CodeLayout) -> Steps:
@@ -50,6 +55,16 @@ def static_table(codes: Codes, layout: CodeLayout) -> Steps:
 def uniform_table(layout: CodeLayout) -> Steps:
     """The table (M, K) of codes that are equally likely."""
     return np.zeros((layout.num_codebooks, layout.codebook_size), np.uint8)
+
+
+def grids_of(found: Sequence[Pass], n: int) -> NDArray[np.int64]:
+    """The grid of each of n images, (n,), by all passes: the first that is certain, or BY_TABLE."""
+    grids = np.full(n, BY_TABLE)
+    for number, shift in enumerate(SHIFTS):
+        rows = np.flatnonzero(grids == BY_TABLE)
+        sure = [steps_of(logits[rows], shift)[1].all(1) for _, logits in found]
+        grids[rows[np.all(sure, 0)]] = number
+    return grids
 
 
 class CodeCoder:
@@ -80,17 +95,15 @@ class CodeCoder:
             writer.write(labels.astype(np.int32), self.labels)
         known = torch.from_numpy(codes)
         of_labels = None if labels is None else torch.from_numpy(labels)
-        certain = np.ones(len(codes), bool)
-        found = []
-        for positions, logits in passes(self.net, of_labels, known):
-            steps, sure = steps_of(logits)  # n,P,K and n,P
-            certain &= sure.all(1)
-            found.append((positions, steps))
-        writer.write((~certain).astype(np.int32), FLAGS)
-        for positions, steps in found:
+        found = list(passes(self.net, of_labels, known))
+        grids = grids_of(found, len(codes))
+        writer.write(grids.astype(np.int32), GRIDS)
+        certain = grids != BY_TABLE
+        for positions, logits in found:
+            steps, _ = steps_of(logits[certain], SHIFTS[grids[certain], None, None])  # n,P,K
             for number, position in enumerate(positions):
                 symbols = codes[:, position].astype(np.int32)
-                writer.write(symbols[certain], weights_of(steps[certain, number]))
+                writer.write(symbols[certain], weights_of(steps[:, number]))
                 writer.write(symbols[~certain], self._static(position))
         return int((~certain).sum())
 
@@ -102,20 +115,19 @@ class CodeCoder:
                 codes[:, position] = reader.read(n, self._static(position))
             return codes
         labels = reader.read(n, self.labels) if self.classes else None
-        certain = reader.read(n, FLAGS) == 0
+        grids = reader.read(n, GRIDS)
         of_labels = None if labels is None else torch.from_numpy(labels.astype(np.int64))
         for found in passes(self.net, of_labels, torch.from_numpy(codes)):
-            self._read_pass(reader, found, certain, codes)
+            self._read_pass(reader, found, grids, codes)
         return codes
 
-    def _read_pass(
-        self, reader: Reader, found: Pass, certain: NDArray[np.bool_], codes: Codes
-    ) -> None:
+    def _read_pass(self, reader: Reader, found: Pass, grids: Symbols, codes: Codes) -> None:
         """Fills in the positions of a pass, in `codes` (n, T), whose memory the prior reads."""
         positions, logits = found
-        steps, _ = steps_of(logits)
+        certain = grids != BY_TABLE
+        steps, _ = steps_of(logits[certain], SHIFTS[grids[certain], None, None])
         for number, position in enumerate(positions):
-            rows = weights_of(steps[certain, number])
+            rows = weights_of(steps[:, number])
             codes[certain, position] = reader.read(int(certain.sum()), rows)
             codes[~certain, position] = self._read_static(reader, ~certain, position)
 

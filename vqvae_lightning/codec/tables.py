@@ -26,6 +26,9 @@ GRID = 8  # steps per nat
 CLIP = 144  # steps: 18 nats below the likeliest symbol, where a weight is 0
 # Two builds may differ by this much in a logit, in nats. float64 differs by some 1e-13.
 MARGIN = 4e-9
+# Grids of logits, by their shift in steps. A logit beside a rounding edge of one is in the middle
+# of a step of another.
+SHIFTS = np.array([0.0, 0.25, 0.5, 0.75])
 
 
 def _exponentials() -> Weights:
@@ -40,11 +43,12 @@ def _exponentials() -> Weights:
 EXPONENTIALS = _exponentials()
 
 
-def steps_of(logits: Floats) -> tuple[Steps, NDArray[np.bool_]]:
-    """Logits on the grid, and whether another build is sure to find the same.
+def steps_of(logits: Floats, shift: Floats | float = 0.0) -> tuple[Steps, NDArray[np.bool_]]:
+    """Logits on a grid, and whether another build is sure to find the same.
 
     Args:
         logits: (…, K) float64.
+        shift: the grid: one of SHIFTS, of each logit or of all.
 
     Returns:
         Steps (…, K) below the likeliest symbol, at most CLIP; and a mask (…).
@@ -54,7 +58,7 @@ def steps_of(logits: Floats) -> tuple[Steps, NDArray[np.bool_]]:
     """
     if not np.isfinite(logits).all():
         raise ValueError("codec: the model gives logits that are not finite, which code nothing")
-    scaled = logits * GRID
+    scaled = logits * GRID + shift
     nearest = np.rint(scaled)
     below = nearest.max(-1, keepdims=True) - nearest
     to_edge = 0.5 - np.abs(scaled - nearest)
@@ -94,3 +98,5 @@ def nats_of(counts: NDArray[Any], steps: Steps) -> float:
 
 # Steps of "by the model" and of "by the static table", of an image: 0.25 % are expected to be.
 FLAGS = weights_of(np.array([0, 48], np.uint8))
+# Steps of each of SHIFTS and, last, of the static table: as rare as that, over and over.
+GRIDS = weights_of(np.array([0, 48, 96, 144, 144], np.uint8))
