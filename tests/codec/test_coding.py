@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from vqvae_lightning import CodecError, compress, decompress
 from vqvae_lightning.codec import by_codes, stepping, tables
 from vqvae_lightning.codec import codes as codes_module
 from vqvae_lightning.codec.coding import coded_of, decoded_groups
-from vqvae_lightning.codec.container import unpack
+from vqvae_lightning.codec.container import Group, pack, unpack
 
 
 def decoded(data: bytes, model: Any) -> np.ndarray:
@@ -181,6 +182,39 @@ def test_a_group_is_decoded_alone() -> None:
     assert (np.concatenate(first) == coded(model, x)[:8]).all()
 
 
+@pytest.mark.parametrize("number", [0, 6, 9])
+def test_one_image_is_decoded_without_the_groups_of_the_others(number: int) -> None:
+    model, x = prior(), images(10)
+    whole = unpack(compress(model, x, group=3))
+    wanted = decompress(pack(whole), model)
+    own = number // 3
+    groups = [group if i == own else Group(b"", 0) for i, group in enumerate(whole.groups)]
+    damaged = pack(replace(whole, groups=groups))
+    found = decompress(damaged, model, only=number)
+    assert (found.int() - wanted[number].int()).abs().max() <= 1
+    with pytest.raises(CodecError, match="are not decoded to what was coded"):
+        decompress(damaged, model, only=(number + 5) % 10)
+
+
+@pytest.mark.parametrize("number", [-1, 10])
+def test_an_image_that_a_file_does_not_hold_is_refused(number: int) -> None:
+    model = vqvae()
+    with pytest.raises(CodecError, match=f"holds images 0 to 9, not {number}"):
+        decompress(compress(model, images(10)), model, only=number)
+
+
+def test_the_default_dtype_of_a_program_changes_no_file_and_stays() -> None:
+    model, x = prior(), images(10)
+    wanted = compress(model, x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert compress(model, x) == wanted
+        assert decompress(wanted, model).shape == x.shape
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_a_file_of_another_model_or_another_prior_is_refused() -> None:
     tokenizer, x = vqvae(), images(5)
     first, second = prior("transformer", tokenizer), prior("transformer", tokenizer)
@@ -201,10 +235,12 @@ def test_images_and_labels_that_do_not_fit_are_refused() -> None:
         (x[:, :, :14], None, 256, "images: got shape"),
         (x[:0], None, 256, "got 0 images"),
         (x, None, 0, "in groups of 0"),
+        (x, None, 1.5, r"in groups of 1\.5"),
+        (x, None, True, "in groups of True"),
         (x, torch.tensor([0, 1, 2, 3]), 256, "labels: got 0 to 3, wanted 0 to 2"),
         (x, torch.tensor([0.0]), 256, "labels: got float32"),
     ):
         with pytest.raises(ValueError, match=what):
-            compress(model, given, labels, group=group)
+            compress(model, given, labels, group=group)  # type: ignore[arg-type]
     with pytest.raises(CodecError, match="decompress: the data holds no compressed images"):
         decompress(b"", model)

@@ -159,6 +159,24 @@ def test_an_image_of_another_size_is_refused_or_fitted(
             "lossless: Gauss",
         ),
         (["compress", "{runs}/vae_bits", "split=test", "to={new}"], "lossless: got false"),
+        (
+            ["compress", "{runs}/typo", "split=test", "to={new}"],
+            "typo does not exist, wanted a run",
+        ),
+        (
+            ["compress", "{runs}/vae_bits", "{root}/colour.png", "lossless=true", "to={new}"],
+            "colour.png is RGB, wanted one picture of 8-bit grey",
+        ),
+        (
+            ["compress", "{runs}/vae_bits", "{root}/wide.png", "lossless=true", "to={new}"],
+            "wide.png is I;16, wanted",
+        ),
+        (
+            ["compress", "{runs}/vae_bits", "{root}/colour.npz", "lossless=true", "to={new}"],
+            "is an array of 3 channels, wanted",
+        ),
+        (["decompress", "{here}", "only=6", "runs={runs}", "to={out}"], "images 0 to 5, not 6"),
+        (["decompress", "{here}", "only=-1", "to={out}"], "only: got -1"),
         (["decompress"], "file: got none, wanted one file"),
         (["decompress", "{here}", "{here}"], "file: got 2"),
         (["decompress", "{root}/none", "to={out}"], "none cannot be read"),
@@ -184,6 +202,9 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
         if not (place / "runs" / "vae_bits").exists():
             make_run(place, "vae", "name=vae_bits", "model.likelihood.name=discretized_logistic")
         made(place, "vqvae", here, str(place / "photos"))
+        Image.new("RGB", (28, 28), "red").save(place / "colour.png")
+        Image.fromarray(np.full((28, 28), 300, np.uint16)).save(place / "wide.png")
+        np.savez(place / "colour.npz", images=np.zeros((2, 28, 28, 3), np.uint8))
         (place / "broken.png").write_bytes(b"no image at all, however long it may be")
         data = here.read_bytes()
         (place / "cut.vqz").write_bytes(data[:-40])
@@ -194,6 +215,33 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     line = refused([word.format(**names) for word in words], capsys)
     assert wanted in line
     assert sorted(place.iterdir()) == before
+
+
+def test_one_image_comes_back_under_its_number(place: Path, tmp_path: Path) -> None:
+    file = made(place, "vqvae", tmp_path / "a.vqz", str(place / "photos"), "group=2")
+    here = [str(file), f"runs={place / 'runs'}"]
+    cli.COMMANDS["decompress"].run([*here, f"to={tmp_path}/all"])
+    cli.COMMANDS["decompress"].run([*here, "only=3", f"to={tmp_path}/one"])
+    (one,) = (tmp_path / "one").iterdir()
+    assert one.name == "3.png"
+    both = [np.asarray(Image.open(path)).astype(int) for path in (one, tmp_path / "all" / "3.png")]
+    assert np.abs(both[0] - both[1]).max() <= 1
+
+
+def test_a_folder_among_the_runs_is_taken_for_a_run_not_for_images(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "photos", place / "runs" / "copied", dirs_exist_ok=True)
+    monkeypatch.chdir(place)
+    line = refused(["compress", "runs/copied", "photos", "to=new.vqz"], capsys)
+    assert "run: " in line
+    assert "copied" in line
+
+
+def test_a_colour_picture_becomes_grey_in_a_lossy_file(place: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (28, 28), "red").save(tmp_path / "red.png")
+    file = made(place, "vqvae", tmp_path / "a.vqz", str(tmp_path / "red.png"))
+    assert unpack(file.read_bytes()).header.images == 1
 
 
 def test_a_program_makes_the_file_of_the_command(place: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from vqvae_lightning.codec import container
 from vqvae_lightning.codec.container import (
     CHECK,
     MAGIC,
@@ -123,6 +124,20 @@ def test_a_header_that_is_no_header_is_refused(text: bytes) -> None:
 def test_a_header_longer_than_the_file_is_refused_before_it_is_read() -> None:
     with pytest.raises(CodecError, match="its header claims 4,294,967,295 bytes"):
         unpack(struct.pack("<4sBI", MAGIC, VERSION, 2**32 - 1) + b"\0" * 40)
+
+
+def test_more_images_than_bytes_can_hold_are_neither_written_nor_believed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many = replace(WHOLE, header=replace(HEADER, images=3 * 4096, group=4096))
+    with pytest.raises(ValueError, match=r"12,288 images take 2.. bytes, wanted at least one"):
+        pack(many)
+    monkeypatch.setattr(container, "PER_BYTE", 100)
+    data = pack(many)
+    assert len(unpack(data).groups) == 3
+    monkeypatch.setattr(container, "PER_BYTE", 16)
+    with pytest.raises(CodecError, match=r"claims 12,288 images, which its 2.. bytes are not"):
+        unpack(data)
 
 
 def test_a_table_that_unfolds_without_end_is_refused_before_it_costs_memory() -> None:

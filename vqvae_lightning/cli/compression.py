@@ -8,11 +8,11 @@ from vqvae_lightning.cli.one_run import run_and_options, say, split_arguments
 
 def compress(arguments: Sequence[str]) -> Path:
     """`vqvae compress RUN PLACE … to=FILE.vqz`; returns the file."""
-    from vqvae_lightning.config import CompressOptions
+    from vqvae_lightning.config import CompressOptions, options
 
     places, settings = split_arguments(arguments)
     # The first place may be the run; images are in all others.
-    runs = places[:1] if places and Path(places[0], "run.json").is_file() else []
+    runs = places[:1] if _is_run(places, options(CompressOptions, settings).runs) else []
     run, chosen = run_and_options([*runs, *settings], CompressOptions)
     from vqvae_lightning.codec.files import compress_run, sizes
 
@@ -48,6 +48,21 @@ def inspect(arguments: Sequence[str]) -> list[tuple[str, str]]:
     for label, text in lines:
         say(label, text)
     return lines
+
+
+def _is_run(places: Sequence[str], runs: str) -> bool:
+    """Whether the first place is meant as a run: it is one, or lies where runs do.
+
+    Raises ConfigError for a first place that does not exist.
+    """
+    from vqvae_lightning.config import ConfigError
+
+    if not places:
+        return False
+    first = Path(places[0])
+    if not first.exists() and not first.is_symlink():
+        raise ConfigError(f"compress: {first} does not exist, wanted a run folder, or images")
+    return (first / "run.json").is_file() or first.parent.resolve() == Path(runs).resolve()
 
 
 def _file(arguments: Sequence[str]) -> tuple[Path, list[str]]:

@@ -13,6 +13,7 @@ from vqvae_lightning.codec.codes import CodeCoder, Codes, static_table, uniform_
 from vqvae_lightning.codec.container import LOSSLESS, LOSSY, Container, Group, Header
 from vqvae_lightning.codec.groups import GroupCoder
 from vqvae_lightning.codec.pixels import PixelCoder, has_tables
+from vqvae_lightning.codec.progress import progress
 from vqvae_lightning.codec.stepping import coding_copy, nats_of_passes
 from vqvae_lightning.codec.tables import Steps
 from vqvae_lightning.data.images import to_uint8
@@ -120,8 +121,9 @@ def _best_labels(coded: ByCodes, codes: Codes) -> Codes:
     # The rate of a masked prior is a bound of random orders, and its codes go in a fixed one.
     exact = coded.prior.bound_draws is None
     net, found = coded.prior if exact else coding_copy(coded.prior), []
+    parts = torch.from_numpy(codes).split(BATCH)
     with evaluating(net):
-        for part in torch.from_numpy(codes).split(BATCH):
+        for part in progress(parts, list(map(len, parts)), "labels"):
             labels = [torch.full((len(part),), label) for label in range(coded.classes)]
             nats = [net.rate(part, of) if exact else nats_of_passes(net, of, part) for of in labels]
             found.append(torch.stack(nats).argmin(0).numpy())

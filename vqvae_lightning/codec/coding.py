@@ -9,7 +9,7 @@ an AE: z on a grid in the place of codes
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
 from numbers import Integral, Real
 from typing import Any
@@ -30,9 +30,11 @@ from vqvae_lightning.codec.container import (
     CodecError,
     Container,
     Header,
+    group_with,
     pack,
     unpack,
 )
+from vqvae_lightning.codec.progress import progress
 from vqvae_lightning.codec.streams import coder_version
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.models.first_stage import FrozenLatents
@@ -139,13 +141,14 @@ def _check_sizes(x: Tensor, group: int, step: float | None) -> None:
 
 
 @own_surroundings()
-def decompress(data: bytes, model: Any) -> Tensor:
+def decompress(data: bytes, model: Any, only: int | None = None) -> Tensor:
     """The images that `compress` was given, uint8 (N, C, H, W): the same ones where the file is
     lossless, and otherwise as the model reconstructs them.
 
     Args:
         data: the content of a `.vqz` file.
         model: the model that it was made by.
+        only: the number of one image, from 0. Its group alone is decoded, and it alone returned.
 
     Raises:
         CodecError: damaged bytes, those of another model or of another version, or a machine
@@ -153,13 +156,16 @@ def decompress(data: bytes, model: Any) -> Tensor:
         ConfigError: a model that codes no images, a package that is missing.
     """
     try:
-        return images_in(unpack(data), model)
+        return images_in(unpack(data), model, only)
     except CodecError as error:
         raise CodecError(f"decompress: the data {error}") from error
 
 
-def images_in(container: Container, model: Any) -> Tensor:
-    """The images of a file, uint8 (N, C, H, W). Raises CodecError."""
+def images_in(container: Container, model: Any, only: int | None = None) -> Tensor:
+    """The images of a file, uint8 (N, C, H, W), or one of them. Raises CodecError."""
+    if only is not None:
+        group, position = group_with(container, only)
+        return images_in(group, model)[position : position + 1]
     coded, header, done = coded_of(model), container.header, 0
     # Memory is taken as it is written to, so that a damaged file takes little.
     found = torch.empty(header.images, *header.shape, dtype=torch.uint8)
@@ -184,13 +190,3 @@ def decoded_groups(container: Container, coded: Coded) -> Iterator[Decoded]:
             ) from error
         done += size
         yield found
-
-
-def progress(items: Sequence[Any], sizes: Sequence[int]) -> Iterator[Any]:
-    """Groups, with a bar of images on a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(total=sum(sizes), unit="image", disable=None, leave=False) as bar:
-        for item, size in zip(items, sizes, strict=True):
-            yield item
-            bar.update(size)

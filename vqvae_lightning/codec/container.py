@@ -33,6 +33,8 @@ LARGEST_GROUP = 4096  # images
 LARGEST_IMAGES = 2**32  # bytes of all pixels of a file
 LARGEST_TABLE = 2**24  # bytes of the static table
 LARGEST_STEP = 1e9  # of a grid of z
+# What a file may claim: an image takes half a bit at least. A small file is no bomb of images.
+PER_BYTE = 16  # images
 
 
 class CodecError(ValueError):
@@ -85,13 +87,18 @@ class Container:
 
 
 def pack(container: Container) -> bytes:
-    """The bytes of a file."""
+    """The bytes of a file. Raises ValueError for fewer than `unpack` would believe."""
     header = json.dumps(asdict(container.header), separators=(",", ":")).encode()
     parts = [START.pack(MAGIC, VERSION, len(header)), header]
     parts.append(deflated(container.table))
     parts += [GROUP.pack(len(group.data), group.check) for group in container.groups]
     parts += [group.data for group in container.groups]
-    found = b"".join(parts)
+    found, images = b"".join(parts), container.header.images
+    if images > PER_BYTE * len(found):
+        raise ValueError(
+            f"compress: {images:,} images take {len(found):,} bytes, wanted at least one for"
+            f" {PER_BYTE} images; a smaller group makes a longer file"
+        )
     return found + CHECK.pack(zlib.crc32(found))
 
 
@@ -107,7 +114,7 @@ def unpack(data: bytes) -> Container:
         raise CodecError("is damaged: its CRC32 is not the one at its end")
     table, start = _table(data[start : -CHECK.size], header, start)
     end = start + header.groups * GROUP.size
-    if end > len(data) - CHECK.size:
+    if end > len(data) - CHECK.size or header.images > PER_BYTE * len(data):
         raise CodecError(f"claims {header.images:,} images, which its {len(data):,} bytes are not")
     index = [GROUP.unpack_from(data, at) for at in range(start, end, GROUP.size)]
     if end + sum(size for size, _ in index) != len(data) - CHECK.size:
@@ -117,6 +124,19 @@ def unpack(data: bytes) -> Container:
         groups.append(Group(data[end : end + size], check))
         end += size
     return Container(header, table, groups)
+
+
+def group_with(container: Container, number: int) -> tuple[Container, int]:
+    """A file of the one group that holds an image, and the position of the image in it.
+
+    Raises CodecError if there is no image of that number.
+    """
+    header = container.header
+    if not 0 <= number < header.images:
+        raise CodecError(f"holds images 0 to {header.images - 1}, not {number}")
+    group, position = divmod(number, header.group)
+    alone = replace(header, images=header.sizes()[group])
+    return replace(container, header=alone, groups=[container.groups[group]]), position
 
 
 def _header(data: bytes) -> tuple[Header, int]:

@@ -91,11 +91,11 @@ def decompress_file(file: Path, options: DecompressOptions) -> Path:
     with named(file):
         container = unpack(read_file(file))
         found = run_of(container, options)
-        images = images_in(container, found.model)
+        images = images_in(container, found.model, options.only)
     if target.suffix == ".npz":
         write_atomic(target, arrays_of(images))
     else:
-        write_pictures(target, images)
+        write_pictures(target, images, options.only or 0, container.header.images)
     return target
 
 
@@ -199,11 +199,18 @@ def arrays_of(images: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def write_pictures(target: Path, images: Tensor) -> None:
-    """Writes images (N, C, H, W) as PNG files of a new folder, numbered from 0."""
-    digits = len(str(len(images) - 1))
+def write_pictures(target: Path, images: Tensor, first: int, count: int) -> None:
+    """Writes images (N, C, H, W) as PNG files of a new folder, numbered as in their file.
+
+    Args:
+        target: the folder.
+        images: some images of a file.
+        first: the number of the first of them.
+        count: how many the file holds.
+    """
+    digits = len(str(count - 1))
     with new_folder(target.parent, target.name) as folder:
-        for number, pixels in enumerate(_channels_last(images)):
+        for number, pixels in enumerate(_channels_last(images), first):
             Image.fromarray(pixels).save(folder / f"{number:0{digits}d}.png")
         folder.rename(target)
 

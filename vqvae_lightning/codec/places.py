@@ -5,7 +5,8 @@ model's, ends the command.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from vqvae_lightning.config import CompressOptions, ConfigError, visible
 from vqvae_lightning.data.images import ImageDataModule, data_of, opened_images
 from vqvae_lightning.data.own.collections import open_collection, summary
 from vqvae_lightning.data.own.folders import IMAGE_ENDINGS, ending
-from vqvae_lightning.data.own.pixels import ImageError, Size, decode
+from vqvae_lightning.data.own.pixels import ImageError, Picture, decode
 from vqvae_lightning.data.rows import BinaryRows
 from vqvae_lightning.training.runs import Run
 
@@ -48,7 +49,7 @@ def images_at(run: Run, places: Sequence[str], options: CompressOptions) -> Imag
         data = data_of(experiment.data, options.root)
         return split_of(opened_images(data, experiment.seed), options.split)
     shape = tuple(run.record.images.shape)
-    pixels = [image for place in places for image in _read(Path(place), shape, options.fit)]
+    pixels = [image for place in places for image in _read(Path(place), shape, options)]
     return Images(torch.from_numpy(np.stack(pixels)), None)
 
 
@@ -60,35 +61,49 @@ def split_of(images: ImageDataModule, split: str) -> Images:
     return Images(rows.take(torch.arange(len(rows))), rows.labels)
 
 
-def _read(place: Path, shape: tuple[int, ...], fit: bool) -> list[Pixels]:
+def _read(place: Path, shape: tuple[int, ...], options: CompressOptions) -> list[Pixels]:
     """The images (C, H, W) at a place."""
     channels, *sides = shape
-    size = (sides[0], sides[1]) if fit else None
+    size = (sides[0], sides[1]) if options.fit else None
     if place.is_file() and ending(place.name) in IMAGE_ENDINGS:
-        return [_checked(_picture(place, channels, size), shape, str(place))]
+        with _named(str(place)):
+            picture = decode(place, channels, size)
+        return [_checked(picture, shape, str(place), options.lossless)]
     collection = open_collection(place)
     if collection.left_out:
         print(f"left out  {summary(collection.left_out, collection.noun)}", file=sys.stderr)
     found = []
     for position, name in enumerate(collection.names):
         where = f"{place}/{name}" if place.is_dir() else f"{place}, {name}"
-        try:
-            pixels = collection.read(position, channels, size).pixels
-        except ImageError as error:
-            raise ConfigError(f"compress: {visible(where)} {error}") from error
-        found.append(_checked(pixels, shape, where))
+        with _named(where):
+            picture = collection.read(position, channels, size)
+        found.append(_checked(picture, shape, where, options.lossless))
     return found
 
 
-def _picture(place: Path, channels: int, size: Size | None) -> Pixels:
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Puts the name of a picture before the reason why it cannot be used."""
     try:
-        return decode(place, channels, size).pixels
+        yield
     except ImageError as error:
-        raise ConfigError(f"compress: {visible(str(place))} {error}") from error
+        raise ConfigError(f"compress: {visible(where)} {error}") from error
 
 
-def _checked(pixels: Pixels, shape: tuple[int, ...], where: str) -> Pixels:
-    """The picture. Raises ConfigError unless it is of the model's size."""
+def _checked(picture: Picture, shape: tuple[int, ...], where: str, lossless: bool) -> Pixels:
+    """The pixels of a picture.
+
+    Raises ConfigError unless they are of the model's size, and say all of the picture where the
+    file is to be lossless.
+    """
+    pixels = picture.pixels
+    if lossless and (picture.converted or picture.animated):
+        got = picture.converted or "several frames"
+        pixel = "8-bit grey" if shape[0] == 1 else "8-bit RGB or grey"
+        raise ConfigError(
+            f"lossless: {visible(where)} is {got}, wanted one picture of {pixel}, as the model has"
+            " them: nothing else comes back as it was"
+        )
     if pixels.shape != shape:
         (_, height, width), (_, *wanted) = pixels.shape, shape
         raise ConfigError(

@@ -262,6 +262,9 @@ class DecompressOptions:
     run: str | None = setting(
         None, "folder of the run that made the file; empty: looked up in runs", place="folder"
     )
+    only: int | None = setting(
+        None, "the number of one image, from 0; its group alone is decoded", at_least=0
+    )
     runs: str = setting("runs", "folder that holds the runs", place="folder")
 
 

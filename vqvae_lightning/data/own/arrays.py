@@ -130,7 +130,10 @@ class ArrayFile(Collection):
             raise ImageError(DAMAGED) from error
         if len(data) < count:
             raise ImageError(TOO_SHORT)
-        return Picture(fit_array(array.image(data), channels, size))
+        pixels = array.image(data)  # H,W,C
+        kept = pixels.shape[2] in (1, channels)
+        lost = "" if kept else f"an array of {pixels.shape[2]} channels"
+        return Picture(fit_array(pixels, channels, size), converted=lost)
 
     def _bytes(self, array: Array, start: int, count: int) -> bytes:
         if array.is_compressed:

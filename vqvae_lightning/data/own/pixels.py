@@ -52,6 +52,7 @@ class Picture:
 
     pixels: NDArray[np.uint8]  # C, H, W
     animated: bool = False  # it has further frames or pages, which are left out
+    converted: str = ""  # from which mode, if the pixels do not say all that the file's own do
 
 
 def decode(source: bytes | Path, channels: int, size: Size | None = None) -> Picture:
@@ -74,8 +75,8 @@ def decode(source: bytes | Path, channels: int, size: Size | None = None) -> Pic
             warnings.simplefilter("ignore")  # of damaged metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with _open(file) as image:
-                animated = _is_animated(image)
-                return Picture(fit(image, channels, size), animated)
+                animated, lost = _is_animated(image), lost_mode(image, channels)
+                return Picture(fit(image, channels, size), animated, lost)
     except ImageError:
         raise
     except Exception as error:  # PIL's plugins raise anything on hostile bytes
@@ -121,6 +122,14 @@ def fit_array(
     grey = pixels.shape[2] == 1
     array = np.ascontiguousarray(pixels[:, :, 0] if grey else pixels)
     return fit(Image.fromarray(array), channels, size)
+
+
+def lost_mode(image: "Image.Image", channels: int) -> str:
+    """The mode of a picture of which 8-bit grey or RGB pixels do not say all; else empty."""
+    whole = ("1", "L") if channels == 1 else ("1", "L", "RGB", "P")
+    if image.has_transparency_data:
+        return f"{image.mode} with transparency"
+    return "" if image.mode in whole else str(image.mode)
 
 
 def cannot_be_read(error: OSError) -> str:
