@@ -203,6 +203,16 @@ def test_an_image_that_a_file_does_not_hold_is_refused(number: int) -> None:
         decompress(compress(model, images(10)), model, only=number)
 
 
+def test_numbers_of_numpy_are_numbers_and_fractions_are_none() -> None:
+    model, x = vqvae(), images(10)
+    data = compress(model, x, group=np.int64(3))  # type: ignore[arg-type]
+    assert data == compress(model, x, group=3)
+    assert torch.equal(decompress(data, model, only=np.int64(4)), decompress(data, model, only=4))  # type: ignore[arg-type]
+    for only in (1.5, True, "1"):
+        with pytest.raises(ValueError, match="only: got"):
+            decompress(data, model, only=only)  # type: ignore[arg-type]
+
+
 def test_the_default_dtype_of_a_program_changes_no_file_and_stays() -> None:
     model, x = prior(), images(10)
     wanted = compress(model, x)

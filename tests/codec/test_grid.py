@@ -107,7 +107,7 @@ def test_what_no_grid_can_be_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=what):
             compress(model, x, step=step)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="lossless: a ae has neither codes nor p"):
+    with pytest.raises(ConfigError, match="lossless: a model of kind ae has neither codes nor p"):
         compress(model, x, lossless=True)
     with pytest.raises(ConfigError, match=r"step: got 0\.5, but z of a vqvae goes on no grid"):
         compress(vqvae(), x, step=0.5)

@@ -55,7 +55,8 @@ class ByGrid(Coded):
     def plan(self, x: Tensor, wanted: Wanted) -> Plan:
         if wanted.lossless:
             raise ConfigError(
-                f"lossless: a {self.kind} has neither codes nor p(z), so its files are lossy"
+                f"lossless: a model of kind {self.kind} has neither codes nor p(z), and its files"
+                " are lossy"
             )
         step = USUAL_STEP if wanted.step is None else wanted.step
         symbols, lowest, size = _on_grid(self._latents(x), step)

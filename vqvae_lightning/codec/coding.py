@@ -107,6 +107,7 @@ def compress(
     x = images_of(images, coded.image_shape, torch.empty(0))
     group = coded.usual_group if group is None else group
     _check_sizes(x, group, step)
+    group = int(group)
     plan = coded.plan(x, Wanted(labels, lossless, None if step is None else float(step)))
     header = Header(
         kind=coded.kind,
@@ -154,7 +155,10 @@ def decompress(data: bytes, model: Any, only: int | None = None) -> Tensor:
         CodecError: damaged bytes, those of another model or of another version, or a machine
             whose arithmetic is another than promised.
         ConfigError: a model that codes no images, a package that is missing.
+        ValueError: `only` is no whole number.
     """
+    if only is not None and (not isinstance(only, Integral) or isinstance(only, bool)):
+        raise ValueError(f"only: got {only!r}, wanted the number of an image")
     try:
         return images_in(unpack(data), model, only)
     except CodecError as error:
