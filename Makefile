@@ -31,7 +31,7 @@ FULL = $(TRAIN) name=cifar10_$(1) resume=auto $(if $(2),model.tokenizer=runs/cif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-fid doctor data emoji train train-ae train-vae train-vqvae train-prior full-cifar10 sample evaluate export compare study ablate \
-        sweep classifier fid-calibrate wandb-dashboard bench bench-gpu check lint settings tutorial docs test test-dist test-faults \
+        sweep classifier fid-calibrate wandb-dashboard bench bench-gpu codec check lint settings tutorial docs test test-dist test-faults \
         test-slow clean
 
 help:  ## this list
@@ -65,6 +65,10 @@ $(VENV)/.export: $(VENV)/.run
 
 $(VENV)/.bench: $(VENV)/.run
 	@$(PIP) --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.codec: $(VENV)/.run
+	@$(PIP) --editable '.[bench,codec]'
 	@touch $@
 
 $(VENV)/.tutorial: $(VENV)/.run
@@ -152,6 +156,9 @@ wandb-dashboard: $(VENV)/.dashboard  ## the W&B workspace of the project: built,
 bench: $(VENV)/.bench  ## speed side by side with peers: experiments/benchmarks/README.md; ARGS="sampling ddp" for some suites
 	@for dataset in mnist cifar10; do $(VQVAE) data name=$$dataset; done
 	@$(VENV)/bin/python -m experiments.benchmarks $(ARGS)
+
+codec: $(VENV)/.codec  ## MNIST as files beside JPEG, WebP, AVIF, JPEG XL: docs/compression.md; trains what is missing; ARGS=full for the long recipes
+	@$(VENV)/bin/python -m experiments.codec $(ARGS)
 
 bench-gpu: $(VENV)/.run  ## correctness and speed on a GPU; without one, the same at toy size
 	@$(VENV)/bin/python -m experiments.benchmarks gpu
