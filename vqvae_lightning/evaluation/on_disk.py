@@ -13,7 +13,6 @@ from vqvae_lightning.codec.places import Images, split_of
 from vqvae_lightning.config import EvaluateOptions, member_of
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.subject import Plan, Subject
-from vqvae_lightning.kinds import Kind
 from vqvae_lightning.metrics.reconstruction import psnr
 from vqvae_lightning.models.build import LIKELIHOODS
 
@@ -26,15 +25,15 @@ class BytesOnDisk(Evaluator):
 
     settings = ("bytes",)
 
-    def is_for(self, kind: Kind) -> bool:
-        return kind.stage == 1 or kind.has_codes
+    def is_for(self, plan: Plan) -> bool:
+        return plan.kind.stage == 1 or plan.kind.has_codes
 
     def asked(self, options: EvaluateOptions) -> bool | None:
         return options.bytes
 
     def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
         kind, place = plan.kind, plan.path
-        if not self.is_for(kind):
+        if not self.is_for(plan):
             return f"bytes: {place} is a run of kind {kind.name}, whose p(z) no file is coded with"
         if kind.has_codes or not kind.has_density:
             return None
