@@ -15,6 +15,7 @@ from vqvae_lightning.comparison.study import experiment_files
 from vqvae_lightning.config import ConfigError, StudyOptions
 from vqvae_lightning.kinds import KINDS, Note
 from vqvae_lightning.models.build import VAEConfig
+from vqvae_lightning.models.likelihoods import GaussianLikelihood
 
 
 @dataclass
@@ -107,8 +108,9 @@ def test_an_evaluation_of_it_leaves_out_what_it_cannot_be_asked(
 ) -> None:
     # The fields are of different types.
     kind = replace(KINDS["toy"], **changed)  # type: ignore[arg-type]
-    experiment = SimpleNamespace(model=SimpleNamespace(one_pass=one_pass))
-    plan: Any = SimpleNamespace(kind=kind, experiment=experiment)
+    model = SimpleNamespace(one_pass=one_pass, likelihood=GaussianLikelihood.Config())
+    experiment = SimpleNamespace(model=model)
+    plan: Any = SimpleNamespace(kind=kind, path="runs/toy", experiment=experiment)
     overrides = evaluation_overrides(plan, ["representation=true", "iwae_samples=5"])
     keys = {override.partition("=")[0] for override in overrides}
     assert keys == {"representation", "iwae_samples"} - unused

@@ -12,6 +12,9 @@ from vqvae_lightning.comparison.compare import compare
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.evaluation.evaluate import evaluate
+from vqvae_lightning.evaluation.on_disk import BytesOnDisk
+from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.training.runs import Run
 
 LEVELS = "model.likelihood.name=discretized_logistic"
 
@@ -90,3 +93,10 @@ def test_a_run_without_a_file_is_refused_before_it_is_evaluated(place: Path) -> 
     ):
         with pytest.raises(ConfigError, match=what):
             evaluate(place / "runs" / name, bytes=True)
+
+
+def test_a_study_asks_for_files_only_of_runs_that_have_one(place: Path) -> None:
+    names = {"ae", "vqvae", "prior", "vae"}
+    make_run(place, "vae", "name=gaussian")
+    plans = {name: Subject(Run(place / "runs" / name)) for name in (*names, "gaussian")}
+    assert {name for name, plan in plans.items() if BytesOnDisk().is_for(plan)} == names

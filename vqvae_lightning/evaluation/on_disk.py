@@ -26,23 +26,13 @@ class BytesOnDisk(Evaluator):
     settings = ("bytes",)
 
     def is_for(self, plan: Plan) -> bool:
-        return plan.kind.stage == 1 or plan.kind.has_codes
+        return why_not(plan) is None
 
     def asked(self, options: EvaluateOptions) -> bool | None:
         return options.bytes
 
     def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
-        kind, place = plan.kind, plan.path
-        if not self.is_for(plan):
-            return f"bytes: {place} is a run of kind {kind.name}, whose p(z) no file is coded with"
-        if kind.has_codes or not kind.has_density:
-            return None
-        if member_of(plan.experiment.model.likelihood, LIKELIHOODS).levels is None:
-            return (
-                f"bytes: {place} is a run of kind {kind.name}, whose files are lossless, and its"
-                " likelihood gives no probabilities of pixel levels"
-            )
-        return None
+        return why_not(plan)
 
     def measure(
         self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
@@ -52,6 +42,21 @@ class BytesOnDisk(Evaluator):
         return dict(
             found for mode in modes for found in measured(subject.module, images, mode == LOSSLESS)
         )
+
+
+def why_not(plan: Plan) -> str | None:
+    """Why a run has no file; None if it has one."""
+    kind, place = plan.kind, plan.path
+    if kind.stage == 2 and not kind.has_codes:
+        return f"bytes: {place} is a run of kind {kind.name}, whose p(z) no file is coded with"
+    if kind.has_codes or not kind.has_density:
+        return None
+    if member_of(plan.experiment.model.likelihood, LIKELIHOODS).levels is None:
+        return (
+            f"bytes: {place} is a run of kind {kind.name}, whose files are lossless, and its"
+            " likelihood gives no probabilities of pixel levels"
+        )
+    return None
 
 
 def measured(model: object, images: Images, lossless: bool) -> Iterator[tuple[str, float]]:
