@@ -20,7 +20,7 @@ LAYERS = (
         "verified",
     },
     {"models"},
-    {"metrics", "data", "pictures"},
+    {"metrics", "data", "pictures", "signals"},
     {"kinds", "experiment"},
     {"training"},
     {"codec"},
@@ -31,7 +31,7 @@ LAYERS = (
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # A function that reads a setting asks for names of kinds, of datasets and of what `sample` shows.
-LAZY = {("config/commands", "evaluation"), ("config/schema", "data"), ("config/schema", "kinds")}
+LAZY = {("config/commands", "evaluation"), ("config/data", "data"), ("config/schema", "kinds")}
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[str, bool]]:

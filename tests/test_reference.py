@@ -50,7 +50,8 @@ def networks(kind: str) -> dict[str, Any]:
 def chosen(row: Row) -> list[str]:
     """Settings of a run that has the setting of a row."""
     owner = row.of[0] if row.of else None
-    part = row.key.split(".")[1] if row.key.count(".") == 2 else ""
+    is_part = row.key.startswith("model.") and row.key.count(".") == 2
+    part = row.key.split(".")[1] if is_part else ""
     if owner in KINDS:
         return [f"kind={owner}"]
     having = next(

@@ -136,7 +136,7 @@ KINDS: dict[str, Kind] = {
             artifact="tokenizer",
             mark="square",
             colours=("#007355", "#41c49c"),
-            required=("distortion", "rate", "psnr", "perplexity", "codes_used"),
+            required=("distortion", "rate", "perplexity", "codes_used"),
             notes=(
                 Note(
                     "VQ-VAE: the rate is T log K, what T codes cost when all K are taken to be"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vqvae_lightning.config import DataConfig
-from vqvae_lightning.data import sources
+from vqvae_lightning.data.dataset import Dataset
 from vqvae_lightning.data.images import ImageDataModule, to_float, to_uint8
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.rows import stratified_split
@@ -32,7 +32,7 @@ def stored(monkeypatch):
         split: (random.integers(0, 256, (n, *SHAPE), dtype=np.uint8), np.arange(n) % 6)
         for split, n in (("train", 60), ("test", 20))
     }
-    monkeypatch.setattr(sources, "load", lambda name, root, split: arrays[split])
+    monkeypatch.setattr(Dataset, "load", lambda dataset, root, split: arrays[split])
     return arrays
 
 

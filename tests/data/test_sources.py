@@ -632,11 +632,11 @@ def test_the_table_is_consistent(dataset):
         "fashion_mnist": [47040016, 60008, 7840016, 10008],
         "cifar10": [30730000] * 6,
         "cifar100": [153700000, 30740000],
+        "fsdd": [16921530, 2126058, 2081260],
     }
     assert list(dataset.sizes.values()) == sizes[dataset.name]
-    assert (
-        list(dataset.sizes) == list(dataset.files) == dataset.split("train") + dataset.split("test")
-    )
+    of_splits = [name for split in ("train", "val", "test") for name in dataset.split(split)]
+    assert list(dataset.sizes) == list(dataset.files) == of_splits
     for source in dataset.sources:
         assert "http:" not in source.where
         if None in dataset.files.values():  # nothing but the digest vouches for them

@@ -17,6 +17,7 @@ from scipy.linalg import sqrtm
 from vqvae_lightning import cli
 from vqvae_lightning.config import ConfigError, DataConfig, EvaluateOptions, SampleOptions
 from vqvae_lightning.data import sources
+from vqvae_lightning.data.dataset import Dataset
 from vqvae_lightning.data.images import to_float, to_uint8
 from vqvae_lightning.evaluation import distances as distances_module
 from vqvae_lightning.evaluation import fidelity as module_under_test
@@ -486,9 +487,8 @@ class TestCalibration:
         }
         monkeypatch.setattr(module_under_test, "prepare", lambda *_: None)
         labels = np.zeros(60, np.int64)
-        monkeypatch.setattr(
-            sources, "load", lambda name, root, split: (images[split], labels[: len(images[split])])
-        )
+        arrays = {split: (some, labels[: len(some)]) for split, some in images.items()}
+        monkeypatch.setattr(Dataset, "load", lambda dataset, root, split: arrays[split])
         monkeypatch.setattr(module_under_test, "Inception", Quarters)
         return images
 

@@ -11,6 +11,7 @@ import untrained
 
 from vqvae_lightning import cli
 from vqvae_lightning.data import images, sources
+from vqvae_lightning.data.dataset import Dataset
 from vqvae_lightning.evaluation import fidelity
 from vqvae_lightning.evaluation.features import FeatureNetwork
 from vqvae_lightning.evaluation.subject import Subject
@@ -61,7 +62,7 @@ def opened(monkeypatch):
 
         monkeypatch.setattr(owner, name, counted)
 
-    count("read", sources, "load", lambda name, root, split: split)
+    count("read", Dataset, "load", lambda dataset, root, split: split)
     count("verified", images, "prepare", lambda name, *_: name)
     count("built", pl.LightningModule, "__init__", lambda module, *_: module.kind)
     count("fingerprints", first_stage, "fingerprint", lambda _: "tokenizer")

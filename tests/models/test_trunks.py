@@ -87,6 +87,53 @@ def test_sides_that_cannot_be_halved_are_one_line_that_names_a_setting(name, sha
     assert f"3 halvings need sides divisible by 8, got images of {size}" in str(error.value)
 
 
+class TestConv:
+    @pytest.mark.parametrize("vector", [False, True], ids=["grid", "vector"])
+    @pytest.mark.parametrize(
+        ("halvings", "grid"), [([6, 2], (1, 16)), ([0, 3], (64, 8)), ([3, 1], (8, 32))]
+    )
+    def test_height_and_width_are_halved_apart(self, halvings, grid, vector):
+        shape = (1, 64, 64)
+        trunk = ConvTrunk(ConvTrunk.Config(8, 4, 1, halvings), shape, vector)
+        assert trunk.grid == ((1, 1) if vector else grid)
+        h = trunk.encoder(6)(images(shape))
+        assert h.shape == (3, 6, *trunk.grid)
+        assert trunk.decoder(6, 2)(h).shape == (3, 2, 64, 64)
+
+    def test_one_number_is_the_network_of_two_equal_ones(self):
+        networks = []
+        for halvings in (2, [2, 2]):
+            torch.manual_seed(0)
+            trunk = ConvTrunk(ConvTrunk.Config(8, 4, 1, halvings), (1, 8, 12), False)
+            networks.append((trunk.encoder(6), trunk.decoder(6, 1)))
+        x = images((1, 8, 12))
+        (encoder, decoder), (other, other_decoder) = networks
+        assert torch.equal(encoder(x), other(x))
+        assert torch.equal(decoder(encoder(x)), other_decoder(other(x)))
+
+    def test_a_column_sees_no_more_of_time_than_its_stride_and_the_blocks_around(self):
+        """A grid of one row keeps its columns apart: no layer spreads over all of time."""
+        trunk = ConvTrunk(ConvTrunk.Config(8, 4, 0, [6, 2]), (1, 64, 64), False)
+        encoder = trunk.encoder(6)
+        x = images((1, 64, 64), n=1)
+        changed = x.clone()
+        changed[..., 48:] = 0
+        same = (encoder(x) == encoder(changed)).all(1)[0, 0]  # columns
+        assert same[:4].all()
+        assert not same[12:].any()
+
+    def test_sides_that_cannot_be_halved_apart_are_one_line(self):
+        with pytest.raises(ValueError, match=r"\[6, 2\] halvings need sides divisible by 64 and 4"):
+            ConvTrunk(ConvTrunk.Config(8, 4, 1, [6, 2]), (1, 32, 64), False)
+
+    @pytest.mark.parametrize("halvings", ["[6]", "[0,0]", "[-1,2]", "[9,1]", "[1,2,3]"])
+    def test_numbers_that_halve_nothing_are_one_line(self, halvings):
+        with pytest.raises(
+            ConfigError, match=r"^model\.trunk\.downsamples: got .*such as \[6, 2\]"
+        ):
+            load_experiment(None, ["kind=ae", f"model.trunk.downsamples={halvings}"])
+
+
 class TestResidual:
     @pytest.mark.parametrize("multipliers", ["[]", "[4]", "[1,1,1,1,1,1,1]", "[1,0]", "[-1,2]"])
     def test_multipliers_that_make_no_trunk_are_one_line(self, multipliers):

@@ -34,6 +34,8 @@ def train(arguments: Sequence[str]) -> "TrainResult":
         say("run", run.path)
         for picture in run.pictures():
             say("picture", picture)
+        for sound in run.sounds():
+            say("sound", sound)
         say("W&B", wandb_hint(run))
     return result
 
@@ -155,7 +157,7 @@ def sample(arguments: Sequence[str]) -> Path:
 
     paths = draw(run, chosen)
     for path in paths:
-        say("picture", path)
+        say("sound" if path.suffix == ".wav" else "picture", path)
     return paths[0]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from vqvae_lightning.comparison.budgets import Budget
 from vqvae_lightning.comparison.records import Records
-from vqvae_lightning.config import DataConfig, Experiment, to_dict
+from vqvae_lightning.config import DataConfig, Experiment, section_config, to_dict
 from vqvae_lightning.evaluation.samplers import latent_size
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.metrics.information import bits, bits_per_dim, saved_vs_uniform
@@ -40,8 +40,8 @@ class Row:
     @property
     def images(self) -> tuple[str, str]:
         """What the images have in common with those of runs that it can be compared with."""
-        identity: tuple[str, str] = DataConfig(**self.settings["data"]).identity
-        return identity
+        data: DataConfig = section_config(DataConfig, self.settings["data"], "data")
+        return data.identity
 
     # The other attributes that a measure's `comparable` may name, beside `likelihood`.
 

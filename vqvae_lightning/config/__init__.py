@@ -27,6 +27,13 @@ from vqvae_lightning.config.commands import (
     StudyOptions,
     SweepOptions,
 )
+from vqvae_lightning.config.data import (
+    STORES,
+    DataConfig,
+    MelWindow,
+    OwnImagesConfig,
+    SoundConfig,
+)
 from vqvae_lightning.config.files import read_yaml
 from vqvae_lightning.config.listing import documented
 from vqvae_lightning.config.parts import (
@@ -63,16 +70,12 @@ from vqvae_lightning.config.reader import (
 )
 from vqvae_lightning.config.schema import (
     MOST_PASSES,
-    STORES,
-    ConfigError,
-    DataConfig,
     Experiment,
     OptimizerConfig,
-    OwnImagesConfig,
     TrackingConfig,
     TrainerConfig,
-    setting,
 )
+from vqvae_lightning.config.setting import ConfigError, setting
 from vqvae_lightning.config.shipped import (
     existing_file,
     experiment_file,
@@ -103,12 +106,14 @@ __all__ = [
     "Experiment",
     "ExportOptions",
     "InspectOptions",
+    "MelWindow",
     "OptimizerConfig",
     "OwnImagesConfig",
     "RunChoice",
     "RunOptions",
     "RunsOptions",
     "SampleOptions",
+    "SoundConfig",
     "StudyOptions",
     "SweepOptions",
     "TrackingConfig",

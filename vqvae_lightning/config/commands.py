@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from vqvae_lightning.config.schema import DatasetName, OwnImagesConfig, check_project, setting
+from vqvae_lightning.config.data import DatasetName, OwnImagesConfig
+from vqvae_lightning.config.schema import check_project
+from vqvae_lightning.config.setting import setting
 
 
 def _shows() -> list[str]:

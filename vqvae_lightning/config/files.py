@@ -11,7 +11,7 @@ from yaml.constructor import SafeConstructor
 from yaml.cyaml import CParser
 from yaml.resolver import Resolver
 
-from vqvae_lightning.config.schema import ConfigError
+from vqvae_lightning.config.setting import ConfigError
 from vqvae_lightning.config.values import Bare, check_text, shown, visible
 
 LARGEST_FILE, MOST_VALUES = 1_000_000, 10_000

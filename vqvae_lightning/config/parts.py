@@ -12,7 +12,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, get_type_hints
 
 from vqvae_lightning.config.plugins import is_plugin, plugin_class, plugin_of
-from vqvae_lightning.config.schema import ConfigError
+from vqvae_lightning.config.setting import ConfigError
 from vqvae_lightning.config.values import Word, is_readable, read, shown
 
 if TYPE_CHECKING:

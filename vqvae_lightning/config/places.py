@@ -15,9 +15,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vqvae_lightning.config.data import DataConfig
 from vqvae_lightning.config.parts import is_section
 from vqvae_lightning.config.plugins import plugin_arguments
-from vqvae_lightning.config.schema import ConfigError, DataConfig, Experiment
+from vqvae_lightning.config.schema import Experiment
+from vqvae_lightning.config.setting import ConfigError
 from vqvae_lightning.config.values import check_text, shown, visible
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vqvae_lightning.config.schema import ConfigError
+from vqvae_lightning.config.setting import ConfigError
 from vqvae_lightning.config.values import shown, word_of
 
 LARGEST = 1_000_000  # bytes of a file

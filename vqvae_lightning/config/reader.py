@@ -20,7 +20,8 @@ from vqvae_lightning.config.parts import IDENTITY, find_member, is_section, name
 from vqvae_lightning.config.places import canonical_places
 from vqvae_lightning.config.plugins import is_plugin
 from vqvae_lightning.config.references import resolve_references
-from vqvae_lightning.config.schema import ConfigError, Experiment
+from vqvae_lightning.config.schema import Experiment
+from vqvae_lightning.config.setting import ConfigError
 from vqvae_lightning.config.values import Word, check_text, read, shown, visible, word_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vqvae_lightning.config.schema import ConfigError
+from vqvae_lightning.config.setting import ConfigError
 from vqvae_lightning.config.values import Word, shown
 
 REFERENCE = re.compile(r"(?<!\\)\$\{([A-Za-z_][A-Za-z0-9_.]*)\}")

@@ -4,155 +4,25 @@ The settings of a model's parts stand beside their classes in `models`. YAML fil
 differs from the defaults.
 """
 
-import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-STORES = "stores"  # the folder in `data.root` of own images
+from vqvae_lightning.config.data import DataConfig
+from vqvae_lightning.config.setting import ConfigError, setting
+
 # Forward passes of one optimizer step. A codebook keeps what it saw in so many, and no more.
 MOST_PASSES = 256
 
 
-def _datasets() -> Collection[str]:
-    """The names of the datasets; imported when one is read, for that table lies above settings."""
-    from vqvae_lightning.data.sources import DATASETS
-
-    return DATASETS
-
-
 def _kinds() -> Collection[str]:
-    """The names of the kinds of run; imported when one is read, as above."""
+    """The names of the kinds of run; imported when one is read, for that table lies above."""
     from vqvae_lightning.kinds import KINDS
 
     return KINDS
 
 
-DatasetName = Annotated[str, _datasets]
 KindName = Annotated[str, _kinds]
-
-
-class ConfigError(ValueError):
-    """One line: what is wrong, where, what was found and what is wanted."""
-
-
-def setting(
-    default: Any, meaning: str, *, at_least: float | None = None, above: float | None = None,
-    at_most: float | None = None, below: float | None = None, place: str | None = None,
-) -> Any:  # fmt: skip
-    """A field with its meaning (and unit) and the range that is checked before anything runs.
-
-    `place` marks the name of a "folder" (one that is no file), of a "file" or run folder, or of a
-    file with an ending (".png"): see `places`.
-    """
-    limits = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
-    return field(default=default, metadata={"meaning": meaning, "place": place, **limits})
-
-
-@dataclass
-class OwnImagesConfig:
-    """Own images, in the place of a dataset."""
-
-    path: str | None = setting(
-        None,
-        "folder of own images, or an .npy, .npz or .parquet file; empty: the dataset",
-        place="file",
-    )
-    size: int | list[int] | None = setting(
-        None,
-        "pixels of an own image, a number or [height, width]: the shorter side is resized to it,"
-        " and the middle cut out; empty: the size that all images have",
-    )
-    channels: int | None = setting(
-        None, "of an own image: 1 (grey) or 3 (colours); empty: 3, of an array its own"
-    )
-
-
-@dataclass
-class DataConfig(OwnImagesConfig):
-    """Where images come from and how they are cut into batches."""
-
-    name: DatasetName = setting("mnist", "dataset, where there is no path")
-    test_fraction: float = setting(
-        0.1, "share of own images held out for test, if the path has no test split of its own",
-        above=0, below=1,
-    )  # fmt: skip
-    fingerprint: str | None = setting(
-        None, "SHA-256 of the own images, which a run records; empty: those that are there"
-    )
-    root: str = setting("data", "folder that holds the datasets", place="folder")
-    download: bool = setting(True, "fetch what is missing; false: fail instead")
-    batch_size: int = setting(
-        128, "images per optimizer step, over all devices and accumulated micro-batches", at_least=1
-    )
-    eval_batch_size: int = setting(500, "images per batch of validation and test", at_least=1)
-    validation_size: int = setting(
-        5000, "training images held out for validation, stratified by label", at_least=1
-    )
-    flip: bool = setting(False, "mirror half of the training images, drawn anew every epoch")
-    binarize: Literal["none", "static", "dynamic"] = setting(
-        "none",
-        "pixels become 0 or 1 with their grey value as probability: once (static) or at every use"
-        " (dynamic)",
-    )
-
-    def __post_init__(self) -> None:
-        for name in ("size", "channels", "fingerprint"):
-            if self.path is None and getattr(self, name) is not None:
-                got = getattr(self, name)
-                raise ConfigError(f"data.{name}: got {got} without data.path, of own images only")
-        sides = [] if self.size is None else self.size
-        sides = [sides, sides] if isinstance(sides, int) else sides
-        if self.size is not None and not (len(sides) == 2 and all(0 < n <= 4096 for n in sides)):
-            raise ConfigError(
-                f"data.size: got {self.size}, wanted 1 to 4096 pixels, such as 64 or [48, 64]"
-            )
-        if self.channels not in (None, 1, 3):
-            raise ConfigError(f"data.channels: got {self.channels}, wanted 1 or 3")
-        if self.fingerprint is not None and not re.fullmatch("[0-9a-f]{64}", self.fingerprint):
-            raise ConfigError(
-                "data.fingerprint: wanted a SHA-256 of 64 digits, as a run records it"
-            )
-
-    @property
-    def levels(self) -> int:
-        """How many values a pixel can have."""
-        return 256 if self.binarize == "none" else 2
-
-    @property
-    def dataset(self) -> str:
-        """The name of the images: a dataset's, or own ones' with the first digits of their hash."""
-        if self.path is None:
-            return self.name
-        stem = re.sub("[^a-z0-9]+", "-", Path(self.path).stem.lower()).strip("-")[:40]
-        return f"{stem or 'own'}-{(self.fingerprint or '')[:8]}"
-
-    @property
-    def described(self) -> str:
-        """The name of the images, of own ones with the share for test."""
-        share = f" with data.test_fraction={self.test_fraction}" if self.path else ""
-        return self.dataset + share
-
-    @property
-    def folder(self) -> str:
-        """The folder in `root` that holds them."""
-        return self.name if self.path is None else f"{STORES}/{(self.fingerprint or '')[:16]}"
-
-    @property
-    def identity(self) -> tuple[str, str]:
-        """What two settings of the same images and splits have in common, wherever these lie."""
-        if self.path is None:
-            return self.name, self.binarize
-        return f"{self.fingerprint} {self.test_fraction}", self.binarize
-
-    @property
-    def sides(self) -> tuple[int, int] | None:
-        """Height and width of an own image, if they are set."""
-        if self.size is None:
-            return None
-        height, width = [self.size] * 2 if isinstance(self.size, int) else self.size
-        return height, width
 
 
 @dataclass

@@ -8,9 +8,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from vqvae_lightning.config.data import DataConfig
 from vqvae_lightning.config.nearest import meant
 from vqvae_lightning.config.places import images_settings, own_command, runs_setting, short
-from vqvae_lightning.config.schema import ConfigError, DataConfig
+from vqvae_lightning.config.setting import ConfigError
 
 PACKAGE = Path(__file__).parents[1]
 PLANS = ("ablations", "sweeps")  # folders of plans for many runs

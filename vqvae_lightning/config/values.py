@@ -30,7 +30,7 @@ from typing import (
     runtime_checkable,
 )
 
-from vqvae_lightning.config.schema import ConfigError
+from vqvae_lightning.config.setting import ConfigError
 
 WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 NUMBER = re.compile(

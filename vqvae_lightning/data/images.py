@@ -18,6 +18,7 @@ from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.data.randomness import derive_seed, eval_seed
 from vqvae_lightning.data.rows import BinaryRows, ChosenRows, Rows, stratified_split
 from vqvae_lightning.data.sources import holds, prepare
+from vqvae_lightning.signals.build import signal_of
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -31,15 +32,17 @@ class ImageDataModule(pl.LightningDataModule):
 
     Validation is a stratified part of the training set, drawn from the seed, unless there is a
     split of that name; the test set is never touched in training. Own images are read into their
-    store, if they are not there yet. Raises DataError for own images that cannot be had, and
-    ValueError, before anything is fetched, for a batch or a validation split that the training set
-    cannot fill.
+    store, if they are not there yet. Raises DataError for own images that cannot be had,
+    ConfigError for settings that images, or recordings, have no use for, and ValueError, before
+    anything is fetched, for a batch or a validation split that the training set cannot fill.
     """
 
     def __init__(self, config: DataConfig, seed: int, accumulate: int = 1) -> None:
         super().__init__()
         self.config, self.seed, self.accumulate = resolve(config), seed, accumulate
         self.dataset = image_set(self.config)
+        self.signal = signal_of(self.dataset.sound)
+        self.signal.check_data(self.config)
         self.sizes = split_sizes(self.config, self.dataset)
         check_sizes(self.config, self.sizes)
         self.splits: dict[str, Rows] = {}  # images uint8 (C, H, W) of train, val and test

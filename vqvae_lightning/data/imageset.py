@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
-from vqvae_lightning.config import DataConfig
+from vqvae_lightning.config import DataConfig, MelWindow
 from vqvae_lightning.data.formats import Shape
 from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.data.own.store import OwnImages
@@ -26,6 +26,10 @@ class ImageSet(Protocol):
     @property
     def shape(self) -> Shape:
         """(C, H, W) of an image."""
+
+    @property
+    def sound(self) -> MelWindow | None:
+        """The window of its recordings; None of images."""
 
     @property
     def classes(self) -> int:
@@ -57,10 +61,11 @@ class ImageSet(Protocol):
 def image_set(config: DataConfig) -> ImageSet:
     """The images that settings name. Own ones are read into their store, if they are not there yet.
 
-    Raises DataError for own images that cannot be had.
+    Raises DataError for own images that cannot be had, and ConfigError for settings that a dataset
+    has no use for.
     """
     if config.path is None:
-        return DATASETS[config.name]
+        return DATASETS[config.name].chosen(config)
     return OwnImages(resolve(config))
 
 
@@ -69,6 +74,13 @@ def shape_of(config: DataConfig) -> Shape:
     if config.fingerprint and config.sides and config.channels:
         return config.channels, *config.sides
     return image_set(config).shape
+
+
+def sound_of(config: DataConfig) -> MelWindow | None:
+    """The window of the recordings that settings name; None of images. No store is opened."""
+    if config.path is None:
+        return image_set(config).sound
+    return config.sound.resolved() if config.sound.rate else None
 
 
 def split_sizes(config: DataConfig, images: ImageSet) -> dict[str, int]:

@@ -21,6 +21,7 @@ from vqvae_lightning.data.rows import FileRows, Rows
 from vqvae_lightning.data.shards import Column, StoreWriter, description_path, read_store
 from vqvae_lightning.device import own_device
 from vqvae_lightning.models.first_stage import FirstStage
+from vqvae_lightning.signals.signal import Signal
 from vqvae_lightning.storage import check_writable
 from vqvae_lightning.verified import StoredError
 
@@ -53,6 +54,7 @@ class LatentDataModule(pl.LightningDataModule):
         config = images.config
         key = f"{config.dataset}-v{images.sizes['val']}-s{images.seed}"
         key += ("-flip" if config.flip else "") + f"-{config.binarize}"
+        key += f"-{config.label}" if config.label else ""
         self.stem = f"{key}-{first_stage.fingerprint[:16]}."
         self.of = f"{key} {config.fingerprint or 'published'} {first_stage.fingerprint}"
         self.path = description_path(self.folder, self.stem)
@@ -61,6 +63,10 @@ class LatentDataModule(pl.LightningDataModule):
     @property
     def dataset(self) -> ImageSet:
         return self.images.dataset
+
+    @property
+    def signal(self) -> Signal:
+        return self.images.signal
 
     def column(self) -> Column:
         """What is stored of an image."""

@@ -18,78 +18,19 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from vqvae_lightning.config import one_line
 from vqvae_lightning.data import archives, formats
+from vqvae_lightning.data.dataset import Dataset as Dataset
+from vqvae_lightning.data.dataset import Split
+from vqvae_lightning.data.digits import FSDD
 from vqvae_lightning.data.fetch import Source
 from vqvae_lightning.data.formats import DataError as DataError
 from vqvae_lightning.data.published import DifferentFileError, PublishedFiles
 
-if TYPE_CHECKING:
-    from vqvae_lightning.data.rows import Rows
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """One data set: what it holds, the files on disk that hold it, and where to get them."""
-
-    name: str  # in settings, run.json and on disk
-    title: str  # in tables and pages
-    shape: formats.Shape
-    classes: int
-    train_size: int  # images
-    test_size: int  # images
-    # canonical decoded file name -> sha256, in reading order; None: not published
-    files: Mapping[str, str | None]
-    format: formats.Format
-    sources: tuple[Source, ...]  # in the order in which they are asked
-    names: tuple[str, ...] = ()  # of the classes; empty: their numbers
-
-    validation_size = 0  # no release has a split of that name
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The name of each class."""
-        return self.names or tuple(map(str, range(self.classes)))
-
-    def hashes(self) -> Mapping[str, str | None]:
-        """SHA-256 of each file."""
-        return dict(self.files)
-
-    def rows(self, root: Path, split: Literal["train", "val", "test"]) -> "Rows":
-        """The images of "train" or "test" in root/name, verified. Raises DataError."""
-        # Settings know the names of datasets, and torch takes seconds to import.
-        import torch
-
-        from vqvae_lightning.data.rows import MemoryRows
-
-        assert split != "val", split
-        return MemoryRows(*map(torch.from_numpy, load(self.name, root, split)))
-
-    def split(self, split: str) -> list[str]:
-        """Names of the files of "train" or "test": of test are those that begin so, or with
-        "t10k".
-        """
-        assert split in ("train", "test"), split
-        return [
-            name for name in self.files if name.startswith(("test", "t10k")) == (split == "test")
-        ]
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Bytes of each file."""
-        train = self.format.sizes(self.split("train"), self.train_size, self.shape)
-        return train | self.format.sizes(self.split("test"), self.test_size, self.shape)
-
-    def at(self, root: Path | str) -> PublishedFiles:
-        """Its files in root/name."""
-        return PublishedFiles(self.files, self.sizes, Path(root) / self.name)
 
 
 FASHION = (
@@ -175,6 +116,7 @@ DATASETS: dict[str, Dataset] = {
                 Source("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", *_CIFAR100),
             ),
         ),
+        FSDD,
     )
 }
 
@@ -297,14 +239,11 @@ def prepare(name: str, root: Path, download: bool = True) -> Path:
     return folder
 
 
-def load(name: str, root: Path, split: Literal["train", "test"]) -> formats.Arrays:
+def load(name: str, root: Path, split: Split) -> formats.Arrays:
     """Images uint8 (N, C, H, W) in 0..255 and labels int64 (N,) of a split, read from root/name.
 
     Raises:
         DataError: unknown name, or a file is absent, which `prepare` mends, or not the published
             one.
     """
-    dataset = _named(name)
-    files = dataset.at(root)
-    images = dataset.train_size if split == "train" else dataset.test_size
-    return dataset.format.decode(map(files.read, dataset.split(split)), images)
+    return _named(name).load(root, split)

@@ -22,7 +22,7 @@ from vqvae_lightning.config import (
     to_dict,
 )
 from vqvae_lightning.data.images import ImageDataModule, to_uint8
-from vqvae_lightning.data.imageset import image_set
+from vqvae_lightning.data.imageset import image_set, sound_of
 from vqvae_lightning.data.rows import MemoryRows
 from vqvae_lightning.data.sources import DATASETS, prepare
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
@@ -39,6 +39,7 @@ from vqvae_lightning.evaluation.samplers import (
 from vqvae_lightning.evaluation.subject import Plan, Subject
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.signals.build import signal_of
 
 # The test images after a round trip: what a perfect sampler would reach.
 RECONSTRUCTION = "reconstruction"
@@ -83,8 +84,14 @@ def check_fidelity(experiment: Experiment, options: EvaluateOptions) -> list[str
 def feature_network(options: EvaluateOptions, data: DataConfig, root: Path) -> FeatureNetwork:
     """The network that `fid_network` names.
 
-    Raises ConfigError if it is not at hand, CheckpointError if damaged.
+    Raises ConfigError if it is not at hand, or no judge of this signal, CheckpointError if damaged.
     """
+    able = signal_of(sound_of(data)).feature_networks
+    if options.fid_network not in able:
+        raise ConfigError(
+            f"fid_network: got {options.fid_network}, but {data.dataset} holds recordings, wanted"
+            f" {' or '.join(able)}"
+        )
     return Inception() if options.fid_network == "inception" else ClassifierFeatures(data, root)
 
 

@@ -1,9 +1,9 @@
-"""`sample(run)`: PNG files of images drawn from a run, or of what it makes of test images."""
+"""`sample(run)`: PNG files of images drawn from a run, or of what it makes of test images; WAV
+files beside those of recordings.
+"""
 
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from vqvae_lightning.config import ConfigError, SampleOptions, run_options, to_dict
 from vqvae_lightning.evaluation.samplers import (
@@ -16,6 +16,7 @@ from vqvae_lightning.evaluation.samplers import (
 from vqvae_lightning.evaluation.show import SHOWS, check_completes, check_show
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.pictures import Grid, named_grid, write_picture
+from vqvae_lightning.signals.clips import heard, write_sounds
 from vqvae_lightning.storage import check_writable
 from vqvae_lightning.surroundings import own_surroundings
 from vqvae_lightning.training.runs import Run
@@ -26,6 +27,8 @@ def sample(
     run: Run | str | Path, options: SampleOptions | None = None, **settings: Any
 ) -> list[Path]:
     """Draws what is asked for, writes a picture of each sampler or grid, and returns their paths.
+
+    Of a run on recordings, the file after a picture, of the same name, is what is heard of it.
 
     `samples-seed0.png` is the default sampler's, `samples-<sampler>.png` that of a named one, and
     `interpolation.png`, `completion.png` and `inpainting.png` are grids of test images. The name
@@ -47,10 +50,9 @@ def sample(
     subject = Subject(run, options.root)
     names = sampler_names(subject.experiment, options.sampler)
     _check(subject, names, options)
-    class_names = run.record.images.classes
     if options.show != "samples":
         grid = SHOWS[options.show].draw(subject, options)
-        return [_write(run, options.show, named_grid(grid, class_names), options)]
+        return _write(subject, options.show, grid, options)
     paths = []
     labels = None
     if subject.kind.stage == 2 and subject.prior.config.class_conditional and options.guidance:
@@ -59,7 +61,7 @@ def sample(
         stem = "samples" if options.seed else "samples-seed0"
         stem = f"samples-{name}" if options.sampler else stem
         grid = Grid(draw(subject, name, options), options.columns, labels)
-        paths.append(_write(run, stem, named_grid(grid, class_names), options))
+        paths += _write(subject, stem, grid, options)
     return paths
 
 
@@ -85,11 +87,14 @@ def _check(subject: Subject, names: list[str], options: SampleOptions) -> None:
     check_writable(out, "out")
 
 
-def _write(run: Run, stem: str, picture: Image.Image, options: SampleOptions) -> Path:
-    """Writes a picture to `out`, or else among the run's under its stem; returns its path."""
+def _write(subject: Subject, stem: str, grid: Grid, options: SampleOptions) -> list[Path]:
+    """Writes a picture to `out`, or else among the run's under its stem, and beside it what is
+    heard of it; returns their paths.
+    """
+    run = subject.run
     path = Path(options.out) if options.out else run.images / f"{stem}{_unusual(options)}.png"
-    write_picture(path, picture)
-    return path
+    write_picture(path, named_grid(grid, run.record.images.classes))
+    return [path, *write_sounds(path.with_suffix(".wav"), heard(grid, subject.signal))]
 
 
 def _unusual(options: SampleOptions) -> str:

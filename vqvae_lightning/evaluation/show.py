@@ -1,6 +1,6 @@
 """`sample show=…`: interpolation between two test images, and completion of hidden parts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -24,6 +24,7 @@ from vqvae_lightning.models.priors.prior import Completes
 from vqvae_lightning.pictures import Grid
 from vqvae_lightning.training.flow import LatentFlow
 
+SIDES = ("height", "width")  # of a picture and of a grid
 STEPS = 10
 COMPLETIONS = 4
 
@@ -85,25 +86,38 @@ def interpolate(net: Autoencoder, left: Tensor, right: Tensor, steps: int) -> Te
 
 
 def completion(subject: Subject, options: SampleOptions) -> Grid:
-    """Test images without their lower half: original, what is left of it, COMPLETIONS completions;
+    """Test images without their second half: original, what is left of it, COMPLETIONS completions;
     n/columns rows.
 
-    The latents of the upper rows of the grid, h // 2 of them, are kept, and those of the other rows
-    are drawn: see `completed`. Raises ConfigError for a grid of one row.
+    The lower half of an image is hidden, and of a recording what comes later. The latents of the
+    other half of the grid, rounded down, are kept, and those of this half are drawn: see
+    `completed`. Raises ConfigError for a grid of one row, or column.
     """
-    height, width = subject.prior.first_stage.cells
-    if height < 2:
+    cells, axis = subject.prior.first_stage.cells, SIDES.index(subject.signal.completed_side)
+    kept = "upper half" if axis == 0 else "first half"
+    if cells[axis] < 2:
         raise ConfigError(
-            "show: completion keeps the upper half of the latents, but their grid is"
-            f" {height}x{width}"
+            f"show: completion keeps the {kept} of the latents, but their grid is"
+            f" {cells[0]}x{cells[1]}"
+        )
+    if axis == 1 and cells[0] > 1 and subject.experiment.model.completes != "any":
+        raise ConfigError(
+            f"show: completion keeps the {kept} of the latents, which a prior that draws row by row"
+            f" cannot on a grid of {cells[0]}x{cells[1]}; wanted one row, or"
+            " model.network.name=masked"
         )
     images, labels = shown_examples(subject, options)
-    below = torch.arange(images.shape[2]) >= images.shape[2] // 2  # H
-    hidden = below[None, :, None].expand(len(images), -1, images.shape[3])  # N,H,W
-    unknown = (torch.arange(height) >= height // 2)[None, :, None]
-    return completed(
-        subject, options, images, labels, hidden, unknown.expand(len(images), -1, width)
+    hidden, unknown = (
+        second_half(size, axis).expand(len(images), -1, -1) for size in (images.shape[2:], cells)
     )
+    return completed(subject, options, images, labels, hidden, unknown)
+
+
+def second_half(size: Sequence[int], axis: int) -> Tensor:
+    """The mask (H, W) bool of the second half along an axis, the larger one."""
+    positions = torch.arange(size[axis]) >= size[axis] // 2
+    along = positions[:, None] if axis == 0 else positions[None]
+    return along.expand(*size)
 
 
 def inpainting(subject: Subject, options: SampleOptions) -> Grid:

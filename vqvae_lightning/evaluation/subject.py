@@ -21,11 +21,14 @@ import torch
 from vqvae_lightning.config import Experiment
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule, data_of, opened_images
+from vqvae_lightning.data.imageset import sound_of
 from vqvae_lightning.data.latents import LatentDataModule
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.densities import TrainLatents
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.signals.build import signal_of
+from vqvae_lightning.signals.signal import Signal
 from vqvae_lightning.storage import file_hash
 from vqvae_lightning.training.build import latents_of
 from vqvae_lightning.training.loading import latents_folder, load_run
@@ -42,6 +45,11 @@ class Plan:
     def __init__(self, path: Path, experiment: Experiment, root: str | None = None) -> None:
         self.path, self.kind = path, KINDS[experiment.kind]
         self.experiment = replace(experiment, data=data_of(experiment.data, root))
+
+    @property
+    def signal(self) -> Signal:
+        """Whether it learns images or recordings, and all that follows from that."""
+        return signal_of(sound_of(self.experiment.data))
 
 
 class Subject(Plan):

@@ -1,10 +1,17 @@
-"""Quality of reconstructions: MSE, PSNR, SSIM, and the terms of the ledger over a whole split.
+"""Quality of reconstructions: their errors, and the terms of the ledger over a whole split.
+
+```
+x, Objective ──► loss, distortion, rate          of every signal
+             └─► Errors: MSE, PSNR, SSIM         of images; see `signals` for others
+```
 
 Metrics of a split hold sums, which add up over batches and ranks; a mean of batch means would
 depend on the batches.
 """
 
 import functools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -21,59 +28,89 @@ def psnr(mse: Tensor) -> Tensor:
     return -10 * mse.log10()
 
 
-def batch_errors(x: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
-    """`mse` and `psnr`, () each, of a batch of images x (N, C, H, W) in [-1, 1]: for training logs.
+class Errors(ABC):
+    """How far reconstructions are from what was encoded, in the measures of one signal."""
 
-    The PSNR is that of the batch, so its mean over batches is not the PSNR of a split.
+    terms: int  # numbers that are averaged over a split
+
+    @abstractmethod
+    def of_batch(self, x: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
+        """Cheap values, () each, of a batch (N, C, H, W) in [-1, 1]: for training logs."""
+
+    @abstractmethod
+    def sums(self, x: Tensor, reconstruction: Tensor) -> list[Tensor]:
+        """`terms` sums over a batch (N, C, H, W) in [-1, 1], () float64 each."""
+
+    @abstractmethod
+    def values(self, means: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The measures of a split, by key, from the means of its sums."""
+
+
+class PixelErrors(Errors):
+    """MSE, PSNR and SSIM of pixels in [0, 1], as in the literature.
+
+    The PSNR of a split is that of its MSE, and so is that of a batch: its mean over batches is not
+    the PSNR of a split.
     """
-    mse = (reconstruction - x).square().mean() / 4  # of pixels in [0, 1]
-    return {"mse": mse, "psnr": psnr(mse)}
+
+    terms = 2
+
+    def of_batch(self, x: Tensor, reconstruction: Tensor) -> dict[str, Tensor]:
+        mse = (reconstruction - x).square().mean() / 4  # of pixels in [0, 1]
+        return {"mse": mse, "psnr": psnr(mse)}
+
+    def sums(self, x: Tensor, reconstruction: Tensor) -> list[Tensor]:
+        target, found = ((image + 1) / 2 for image in (x, reconstruction))
+        error = (target - found).double().square().flatten(1).mean(1).sum()
+        # SSIM subtracts nearly equal products, so it is never computed in bfloat16.
+        with torch.autocast(x.device.type, enabled=False):
+            similarity = structural_similarity(found, target)
+        return [error, similarity.double().sum()]
+
+    def values(self, means: Sequence[Tensor]) -> dict[str, Tensor]:
+        mse, ssim = means
+        return {"mse": mse, "psnr": psnr(mse), "ssim": ssim}
+
+
+PIXELS = PixelErrors()
 
 
 class ReconstructionMetrics(Metric):
-    """Loss, distortion, rate, MSE, PSNR, SSIM and bits per dimension of a split.
+    """Loss, distortion, rate, bits per dimension and the errors of a split.
 
-    MSE, PSNR and SSIM are of pixels in [0, 1], as in the literature. PSNR is that of the split's
-    MSE. Bits per dimension are given only where distortion + rate bounds −log p of discrete data.
+    Bits per dimension are given only where distortion + rate bounds −log p of discrete data.
     """
 
     full_state_update = False
     sums: Tensor
 
-    def __init__(self, dims: int, has_bits: bool) -> None:
+    def __init__(self, dims: int, has_bits: bool, errors: Errors = PIXELS) -> None:
         super().__init__()
-        self.dims, self.has_bits = dims, has_bits
+        self.dims, self.has_bits, self.errors = dims, has_bits, errors
         # float64 sums: a split's total in float32 would depend on the order of the batches
-        self.add_state("sums", torch.zeros(6, dtype=torch.float64), dist_reduce_fx="sum")
+        zeros = torch.zeros(4 + errors.terms, dtype=torch.float64)
+        self.add_state("sums", zeros, dist_reduce_fx="sum")
 
     def update(self, x: Tensor, objective: Objective) -> None:
         """Adds a batch: images x (N, C, H, W) in [-1, 1] and what the model made of them."""
         n = x.shape[0]
-        target, reconstruction = ((image + 1) / 2 for image in (x, objective.reconstruction))
-        error = (target - reconstruction).double().square().flatten(1).mean(1).sum()
-        # SSIM subtracts nearly equal products, so it is never computed in bfloat16.
-        with torch.autocast(x.device.type, enabled=False):
-            similarity = structural_similarity(reconstruction, target)
         terms = [
             torch.as_tensor(float(n), device=x.device),
             objective.loss * n,
             objective.distortion.sum(),
             objective.latent.rate.sum(),
-            error,
-            similarity.double().sum(),
+            *self.errors.sums(x, objective.reconstruction),
         ]
         self.sums += torch.stack([term.double() for term in terms])
 
     def compute(self) -> dict[str, Tensor]:
         count, *sums = self.sums.unbind()
-        loss, distortion, rate, mse, ssim = (value / count for value in sums)
+        loss, distortion, rate, *means = (value / count for value in sums)
         values = {
             "loss": loss,
             "distortion": distortion,
             "rate": rate,
-            "mse": mse,
-            "psnr": psnr(mse),
-            "ssim": ssim,
+            **self.errors.values(means),
         }
         if self.has_bits:
             values["bits_per_dim"] = bits_per_dim(distortion + rate, self.dims)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 
-from vqvae_lightning.config import OptimizerConfig, section_config, to_dict
+from vqvae_lightning.config import MelWindow, OptimizerConfig, section_config, to_dict
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import RowNoise, seed_torch
 from vqvae_lightning.metrics.codebook import CodebookUsage, measured_counts
 from vqvae_lightning.metrics.latents import ActiveUnits
-from vqvae_lightning.metrics.reconstruction import ReconstructionMetrics, batch_errors
+from vqvae_lightning.metrics.reconstruction import ReconstructionMetrics
 from vqvae_lightning.models.autoencoder import Objective
 from vqvae_lightning.models.bottlenecks import Noise
 from vqvae_lightning.models.build import (
@@ -26,6 +26,7 @@ from vqvae_lightning.models.build import (
 )
 from vqvae_lightning.models.distributed import shared_random
 from vqvae_lightning.pictures import Grid
+from vqvae_lightning.signals.build import signal_of
 from vqvae_lightning.training.given import PlainBatch, as_batch, checked_shape, warn_of_range
 from vqvae_lightning.training.image_model import ImageModel
 from vqvae_lightning.training.optimization import (
@@ -43,7 +44,6 @@ class AutoencoderModule(ImageModel):
     """The step, the logging and the optimizer of all three autoencoders.
 
     Both configs may be given as dataclasses or as the plain mappings that a checkpoint holds.
-    Raises ConfigError for values that do not fit.
 
     The steps take batches of a run, and those of a loader of one's own: images, or images and
     labels, uint8 or float in [-1, 1]. Labels are not looked at.
@@ -59,8 +59,21 @@ class AutoencoderModule(ImageModel):
         config: AutoencoderConfig | Mapping[str, Any],
         image_shape: Sequence[int],
         optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
+        sound: Sequence[int] | None = None,
     ) -> None:
+        """An autoencoder with new weights.
+
+        Args:
+            config: settings of the model.
+            image_shape: (C, H, W).
+            optimizer: settings of the optimizer.
+            sound: the window (see `MelWindow`) of recordings; None: it learns images.
+
+        Raises:
+            ConfigError: for settings that do not fit.
+        """
         super().__init__()
+        self.signal = signal_of(None if sound is None else MelWindow(*sound))
         self.config = section_config(self.Config, config, "model")
         self.optimizer_config = section_config(OptimizerConfig, optimizer or {}, "optimizer")
         image_shape = checked_shape(image_shape)
@@ -70,7 +83,9 @@ class AutoencoderModule(ImageModel):
             {
                 split: MetricCollection(
                     {
-                        "reconstruction": ReconstructionMetrics(self.net.dims, has_bits),
+                        "reconstruction": ReconstructionMetrics(
+                            self.net.dims, has_bits, self.signal.errors
+                        ),
                         **self.extra_metrics(),
                     },
                     compute_groups=False,
@@ -85,6 +100,7 @@ class AutoencoderModule(ImageModel):
                 "config": to_dict(self.config),
                 "image_shape": list(image_shape),
                 "optimizer": to_dict(self.optimizer_config),
+                **({} if sound is None else {"sound": list(sound)}),
             }
         )
 
@@ -121,7 +137,7 @@ class AutoencoderModule(ImageModel):
                 "loss": objective.loss.detach(),
                 "distortion": objective.distortion.detach().mean(),
                 "rate": objective.latent.rate.detach().mean(),
-                **batch_errors(x, objective.reconstruction.detach()),
+                **self.signal.errors.of_batch(x, objective.reconstruction.detach()),
                 **objective.latent.logs,
             }
             self.log_dict({f"train/{name}": value for name, value in values.items()})

@@ -9,6 +9,7 @@ import torch
 from vqvae_lightning.config import Experiment
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.data.imageset import ImageSet
 from vqvae_lightning.data.latents import LatentDataModule
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.models.first_stage import FirstStage, FrozenLatents
@@ -37,10 +38,9 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
     """
     pl.seed_everything(experiment.seed, verbose=False)
     images = ImageDataModule(experiment.data, experiment.seed, experiment.trainer.accumulate)
-    shape, classes = images.dataset.shape, images.dataset.classes
-    kind = KINDS[experiment.kind]
+    dataset, kind = images.dataset, KINDS[experiment.kind]
     if kind.stage == 1:
-        return images, kind.module(experiment.model, shape, experiment.optimizer)
+        return images, first_stage_module(experiment, dataset)
     if run:
         first_stage, folder = kept_first_stage(run), latents_folder(run)
         description = run.record.learned_from.as_dict()
@@ -50,9 +50,15 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
         folder = source.path
         first_stage = first_stage_of(own_checkpoint(source, source.best), source.best)
         description = described(first_stage, source.name)
-    module = kind.module(experiment.model, description, classes, experiment.optimizer)
+    module = kind.module(experiment.model, description, dataset.classes, experiment.optimizer)
     data = latents_of(kind, images, first_stage, folder)
     return data, cast(Generates, module).attach(first_stage)
+
+
+def first_stage_module(experiment: Experiment, dataset: ImageSet) -> pl.LightningModule:
+    """A new module of stage 1 for the images, or the recordings, of a data set."""
+    module = KINDS[experiment.kind].module
+    return module(experiment.model, dataset.shape, experiment.optimizer, dataset.sound)
 
 
 def described(first_stage: FirstStage, run: str) -> dict[str, Any]:
@@ -81,7 +87,7 @@ def check(experiment: Experiment) -> None:
     kind, dataset = KINDS[experiment.kind], images.dataset
     with torch.device("meta"):
         if kind.stage == 1:
-            kind.module(experiment.model, dataset.shape, experiment.optimizer)
+            first_stage_module(experiment, dataset)
         else:
             stand_in = ANY_TOKENIZER if kind.has_codes else ANY_LATENTS
             kind.module(experiment.model, stand_in, dataset.classes, experiment.optimizer)

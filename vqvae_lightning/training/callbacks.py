@@ -14,11 +14,12 @@ from torch import Tensor
 from vqvae_lightning.metrics.measures import in_progress, sign
 from vqvae_lightning.models.modes import evaluating
 from vqvae_lightning.pictures import Grid, named_grid, write_picture
+from vqvae_lightning.signals.clips import heard, write_sounds
 from vqvae_lightning.training.tracking import RunWandbLogger
 
 
 class Pictures(Callback):
-    """Writes the module's pictures to `folder` and to W&B.
+    """Writes the module's pictures to `folder` and to W&B; of recordings, what is heard, too.
 
     A validation shows validation images, the test shows test images. They are the first of their
     split, so every model of a dataset shows the same ones. The test removes all other pictures,
@@ -42,15 +43,16 @@ class Pictures(Callback):
         # Lightning sets it outside of Trainer's own class.
         data = trainer.datamodule  # type: ignore[attr-defined]
         grids = render(module, data.references(split, self.shown))
-        for path in self.folder.glob("*.png") if split == "test" else ():
-            if path.stem not in grids:
+        for path in self.folder.iterdir() if split == "test" else ():
+            if path.suffix in (".png", ".wav") and path.stem not in grids:
                 path.unlink()
         trackers = [logger for logger in trainer.loggers if isinstance(logger, RunWandbLogger)]
         for name, grid in grids.items():
             picture = named_grid(grid, data.dataset.class_names)
             write_picture(self.folder / f"{name}.png", picture)
+            sounds = write_sounds(self.folder / f"{name}.wav", heard(grid, data.signal))
             for logger in trackers:
-                logger.log_grid(f"{split}/{name}", grid, picture, trainer.global_step)
+                logger.log_grid(f"{split}/{name}", grid, picture, trainer.global_step, sounds)
         counts = cast(HasPictures, module).code_counts(split)
         if counts is not None:
             for logger in trackers:

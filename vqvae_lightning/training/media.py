@@ -1,5 +1,9 @@
-"""What W&B shows of pictures: tables of reconstructions with their errors, and the use of codes."""
+"""What W&B shows of pictures: tables of reconstructions with their errors, and the use of codes;
+and what it plays.
+"""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +35,13 @@ def reconstruction_table(grid: Grid) -> "wandb.Table":
         pictures = [wandb.Image(grid_image(image[None], 1)) for image in shown]
         table.add_data(number, *pictures, errors[number].square().mean().item())
     return table
+
+
+def audio(sounds: Sequence[Path], caption: str) -> "list[wandb.Audio]":
+    """WAV files as W&B plays them."""
+    import wandb
+
+    return [wandb.Audio(str(path), caption=caption) for path in sounds]
 
 
 def pairs(grid: Grid) -> tuple[Tensor, Tensor]:

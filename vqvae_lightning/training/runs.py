@@ -26,6 +26,7 @@ from vqvae_lightning.config import (
     visible,
 )
 from vqvae_lightning.data.imageset import image_set
+from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.experiment import describe_record, read_experiment
 from vqvae_lightning.storage import check_writable, new_folder, sweep, write_atomic, write_json
 from vqvae_lightning.training.record import (
@@ -52,7 +53,7 @@ class Run:
       run.json         id, kind, dataset, status, lineage, versions, data hashes, results
       metrics.jsonl    one line per logged step
       checkpoints/     best.ckpt (lowest val/loss) and last.ckpt; of stage 2, first_stage.ckpt
-      images/          PNG grids
+      images/          PNG grids; of recordings also WAV files
       wandb/           what `wandb sync` uploads
     ```
 
@@ -245,7 +246,14 @@ class Run:
 
     def pictures(self) -> list[Path]:
         """The PNG files in images/: regular files only, no links."""
-        found = sorted(self.images.glob("*.png"))
+        return self._shown("*.png")
+
+    def sounds(self) -> list[Path]:
+        """The WAV files in images/, each of the picture of its name."""
+        return self._shown("*.wav")
+
+    def _shown(self, pattern: str) -> list[Path]:
+        found = sorted(self.images.glob(pattern))
         return [path for path in found if path.is_file() and not path.is_symlink()]
 
 
@@ -256,7 +264,7 @@ def _about(experiment: Experiment, created: datetime) -> dict[str, object]:
     return {
         "kind": experiment.kind,
         "dataset": images.name,
-        **({"own_images": own} if experiment.data.path else {}),
+        **({} if images is DATASETS.get(images.name) else {"own_images": own}),
         "seed": experiment.seed,
         "status": "running",
         "created": created.isoformat(timespec="milliseconds"),

@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,7 +23,7 @@ from vqvae_lightning.config import Experiment, one_line, to_dict
 from vqvae_lightning.metrics.measures import best_values
 from vqvae_lightning.pictures import Grid
 from vqvae_lightning.training.artifacts import log_artifacts
-from vqvae_lightning.training.media import code_histogram, reconstruction_table
+from vqvae_lightning.training.media import audio, code_histogram, reconstruction_table
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.wandb_names import only_taken_variables, run_names
 
@@ -131,12 +131,18 @@ class RunWandbLogger(WandbLogger):
         with self._survived():
             super().log_image(key, images, step, **more)
 
-    def log_grid(self, key: str, grid: Grid, picture: Image.Image, step: int) -> None:
-        """Logs a grid's picture with its caption and, of reconstructions, a table with errors."""
+    def log_grid(
+        self, key: str, grid: Grid, picture: Image.Image, step: int, sounds: Sequence[Path] = ()
+    ) -> None:
+        """Logs a grid's picture with its caption, files of what is heard of it and, of
+        reconstructions, a table with errors.
+        """
         with self._survived():
             if not self._takes_media():
                 return
             self.log_image(key, [picture], step, caption=[grid.caption])
+            if sounds:
+                self.log_metrics({f"{key}_sounds": cast(Any, audio(sounds, grid.caption))}, step)
             if grid.is_pairs:
                 self._reach_server()
                 self.log_metrics({f"{key}_table": cast(Any, reconstruction_table(grid))}, step)

@@ -25,8 +25,8 @@ from vqvae_lightning.training.loading import (
 )
 from vqvae_lightning.training.resume import check_settings, newest_checkpoint, resumed_run
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.signals import end_ranks
 from vqvae_lightning.training.stages import Generates, HasNet
+from vqvae_lightning.training.stopping import end_ranks
 from vqvae_lightning.training.tracking import RunWandbLogger
 from vqvae_lightning.training.trainer import build_trainer, silence_known_warnings
 

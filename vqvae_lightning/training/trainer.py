@@ -25,7 +25,7 @@ from vqvae_lightning.training.callbacks import (
 )
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.settings import computed_settings
-from vqvae_lightning.training.signals import StopOnSignal
+from vqvae_lightning.training.stopping import StopOnSignal
 from vqvae_lightning.training.tracking import JsonLinesLogger, RunWandbLogger, choose_wandb_mode
 from vqvae_lightning.verified import read_checkpoint, write_checkpoint
 

@@ -10,12 +10,17 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vqvae_lightning.config import documented, setting
+from vqvae_lightning.config import ConfigError, documented, setting
 from vqvae_lightning.models.trunks.trunk import ImageShape, Trunk, feature_grid
+
+KEY = "model.trunk.downsamples"
 
 
 class ConvTrunk(Trunk):
-    """Halves the sides of an image `downsamples` times, and doubles those of a latent as often."""
+    """Halves the sides of an image `downsamples` times, and doubles those of a latent as often.
+
+    Height and width can be halved another number of times: of recordings, bands and time.
+    """
 
     @documented
     @dataclass
@@ -27,12 +32,38 @@ class ConvTrunk(Trunk):
         residual_blocks: int = setting(
             2, "residual blocks in encoder and in decoder", at_least=0, at_most=256
         )
-        downsamples: int = setting(2, "halvings of the image's sides", at_least=1, at_most=6)
+        downsamples: int | list[int] = setting(
+            2,
+            "halvings of the image's sides, a number or [of the height, of the width]",
+            at_least=1,
+            at_most=6,
+        )
+
+        def __post_init__(self) -> None:
+            both = self.both_downsamples
+            if len(both) != 2 or min(both) < 0 or not 1 <= max(both) <= 8:
+                raise ConfigError(
+                    f"{KEY}: got {self.downsamples}, wanted 1 to 6 halvings, or two numbers of 0 to"
+                    " 8, such as [6, 2]"
+                )
+
+        @property
+        def both_downsamples(self) -> list[int]:
+            """Halvings of the height and of the width."""
+            given = self.downsamples
+            return [given, given] if isinstance(given, int) else given
+
+        @property
+        def strides(self) -> list[tuple[int, int]]:
+            """What each layer divides height and width by, that of the whole image first."""
+            height, width = self.both_downsamples
+            layers = range(max(height, width))
+            return [(1 + (layer < height), 1 + (layer < width)) for layer in layers]
 
     def __init__(self, config: Config, image_shape: ImageShape, vector: bool) -> None:
         """Raises ValueError if the image's sides cannot be halved `downsamples` times."""
         self.config, self.image_shape, self.vector = config, image_shape, vector
-        self.features = feature_grid(image_shape, config.downsamples, "model.trunk.downsamples")
+        self.features = feature_grid(image_shape, config.both_downsamples, KEY)
         self.grid = (1, 1) if vector else self.features
 
     def encoder(self, out_channels: int) -> nn.Module:
@@ -51,6 +82,12 @@ class ConvTrunk(Trunk):
         else:
             first = nn.Conv2d(in_channels, self.config.hidden, 3, padding=1)
         return Decoder(self.config, first, channels)
+
+
+def kernel_of(stride: tuple[int, int]) -> tuple[int, int]:
+    """Sides of the kernel that with a padding of 1 divides by a stride of 1 or 2 exactly."""
+    height, width = stride
+    return height + 2, width + 2
 
 
 class Residual(nn.Module):
@@ -83,9 +120,11 @@ class Encoder(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         channels = in_channels
-        for i in range(config.downsamples):
-            width = config.hidden if i == config.downsamples - 1 else config.hidden // 2
-            layers += [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.ReLU()]  # H,W halved
+        *others, last = config.strides
+        widths = [config.hidden // 2] * len(others) + [config.hidden]
+        for stride, width in zip([*others, last], widths, strict=True):
+            # H,W divided by the stride
+            layers += [nn.Conv2d(channels, width, kernel_of(stride), stride, 1), nn.ReLU()]
             channels = width
         layers += [nn.Conv2d(channels, config.hidden, 3, padding=1)]
         layers += [
@@ -112,10 +151,11 @@ class Decoder(nn.Module):
             Residual(config.hidden, config.residual_hidden) for _ in range(config.residual_blocks)
         ]
         channels = config.hidden
-        for i in range(config.downsamples):
-            width = out_channels if i == config.downsamples - 1 else config.hidden // 2
-            # H,W doubled
-            layers += [nn.ReLU(), nn.ConvTranspose2d(channels, width, 4, stride=2, padding=1)]
+        *others, last = config.strides[::-1]
+        widths = [config.hidden // 2] * len(others) + [out_channels]
+        for stride, width in zip([*others, last], widths, strict=True):
+            # H,W multiplied by the stride
+            layers += [nn.ReLU(), nn.ConvTranspose2d(channels, width, kernel_of(stride), stride, 1)]
             channels = width
         self.layers = nn.Sequential(*layers)
 

@@ -69,7 +69,7 @@ class ResidualTrunk(Trunk):
     def __init__(self, config: Config, image_shape: ImageShape, vector: bool) -> None:
         """Raises ValueError if the image's sides cannot be halved between all stages."""
         self.config, self.image_shape, self.vector = config, image_shape, vector
-        self.features = feature_grid(image_shape, config.downsamples, KEY)
+        self.features = feature_grid(image_shape, [config.downsamples] * 2, KEY)
         self.grid = (1, 1) if vector else self.features
 
     def encoder(self, out_channels: int) -> nn.Module:

@@ -1,6 +1,7 @@
 """What a trunk is: the networks that all autoencoders share, whatever their bottleneck."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -30,22 +31,23 @@ class Trunk(ABC):
         """A new decoder to `channels` numbers per pixel."""
 
 
-def feature_grid(image_shape: ImageShape, downsamples: int, key: str) -> tuple[int, int]:
+def feature_grid(image_shape: ImageShape, downsamples: Sequence[int], key: str) -> tuple[int, int]:
     """(h, w) of the features after halving the sides of an image.
 
     Args:
         image_shape: (C, H, W). H and W need be neither equal nor powers of two.
-        downsamples: How often both sides are halved.
+        downsamples: How often the height is halved, and how often the width.
         key: The setting that says so, for the message.
 
     Raises:
-        ValueError: If the sides cannot be halved `downsamples` times.
+        ValueError: If the sides cannot be halved so often.
     """
-    factor = 2**downsamples
     _, height, width = image_shape
-    if height % factor or width % factor:
+    down, across = (2**halvings for halvings in downsamples)
+    if height % down or width % across:
+        alike = down == across
         raise ValueError(
-            f"{key}: {downsamples} halvings need sides divisible by {factor}, got images of"
-            f" {height}x{width}"
+            f"{key}: {downsamples[0] if alike else list(downsamples)} halvings need sides divisible"
+            f" by {down if alike else f'{down} and {across}'}, got images of {height}x{width}"
         )
-    return height // factor, width // factor
+    return height // down, width // across

@@ -1,0 +1,138 @@
+"""Recordings through the commands that a user types: pictures and WAV files, codes, comparison."""
+
+import wave
+from pathlib import Path
+
+import fake_sounds
+import numpy as np
+import pytest
+import small
+from extending.walked import SMALL
+from PIL import Image
+
+from vqvae_lightning import cli
+from vqvae_lightning.config import ConfigError
+from vqvae_lightning.evaluation.sample import sample
+from vqvae_lightning.signals.clips import MOST
+from vqvae_lightning.signals.mel import LogMel
+from vqvae_lightning.training.loading import load_run
+from vqvae_lightning.training.runs import Run
+
+ROOT = Path(__file__).parents[1] / "experiments" / "fsdd"
+NETWORK = {
+    kind: [*small.NETWORK, f"model.latent_dim={size}"]
+    for kind, size in (("ae", 4), ("vae", 4), ("vqvae", 8))
+}
+NETWORK["vqvae"] += ["model.quantizer.codebook_size=16", "model.groups=2"]
+NETWORK["prior"] = small.KINDS["prior"]
+
+
+def seconds(path: Path) -> float:
+    with wave.open(str(path)) as file:
+        assert (file.getframerate(), file.getsampwidth(), file.getnchannels()) == (8000, 2, 1)
+        return file.getnframes() / file.getframerate()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory):
+    """A folder with generated recordings, and runs of a VQ-VAE and of two priors on its codes."""
+    root = tmp_path_factory.mktemp("place")
+    with fake_sounds.installed(root / "data"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        patch.setattr(LogMel, "iterations", 1)
+        train(root, "vqvae", "vqvae")
+        tokenizer = f"model.tokenizer={root / 'runs' / 'vqvae'}"
+        train(root, "prior", "prior", tokenizer)
+        train(root, "prior", "speakers", tokenizer, "data.label=speaker")
+        yield root
+
+
+def train(root: Path, kind: str, name: str, *settings: str) -> Run:
+    words = [*SMALL, *NETWORK[kind], f"data.root={root / 'data'}", f"runs={root / 'runs'}"]
+    cli.main(["train", str(ROOT / f"{kind}.yaml"), *words, f"name={name}", *settings])
+    return Run.open(root / "runs" / name)
+
+
+def test_a_run_measures_spectra_and_is_seen_and_heard(place: Path) -> None:
+    run = Run.open(place / "runs" / "vqvae")
+    measured = run.record.test
+    assert measured["test/log_spectral_distance"] > 0
+    assert not {"test/psnr", "test/ssim"} & set(measured)
+    for name in ("reconstructions", "samples"):
+        assert (run.images / f"{name}.png").is_file()
+    # Originals of 0.2 to 0.75 s, with 0.15 s after each.
+    assert MOST * 0.25 < seconds(run.images / "reconstructions.wav") < MOST * 1.2
+    assert run.record.images.title == "Free Spoken Digit Dataset"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ae", "vae"])
+def test_every_autoencoder_learns_recordings(place: Path, kind: str) -> None:
+    run = train(place, kind, kind)
+    assert run.record.test["test/log_spectral_distance"] > 0
+    assert (run.images / "reconstructions.wav").is_file()
+
+
+def test_a_checkpoint_opens_with_the_window_that_it_learned(place: Path) -> None:
+    module = load_run(Run.open(place / "runs" / "vqvae"))
+    assert list(module.hparams["sound"]) == [8000, 64, 512, 128, 64]
+
+
+def test_a_prior_of_any_labels_learns_the_codes_of_one_tokenizer(place: Path) -> None:
+    digits, speakers = (Run.open(place / "runs" / name) for name in ("prior", "speakers"))
+    assert digits.record.learned_from == speakers.record.learned_from
+    assert digits.record.images.classes == list("0123456789")
+    assert speakers.record.images.classes[0] == "george"
+
+
+def test_samples_are_written_as_a_picture_and_a_sound(place: Path, tmp_path: Path) -> None:
+    for name, more in (("prior", {"label": 3}), ("vqvae", {"sampler": "unigram"})):
+        picture, sound = sample(place / "runs" / name, n=4, out=str(tmp_path / "x.png"), **more)
+        assert (picture.name, sound.name) == ("x.png", "x.wav")
+        assert seconds(sound) >= 4 * 0.15
+
+
+def test_a_completion_hides_what_comes_later(place: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "x.png")
+    picture, sound = sample(place / "runs" / "prior", n=10, show="completion", out=out)
+    with Image.open(picture) as image:
+        pixels = np.asarray(image)[::2, ::2]  # each pixel is shown as 2 × 2
+    # A row: the original, what is left of it, completions; of 64 pixels, with 2 between them.
+    masked = pixels[2:66, 68:132]
+    assert masked[:, :32].any()
+    assert not masked[:, 32:].any()
+    assert sound.is_file()
+
+
+@pytest.mark.slow
+def test_a_prior_that_draws_row_by_row_completes_no_rows_in_time(place: Path) -> None:
+    tokenizer = train(place, "vqvae", "rows", "model.trunk.downsamples=2")
+    prior = train(place, "prior", "of-rows", f"model.tokenizer={tokenizer.path}")
+    with pytest.raises(ConfigError, match=r"first half of the latents, .* on a grid of 16x16"):
+        sample(prior.path, n=10, show="completion")
+
+
+def test_a_run_is_evaluated_and_compared_as_one_on_images_is(place: Path) -> None:
+    cli.main(["evaluate", str(place / "runs" / "prior")])
+    page = place / "page.html"
+    cli.main(["compare", *(str(place / "runs" / n) for n in ("vqvae", "prior")), f"out={page}"])
+    text = page.read_text()
+    assert "Free Spoken Digit Dataset" in text
+    assert "LSD" in text
+    assert "PSNR" not in text.partition("<table")[2].partition("</table>")[0]
+
+
+def test_inception_is_no_judge_of_recordings(place: Path, capsys) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", str(place / "runs" / "vqvae"), "fid_samples=10"])
+    assert "fid_network: got inception, but fsdd holds recordings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("setting", ["data.flip=true", "data.binarize=dynamic"])
+def test_settings_of_images_are_refused_before_a_folder_is_made(
+    place: Path, setting: str, capsys
+) -> None:
+    with pytest.raises(SystemExit):
+        train(place, "vqvae", "refused", setting)
+    assert "fsdd holds recordings, wanted" in capsys.readouterr().err
+    assert not (place / "runs" / "refused").exists()

@@ -1,0 +1,179 @@
+"""The Free Spoken Digit Dataset: 3,000 recordings of ten digits by six speakers, 8 kHz.
+
+```
+recordings/7_jackson_32.wav, … ──► train-, val- and test-recordings.wavs ──► waveforms ──► windows
+        3,000 members of an archive       WAV files one after another            log-mel levels
+```
+
+Its own split: recordings 0 … 4 of each digit and speaker are for test. Recordings 5 … 9 are for
+validation, which is ours: the splits so depend on no seed and on no label, and a tokenizer serves
+priors of any labels. Licence of the recordings: CC BY-SA 4.0.
+"""
+
+import io
+import wave
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vqvae_lightning.config import ConfigError, DataConfig, MelWindow, SoundConfig
+from vqvae_lightning.data.archives import read_members
+from vqvae_lightning.data.dataset import Dataset, Split
+from vqvae_lightning.data.fetch import Source
+from vqvae_lightning.data.formats import Arrays, DataError, Format, Shape
+
+RATE = 8000  # samples per second
+DIGITS = tuple(map(str, range(10)))
+SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+# File → which of the fifty recordings of each digit and speaker it holds.
+INDICES = {
+    "train-recordings.wavs": range(10, 50),
+    "val-recordings.wavs": range(5, 10),
+    "test-recordings.wavs": range(5),
+}
+# What `data.label` may be → the classes.
+LABELS = {
+    "digit": DIGITS,
+    "speaker": SPEAKERS,
+    "digit_and_speaker": tuple(
+        f"{digit} {speaker}" for digit, speaker in product(DIGITS, SPEAKERS)
+    ),
+}
+LARGEST = 2**20  # bytes of a recording
+Recording = NDArray[np.int16]  # n samples
+
+
+def members(archive: Path, prefix: str, sizes: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
+    """The layout of an archive with a WAV file for each recording: those of a split, joined."""
+    names = {file: [prefix + name for name in names_of(file)] for file in sizes}
+    limits = dict.fromkeys((name for some in names.values() for name in some), LARGEST)
+    found = dict(read_members(archive, limits))
+    for file, of_file in names.items():
+        yield file, b"".join(found[name] for name in of_file)
+
+
+def names_of(file: str) -> Iterator[str]:
+    """The recordings that a file holds, in order: by index, digit, speaker, so that the first of
+    them are of all digits.
+    """
+    for index, digit, speaker in product(INDICES[file], DIGITS, SPEAKERS):
+        yield f"{digit}_{speaker}_{index}.wav"
+
+
+def recordings(data: bytes | bytearray) -> Iterator[Recording]:
+    """The samples of WAV files one after another. Raises DataError for anything else."""
+    start = 0
+    while start < len(data):
+        end = start + 8 + int.from_bytes(data[start + 4 : start + 8], "little")
+        try:
+            with wave.open(io.BytesIO(data[start:end])) as file:
+                form = file.getnchannels(), file.getsampwidth(), file.getframerate()
+                if form != (1, 2, RATE):
+                    raise DataError(f"a recording is {form}, wanted 1 channel, 2 bytes, {RATE} Hz")
+                yield np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        except (wave.Error, EOFError) as error:
+            raise DataError(f"byte {start} begins no WAV file: {error}") from error
+        start = end
+
+
+def padded(found: Sequence[Recording], samples: int) -> tuple[NDArray[np.float32], list[int]]:
+    """Waveforms (N, samples) in [-1, 1] and their lengths; what is longer is cut off."""
+    waveforms = np.zeros((len(found), samples), np.float32)
+    for waveform, recording in zip(waveforms, found, strict=True):
+        waveform[: len(recording)] = recording[:samples] / 32768
+    return waveforms, [min(len(recording), samples) for recording in found]
+
+
+def decode(files: Iterable[bytes | bytearray], count: int, window: MelWindow, label: str) -> Arrays:
+    """Windows uint8 (N, 1, bands, frames) and labels (N,) of the recordings of a split."""
+    # Settings know the names of datasets, and torch takes seconds to import.
+    import torch
+
+    from vqvae_lightning.signals.mel import LogMel
+
+    found = [recording for data in files for recording in recordings(data)]
+    if len(found) != count:
+        raise DataError(f"got {len(found)} recordings, wanted {count}")
+    mel = LogMel(window)
+    waveforms, lengths = padded(found, mel.samples)
+    levels = mel.levels(torch.from_numpy(waveforms), torch.tensor(lengths))
+    both = np.arange(count) % (len(DIGITS) * len(SPEAKERS))
+    labels = {"digit": both // len(SPEAKERS), "speaker": both % len(SPEAKERS)}
+    return levels.numpy(), labels.get(label, both).astype(np.int64)
+
+
+def sizes(names: Sequence[str], count: int, shape: Shape) -> dict[str, int]:
+    """Bytes of each file."""
+    return {name: SIZES[name] for name in names}
+
+
+SIZES = {
+    "train-recordings.wavs": 16_921_530,
+    "val-recordings.wavs": 2_126_058,
+    "test-recordings.wavs": 2_081_260,
+}
+SHA256 = {
+    "train-recordings.wavs": "8ae630f15ebf35ae415b9fa0b730fa588c4d668b2cda66bb0327e146371dbf20",
+    "val-recordings.wavs": "81012f82ab03a8d4ed9e93e8b41b04a9c16b98ca3b37d0329b93f6ff1534f384",
+    "test-recordings.wavs": "18b74684a7a3e8418a4af10b5d04fd657a3c262404bdce61b1569631663abd5e",
+}
+
+
+@dataclass(frozen=True)
+class SpokenDigits(Dataset):
+    """Recordings of digits by several speakers."""
+
+    def chosen(self, data: DataConfig) -> "SpokenDigits":
+        label, sound = data.label or "digit", data.sound
+        if label not in LABELS:
+            raise ConfigError(
+                f"data.label: got {label}, but {self.name} has {', '.join(LABELS)}; wanted one of"
+                " them"
+            )
+        window = sound.resolved(RATE)
+        if label == "digit" and window == self.sound:
+            return self
+        return replace(
+            self,
+            shape=window.shape,
+            classes=len(LABELS[label]),
+            names=LABELS[label],
+            format=Format(partial(decode, window=window, label=label), sizes),
+            sound=window,
+        )
+
+    def recordings(self, root: Path, split: Split) -> list[Recording]:
+        """The recordings of a split in root/name, verified, whole. Raises DataError."""
+        return [
+            recording
+            for name in self.split(split)
+            for recording in recordings(self.at(root).read(name))
+        ]
+
+
+_WINDOW = SoundConfig().resolved(RATE)
+_HOST = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/tags/v1.0.10.tar.gz"
+
+FSDD = SpokenDigits(
+    "fsdd",
+    "Free Spoken Digit Dataset",
+    _WINDOW.shape,
+    len(DIGITS),
+    2_400,
+    300,
+    SHA256,
+    Format(partial(decode, window=_WINDOW, label="digit"), sizes),
+    (
+        Source("fsdd.tar.xz", members, "recordings/"),  # placed by hand in root/name
+        Source("fsdd.tar.gz", members, "free-spoken-digit-dataset-1.0.10/recordings/"),
+        Source(_HOST, members, "free-spoken-digit-dataset-1.0.10/recordings/"),
+    ),
+    DIGITS,
+    validation_size=300,
+    sound=_WINDOW,
+)

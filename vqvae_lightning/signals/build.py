@@ -1,0 +1,11 @@
+"""From what a data set says of itself to its signal: the one place that tells them apart."""
+
+from vqvae_lightning.config import MelWindow
+from vqvae_lightning.signals.image import Images
+from vqvae_lightning.signals.signal import Signal
+from vqvae_lightning.signals.sound import Recordings
+
+
+def signal_of(sound: MelWindow | None) -> Signal:
+    """The signal of recordings with these windows; that of images without any."""
+    return Images() if sound is None else Recordings(sound)
