@@ -12,6 +12,7 @@ from PIL import Image
 
 from vqvae_lightning import cli
 from vqvae_lightning.config import ConfigError
+from vqvae_lightning.evaluation.evaluate import evaluate
 from vqvae_lightning.evaluation.sample import sample
 from vqvae_lightning.signals.clips import MOST
 from vqvae_lightning.signals.mel import LogMel
@@ -30,7 +31,8 @@ NETWORK["prior"] = small.KINDS["prior"]
 def seconds(path: Path) -> float:
     with wave.open(str(path)) as file:
         assert (file.getframerate(), file.getsampwidth(), file.getnchannels()) == (8000, 2, 1)
-        return file.getnframes() / file.getframerate()
+        frames: int = file.getnframes()
+    return frames / 8000
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,30 @@ def test_a_run_is_evaluated_and_compared_as_one_on_images_is(place: Path) -> Non
     assert "Free Spoken Digit Dataset" in text
     assert "LSD" in text
     assert "PSNR" not in text.partition("<table")[2].partition("</table>")[0]
+
+
+def test_hearing_judges_reconstructions_beside_the_vocoded_originals(place: Path) -> None:
+    pytest.importorskip("pesq")
+    pytest.importorskip("pystoi")
+    found = evaluate(place / "runs" / "vqvae", hearing=True)
+    # Tones of two steps of training are no speech: only the order is a law.
+    assert found["test/stoi"] < found["test/stoi_vocoded"] <= 1
+    assert 1 <= found["test/pesq"] <= found["test/pesq_vocoded"] < 4.6
+
+
+def test_hearing_is_refused_where_nothing_is_reconstructed(place: Path) -> None:
+    with pytest.raises(ConfigError, match="a prior reconstructs nothing; evaluate its first stage"):
+        evaluate(place / "runs" / "prior", hearing=True)
+
+
+def test_the_classifier_of_recordings_judges_samples(place: Path) -> None:
+    root = f"root={place / 'data'}"
+    cli.main(["classifier", "dataset=fsdd", root, "steps=2"])
+    judge = ("fid_samples=20", "fid_network=classifier", "sampler=prior", root)
+    cli.main(["evaluate", str(place / "runs" / "prior"), *judge])
+    (figure,) = Run.open(place / "runs" / "prior").record.generation
+    assert figure["network"] == "classifier-fsdd"
+    assert 0 <= figure["class_accuracy"] <= 1
 
 
 def test_inception_is_no_judge_of_recordings(place: Path, capsys) -> None:

@@ -140,7 +140,7 @@ def test_a_recording_longer_than_the_window_is_cut_and_whole_for_judges(root):
     (longest,) = recordings(fake_sounds.wav(torch.zeros(20_000).numpy()))
     waveforms, lengths = digits.padded([longest, longest[:10]], 8192)
     assert (waveforms.shape, lengths) == ((2, 8192), [8192, 10])
-    found = DATASETS["fsdd"].recordings(root, "test")
+    found = image_set(data_of(root)).recordings(root, "test")
     assert len(found) == 60
     assert {sound.dtype.str for sound in found} == {"<i2"}
 

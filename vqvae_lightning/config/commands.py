@@ -108,6 +108,11 @@ class EvaluateOptions(RunOptions):
         "what the split takes as a file of `vqvae compress`, lossy and lossless where the run has"
         " both; it is written, decoded and removed",
     )
+    hearing: bool = setting(
+        False,
+        "STOI and PESQ of reconstructed recordings (needs the extra speech: `pip install"
+        " 'vqvae_lightning[speech]'`)",
+    )
     fid_samples: int = setting(
         0,
         "images drawn from each sampler for Fréchet and kernel distance, precision and recall; 0:"

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vqvae_lightning.config import ConfigError, DataConfig, MelWindow
 from vqvae_lightning.data import formats
 from vqvae_lightning.data.fetch import Source
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from vqvae_lightning.data.rows import Rows
 
 Split = Literal["train", "val", "test"]
+Recording = NDArray[np.int16]  # n samples
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,10 @@ class Dataset:
     def load(self, root: Path, split: Split) -> formats.Arrays:
         """The arrays of a split, read from root/name and verified. Raises DataError."""
         return self.format.decode(map(self.at(root).read, self.split(split)), self.count(split))
+
+    def recordings(self, root: Path, split: Split) -> list[Recording]:
+        """The recordings of a split, whole, in the order of its rows; none of images."""
+        return []
 
     def count(self, split: Split) -> int:
         """How many images a split has."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from vqvae_lightning.config import ConfigError, DataConfig, MelWindow, SoundConfig
 from vqvae_lightning.data.archives import read_members
-from vqvae_lightning.data.dataset import Dataset, Split
+from vqvae_lightning.data.dataset import Dataset, Recording, Split
 from vqvae_lightning.data.fetch import Source
 from vqvae_lightning.data.formats import Arrays, DataError, Format, Shape
 
@@ -45,7 +45,6 @@ LABELS = {
     ),
 }
 LARGEST = 2**20  # bytes of a recording
-Recording = NDArray[np.int16]  # n samples
 
 
 def members(archive: Path, prefix: str, sizes: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from vqvae_lightning.config import DataConfig, MelWindow
+from vqvae_lightning.data.dataset import Recording, Split
 from vqvae_lightning.data.formats import Shape
 from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.data.own.store import OwnImages
@@ -54,7 +55,10 @@ class ImageSet(Protocol):
     def hashes(self) -> Mapping[str, str | None]:
         """SHA-256 of each file of images."""
 
-    def rows(self, root: Path, split: Literal["train", "val", "test"]) -> Rows:
+    def recordings(self, root: Path, split: Split) -> list[Recording]:
+        """The recordings of a split, whole, in the order of its rows; none of images."""
+
+    def rows(self, root: Path, split: Split) -> Rows:
         """The images of a split, verified. Raises DataError."""
 
 

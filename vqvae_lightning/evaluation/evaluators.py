@@ -8,6 +8,7 @@ from vqvae_lightning.config import EvaluateOptions
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.fidelity import Generation
+from vqvae_lightning.evaluation.hearing import Hearing
 from vqvae_lightning.evaluation.information import Codes, PriorSavings
 from vqvae_lightning.evaluation.likelihood import (
     ImportanceWeightedBound,
@@ -52,6 +53,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "savings": PriorSavings(),
     "speed": SecondsPerImage(),
     "representation": Representation(),
+    "hearing": Hearing(),
     "rate_per_dim": RatePerLatentDimension(),
     "on_disk": BytesOnDisk(),
     "generation": Generation(),

@@ -11,6 +11,7 @@ class Images(Signal):
     """Pixels of one or three channels."""
 
     errors = PIXELS
+    rate = samples = 0
     completed_side = "height"
     feature_networks = ("inception", "classifier")
 

@@ -33,6 +33,8 @@ class Signal(ABC):
     """Images, or recordings."""
 
     errors: Errors
+    rate: int  # samples per second of what is heard; 0 of images
+    samples: int  # … and of a whole window
     # The side of which `sample show=completion` hides the second half.
     completed_side: ClassVar[Literal["height", "width"]]
     # The names of `fid_network` whose features mean something.

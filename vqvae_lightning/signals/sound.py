@@ -23,9 +23,10 @@ class Recordings(Signal):
     def __init__(self, window: MelWindow) -> None:
         self.mel = LogMel(window)
         self.errors = SpectralErrors()
+        self.rate, self.samples = self.mel.rate, self.mel.samples
 
     def sounds(self, x: Tensor) -> list[Clip]:
-        return [Clip(samples.numpy(), self.mel.rate) for samples in self.mel.waveforms(x)]
+        return [Clip(samples.numpy(), self.rate) for samples in self.mel.waveforms(x)]
 
     def check_data(self, data: DataConfig) -> None:
         for name, usual in OF_IMAGES.items():

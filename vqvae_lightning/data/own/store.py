@@ -8,13 +8,14 @@ what it says of itself is checked before it is used.
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vqvae_lightning.config import STORES, DataConfig, MelWindow, visible
+from vqvae_lightning.data.dataset import Recording, Split
 from vqvae_lightning.data.formats import DataError
 from vqvae_lightning.data.own.collections import SPLITS
 from vqvae_lightning.data.randomness import derive_seed
@@ -104,7 +105,11 @@ class OwnImages:
         """SHA-256 of each file of images."""
         return self._hashes
 
-    def rows(self, root: Path, split: Literal["train", "val", "test"]) -> Rows:
+    def recordings(self, root: Path, split: Split) -> list[Recording]:
+        """None: a store holds images."""
+        return []
+
+    def rows(self, root: Path, split: Split) -> Rows:
         """The images of a split; `root` is where they are already."""
         return ChosenRows(self._rows, self._splits[split])
 

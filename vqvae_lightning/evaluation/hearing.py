@@ -1,0 +1,68 @@
+"""What is understood of reconstructed recordings: STOI and PESQ, beside those of the vocoder."""
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vqvae_lightning.config import EvaluateOptions
+from vqvae_lightning.data.imageset import image_set
+from vqvae_lightning.device import own_device
+from vqvae_lightning.evaluation.evaluator import Evaluator
+from vqvae_lightning.evaluation.subject import Plan, Subject
+from vqvae_lightning.metrics.hearing import RATES, hearing
+from vqvae_lightning.signals.signal import Clip
+
+NEEDED = ("pystoi", "pesq")
+
+
+class Hearing(Evaluator):
+    """STOI and PESQ of reconstructions, and of the originals after the same vocoder.
+
+    The second pair is what a perfect model would reach: the loss of the latents is so told apart
+    from that of the vocoder. A recording is judged up to the end of its window.
+    """
+
+    settings = ("hearing",)
+
+    def is_for(self, plan: Plan) -> bool:
+        return plan.kind.stage == 1
+
+    def asked(self, options: EvaluateOptions) -> bool | None:
+        return options.hearing
+
+    def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
+        if plan.kind.stage == 2:
+            return f"hearing: a {plan.kind.name} reconstructs nothing; evaluate its first stage"
+        if not plan.signal.rate:
+            return f"hearing: {plan.experiment.data.dataset} holds images, which nobody hears"
+        if plan.signal.rate not in RATES:
+            wanted = " or ".join(map(str, RATES))
+            return f"hearing: got {plan.signal.rate} samples per second, wanted {wanted} for PESQ"
+        if missing := [name for name in NEEDED if find_spec(name) is None]:
+            return (
+                f"hearing: {' and '.join(missing)} not installed; run `pip install"
+                " 'vqvae_lightning[speech]'`"
+            )
+        return None
+
+    def measure(
+        self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        signal, data, net = subject.signal, subject.images, subject.net
+        whole = image_set(data.config).recordings(Path(data.config.root), options.split)
+        originals = [recording[: signal.samples] / 32768 for recording in whole]
+        vocoded, decoded = list[Clip](), list[Clip]()
+        for batch in data.batches(options.split, own_device()):
+            with torch.inference_mode():
+                reconstructions = net.decode(net.encode(batch.x).mean)
+            vocoded += signal.sounds(batch.x)
+            decoded += signal.sounds(reconstructions)
+        found: dict[str, float] = {}
+        for of, clips in (("", decoded), ("_vocoded", vocoded)):
+            waveforms = [clip.samples.astype(np.float64) for clip in clips]
+            values = hearing(originals, waveforms, signal.rate)
+            found |= {f"{name}{of}": value for name, value in values.items()}
+        return found
