@@ -11,7 +11,7 @@ from extending.walked import SMALL
 from PIL import Image
 
 from vqvae_lightning import cli
-from vqvae_lightning.config import ConfigError
+from vqvae_lightning.config import ConfigError, SoundConfig, merge_overrides
 from vqvae_lightning.evaluation.evaluate import evaluate
 from vqvae_lightning.evaluation.sample import sample
 from vqvae_lightning.signals.clips import MOST
@@ -146,6 +146,35 @@ def test_the_classifier_of_recordings_judges_samples(place: Path) -> None:
     (figure,) = Run.open(place / "runs" / "prior").record.generation
     assert figure["network"] == "classifier-fsdd"
     assert 0 <= figure["class_accuracy"] <= 1
+
+
+def test_own_recordings_go_the_way_of_own_images(place: Path, tmp_path: Path, capsys) -> None:
+    pytest.importorskip("soundfile")
+    pytest.importorskip("soxr")
+    sounds = tmp_path / "sounds"
+    for digit in range(2):
+        for index in range(15):
+            path = sounds / f"{digit}" / f"{index}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(fake_sounds.recording(f"{digit}_theo_{index}.wav"))
+    (sounds / "0" / "broken.wav").write_bytes(b"no sound")
+    window = ("data.sound.rate=8000", "data.sound.frames=32", "data.sound.bands=32")
+    words = [*small.NETWORK, "model.latent_dim=8", "model.quantizer.codebook_size=16"]
+    words += [f"data.root={tmp_path / 'data'}", f"runs={tmp_path / 'runs'}", "name=own"]
+    words += [*window, "data.batch_size=4", f"data.path={sounds}"]
+    own = str(ROOT.parent / "own" / "vqvae.yaml")
+    cli.main(["train", own, *merge_overrides(SMALL, words)])
+    said = capsys.readouterr()
+    assert "1 file left out: 1 is no recording (0/broken.wav)" in said.out
+    run = Run.open(tmp_path / "runs" / "own")
+    assert run.record.images.shape == [1, 32, 32]
+    assert run.record.images.classes == ["0", "1"]
+    assert run.experiment().data.sound == SoundConfig(8000, 32, 512, 128, 32)
+    sounds.rename(tmp_path / "elsewhere")
+    picture, sound = sample(run.path, n=4)
+    assert (picture.suffix, sound.suffix) == (".png", ".wav")
+    with pytest.raises(ConfigError, match="the store of own recordings holds windows"):
+        evaluate(run.path, hearing=True)
 
 
 def test_inception_is_no_judge_of_recordings(place: Path, capsys) -> None:

@@ -69,9 +69,9 @@ def config(arguments: Sequence[str]) -> str:
 
 def data(arguments: Sequence[str]) -> Path:
     """`vqvae data name=cifar10`; returns the folder of the verified files."""
-    from vqvae_lightning.config import DataConfig, DataOptions, options, to_dict
+    from vqvae_lightning.config import DataConfig, DataOptions, options, section_config, to_dict
 
-    chosen = DataConfig(**to_dict(options(DataOptions, arguments)))
+    chosen = section_config(DataConfig, to_dict(options(DataOptions, arguments)), "data")
     if chosen.path is None:
         from vqvae_lightning.data.sources import prepare
 

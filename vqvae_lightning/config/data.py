@@ -66,6 +66,11 @@ class SoundConfig:
         given = {name: value for name, value in vars(self).items() if value is not None}
         return "".join(f" {name}={value}" for name, value in given.items())
 
+    @property
+    def pinned(self) -> MelWindow | None:
+        """The window of own recordings, whose rate is known once they are stored; else None."""
+        return self.resolved() if self.rate else None
+
     def resolved(self, rate: int | None = None) -> MelWindow:
         """The window with the usual numbers in the place of what is empty. Raises ConfigError.
 
@@ -89,7 +94,7 @@ class OwnImagesConfig:
 
     path: str | None = setting(
         None,
-        "folder of own images, or an .npy, .npz or .parquet file; empty: the dataset",
+        "folder of own images or recordings, or an .npy, .npz or .parquet file; empty: the dataset",
         place="file",
     )
     size: int | list[int] | None = setting(
@@ -99,6 +104,9 @@ class OwnImagesConfig:
     )
     channels: int | None = setting(
         None, "of an own image: 1 (grey) or 3 (colours); empty: 3, of an array its own"
+    )
+    sound: SoundConfig = field(
+        default_factory=SoundConfig, metadata={"meaning": "the window of a recording"}
     )
 
 
@@ -132,9 +140,6 @@ class DataConfig(OwnImagesConfig):
 
     label: str | None = setting(
         None, "which labels are the classes, of a dataset with several; empty: its first"
-    )
-    sound: SoundConfig = field(
-        default_factory=SoundConfig, metadata={"meaning": "the window of a recording"}
     )
 
     def __post_init__(self) -> None:

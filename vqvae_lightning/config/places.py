@@ -167,6 +167,9 @@ def images_settings(data: DataConfig, prefix: str = "", name: str = "name") -> l
     """
     if data.path is None:
         return [f"{prefix}{name}={data.name}"]
+    if data.sound.rate:
+        window = vars(data.sound).items()
+        return [f"{prefix}path={data.path}", *(f"{prefix}sound.{key}={n}" for key, n in window)]
     sides = data.sides or (0, 0)
     size = str(sides[0]) if sides[0] == sides[1] else f"[{sides[0]}, {sides[1]}]"
     return [f"{prefix}path={data.path}", *([f"{prefix}size={size}"] if data.size else [])]

@@ -84,7 +84,7 @@ def sound_of(config: DataConfig) -> MelWindow | None:
     """The window of the recordings that settings name; None of images. No store is opened."""
     if config.path is None:
         return image_set(config).sound
-    return config.sound.resolved() if config.sound.rate else None
+    return config.sound.pinned
 
 
 def split_sizes(config: DataConfig, images: ImageSet) -> dict[str, int]:

@@ -10,7 +10,7 @@ x N,C,H,W ──► 2 × (conv, conv, halve) ──► linear ──► features
 ```
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +45,7 @@ from vqvae_lightning.verified import CheckpointError, read_checkpoint, write_che
 
 WIDTH, FEATURES, GROUPS = 32, 128, 8
 SHIFT = 2  # pixels: training images are moved by up to this much
+OWN = fields(OwnImagesConfig)
 OPTIMIZER = OptimizerConfig(lr=2e-3, weight_decay=0.05)
 
 
@@ -137,8 +138,8 @@ def train_classifier(options: ClassifierOptions) -> TrainedClassifier:
         ValueError: no file can be written there, or the images are no squares; raised before
             anything is computed.
     """
-    root, own = Path(options.root), OwnImagesConfig(options.path, options.size, options.channels)
-    config = resolve(DataConfig(name=options.dataset, root=options.root, **to_dict(own)))
+    root, own = Path(options.root), {f.name: getattr(options, f.name) for f in OWN}
+    config = resolve(DataConfig(name=options.dataset, root=options.root, **own))
     dataset = image_set(config)
     path = classifier_path(dataset.name, root)
     check_writable(path, "root")

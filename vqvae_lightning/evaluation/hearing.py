@@ -38,6 +38,10 @@ class Hearing(Evaluator):
             return f"hearing: a {plan.kind.name} reconstructs nothing; evaluate its first stage"
         if not plan.signal.rate:
             return f"hearing: {plan.experiment.data.dataset} holds images, which nobody hears"
+        if plan.experiment.data.path:
+            return (
+                "hearing: the store of own recordings holds windows, wanted waveforms, as fsdd has"
+            )
         if plan.signal.rate not in RATES:
             wanted = " or ".join(map(str, RATES))
             return f"hearing: got {plan.signal.rate} samples per second, wanted {wanted} for PESQ"

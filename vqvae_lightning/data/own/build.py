@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from vqvae_lightning.config import STORES, DataConfig, visible
+from vqvae_lightning.config import STORES, DataConfig, SoundConfig, visible
 from vqvae_lightning.data.formats import DataError, Shape
 from vqvae_lightning.data.own.chunks import Chunk, open_worker, read_chunk
 from vqvae_lightning.data.own.collections import Collection, open_collection, summary
@@ -58,7 +58,8 @@ def resolve(config: DataConfig) -> DataConfig:
         return config
     folder = Path(config.root) / STORES
     try:
-        collection = open_collection(Path(config.path))
+        collection = open_collection(Path(config.path), config.sound)
+        check_window(collection, config)
         key = source_key(collection, config)
         found = find_store(folder, key) or _build_alone(collection, config, folder, key)
     except DataError as error:
@@ -69,13 +70,29 @@ def resolve(config: DataConfig) -> DataConfig:
         raise DataError(f"data.root: {where} cannot be used ({error.strerror})") from error
     channels, *sides = found["arrays"]["images"]["shape"]
     pinned = fingerprint(found, "classes")
-    return replace(config, size=sides, channels=channels, fingerprint=pinned)
+    sound = SoundConfig(**collection.window._asdict()) if collection.window else config.sound
+    return replace(config, size=sides, channels=channels, fingerprint=pinned, sound=sound)
+
+
+def check_window(collection: Collection, config: DataConfig) -> None:
+    """Raises DataError for a size of recordings, whose window says it, or a window of images."""
+    where = visible(str(config.path))
+    if collection.window is None and config.sound.described:
+        raise DataError(f"data.sound: got{config.sound.described}, but {where} holds images")
+    for name in ("size", "channels"):
+        got = getattr(config, name)
+        if collection.window is not None and got is not None:
+            raise DataError(
+                f"data.{name}: got {got}, but {where} holds recordings; wanted data.sound.bands and"
+                " data.sound.frames"
+            )
 
 
 def source_key(collection: Collection, config: DataConfig) -> Key:
     """What decides the content of a store: where and what the source is, and what is made of it."""
     sides, path = config.sides, str(Path(config.path or "").absolute())
-    return [path, collection.stamp, list(sides) if sides else None, config.channels]
+    window = [list(collection.window)] if collection.window else []
+    return [path, collection.stamp, list(sides) if sides else None, config.channels, *window]
 
 
 def find_store(folder: Path, key: Key) -> dict[str, Any] | None:

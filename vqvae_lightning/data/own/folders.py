@@ -16,6 +16,7 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -116,12 +117,15 @@ class ImageFolder(Collection):
     Raises DataError for a folder without images, and for splits of which none is for training.
     """
 
+    wanted: ClassVar[str] = "images"
+    no_wanted: ClassVar[str] = NO_IMAGE  # the reason for a file that its ending leaves out
+
     def __init__(self, root: Path, tree: Tree) -> None:
         self.root = Path(root).absolute()
         self.title = self.root.resolve().name or "images"
         self.left_out = list(tree.left_out)
-        found = sorted(name for name in tree.files if ending(name) not in OTHER_ENDINGS)
-        self.left_out += [(name, NO_IMAGE) for name in tree.files.keys() - set(found)]
+        found = sorted(name for name in tree.files if self.may_be(ending(name)))
+        self.left_out += [(name, self.no_wanted) for name in tree.files.keys() - set(found)]
         splits = _splits(root, found)
         level = 1 if splits else 0  # the class is this part of a name
         images = [name for name in found if not splits or name.partition("/")[0] in splits]
@@ -134,7 +138,9 @@ class ImageFolder(Collection):
         self.left_out.sort()
         if not images:
             why = f" ({summary(self.left_out)})" if self.left_out else ""
-            raise DataError(f"{visible(str(root))}: got a folder without images{why}, wanted some")
+            raise DataError(
+                f"{visible(str(root))}: got a folder without {self.wanted}{why}, wanted some"
+            )
         self.names: Sequence[str] = images
         labels = [name.split("/", level + 1)[level] if has_classes else "" for name in images]
         self.classes = tuple(sorted(set(labels)))
@@ -144,6 +150,11 @@ class ImageFolder(Collection):
         if splits:
             self.splits[:] = [splits[name.partition("/")[0]] for name in images]
         self.stamp = stamp_of(((name, *tree.files[name]) for name in images), self.left_out)
+
+    @staticmethod
+    def may_be(kind: str) -> bool:
+        """Whether a file whose name ends so is opened."""
+        return kind not in OTHER_ENDINGS
 
     def read(self, index: int, channels: int, size: Size | None = None) -> Picture:
         return decode(self.root / self.names[index], channels, size)

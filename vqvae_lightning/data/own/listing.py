@@ -15,6 +15,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from vqvae_lightning.config.data import MelWindow
 from vqvae_lightning.config.values import visible
 from vqvae_lightning.data.own.pixels import Picture, Size
 
@@ -27,6 +28,7 @@ SPLIT_OF = {  # names of folders, arrays and files → positions in SPLITS
 LeftOut = tuple[str, str]  # the name of a file or of a row, and the reason, which follows the name
 PLURALS = (  # how a reason begins, of one and of several
     ("is no image", "are no images"),
+    ("is no recording", "are no recordings"),
     ("is no regular file", "are no regular files"),
     ("is a link", "are links"),
     ("is a path", "are paths"),
@@ -47,6 +49,7 @@ class Collection(ABC):
     """
 
     channels: int | None = None  # of an array of images; files have each their own
+    window: MelWindow | None = None  # of recordings
     noun = "file"  # one image is a file, or a row of one
     title: str  # the folder's name, or the file's without its ending
     names: Sequence[str]  # N, for messages: a relative path, or a row's number; not yet `visible`

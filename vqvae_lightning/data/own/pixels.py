@@ -71,7 +71,7 @@ def decode(source: bytes | Path, channels: int, size: Size | None = None) -> Pic
     from PIL import Image
 
     try:
-        with _file(source) as file, warnings.catch_warnings():
+        with regular_file(source) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with _open(file) as image:
@@ -149,7 +149,8 @@ def too_many(pixels: int, limit: float) -> str:
     return f"has {pixels:,} pixels, more than {limit:,.0f}"
 
 
-def _file(source: bytes | Path) -> IO[bytes]:
+def regular_file(source: bytes | Path) -> IO[bytes]:
+    """Bytes, or a regular file, to be read. Raises ImageError for a path of anything else."""
     if isinstance(source, bytes):
         return io.BytesIO(source)
     # A pipe that took the file's name since it was listed must not block.

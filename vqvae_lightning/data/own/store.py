@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vqvae_lightning.config import STORES, DataConfig, MelWindow, visible
+from vqvae_lightning.config import STORES, DataConfig, visible
 from vqvae_lightning.data.dataset import Recording, Split
 from vqvae_lightning.data.formats import DataError
 from vqvae_lightning.data.own.collections import SPLITS
@@ -62,7 +62,7 @@ class OwnImages:
             ) from error
         channels, height, width = shape
         self.name, self.shape = config.dataset, (channels, height, width)
-        self.sound: MelWindow | None = None
+        self.sound = config.sound.pinned
         self.title = visible(description["title"])
         self.left_out = left_out_of(description, str(config.path))
         self._hashes: dict[str, str | None] = dict(description["arrays"]["images"]["files"])
