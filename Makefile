@@ -37,7 +37,7 @@ FULL = $(TRAIN) name=cifar10_$(1) resume=auto $(if $(2),model.tokenizer=runs/cif
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | awk -F@ '{printf "%-20s %s\n", $$1, $$2}'
 	@echo
-	@echo '  DATASET=mnist|fashion_mnist|cifar10  DATA=~/photos SIZE=64 (own images)  DEVICES=2  SEED=1  RUN=runs/NAME  FILE=experiments/mnist/vqvae_full.yaml  ARGS="model.quantizer.codebook_size=1024"'
+	@echo '  DATASET=mnist|fashion_mnist|cifar10|fsdd  DATA=~/photos SIZE=64 (own images)  DEVICES=2  SEED=1  RUN=runs/NAME  FILE=experiments/mnist/vqvae_full.yaml  ARGS="model.quantizer.codebook_size=1024"'
 
 # torch comes first and pinned: without a pin an installer takes the newest CUDA build.
 $(VENV)/.run: pyproject.toml .ci/constraints.txt
