@@ -208,7 +208,7 @@ def test_sample_and_evaluate_take_folders_and_keywords(place):
 @pytest.mark.parametrize(
     ("call", "line"),
     [
-        (lambda value: Run.open(value), "run: got {}, wanted the path of a file or folder"),
+        (lambda value: Run.open(value), "run: got {}, wanted the path of a run folder"),
         (lambda value: load(value), "load: got {}, wanted the path of a file or folder"),
         (lambda value: use_plugins(value), "use_plugins: got {}, wanted paths of files"),
         (lambda value: use_plugins([value]), "use_plugins: got [{}], wanted paths of files"),

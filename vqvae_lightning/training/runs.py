@@ -120,14 +120,16 @@ class Run:
     @classmethod
     def open(cls, path: str | Path) -> "Run":
         """An existing run folder. Raises ConfigError for any other folder."""
-        run = cls(Path(canonical(path, "run")))
+        if not isinstance(path, str | Path):
+            raise ConfigError(f"run: got {path!r}, wanted the path of a run folder")
+        run = cls(Path(path))
         run._current()
         return run
 
     @classmethod
     def of(cls, run: "Run | str | Path") -> "Run":
         """A run, or that of the folder that a program names. Raises ConfigError as `open` does."""
-        return run if isinstance(run, Run) else cls.open(run)
+        return run if isinstance(run, Run) else cls.open(canonical(run, "run"))
 
     @property
     def name(self) -> str:
