@@ -499,7 +499,7 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
         (["sample", "PRIOR-RUN", "guidance=2"], "trained with model.label_dropout=0"),
         (
             ["evaluate", "PRIOR-RUN", "fid_samples=9", "guidance=2"],
-            "the prior is one with model.label_dropout=0",
+            "this prior was trained with model.label_dropout=0",
         ),
         (["sample", "PRIOR-RUN", "temprature=1"], "did you mean temperature?"),
         (["evaluate", "/nowhere"], "is no run folder"),
