@@ -13,12 +13,13 @@ import wandb_workspaces.workspaces as views
 
 from vqvae_lightning.comparison import dashboard
 from vqvae_lightning.comparison.dashboard import save_dashboard, workspace
-from vqvae_lightning.config import ConfigError, DashboardOptions
+from vqvae_lightning.config import ConfigError, DashboardOptions, SoundConfig
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import MEASURES, best_values, dashboard_curves
-from vqvae_lightning.models.build import PriorConfig
+from vqvae_lightning.models.build import AEConfig, PriorConfig
 from vqvae_lightning.models.likelihoods import DiscretizedLogistic
+from vqvae_lightning.training.autoencoders import AE
 from vqvae_lightning.training.callbacks import Throughput
 from vqvae_lightning.training.optimization import part_norms
 from vqvae_lightning.training.prior import CodePrior
@@ -49,18 +50,13 @@ def test_a_model_logs_every_key_that_it_shows():
     kinds: list[Any] = [kind for kind in KINDS.values() if kind.stage == 1]
     likelihood = DiscretizedLogistic.Config()
     modules = [kind.module(kind.config(likelihood=likelihood), (1, 28, 28)) for kind in kinds]
+    window = SoundConfig().resolved(8000)
+    modules.append(AE(AEConfig(), window.shape, sound=window))
     for module in [*modules, CodePrior(PriorConfig(), tokenizer, 10)]:
         module.log_dict = logged.update
-        images = torch.rand(2, 1, 28, 28)
-        module.validation_step(
-            Batch(
-                torch.arange(8).view(2, 4) % 4 if module.kind == "prior" else images,
-                labels,
-                labels,
-                0,
-            ),
-            0,
-        )
+        codes = torch.arange(8).view(2, 4) % 4
+        x = codes if module.kind == "prior" else torch.rand(2, *module.net.image_shape)
+        module.validation_step(Batch(x, labels, labels, 0), 0)
         module.on_validation_epoch_end()
     logged |= {
         f"train/{name}" for module in modules for name in module.net.bottleneck.diagnostics()
