@@ -73,10 +73,10 @@ def study(options: StudyOptions, settings: Sequence[str]) -> dict[str, list[Run]
     plan = [(seed, recipe) for seed in range(options.seeds) for recipe in files]
     root = Path(options.runs or f"runs/study-{options.dataset}")
     measured, settings = split_overrides(EVALUATION, settings)
-    first = load_experiment(next(iter(files.values())), settings)
-    if image_set(first.data).classes > 1:
+    experiments = {recipe: load_experiment(file, settings) for recipe, file in files.items()}
+    kinds = {recipe: KINDS[experiment.kind] for recipe, experiment in experiments.items()}
+    if image_set(next(iter(experiments.values())).data).classes > 1:
         measured = merge_overrides(["representation=true"], measured)
-    kinds = {name: KINDS[load_experiment(file, settings).kind] for name, file in files.items()}
     for recipe, file in files.items():
         check_plan(file, _settings(root, recipe, 0, settings, kinds), measured)
     runs: dict[str, list[Run]] = {recipe: [] for recipe in files}
