@@ -131,11 +131,10 @@ def _mel(window: MelWindow) -> "LogMel":
 def _soundfile(root: Path) -> None:
     """Raises DataError unless the packages that read recordings are installed."""
     try:
-        import soundfile
+        import soundfile  # noqa: F401
         import soxr  # noqa: F401
     except (ImportError, OSError) as error:  # OSError: soundfile without its library
         raise DataError(
             f"{visible(str(root))}: recordings need the packages soundfile and soxr, which are not"
             " installed; run pip install 'vqvae_lightning[speech]'"
         ) from error
-    assert soundfile.__libsndfile_version__
