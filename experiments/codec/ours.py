@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.codec.quality import psnr
 from vqvae_lightning import compress, decompress, load
 from vqvae_lightning.data.rows import Rows
+from vqvae_lightning.metrics.reconstruction import psnr_of_levels
 from vqvae_lightning.training.runs import Run
 
 STEPS = (4.0, 2.0, 1.0, 0.5, 0.25, 0.1)  # of an AE's grid
@@ -44,4 +44,4 @@ def _row(model: Any, pixels: Tensor, labels: Tensor | None, setting: Row) -> Row
     if setting.get("lossless"):
         assert torch.equal(again, pixels)
         return {**found, "bits_per_dim": 8 * size / pixels.numel()}
-    return {**found, "psnr": psnr(again, pixels)}
+    return {**found, "psnr": psnr_of_levels(again, pixels)}

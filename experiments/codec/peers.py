@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from experiments.codec.quality import psnr
+from vqvae_lightning.metrics.reconstruction import psnr_of_levels
 
 Row = dict[str, Any]
 Grey = NDArray[np.uint8]
@@ -43,7 +43,7 @@ def lossy_rows(name: str, pixels: Tensor) -> Iterator[Row]:
             ("image", few, _one_by_one(few, settings)),
         ):
             row = {"codec": name, "way": way, "quality": quality, "images": len(given)}
-            yield {**row, "bytes": size, "psnr": psnr(again, given)}
+            yield {**row, "bytes": size, "psnr": psnr_of_levels(again, given)}
 
 
 def lossless_rows(pixels: Tensor) -> Iterator[Row]:

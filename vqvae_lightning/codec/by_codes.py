@@ -52,7 +52,7 @@ class ByCodes(Coded):
 
     @property
     def modes(self) -> tuple[str, ...]:
-        return (LOSSY, LOSSLESS) if has_tables(self.tokenizer.likelihood) else (LOSSY,)
+        return (LOSSY, LOSSLESS) if has_tables(type(self.tokenizer.likelihood)) else (LOSSY,)
 
     def fits(self, header: Header) -> bool:
         layout = self.tokenizer.layout

@@ -165,9 +165,9 @@ def inverse_scales() -> Floats:
     return exponential(-np.arange(LOWEST, SCALES * LOG_SCALES[1] + 1) / SCALES)
 
 
-def has_tables(likelihood: Likelihood) -> bool:
-    """Whether pixels are coded by this p(x|z): one of pixel levels that is known here."""
-    return type(likelihood) in TABLES
+def has_tables(likelihood: type[Likelihood]) -> bool:
+    """Whether pixels are coded by such a p(x|z): one of pixel levels that is known here."""
+    return likelihood in TABLES
 
 
 class PixelCoder:
@@ -178,7 +178,7 @@ class PixelCoder:
 
         Raises ConfigError for a likelihood that is no probability of pixel levels.
         """
-        if not has_tables(net.likelihood):
+        if not has_tables(type(net.likelihood)):
             raise ConfigError(
                 f"lossless: {type(net.likelihood).__name__} gives no probabilities of pixel levels,"
                 " wanted model.likelihood.name=discretized_logistic or bernoulli"

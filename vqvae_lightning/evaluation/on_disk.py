@@ -5,15 +5,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from vqvae_lightning.codec.coding import coded_of, compress, decompress
 from vqvae_lightning.codec.container import LOSSLESS
+from vqvae_lightning.codec.pixels import has_tables
 from vqvae_lightning.codec.places import Images, split_of
 from vqvae_lightning.config import EvaluateOptions, member_of
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.subject import Plan, Subject
-from vqvae_lightning.metrics.reconstruction import psnr
+from vqvae_lightning.metrics.reconstruction import psnr_of_levels
 from vqvae_lightning.models.build import LIKELIHOODS
 
 
@@ -51,7 +51,7 @@ def why_not(plan: Plan) -> str | None:
         return f"bytes: {place} is a run of kind {kind.name}, whose p(z) no file is coded with"
     if kind.has_codes or not kind.has_density:
         return None
-    if member_of(plan.experiment.model.likelihood, LIKELIHOODS).levels is None:
+    if not has_tables(member_of(plan.experiment.model.likelihood, LIKELIHOODS)):
         return (
             f"bytes: {place} is a run of kind {kind.name}, whose files are lossless, and its"
             " likelihood gives no probabilities of pixel levels"
@@ -73,11 +73,4 @@ def measured(model: object, images: Images, lossless: bool) -> Iterator[tuple[st
         yield "disk_bits_per_dim", 8 * size / images.pixels.numel()
     else:
         yield "bytes_per_image", size / len(images.pixels)
-        yield "disk_psnr", _psnr(again, images.pixels)
-
-
-def _psnr(decoded: Tensor, pixels: Tensor) -> float:
-    """PSNR of the mean squared error over all images uint8 (N, C, H, W), in dB."""
-    parts = zip(decoded.split(256), pixels.split(256), strict=True)
-    errors = [(a.double() - b.double()).square().sum() for a, b in parts]
-    return float(psnr(torch.stack(errors).sum() / pixels.numel() / 255**2))
+        yield "disk_psnr", psnr_of_levels(again, images.pixels)
