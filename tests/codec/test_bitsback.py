@@ -23,6 +23,7 @@ LIKELIHOODS = {
     "a scale per pixel": [
         *LOGISTIC, "model.likelihood.learned=true", "model.likelihood.per_pixel=true",
     ],
+    "mixture": ["model.likelihood.name=logistic_mixture", "model.likelihood.components=3"],
 }  # fmt: skip
 
 

@@ -12,10 +12,14 @@ from vqvae_lightning import CodecError, compress, decompress
 from vqvae_lightning.codec import pixels
 from vqvae_lightning.codec.codes import static_table
 from vqvae_lightning.codec.container import unpack
-from vqvae_lightning.codec.pixels import LogisticTables, exponential
+from vqvae_lightning.codec.pixels import LogisticTables, MixtureTables, exponential
 from vqvae_lightning.codec.tables import PRECISION, nats_of
 from vqvae_lightning.config import ConfigError
-from vqvae_lightning.models.likelihoods import DiscretizedLogistic
+from vqvae_lightning.models.likelihoods import (
+    DiscretizedLogistic,
+    Likelihood,
+    LogisticMixture,
+)
 
 SIZE = "model.quantizer.codebook_size=16"
 LOGISTIC = ["model.likelihood.name=discretized_logistic", "model.likelihood.scale=0.1"]
@@ -25,6 +29,7 @@ LIKELIHOODS = {
     "a scale per pixel": [
         *LOGISTIC, "model.likelihood.learned=true", "model.likelihood.per_pixel=true",
     ],
+    "mixture": ["model.likelihood.name=logistic_mixture", "model.likelihood.components=3"],
 }  # fmt: skip
 
 
@@ -102,12 +107,25 @@ def test_tables_are_the_probabilities_of_the_likelihood() -> None:
     centre = torch.linspace(-1.3, 1.3, 40, dtype=torch.float64).repeat(9)
     log_scale = torch.linspace(-4, 3, 9, dtype=torch.float64).repeat_interleave(40)
     decoded = torch.stack([centre, log_scale], 0).view(1, 2, 9, 40)
-    keys, _ = LogisticTables().keys(likelihood, decoded)
-    weights = LogisticTables().weights(keys.ravel())
+    check_tables(LogisticTables(), likelihood, decoded)
+
+
+def test_tables_of_a_mixture_are_the_probabilities_of_the_likelihood() -> None:
+    config = LogisticMixture.Config(components=3)
+    likelihood = LogisticMixture(config).double().requires_grad_(False)
+    torch.manual_seed(0)
+    decoded = 2 * torch.randn(1, 9, 9, 40, dtype=torch.float64)
+    check_tables(MixtureTables(), likelihood, decoded)
+
+
+def check_tables(tables: pixels.PixelTables, likelihood: Likelihood, decoded: torch.Tensor) -> None:
+    """Of decoded (1, P, 9, 40): the tables are distributions, and those of the likelihood."""
+    keys, _ = tables.keys(likelihood, decoded)
+    weights = tables.weights(keys[0])
     assert (weights >= 0).all()
     assert (weights.sum(1) == 2**PRECISION - 256).all()
     levels = torch.arange(256, dtype=torch.float64) / 127.5 - 1
-    one = decoded.flatten(2).permute(2, 1, 0)[..., None]  # 360,2,1,1
+    one = decoded.flatten(2).permute(2, 1, 0)[..., None]  # 360,P,1,1
     nll = torch.stack([likelihood.nll(x.expand(360, 1, 1, 1), one) for x in levels], 1)
     p, q = torch.exp(-nll).numpy(), (weights + 1) / 2**PRECISION
     kl = (p * (-nll.numpy() - np.log(q))).sum(1)

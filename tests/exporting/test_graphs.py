@@ -42,6 +42,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
         ["model.latent=grid", "model.trunk.residual_blocks=1", *RESIDUAL],
     ),
     "vae, bernoulli": ("vae", [f"{L}bernoulli", "data.binarize=dynamic"]),
+    "vae, mixture": ("vae", [f"{L}logistic_mixture"]),
     "vae, logistic": ("vae", [f"{L}discretized_logistic", *PER_PIXEL]),
 }
 # Each of these takes longer than all others together.

@@ -13,6 +13,7 @@ from vqvae_lightning.models.likelihoods import (
     BernoulliLikelihood,
     DiscretizedLogistic,
     GaussianLikelihood,
+    LogisticMixture,
 )
 
 SHAPE = (3, 2, 4, 5)
@@ -24,6 +25,10 @@ def gaussian(scale, learned=False, bounded=False):
 
 def logistic(scale, learned=False, per_pixel=False):
     return DiscretizedLogistic(DiscretizedLogistic.Config(scale, learned, per_pixel))
+
+
+def mixture(components, scale=0.1):
+    return LogisticMixture(LogisticMixture.Config(components, scale))
 
 
 def bernoulli():
@@ -202,6 +207,54 @@ class TestDiscretizedLogistic:
         torch.testing.assert_close(
             nll[[0, -1]], torch.full((2,), math.log(2), dtype=torch.float64), rtol=1e-3, atol=0
         )
+
+
+class TestLogisticMixture:
+    def test_it_is_the_weighted_sum_of_its_logistics(self):
+        """A level's mass, and the mean, of each channel by its own weights, means and scales."""
+        likelihood = mixture(3).double()
+        parts = torch.randn(3, 3, *SHAPE).double()  # logits, locations, log scales of 3
+        decoded = parts.permute(2, 0, 1, 3, 4, 5).flatten(1, 3)  # N,3·3·C,H,W
+        weights = parts[0].softmax(0)
+        ones = [logistic(0.1, True, per_pixel=True).double() for _ in range(3)]
+        told = [
+            torch.cat([c + start, s], 1)
+            for c, s, start in zip(parts[1], parts[2], (-1, 0, 1), strict=True)
+        ]
+        for level in (-1.0, 33 / 127.5 - 1, 1.0):
+            x = torch.full(SHAPE, level).double()
+            expected = torch.zeros(SHAPE).double()
+            for one, what, weight in zip(ones, told, weights, strict=True):
+                for n, c, h, w in itertools.product(*map(range, SHAPE)):
+                    pixel = what[n, [c, 2 + c], h, w].view(1, 2, 1, 1)
+                    mass = torch.exp(-one.nll(x[:1, :1, :1, :1], pixel))
+                    expected[n, c, h, w] += weight[n, c, h, w] * mass[0].detach()
+            nll = -expected.log().flatten(1).sum(1)
+            torch.testing.assert_close(likelihood.nll(x, decoded).detach(), nll, rtol=1e-6, atol=0)
+        means = sum(w * one.mean(t) for w, one, t in zip(weights, ones, told, strict=True))
+        torch.testing.assert_close(likelihood.mean(decoded), means, rtol=1e-5, atol=1e-7)
+
+    def test_a_mixture_of_equals_is_one_logistic(self):
+        likelihood = mixture(2).double()
+        likelihood.location.data.zero_()
+        x, centre = LEVELS[torch.randint(256, SHAPE)], torch.randn(SHAPE).double()
+        zeros = torch.zeros_like(centre)
+        decoded = torch.cat([zeros, zeros + 1.5, centre, centre, zeros, zeros], 1)
+        expected = logistic(0.1).double().nll(x, centre)
+        torch.testing.assert_close(likelihood.nll(x, decoded), expected, rtol=1e-6, atol=0)
+
+    def test_a_mixture_sums_to_one_over_the_256_levels(self):
+        likelihood = mixture(4).double()
+        decoded = 3 * torch.randn(1, 12, 1, 1).double().expand(256, -1, -1, -1)
+        probability = torch.exp(-likelihood.nll(LEVELS.view(-1, 1, 1, 1), decoded))
+        assert abs(probability.sum() - 1) < 1e-12
+
+    def test_a_mixture_far_from_what_it_sees_has_finite_gradients(self):
+        likelihood = mixture(3)
+        decoded = (1e4 * torch.randn(6, 9, 1, 1)).requires_grad_()
+        nll = likelihood.nll(torch.full((6, 1, 1, 1), 77 / 255), decoded)
+        gradients = torch.autograd.grad(nll.sum(), [decoded, *likelihood.parameters()])
+        assert all(torch.isfinite(value).all() for value in (nll, *gradients))
 
 
 class _Nll(torch.nn.Module):

@@ -17,7 +17,15 @@ import torch
 
 from vqvae_lightning.codec.container import Group
 from vqvae_lightning.codec.normal import NormalBins
-from vqvae_lightning.codec.pixels import CHUNK, Keys, Mask, PixelCoder, Pixels, location_keys
+from vqvae_lightning.codec.pixels import (
+    CHUNK,
+    Keys,
+    Mask,
+    PixelCoder,
+    Pixels,
+    listed,
+    location_keys,
+)
 from vqvae_lightning.codec.streams import Stack, Symbols
 from vqvae_lightning.codec.tables import FLAGS, PRECISION, Weights, weights_of
 from vqvae_lightning.config import ConfigError
@@ -88,7 +96,7 @@ class ChainCoder:
             if pays_back:
                 put(stack, bins, given, self.bins, LATENTS)
             certain[np.flatnonzero(certain)[~sure]] = False
-        put(stack, levels[certain].ravel(), keys.ravel(), self.pixels, CHUNK)
+        put(stack, levels[certain].ravel(), listed(keys), self.pixels, CHUNK)
         stack.push(levels[~certain].ravel(), self.pixels.uniform)
         stack.push(bins, self.bins.prior)
         stack.push((~certain).astype(np.int32), FLAGS)
@@ -102,7 +110,7 @@ class ChainCoder:
         others = stack.pop(int((~certain).sum()) * self.net.dims, self.pixels.uniform)
         levels[~certain] = others.reshape(-1, self.net.dims)
         keys, _ = self._keys(bins)
-        levels[certain] = taken(stack, keys.ravel(), self.pixels, CHUNK).reshape(keys.shape)
+        levels[certain] = taken(stack, listed(keys), self.pixels, CHUNK).reshape(keys.shape[:2])
         pixels = self.pixels.tables.pixels(levels).reshape(-1, *self.net.image_shape)
         if pays_back:
             posterior, _ = self._posterior(pixels)
@@ -121,7 +129,7 @@ class ChainCoder:
         return keys, np.all(certain, axis=1)
 
     def _keys(self, bins: Symbols) -> tuple[Keys, Mask]:
-        """Keys (n, dims) of pixels, and a mask (n,), of the bins of z, n after one another."""
+        """Keys (n, dims, …) of pixels, and a mask (n,), of the bins of z, n after one another."""
         shape = (-1, self.net.bottleneck.out_channels, *self.net.grid)
         z = torch.from_numpy(self.bins.medians[bins]).reshape(shape)
         if not len(z):

@@ -27,11 +27,12 @@ from vqvae_lightning.models.likelihoods import (
     BernoulliLikelihood,
     DiscretizedLogistic,
     Likelihood,
+    LogisticMixture,
 )
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
-Keys = NDArray[np.int64]  # a whole number for each pixel, which says its table
+Keys = NDArray[np.int64]  # whole numbers for each pixel, which say its table
 
 BATCH = 32  # images that the decoder sees at once
 CHUNK = 8192  # pixels whose tables are made together: 16 MiB of 256 levels
@@ -65,11 +66,11 @@ class PixelTables(ABC):
 
     @abstractmethod
     def keys(self, likelihood: Likelihood, decoded: Tensor) -> tuple[Keys, Mask]:
-        """Of decoded (n, P·C, H, W): the tables' keys (n, C·H·W); and a mask (n,), certain."""
+        """Of decoded (n, P·C, H, W): the tables' keys (n, C·H·W, …); and a mask (n,), certain."""
 
     @abstractmethod
     def weights(self, keys: Keys) -> Weights:
-        """Weights (m, levels) by keys (m,)."""
+        """Weights (m, levels) by keys (m, …)."""
 
     def symbols(self, pixels: Pixels) -> Symbols:
         """Levels of pixels uint8. Raises ValueError for a pixel that is none of them."""
@@ -103,6 +104,10 @@ class LogisticTables(PixelTables):
         self.away = exponential(np.clip(-away * self.inverse[:, None], -80.0, 80.0))
 
     def weights(self, keys: Keys) -> Weights:
+        return between(self.below(keys))
+
+    def below(self, keys: Keys) -> Floats:
+        """The mass below each border between two levels, (m, levels − 1), by keys (m,)."""
         scale, steps = locations(keys)
         inverse, borders = self.inverse[scale], self.levels - 1
         # The border that is nearest to the mean, of those between the levels.
@@ -110,12 +115,36 @@ class LogisticTables(PixelTables):
         u = ((2.0 * nearest + 1.0) / 255.0 - 1.0) * inverse - steps
         first = borders - 1 - nearest.astype(np.int64)
         others = self.away[scale[:, None], first[:, None] + np.arange(borders)]  # m,levels−1
-        below = 1.0 / (1.0 + exponential(-np.clip(u, -40.0, 40.0))[:, None] * others)
-        total = 2**PRECISION - self.levels
-        # Rounding could make a border a last bit less than the one before it.
-        inner = np.maximum.accumulate(np.floor(below * total), 1).astype(np.int64)
-        ends = np.zeros((len(keys), 1), np.int64)
-        return np.diff(np.concatenate([ends, inner, ends + total], 1), axis=1)
+        below: Floats = 1.0 / (1.0 + exponential(-np.clip(u, -40.0, 40.0))[:, None] * others)
+        return below
+
+
+class MixtureTables(PixelTables):
+    """The mass of a mixture of logistics on 256 levels: weights, means and log scales on grids."""
+
+    levels = 256
+
+    def __init__(self) -> None:
+        self.one = LogisticTables()
+
+    def keys(self, likelihood: Likelihood, decoded: Tensor) -> tuple[Keys, Mask]:
+        logits, centre, log_scale = (
+            part.movedim(1, -1).flatten(1, -2)  # n,C·H·W,M
+            for part in cast(LogisticMixture, likelihood).split(decoded)
+        )
+        steps, sure = steps_of(logits.numpy())
+        located, certain = location_keys(centre, log_scale)
+        keys = np.concatenate([steps.astype(np.int64), located.reshape(steps.shape)], -1)
+        return keys, np.all(sure, axis=1) & np.all(certain, axis=1)
+
+    def weights(self, keys: Keys) -> Weights:
+        steps, located = np.split(keys, 2, axis=1)  # m,M each
+        shares = weights_of(steps.astype(np.uint8)) / (2**PRECISION - steps.shape[1])
+        # In this order on every machine: the sum of floats depends on it.
+        below = shares[:, :1] * self.one.below(located[:, 0])
+        for share, keys_of_one in zip(shares.T[1:], located.T[1:], strict=True):
+            below += share[:, None] * self.one.below(keys_of_one)
+        return between(np.minimum(below, 1.0))
 
 
 class BernoulliTables(PixelTables):
@@ -135,8 +164,23 @@ class BernoulliTables(PixelTables):
 
 TABLES: dict[type[Likelihood], Callable[[], PixelTables]] = {
     DiscretizedLogistic: LogisticTables,
+    LogisticMixture: MixtureTables,
     BernoulliLikelihood: BernoulliTables,
 }
+
+
+def between(below: Floats) -> Weights:
+    """Weights (m, levels) of the levels between borders that have such a mass below them."""
+    total = 2**PRECISION - below.shape[1] - 1
+    # Rounding could make a border a last bit less than the one before it.
+    inner = np.maximum.accumulate(np.floor(below * total), 1).astype(np.int64)
+    ends = np.zeros((len(below), 1), np.int64)
+    return np.diff(np.concatenate([ends, inner, ends + total], 1), axis=1)
+
+
+def listed(keys: Keys) -> Keys:
+    """Keys (n·d, …) of keys (n, d, …)."""
+    return keys.reshape(-1, *keys.shape[2:])
 
 
 def on_grid(scaled: Floats, margin: Floats) -> tuple[Floats, Mask]:
@@ -181,7 +225,7 @@ class PixelCoder:
         if not has_tables(type(net.likelihood)):
             raise ConfigError(
                 f"lossless: {type(net.likelihood).__name__} gives no probabilities of pixel levels,"
-                " wanted model.likelihood.name=discretized_logistic or bernoulli"
+                " wanted model.likelihood.name=discretized_logistic, logistic_mixture or bernoulli"
             )
         self.net = net.to("cpu", torch.float64).eval()
         self.tables = TABLES[type(net.likelihood)]()
@@ -195,7 +239,7 @@ class PixelCoder:
             keys, certain = self.keys(z[start : start + BATCH])
             writer.write((~certain).astype(np.int32), FLAGS)
             writer.write(part[~certain].ravel(), self.uniform)
-            given, sure = keys[certain].ravel(), part[certain].ravel()
+            given, sure = listed(keys[certain]), part[certain].ravel()
             for at in range(0, len(sure), CHUNK):
                 writer.write(sure[at : at + CHUNK], self.weights(given[at : at + CHUNK]))
 
@@ -208,7 +252,7 @@ class PixelCoder:
             certain = reader.read(len(part), FLAGS) == 0
             others = reader.read(int((~certain).sum()) * self.net.dims, self.uniform)
             part[~certain] = others.reshape(-1, self.net.dims)
-            given = keys[certain].ravel()
+            given = listed(keys[certain])
             chunks = [given[at : at + CHUNK] for at in range(0, len(given), CHUNK)]
             sure = [reader.read(len(chunk), self.weights(chunk)) for chunk in chunks]
             part[certain] = np.concatenate([others[:0], *sure]).reshape(-1, self.net.dims)
@@ -216,7 +260,7 @@ class PixelCoder:
 
     @torch.no_grad()
     def keys(self, z: Tensor) -> tuple[Keys, Mask]:
-        """The tables' keys (n, C·H·W) of z (n, D, h, w); and a mask (n,), certain."""
+        """The tables' keys (n, C·H·W, …) of z (n, D, h, w); and a mask (n,), certain."""
         decoded = self.net.decoder(z.double())  # n,P·C,H,W
         if not torch.isfinite(decoded).all():
             raise ValueError("codec: the decoder gives numbers that are not finite")
@@ -224,6 +268,6 @@ class PixelCoder:
 
     def weights(self, keys: Keys) -> Weights:
         """Weights (m, levels), of which those of equal keys are computed once."""
-        kinds, which = np.unique(keys, return_inverse=True)
+        kinds, which = np.unique(keys, axis=0, return_inverse=True)
         found: Weights = self.tables.weights(kinds)[which]
         return found

@@ -233,7 +233,7 @@ class CompressOptions(RunChoice):
     lossless: bool = setting(
         False,
         "the images come back as they are; of a run whose likelihood is of pixel levels:"
-        " discretized_logistic or bernoulli",
+        " discretized_logistic, logistic_mixture or bernoulli",
     )
     fit: bool = setting(
         False,

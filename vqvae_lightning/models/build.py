@@ -31,6 +31,7 @@ from vqvae_lightning.models.likelihoods import (
     DiscretizedLogistic,
     GaussianLikelihood,
     Likelihood,
+    LogisticMixture,
 )
 from vqvae_lightning.models.priors.coupling import Couplings
 from vqvae_lightning.models.priors.flow import Flow, FlowNetwork
@@ -75,6 +76,7 @@ VAE_BOTTLENECKS: dict[str, type[NamedBottleneck]] = {"gaussian": Gaussian}
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     "gaussian": GaussianLikelihood,
     "discretized_logistic": DiscretizedLogistic,
+    "logistic_mixture": LogisticMixture,
     "bernoulli": BernoulliLikelihood,
 }
 

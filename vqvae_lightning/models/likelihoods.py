@@ -88,6 +88,29 @@ class GaussianLikelihood(Likelihood):
         return decoded.clamp(-1, 1)
 
 
+def log_mass(x: Tensor, centre: Tensor, log_scale: Tensor) -> Tensor:
+    """log of the mass that logistics put on levels x of pixels, −1 + 2k/255; shapes broadcast."""
+    inverse = torch.exp(-log_scale)
+    # 0 … 255: so that two neighbours have the same border, bit for bit
+    level = ((x + 1) * 127.5).round()
+    # σ(b) − σ(a) = σ(b) σ(−a) (1 − exp(a − b)): no difference of nearly equal numbers, however
+    # small the scale
+    below_upper = F.logsigmoid(((2 * level + 1) / 255 - 1 - centre) * inverse)  # log σ(b)
+    above_lower = F.logsigmoid((centre - ((2 * level - 1) / 255 - 1)) * inverse)  # log σ(−a)
+    width = torch.log(-torch.expm1(-2 / 255 * inverse))  # log(1 − exp(a − b))
+    inner = below_upper + above_lower + width
+    return torch.where(level == 0, below_upper, torch.where(level == 255, above_lower, inner))
+
+
+def mean_level(centre: Tensor, log_scale: Tensor) -> Tensor:
+    """The mean level of a pixel by logistics, in [-1, 1] up to rounding.
+
+    −1 + ∫ P(X > t) dt over [-1, 1]: the sum over the 256 levels is this integral's midpoint rule.
+    """
+    scale = torch.exp(log_scale)
+    return scale * (F.softplus((centre + 1) / scale) - F.softplus((centre - 1) / scale)) - 1
+
+
 class DiscretizedLogistic(Likelihood):
     """The mass that a logistic at `decoded` puts on each of the 256 pixel levels −1 + 2k/255.
 
@@ -135,26 +158,55 @@ class DiscretizedLogistic(Likelihood):
         return centre, (self.log_scale + log_scale).clamp(*LOG_SCALES)
 
     def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
-        centre, log_scale = self.split(decoded)
-        inverse = torch.exp(-log_scale)
-        # 0 … 255: so that two neighbours have the same border, bit for bit
-        level = ((x + 1) * 127.5).round()
-        # σ(b) − σ(a) = σ(b) σ(−a) (1 − exp(a − b)): no difference of nearly equal numbers, however
-        # small the scale
-        below_upper = F.logsigmoid(((2 * level + 1) / 255 - 1 - centre) * inverse)  # log σ(b)
-        above_lower = F.logsigmoid((centre - ((2 * level - 1) / 255 - 1)) * inverse)  # log σ(−a)
-        width = torch.log(-torch.expm1(-2 / 255 * inverse))  # log(1 − exp(a − b))
-        inner = below_upper + above_lower + width
-        log_p = torch.where(level == 0, below_upper, torch.where(level == 255, above_lower, inner))
-        return -log_p.flatten(1).sum(1)
+        return -log_mass(x, *self.split(decoded)).flatten(1).sum(1)
 
     def mean(self, decoded: Tensor) -> Tensor:
-        # −1 + ∫ P(X > t) dt over [-1, 1]: the sum over the 256 levels is this integral's midpoint
-        # rule
-        centre, log_scale = self.split(decoded)
-        scale = torch.exp(log_scale)
-        area = F.softplus((centre + 1) / scale) - F.softplus((centre - 1) / scale)
-        return (scale * area - 1).clamp(-1, 1)
+        return mean_level(*self.split(decoded)).clamp(-1, 1)
+
+
+class LogisticMixture(Likelihood):
+    """A mixture of discretized logistics per pixel (Salimans et al. 2017, arXiv 1701.05517, eq. 2).
+
+    The decoder says weight, location and scale of each component, of each channel alone: the
+    channels of a pixel are independent given z. (There green is given red, and blue both.) What it
+    says is added to a learned location and scale of each component, which start evenly spread over
+    the pixel range, so that black and white need not be found first. x must be pixel levels: see
+    `data.binarize`.
+    """
+
+    levels = 256
+
+    @documented
+    @dataclass
+    class Config:
+        """How many components, and their initial scale."""
+
+        components: int = setting(5, "logistics of a pixel", at_least=2, at_most=64)
+        scale: float = setting(0.1, "initial scale in units of the pixel range [-1, 1]", above=0)
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.parts = 3 * config.components
+        one = (config.components, 1, 1, 1)  # M,C,H,W
+        self.location = nn.Parameter(torch.linspace(-1, 1, config.components).view(one))
+        self.log_scale = nn.Parameter(torch.full(one, math.log(config.scale)))
+
+    def split(self, decoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of the weights, locations and log scales, (N, M, C, H, W) each."""
+        n, channels, h, w = decoded.shape
+        told = decoded.view(n, 3, self.parts // 3, channels // self.parts, h, w)
+        logits, centre, log_scale = told.unbind(1)
+        return logits, self.location + centre, (self.log_scale + log_scale).clamp(*LOG_SCALES)
+
+    def nll(self, x: Tensor, decoded: Tensor) -> Tensor:
+        logits, centre, log_scale = self.split(decoded)
+        log_p = logits.log_softmax(1) + log_mass(x[:, None], centre, log_scale)  # N,M,C,H,W
+        return -log_p.logsumexp(1).flatten(1).sum(1)
+
+    def mean(self, decoded: Tensor) -> Tensor:
+        logits, centre, log_scale = self.split(decoded)
+        means = mean_level(centre, log_scale)  # N,M,C,H,W
+        return (logits.softmax(1) * means).sum(1).clamp(-1, 1)
 
 
 class BernoulliLikelihood(Likelihood):
