@@ -26,8 +26,10 @@ TRAIN = $(VQVAE) train experiments/$(if $(value DATA),own,$(DATASET))/$(1).yaml 
 IMAGES = $(if $(value DATA),$(1)path=$(call quote,DATA)) $(if $(value SIZE),$(1)size=$(call quote,SIZE))
 # The images whose newest run a command takes.
 OF = $(if $(value DATA),path=$(call quote,DATA),dataset=$(DATASET))
-# A full-length recipe, as the run cifar10_<recipe>; a prior learns the codes of the second recipe named.
-FULL = $(TRAIN) name=cifar10_$(1) resume=auto $(if $(2),model.tokenizer=runs/cifar10_$(2))
+# A full-length recipe, as the run cifar10_<recipe>; a model of stage 2 learns from the run of the second recipe named.
+FULL = $(TRAIN) name=cifar10_$(1) resume=auto $(if $(2),model.$(if $(filter prior%,$(1)),tokenizer,first_stage)=runs/cifar10_$(2))
+# Those of them whose samples are judged.
+JUDGED = vqvae_full ae_full vae_full prior_full prior_masked_full ae_flow_full vae_flow_full
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-fid doctor data emoji train train-ae train-vae train-vqvae train-prior full-cifar10 sample evaluate export compare study ablate \
@@ -112,16 +114,20 @@ full-cifar10: DATASET = cifar10
 full-cifar10: $(VENV)/.fid  ## CIFAR-10 to headline figures, for a GPU: FID and bits per dimension; called again it goes on
 	@$(call FULL,vqvae_full)
 	@$(call FULL,prior_full,vqvae_full)
+	@$(call FULL,prior_masked_full,vqvae_full)
+	@$(call FULL,ae_full)
+	@$(call FULL,ae_flow_full,ae_full)
+	@$(call FULL,vae_full)
+	@$(call FULL,vae_flow_full,vae_full)
 	@$(call FULL,vae_bits)
 	@$(call FULL,vqvae_bits)
 	@$(call FULL,prior_bits,vqvae_bits)
-	@$(VQVAE) evaluate runs/cifar10_vqvae_full $(FID)
-	@$(VQVAE) evaluate runs/cifar10_prior_full $(FID)
+	@set -e; for run in $(JUDGED); do $(VQVAE) evaluate runs/cifar10_$$run $(FID); done
 	@$(if $(FID),$(VQVAE) evaluate runs/cifar10_prior_full $(FID) guidance=0)
 	@$(VQVAE) evaluate runs/cifar10_vae_bits iwae_samples=100
 	@$(VQVAE) evaluate runs/cifar10_vqvae_bits
 	@$(VQVAE) evaluate runs/cifar10_prior_bits
-	@$(VQVAE) compare $(foreach run,vqvae_full prior_full vae_bits vqvae_bits prior_bits,runs/cifar10_$(run))
+	@$(VQVAE) compare $(foreach run,$(JUDGED) vae_bits vqvae_bits prior_bits,runs/cifar10_$(run))
 
 sample: $(VENV)/.run  ## draw images from RUN (default: the newest of DATASET)
 	@$(VQVAE) sample $(if $(value RUN),$(call quote,RUN),$(OF)) $(DRAW)
