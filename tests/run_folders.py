@@ -22,7 +22,7 @@ from vqvae_lightning.experiment import describe, load_experiment
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.training.runs import Run
 
-PIXELS = {"mnist": 784, "cifar10": 3072}
+PIXELS = {"mnist": 784, "cifar10": 3072, "fsdd": 4096}
 TESTED = {
     "ae": {"psnr": 24.0, "ssim": 0.90, "mse": 0.0040, "distortion": 100.0, "rate": 0.0},
     "vae": {

@@ -13,6 +13,8 @@ from run_folders import figure, page, write_run
 
 from vqvae_lightning.comparison.compare import compare
 from vqvae_lightning.pictures import grid_image
+from vqvae_lightning.signals.clips import PAUSE, wav
+from vqvae_lightning.signals.signal import Clip
 
 pytest.importorskip("playwright.sync_api", reason="needs playwright: the extra `dev`")
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
@@ -58,6 +60,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
         for path in run.pictures():
             grid_image(torch.zeros(8, 1, 28, 28), 4).save(path)
+            path.with_suffix(".wav").write_bytes(wav([Clip(torch.zeros(8000).numpy(), 8000)]))
     runs[1].write(generation=[figure("normal", 7.0), figure("mixture", 3.0)])
     comparison = compare(runs)
     page(comparison, root)
@@ -210,6 +213,20 @@ def test_pictures_have_labelled_rows_and_are_enlarged_by_click_and_by_key(
     assert dialog.is_visible()
     dialog.get_by_role("button", name="Close").click()
     assert dialog.count() == 0
+
+
+def test_what_is_heard_can_be_played_below_its_picture(opened: Page) -> None:
+    heard = opened.locator("figure.picture audio")
+    assert heard.count() == opened.locator("figure.picture").count() > 5
+    # It is waited for until the time goes on.
+    heard.first.evaluate(
+        "audio => new Promise(goes => { audio.ontimeupdate = () => goes(); audio.play(); })"
+    )
+    assert heard.first.evaluate("audio => audio.error") is None
+    assert heard.first.evaluate("audio => audio.duration") == pytest.approx(1 + PAUSE)
+    small = opened.locator("figure.picture").first
+    assert edge(small.locator("img"), "y") < edge(heard.first, "y")
+    assert "each recording, then its reconstruction" in small.inner_text()
 
 
 def test_it_fits_screens_from_a_phone_to_a_wall_and_uses_them(opened: Page) -> None:

@@ -11,7 +11,7 @@ from vqvae_lightning.config import ConfigError, DataConfig, SoundConfig
 from vqvae_lightning.data.images import to_float
 from vqvae_lightning.pictures import Grid
 from vqvae_lightning.signals.build import signal_of
-from vqvae_lightning.signals.clips import MOST, PAUSE, heard, wav
+from vqvae_lightning.signals.clips import LONGEST, MOST, PAUSE, heard, wav
 from vqvae_lightning.signals.mel import DB_PER_LEVEL
 from vqvae_lightning.signals.signal import Clip
 from vqvae_lightning.signals.sound import log_spectral_distance
@@ -72,6 +72,12 @@ def test_what_is_heard_of_many_is_spread_over_all_of_them() -> None:
     lengths = [len(clip.samples) // FORM.hop for clip in heard(Grid(x, 10), RECORDINGS)]
     assert len(lengths) == MOST
     assert set(lengths) == set(range(1, 11))
+
+
+def test_of_long_windows_fewer_are_heard_so_that_files_stay_small() -> None:
+    form = SoundConfig(frames=250).resolved(8000)  # 4 s
+    clips = heard(Grid(torch.rand(30, *form.shape), 10), signal_of(form))
+    assert len(clips) == int(LONGEST / 4)
 
 
 def test_a_wav_file_holds_the_clips_with_a_pause_after_each() -> None:

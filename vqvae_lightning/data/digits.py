@@ -175,4 +175,5 @@ FSDD = SpokenDigits(
     DIGITS,
     validation_size=300,
     sound=_WINDOW,
+    licence="CC BY-SA 4.0",
 )

@@ -13,6 +13,7 @@ from vqvae_lightning.signals.signal import Clip, Signal
 from vqvae_lightning.storage import write_atomic
 
 MOST = 20  # sounds in a file: a quarter of a minute of digits
+LONGEST = 24.0  # seconds of windows in a file: fewer sounds, if windows are long
 PAUSE = 0.15  # seconds between two
 
 
@@ -26,7 +27,8 @@ def heard(grid: Grid, signal: Signal) -> list[Clip]:
         rows = order.split(grid.columns)
         order = torch.stack([torch.cat(rows[part::2]) for part in (0, 1)], dim=1)  # pairs,2
     together = order.shape[1] if grid.is_pairs else 1
-    chosen = torch.linspace(0, len(order) - 1, min(len(order), MOST // together)).long()
+    most = min(MOST, int(LONGEST * signal.rate / signal.samples)) if signal.rate else 0
+    chosen = torch.linspace(0, len(order) - 1, min(len(order), max(1, most // together))).long()
     return signal.sounds(grid.images[order[chosen].flatten().to(grid.images.device)])
 
 

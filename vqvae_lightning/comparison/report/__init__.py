@@ -20,13 +20,14 @@ from vqvae_lightning.comparison.report.figures import MARKS
 from vqvae_lightning.comparison.report.pictures import PICTURE_BYTES, Picture, encode_pictures
 from vqvae_lightning.comparison.report.sections import Logged, has_figure, peers_of, section
 from vqvae_lightning.comparison.report.series import logged
+from vqvae_lightning.comparison.report.sounds import encode_sounds
 from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.evaluation.samplers import SAMPLERS
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import in_table
 from vqvae_lightning.storage import write_atomic
 
-PAGE_BYTES = 2_000_000
+PAGE_BYTES = 2_000_000  # without sounds
 # Of all curves together, those for readers without scripts included; a point's are about 14.
 CURVE_BYTES, POINT_BYTES = 500_000, 14
 MOST_POINTS, FEWEST_POINTS = 200, 8  # of one curve
@@ -34,10 +35,10 @@ SCRIPTS = ("page.js", "charts.js")  # in one <script>, in this order
 
 
 def write_report(comparison: Comparison, path: str | Path) -> Path:
-    """Writes the page, of at most 2 MB, and returns its path.
+    """Writes the page, of at most 2 MB and with sounds 6 MB, and returns its path.
 
-    What does not fit is left out: points of curves first, then pictures, then runs. The page says
-    what is missing. Raises OSError if it cannot be written.
+    What does not fit is left out: points of curves first, then pictures, then runs; and sounds. The
+    page says what is missing. Raises OSError if it cannot be written.
     """
     page = Path(path)
     write_atomic(page, _page(comparison).encode())
@@ -57,8 +58,15 @@ def _page(comparison: Comparison) -> str:
     style = templates.get_template("report.css").render(kinds=KINDS)
     found = {group.title: logged(group.rows) for group in comparison.groups}
 
-    def render(shown: Comparison, points: int, pictures: dict[tuple[int, str], Picture]) -> str:
-        sections = [section(group, found[group.title], points, pictures) for group in shown.groups]
+    def render(
+        shown: Comparison,
+        points: int,
+        pictures: dict[tuple[int, str], Picture],
+        sounds: dict[tuple[int, str], str],
+    ) -> str:
+        sections = [
+            section(group, found[group.title], points, pictures, sounds) for group in shown.groups
+        ]
         return template.render(
             sections=sections,
             data=[section["data"] for section in sections],
@@ -81,13 +89,13 @@ def _page(comparison: Comparison) -> str:
         )
 
     shown, points = comparison, points_of_curve(found.values())
-    size = len(render(shown, points, {}).encode())
+    size = len(render(shown, points, {}, {}).encode())
     while size > PAGE_BYTES and len((fewer := thinned(shown)).rows) < len(shown.rows):
         shown = fewer
-        size = len(render(shown, points, {}).encode())
+        size = len(render(shown, points, {}, {}).encode())
     # base64 makes four bytes of three.
     pictures = encode_pictures(shown.rows, min(PICTURE_BYTES, (PAGE_BYTES - size) * 3 // 4))
-    return render(shown, points, pictures)
+    return render(shown, points, pictures, encode_sounds(shown.rows, pictures))
 
 
 def points_of_curve(found: Iterable[Logged]) -> int:

@@ -2,18 +2,30 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from vqvae_lightning.comparison.columns import MISSING, Measured, peers
 from vqvae_lightning.comparison.compare import Group
 from vqvae_lightning.comparison.report.figures import curves, ledger, points
 from vqvae_lightning.comparison.report.pictures import Picture, row_labels, sample_pictures
 from vqvae_lightning.comparison.report.series import Series, as_data, dashes
+from vqvae_lightning.comparison.report.sounds import sound_files
 from vqvae_lightning.comparison.rows import Row
+from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import MEASURES, Measure
 
 Logged = dict[str, Series]
+
+
+class Shown(NamedTuple):
+    """A picture on the page."""
+
+    row: Row
+    sampler: str  # empty: it shows reconstructions
+    picture: Picture
+    labels: list[str]  # of its rows
+    sound: str | None  # the address of what is heard of it
 
 
 def section(
@@ -21,6 +33,7 @@ def section(
     logged: Logged,
     points_of_curve: int,
     pictures: dict[tuple[int, str], Picture],
+    sounds: dict[tuple[int, str], str],
 ) -> dict[str, Any]:
     """What the template shows of one dataset.
 
@@ -29,6 +42,7 @@ def section(
         logged: what is in their files, see `series.logged`.
         points_of_curve: at most so many of each run.
         pictures: those that fit the page, by run number and name.
+        sounds: those that fit the page, by run number and the name of their picture.
     """
     rows = group.rows
     data = as_data(rows, logged, points_of_curve)
@@ -40,7 +54,8 @@ def section(
         "curves": list(_curves(rows, logged, points_of_curve)),
         "data": {**data, "first": _first(data)},
         "points": points(rows) if any(row.kind.is_tokenizer for row in rows) else None,
-        **_pictures(rows, pictures),
+        **_pictures(rows, pictures, sounds),
+        "licence": _licence(rows),
         "quantized": [row for row in rows if _has_codebook(row)],
     }
 
@@ -88,36 +103,47 @@ def _first(data: dict[str, Any]) -> list[str]:
     return wanted or names[:1]
 
 
-def _pictures(rows: Sequence[Row], pictures: dict[tuple[int, str], Picture]) -> dict[str, Any]:
-    """The pictures of rows that fit the page, and how many there are."""
+def _pictures(
+    rows: Sequence[Row],
+    pictures: dict[tuple[int, str], Picture],
+    sounds: dict[tuple[int, str], str],
+) -> dict[str, Any]:
+    """The pictures of rows that fit the page, with their sounds, and how many there are."""
     samples = [
         (row, sampler, stem) for row in rows for sampler, stem in sample_pictures(row).items()
     ]
     reconstructions = [
-        row for row in rows if any(path.stem == "reconstructions" for path in row.run.pictures())
+        (row, "", "reconstructions")
+        for row in rows
+        if any(path.stem == "reconstructions" for path in row.run.pictures())
     ]
+    files = sound_files(rows)
     return {
-        "reconstructions": [
-            (
-                row,
-                pictures[row.number, "reconstructions"],
-                row_labels(row, "reconstructions", pictures[row.number, "reconstructions"]),
-            )
-            for row in reconstructions
-            if (row.number, "reconstructions") in pictures
-        ],
-        "samples": [
-            (
-                row,
-                sampler,
-                pictures[row.number, stem],
-                row_labels(row, stem, pictures[row.number, stem]),
-            )
-            for row, sampler, stem in samples
-            if (row.number, stem) in pictures
-        ],
+        "reconstructions": list(_shown(reconstructions, pictures, sounds)),
+        "samples": list(_shown(samples, pictures, sounds)),
         "pictures": len(samples) + len(reconstructions),
+        "sounds": sum((row.number, stem) in files for row, _, stem in samples + reconstructions),
     }
+
+
+def _shown(
+    wanted: Iterable[tuple[Row, str, str]],
+    pictures: dict[tuple[int, str], Picture],
+    sounds: dict[tuple[int, str], str],
+) -> Iterable[Shown]:
+    """Those of the wanted pictures (run, sampler, name) that fit the page."""
+    for row, sampler, stem in wanted:
+        if picture := pictures.get((row.number, stem)):
+            labels = row_labels(row, stem, picture)
+            yield Shown(row, sampler, picture, labels, sounds.get((row.number, stem)))
+
+
+def _licence(rows: Sequence[Row]) -> str:
+    """Whose recordings these are and how they may be used, if their dataset says so."""
+    dataset = DATASETS.get(rows[0].record.dataset)
+    if dataset is None or not dataset.licence:
+        return ""
+    return f"Recordings: {dataset.title}, {dataset.licence}."
 
 
 def _has_codebook(row: Row) -> bool:
