@@ -11,12 +11,13 @@ import torch
 
 from vqvae_lightning.config import ConfigError, DataConfig, SoundConfig
 from vqvae_lightning.data import digits
-from vqvae_lightning.data.digits import FSDD, LABELS, SPEAKERS, members, names_of, recordings
+from vqvae_lightning.data.digits import FSDD, LABELS, SPEAKERS, members, names_of
 from vqvae_lightning.data.fetch import Source
 from vqvae_lightning.data.formats import DataError
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.imageset import image_set
 from vqvae_lightning.data.sources import DATASETS, holds, prepare
+from vqvae_lightning.data.waveforms import padded, recordings
 
 
 @pytest.fixture(scope="module")
@@ -137,8 +138,8 @@ def test_another_rate_or_label_is_refused_in_one_line(root):
 
 
 def test_a_recording_longer_than_the_window_is_cut_and_whole_for_judges(root):
-    (longest,) = recordings(fake_sounds.wav(torch.zeros(20_000).numpy()))
-    waveforms, lengths = digits.padded([longest, longest[:10]], 8192)
+    (longest,) = recordings(fake_sounds.wav(torch.zeros(20_000).numpy()), digits.RATE)
+    waveforms, lengths = padded([longest, longest[:10]], 8192)
     assert (waveforms.shape, lengths) == ((2, 8192), [8192, 10])
     found = image_set(data_of(root)).recordings(root, "test")
     assert len(found) == 60
@@ -156,4 +157,4 @@ def test_a_recording_longer_than_the_window_is_cut_and_whole_for_judges(root):
 )
 def test_what_is_no_recording_of_the_release_is_refused(data, wrong):
     with pytest.raises(DataError, match=wrong):
-        list(recordings(data))
+        list(recordings(data, digits.RATE))

@@ -57,7 +57,10 @@ class SoundConfig:
         at_most=4096,
     )  # fmt: skip
     frames: int | None = setting(
-        None, "frames, the width of a window; empty: 64, about a second", at_least=8, at_most=4096
+        None,
+        "frames, the width of a window; empty: 64, about a second, of prompts 128",
+        at_least=8,
+        at_most=4096,
     )
 
     @property
@@ -71,10 +74,10 @@ class SoundConfig:
         """The window of own recordings, whose rate is known once they are stored; else None."""
         return self.resolved() if self.rate else None
 
-    def resolved(self, rate: int | None = None) -> MelWindow:
+    def resolved(self, rate: int | None = None, frames: int = 64) -> MelWindow:
         """The window with the usual numbers in the place of what is empty. Raises ConfigError.
 
-        `rate` is that of a dataset, whose recordings have no other.
+        `rate` is that of a dataset, whose recordings have no other; `frames` are its usual ones.
         """
         if None not in (rate, self.rate) and rate != self.rate:
             raise ConfigError(f"data.sound.rate: got {self.rate}, but the recordings have {rate}")
@@ -85,7 +88,7 @@ class SoundConfig:
             raise ConfigError(
                 f"data.sound.window: got {window} with data.sound.hop={hop}, wanted 2 hops, 3, 4, …"
             )
-        return MelWindow(known, bands, window, hop, self.frames or 64)
+        return MelWindow(known, bands, window, hop, self.frames or frames)
 
 
 @dataclass

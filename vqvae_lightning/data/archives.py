@@ -1,4 +1,5 @@
-"""Archives that hold the files of a release: gzip streams, and tar files in three layouts.
+"""Archives that hold the files of a release: gzip streams, tar files in three layouts, and packages
+of Debian, which hold a tar file.
 
 Nothing is ever extracted to disk. A broken container, or one that holds more than it should, raises
 `DataError`.
@@ -7,14 +8,17 @@ Nothing is ever extracted to disk. A broken container, or one that holds more th
 import gzip
 import io
 import json
+import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from vqvae_lightning.data.formats import CIFAR_PIXELS, DataError, sheet_to_cifar
 
 HEADERS = 4096  # bytes: the most by which a compressed file may exceed its content
+AR, AR_HEADER = b"!<arch>\n", 60  # how an ar archive begins, and bytes before each of its members
+LARGEST_DEB = 2**28  # bytes of the tar file in a package of Debian
 
 
 def parse_labels(data: bytes, count: int, classes: int) -> list[int]:
@@ -60,8 +64,8 @@ def read_members(archive: Path, limits: Mapping[str, int]) -> Iterator[tuple[str
     order.
 
     Args:
-        archive: the tar file. It is read in one pass and nothing is extracted, so other members do
-            no harm.
+        archive: the tar file, or a package of Debian. It is read in one pass and nothing is
+            extracted, so other members do no harm.
         limits: member name -> the most bytes it may have.
 
     Raises:
@@ -69,26 +73,75 @@ def read_members(archive: Path, limits: Mapping[str, int]) -> Iterator[tuple[str
             device).
     """
     left = dict(limits)
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                if member.name not in left:
-                    continue
-                if not member.isreg() or member.size > left[member.name]:
-                    wanted = f"a file of at most {left[member.name]}"
-                    raise DataError(
-                        f"{member.name}: type {member.type!r}, {member.size} bytes, wanted {wanted}"
-                    )
-                del left[member.name]
-                content = tar.extractfile(member)
-                assert content is not None  # only None for what isreg() has excluded
-                yield member.name, content.read()
-                if not left:
-                    return
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{archive.name} is not a readable tar file: {error}") from error
+    for name, content in _read(archive, left.get):
+        del left[name]
+        yield name, content
+        if not left:
+            return
     if left:
         raise DataError(f"{archive.name} has no member {', '.join(left)}")
+
+
+def members_below(
+    archive: Path, folder: str, suffix: str, largest: int, together: int
+) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the files below a folder of a tar file whose names end with a suffix.
+
+    Args:
+        archive: the tar file, or a package of Debian that holds one.
+        folder: how the names of the members begin.
+        suffix: how they end.
+        largest: the most bytes that a member may have.
+        together: … and all of them.
+
+    Raises:
+        DataError: as `read_members`.
+    """
+    left = together
+
+    def limit(name: str) -> int | None:
+        is_wanted = name.startswith(folder) and name.endswith(suffix)
+        return min(largest, left) if is_wanted else None
+
+    for name, content in _read(archive, limit):
+        left -= len(content)
+        yield name, content
+
+
+def _read(archive: Path, limit: Callable[[str], int | None]) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the members that have a limit of bytes. Raises DataError."""
+    try:
+        with _opened(archive) as tar:
+            for member in tar:
+                if (most := limit(member.name)) is not None:
+                    yield member.name, _content(tar, member, most)
+    except (tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, EOFError, zlib.error) as error:
+        raise DataError(f"{archive.name} is not a readable tar file: {error}") from error
+
+
+def _opened(archive: Path) -> tarfile.TarFile:
+    """A tar file, which may be that of a package of Debian: a member of an ar archive (deb(5))."""
+    with archive.open("rb") as file:
+        if file.read(len(AR)) != AR:
+            return tarfile.open(archive)
+        while len(header := file.read(AR_HEADER)) == AR_HEADER and header[48:58].strip().isdigit():
+            name, size = header[:16].decode(errors="replace").strip(" /"), int(header[48:58])
+            if name.startswith("data.tar") and size <= LARGEST_DEB:
+                return tarfile.open(fileobj=io.BytesIO(file.read(size)))
+            file.seek(size + size % 2, io.SEEK_CUR)
+    raise tarfile.ReadError("the package holds no data.tar")
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, largest: int) -> bytes:
+    """The bytes of a member. Raises DataError unless it is a file of at most `largest`."""
+    if not member.isreg() or member.size > largest:
+        wanted = f"a file of at most {largest}"
+        raise DataError(
+            f"{member.name}: type {member.type!r}, {member.size} bytes, wanted {wanted}"
+        )
+    content = tar.extractfile(member)
+    assert content is not None  # only None for what isreg() has excluded
+    return content.read()
 
 
 # Layouts of an archive: (archive, prefix of the members' names, canonical file name -> bytes) ->

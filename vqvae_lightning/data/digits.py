@@ -10,8 +10,6 @@ validation, which is ours: the splits so depend on no seed and on no label, and 
 priors of any labels. Licence of the recordings: CC BY-SA 4.0.
 """
 
-import io
-import wave
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,13 +17,13 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vqvae_lightning.config import ConfigError, DataConfig, MelWindow, SoundConfig
 from vqvae_lightning.data.archives import read_members
 from vqvae_lightning.data.dataset import Dataset, Recording, Split
 from vqvae_lightning.data.fetch import Source
 from vqvae_lightning.data.formats import Arrays, DataError, Format, Shape
+from vqvae_lightning.data.waveforms import recordings, windows
 
 RATE = 8000  # samples per second
 DIGITS = tuple(map(str, range(10)))
@@ -64,46 +62,14 @@ def names_of(file: str) -> Iterator[str]:
         yield f"{digit}_{speaker}_{index}.wav"
 
 
-def recordings(data: bytes | bytearray) -> Iterator[Recording]:
-    """The samples of WAV files one after another. Raises DataError for anything else."""
-    start = 0
-    while start < len(data):
-        end = start + 8 + int.from_bytes(data[start + 4 : start + 8], "little")
-        try:
-            with wave.open(io.BytesIO(data[start:end])) as file:
-                form = file.getnchannels(), file.getsampwidth(), file.getframerate()
-                if form != (1, 2, RATE):
-                    raise DataError(f"a recording is {form}, wanted 1 channel, 2 bytes, {RATE} Hz")
-                yield np.frombuffer(file.readframes(file.getnframes()), "<i2")
-        except (wave.Error, EOFError) as error:
-            raise DataError(f"byte {start} begins no WAV file: {error}") from error
-        start = end
-
-
-def padded(found: Sequence[Recording], samples: int) -> tuple[NDArray[np.float32], list[int]]:
-    """Waveforms (N, samples) in [-1, 1] and their lengths; what is longer is cut off."""
-    waveforms = np.zeros((len(found), samples), np.float32)
-    for waveform, recording in zip(waveforms, found, strict=True):
-        waveform[: len(recording)] = recording[:samples] / 32768
-    return waveforms, [min(len(recording), samples) for recording in found]
-
-
 def decode(files: Iterable[bytes | bytearray], count: int, window: MelWindow, label: str) -> Arrays:
     """Windows uint8 (N, 1, bands, frames) and labels (N,) of the recordings of a split."""
-    # Settings know the names of datasets, and torch takes seconds to import.
-    import torch
-
-    from vqvae_lightning.signals.mel import LogMel
-
-    found = [recording for data in files for recording in recordings(data)]
+    found = [recording for data in files for recording in recordings(data, RATE)]
     if len(found) != count:
         raise DataError(f"got {len(found)} recordings, wanted {count}")
-    mel = LogMel(window)
-    waveforms, lengths = padded(found, mel.samples)
-    levels = mel.levels(torch.from_numpy(waveforms), torch.tensor(lengths))
     both = np.arange(count) % (len(DIGITS) * len(SPEAKERS))
     labels = {"digit": both // len(SPEAKERS), "speaker": both % len(SPEAKERS)}
-    return levels.numpy(), labels.get(label, both).astype(np.int64)
+    return windows(found, window), labels.get(label, both).astype(np.int64)
 
 
 def sizes(names: Sequence[str], count: int, shape: Shape) -> dict[str, int]:
@@ -151,7 +117,7 @@ class SpokenDigits(Dataset):
         return [
             recording
             for name in self.split(split)
-            for recording in recordings(self.at(root).read(name))
+            for recording in recordings(self.at(root).read(name), RATE)
         ]
 
 

@@ -28,6 +28,7 @@ from vqvae_lightning.data.dataset import Split
 from vqvae_lightning.data.digits import FSDD
 from vqvae_lightning.data.fetch import Source
 from vqvae_lightning.data.formats import DataError as DataError
+from vqvae_lightning.data.prompts import PROMPTS
 from vqvae_lightning.data.published import DifferentFileError, PublishedFiles
 
 logger = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ DATASETS: dict[str, Dataset] = {
             ),
         ),
         FSDD,
+        PROMPTS,
     )
 }
 
@@ -227,15 +229,15 @@ def prepare(name: str, root: Path, download: bool = True) -> Path:
             f"{path or source.where}: {failed.get(source, 'not there' if path else 'not asked')}"
             for source, path in paths.items()
         )
+        # An archive, if one may be placed: its files are not published one by one.
         places = [
-            f"{folder / file} (sha256 {dataset.files[file]})"
-            for file in missing
-            if dataset.files[file]
+            f"{path} ({source.digest})" if source.digest else f"{path}"
+            for source, path in paths.items()
+            if path and source.layout
         ]
-        places = places or [f"{path} ({source.digest})" for source, path in paths.items() if path]
-        raise DataError(
-            f"cannot obtain {name}: {trouble}{reasons}. By hand: place {', '.join(places)}"
-        )
+        files_there = [f"{folder / file} (sha256 {dataset.files[file]})" for file in missing]
+        wanted = " or ".join(places) or ", ".join(files_there)
+        raise DataError(f"cannot obtain {name}: {trouble}{reasons}. By hand: place {wanted}")
     return folder
 
 
