@@ -84,6 +84,7 @@ def installed(root: Path) -> Iterator[Prompts]:
     of_files = {file: len(data) for file, data in files.items()}
     with (
         mock.patch.dict(prompts.SIZES, of_files),
+        mock.patch.dict(prompts.LABELS, prompts.labels_of(NAMES)),
         mock.patch.dict(sources.DATASETS, {"prompts": fake}),
     ):
         yield fake

@@ -31,7 +31,7 @@ from vqvae_lightning.models.likelihoods import DiscretizedLogistic
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ
 from vqvae_lightning.training.autoencoders import VAE
-from vqvae_lightning.training.build import ANY_LATENTS, ANY_TOKENIZER
+from vqvae_lightning.training.build import ANY_LATENTS, ANY_TOKENIZER, second_stage_module
 from vqvae_lightning.training.prior import CodePrior
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -69,11 +69,11 @@ def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file, tmp_path
     # what is printed is what is read
     assert written(tmp_path, describe(experiment)) == experiment
     # and it can be built
-    dataset = DATASETS[experiment.data.name]
+    dataset = DATASETS[experiment.data.name].chosen(experiment.data)
     shape = (3, 64, 64) if own else dataset.shape
     if experiment.kind == "prior":
         tokenizer = {"run": "", "fingerprint": "", "codebook_size": 16, "grid": [2, 2], "dims": 4}
-        prior = CodePrior(experiment.model, tokenizer, dataset.classes, experiment.optimizer)
+        prior: Any = second_stage_module(experiment, tokenizer, dataset)
         assert prior.net.nll(
             torch.zeros(1, 4, dtype=torch.long), torch.zeros(1, dtype=torch.long)
         ).shape == (1, 4)

@@ -9,6 +9,7 @@ import fake_prompts
 import numpy as np
 import pytest
 from fake_prompts import deb, package, tar
+from fake_sounds import wav
 
 from vqvae_lightning.config import ConfigError, DataConfig, SoundConfig
 from vqvae_lightning.data import prompts
@@ -22,10 +23,13 @@ from vqvae_lightning.data.prompts import (
     FOLDER,
     GROUPS,
     LONGEST,
+    PART,
     PROMPTS,
     SHORTEST,
     SPLITS,
+    WHOLE,
     Prompts,
+    labels_of,
     members,
     pieces_of,
     split_of,
@@ -133,9 +137,7 @@ BAD_PACKAGES = {
     "data of another compression": deb(b"\x28\xb5\x2f\xfd" * 20, "data.tar.zst"),
     "cut short": deb(tar(package()))[:-2000],
     "a size that is no number": deb(tar(package())).replace(b"`\n", b"\n`", 3),
-    "a clip of another rate": deb(
-        tar({f"{FOLDER}a.wav": fake_prompts.wav(np.zeros(99), rate=16000)})
-    ),
+    "a clip of another rate": deb(tar({f"{FOLDER}a.wav": wav(np.zeros(99), rate=16000)})),
     "a clip that is no sound": deb(tar({f"{FOLDER}a.wav": b"no sound at all"})),
 }
 
@@ -207,5 +209,28 @@ def test_a_window_can_have_another_length_and_other_labels_are_refused(root: Pat
     chosen = image_set(data_of(root, sound=SoundConfig(frames=32)))
     assert isinstance(chosen, Prompts)
     assert chosen.load(root, "val")[0].shape[1:] == (1, 64, 32)
-    with pytest.raises(ConfigError, match=r"data\.label: got speaker, but prompts has group"):
+    with pytest.raises(ConfigError, match=r"data\.label: got speaker, but prompts has group, text"):
         image_set(data_of(root, label="speaker"))
+
+
+def test_a_label_can_be_the_text_of_a_clip_that_fits_a_window(root: Path) -> None:
+    chosen = image_set(data_of(root, label="text"))
+    assert isinstance(chosen, Prompts)
+    assert chosen.classes == len(chosen.class_names) == len(chosen.texts)
+    for split in SPLITS:
+        lines = (root / "prompts" / f"{split}-names.txt").read_text().splitlines()
+        said = [chosen.texts[label] for label in chosen.load(root, split)[1]]
+        clips = [line.split() for line in lines]
+        assert said == [text_of(name) if of == "1/1" else "" for name, of in clips]
+        assert {split_of(text) for text in said if text} == {split}
+    splits = [split_of(text) for text in chosen.texts[:-1]]
+    assert splits == sorted(splits, key=SPLITS[::-1].index)
+
+
+def test_the_names_of_whole_clips_are_known_before_the_package_is_there() -> None:
+    assert len(WHOLE) == len(set(WHOLE)) == 364
+    assert all(map(is_spoken, WHOLE))
+    *texts, part = labels_of(WHOLE)["text"]
+    assert "goodbye" in texts
+    assert part == PART
+    assert set("".join(texts)) <= set("abcdefghijklmnopqrstuvwxyz 0123456789")

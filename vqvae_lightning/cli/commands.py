@@ -25,6 +25,7 @@ FUNCTIONS = {
         "fid_calibrate",
     ),
     "compression": ("compress", "decompress", "inspect"),
+    "speech": ("say",),
     "many_runs": ("compare", "study", "sweep", "ablate", "dashboard"),
     "listings": ("runs", "settings", "completion"),
 }  # fmt: skip
@@ -108,6 +109,16 @@ COMMANDS = {
         "draw images from a run into a PNG grid",
         *RUN,
         "SampleOptions",
+        runs=True,
+        takes_long=True,
+    ),
+    "say": Command(
+        later("say"),
+        "a WAV file of a text, drawn from a prior that has learned texts",
+        "RUN|TEXT|key=value",
+        'run folder (default: the newest), the text such as "four", then settings such as'
+        " speaker=george to=four.wav",
+        "SayOptions",
         runs=True,
         takes_long=True,
     ),

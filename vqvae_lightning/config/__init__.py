@@ -24,6 +24,7 @@ from vqvae_lightning.config.commands import (
     RunOptions,
     RunsOptions,
     SampleOptions,
+    SayOptions,
     StudyOptions,
     SweepOptions,
 )
@@ -113,6 +114,7 @@ __all__ = [
     "RunOptions",
     "RunsOptions",
     "SampleOptions",
+    "SayOptions",
     "SoundConfig",
     "StudyOptions",
     "SweepOptions",

@@ -211,6 +211,18 @@ class SampleOptions(RunOptions):
 
 
 @dataclass
+class SayOptions(RunOptions):
+    """Settings of `vqvae say`."""
+
+    to: str | None = setting(
+        None, "WAV file to make; empty: the words of the text, such as four.wav", place=".wav"
+    )
+    speaker: str | None = setting(None, "who says it, of a prior that has read of several")
+    n: int = setting(1, "how often it is said, each time by another draw", at_least=1, at_most=100)
+    seed: int = setting(0, "seed of the draws", at_least=0, at_most=2**32 - 1)
+
+
+@dataclass
 class ExportOptions(RunChoice):
     """Settings of `vqvae export`."""
 
@@ -404,6 +416,7 @@ COMMAND_OPTIONS = (
     InspectOptions,
     RunsOptions,
     SampleOptions,
+    SayOptions,
     StudyOptions,
     SweepOptions,
 )

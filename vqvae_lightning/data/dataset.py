@@ -38,6 +38,7 @@ class Dataset:
 
     validation_size: int = 0  # images; 0: there is no split of that name
     sound: MelWindow | None = None  # the window of its recordings; None: it holds images
+    texts: tuple[str, ...] = ()  # what recordings of each label say; empty: not known
     licence: str = ""  # of its recordings, where pages say it beside them
 
     @property

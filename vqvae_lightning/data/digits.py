@@ -23,6 +23,7 @@ from vqvae_lightning.data.archives import read_members
 from vqvae_lightning.data.dataset import Dataset, Recording, Split
 from vqvae_lightning.data.fetch import Source
 from vqvae_lightning.data.formats import Arrays, DataError, Format, Shape
+from vqvae_lightning.data.texts import said_by
 from vqvae_lightning.data.waveforms import recordings, windows
 
 RATE = 8000  # samples per second
@@ -40,6 +41,15 @@ LABELS = {
     "speaker": SPEAKERS,
     "digit_and_speaker": tuple(
         f"{digit} {speaker}" for digit, speaker in product(DIGITS, SPEAKERS)
+    ),
+}
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+# What recordings of each label say.
+TEXTS = {
+    "digit": WORDS,
+    "speaker": (),
+    "digit_and_speaker": tuple(
+        said_by(speaker, word) for word, speaker in product(WORDS, SPEAKERS)
     ),
 }
 LARGEST = 2**20  # bytes of a recording
@@ -108,6 +118,7 @@ class SpokenDigits(Dataset):
             shape=window.shape,
             classes=len(LABELS[label]),
             names=LABELS[label],
+            texts=TEXTS[label],
             format=Format(partial(decode, window=window, label=label), sizes),
             sound=window,
         )
@@ -141,5 +152,6 @@ FSDD = SpokenDigits(
     DIGITS,
     validation_size=300,
     sound=_WINDOW,
+    texts=WORDS,
     licence="CC BY-SA 4.0",
 )

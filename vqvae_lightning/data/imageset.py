@@ -41,6 +41,10 @@ class ImageSet(Protocol):
         """The name of each label."""
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """What is said in the recordings of each label; empty where that is not known."""
+
+    @property
     def train_size(self) -> int:
         """Training images, those of validation among them unless it has a split of its own."""
 

@@ -33,6 +33,10 @@ LONGEST = 16_384  # samples of a piece: 2.048 s, as long as a usual window
 SHORTEST = 1_600  # … of the last piece of a clip; a shorter one is left out
 BLOCK = 160  # samples over which the power is summed to find where a clip is quietest
 GROUPS = ("sentences", "digits", "letters", "phonetic")
+PART = "(a part)"  # the label of a piece of a longer clip: what it says is not known
+# The clips that are no longer than a piece. They are known before the package is there, because a
+# model is built of their texts.
+WHOLE = (Path(__file__).parent / "prompt_names.txt").read_text("utf-8").split()
 LARGEST, TOGETHER = 2**22, 2**26  # bytes of a clip, and of all clips
 FOLDER = "./usr/share/asterisk/sounds/en_US_f_Allison/"
 
@@ -94,15 +98,36 @@ def group_of(name: str) -> str:
     return folder if folder in GROUPS else "sentences"
 
 
-def decode(files: Iterable[bytes | bytearray], count: int, window: MelWindow) -> Arrays:
-    """Windows uint8 (N, 1, bands, frames) and groups (N,) of the pieces of a split."""
+def labels_of(clips: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """What `data.label` may be → the classes, where these are the clips of one piece.
+
+    The texts of test come first, so that a prior is seen and heard on what it did not learn.
+    """
+    texts = dict.fromkeys(text_of(name) for name in clips)
+    order = sorted(texts, key=lambda text: (SPLITS[::-1].index(split_of(text)), text))
+    return {"group": GROUPS, "text": (*order, PART)}
+
+
+LABELS = labels_of(WHOLE)
+
+
+def label_of(line: str, label: str) -> str:
+    """The class of a piece, of whose clip and number a line of names tells."""
+    name, number = line.split()
+    if label == "group":
+        return group_of(name)
+    return text_of(name) if number == "1/1" else PART
+
+
+def decode(files: Iterable[bytes | bytearray], count: int, window: MelWindow, label: str) -> Arrays:
+    """Windows uint8 (N, 1, bands, frames) and labels (N,) of the pieces of a split."""
     names, sounds = files
     found = bytes(names).decode().splitlines()
     levels = windows(list(recordings(sounds, RATE)), window)
     if not len(found) == len(levels) == count:
         raise DataError(f"got {len(levels)} pieces and {len(found)} names, wanted {count}")
-    groups = [GROUPS.index(group_of(line.split()[0])) for line in found]
-    return levels, np.array(groups, np.int64)
+    classes = {name: number for number, name in enumerate(LABELS[label])}
+    return levels, np.array([classes[label_of(line, label)] for line in found], np.int64)
 
 
 def sizes(names: Sequence[str], count: int, shape: Shape) -> dict[str, int]:
@@ -115,15 +140,24 @@ class Prompts(Dataset):
     """Recordings of one speaker, whose names say what is spoken."""
 
     def chosen(self, data: DataConfig) -> "Prompts":
-        if data.label not in (None, "group"):
+        label, window = data.label or "group", data.sound.resolved(RATE, FRAMES)
+        if label not in LABELS:
             raise ConfigError(
-                f"data.label: got {data.label}, but {self.name} has group; wanted group"
+                f"data.label: got {label}, but {self.name} has {', '.join(LABELS)}; wanted one of"
+                " them"
             )
-        window = data.sound.resolved(RATE, FRAMES)
-        if window == self.sound:
+        if label == "group" and window == self.sound:
             return self
-        form = Format(partial(decode, window=window), sizes)
-        return replace(self, shape=window.shape, format=form, sound=window)
+        names = LABELS[label]
+        return replace(
+            self,
+            shape=window.shape,
+            classes=len(names),
+            names=names,
+            texts=(*names[:-1], "") if label == "text" else (),
+            format=Format(partial(decode, window=window, label=label), sizes),
+            sound=window,
+        )
 
     def recordings(self, root: Path, split: Split) -> list[Recording]:
         """The pieces of a split in root/name, verified. Raises DataError."""
@@ -159,7 +193,7 @@ PROMPTS = Prompts(
     875,
     108,
     SHA256,
-    Format(partial(decode, window=_WINDOW), sizes),
+    Format(partial(decode, window=_WINDOW, label="group"), sizes),
     (
         Source(f"{_PACKAGE}_1.6.1-1_all.deb", members, FOLDER),  # placed by hand in root/name
         Source(f"apt:{_PACKAGE}", members, FOLDER),

@@ -11,8 +11,9 @@ in a user's own file (see `config.plugins`). A new kind of run is a config here,
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 from vqvae_lightning.config import (
     ConfigError,
@@ -290,6 +291,11 @@ class SecondStageConfig(ModelConfig, ABC):
         """Whether the density of a latent takes one pass through the network."""
         return True
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether it is given the texts of labels in the place of labels."""
+        return False
+
 
 @documented
 @dataclass
@@ -307,6 +313,23 @@ class PriorConfig(SecondStageConfig):
     network: Any = part(
         "transformer", PRIORS, PriorNetwork, "the network that gives codes their probability"
     )
+    condition: Literal["label", "text"] = setting(
+        "label",
+        "what the codes are given, with class_conditional: the label, or its text, character by"
+        " character (network transformer; data whose labels have texts)",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reads_texts and not self.class_conditional:
+            raise ConfigError(
+                "model.condition: got text with model.class_conditional=false, but then nothing is"
+                " given; wanted label"
+            )
+
+    @property
+    def reads_texts(self) -> bool:
+        return self.condition == "text"
 
     @property
     def sampling(self) -> type[Sampling]:
@@ -407,12 +430,38 @@ def build_quantizer(config: NamedQuantizer.Config, latent_dim: int, groups: int 
     return ProjectedQuantizer(quantizer, latent_dim)
 
 
-def build_prior(config: PriorConfig, layout: CodeLayout, classes: int) -> PriorNetwork:
-    """The prior over the codes of a layout; `classes` are those of the data."""
+def build_prior(
+    config: PriorConfig, layout: CodeLayout, classes: int, texts: Sequence[str] = ()
+) -> PriorNetwork:
+    """The prior over the codes of a layout.
+
+    Args:
+        config: its settings.
+        layout: how codes lie on the grid and in a sequence.
+        classes: how many labels the data have.
+        texts: what each label says, where the prior reads it.
+
+    Raises:
+        ConfigError: it is to read texts, and there are none or its network reads none.
+    """
     member: Any = member_of(config.network, PRIORS)
     labels = classes if config.class_conditional else 0
-    prior: PriorNetwork = member(layout, labels, config.network, config.label_dropout)
-    return prior
+    settings = (layout, labels, config.network, config.label_dropout)
+    if not config.reads_texts:
+        return cast(PriorNetwork, member(*settings))
+    if not member.reads_texts:
+        able = " or ".join(name for name, other in PRIORS.items() if other.reads_texts)
+        name = name_of(config.network, PRIORS)
+        raise ConfigError(
+            f"model.condition: got text with model.network.name={name}, which reads none; wanted"
+            f" {able}"
+        )
+    if len(texts) != classes or not any(texts):
+        raise ConfigError(
+            "model.condition: got text, but the labels of the data have none; wanted recordings"
+            " whose labels say what is spoken"
+        )
+    return cast(PriorNetwork, member(*settings, texts))
 
 
 def build_flow(config: FlowConfig, shape: tuple[int, int, int], classes: int) -> Flow:

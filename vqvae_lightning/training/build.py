@@ -1,5 +1,6 @@
 """From settings to the data and the module of a run; nothing is trained, fetched or written."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,7 +51,7 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
         folder = source.path
         first_stage = first_stage_of(own_checkpoint(source, source.best), source.best)
         description = described(first_stage, source.name)
-    module = kind.module(experiment.model, description, dataset.classes, experiment.optimizer)
+    module = second_stage_module(experiment, description, dataset)
     data = latents_of(kind, images, first_stage, folder)
     return data, cast(Generates, module).attach(first_stage)
 
@@ -59,6 +60,15 @@ def first_stage_module(experiment: Experiment, dataset: ImageSet) -> pl.Lightnin
     """A new module of stage 1 for the images, or the recordings, of a data set."""
     module = KINDS[experiment.kind].module
     return module(experiment.model, dataset.shape, experiment.optimizer, dataset.sound)
+
+
+def second_stage_module(
+    experiment: Experiment, description: Mapping[str, Any], dataset: ImageSet
+) -> pl.LightningModule:
+    """A new module of stage 2 for the latents of a described first stage."""
+    model, module = experiment.model, KINDS[experiment.kind].module
+    texts = {"texts": dataset.texts} if model.reads_texts else {}
+    return module(model, description, dataset.classes, experiment.optimizer, **texts)
 
 
 def described(first_stage: FirstStage, run: str) -> dict[str, Any]:
@@ -90,4 +100,4 @@ def check(experiment: Experiment) -> None:
             first_stage_module(experiment, dataset)
         else:
             stand_in = ANY_TOKENIZER if kind.has_codes else ANY_LATENTS
-            kind.module(experiment.model, stand_in, dataset.classes, experiment.optimizer)
+            second_stage_module(experiment, stand_in, dataset)

@@ -1,13 +1,13 @@
 """CodePrior: a model of a frozen tokenizer's codes, the p(z) that gives a VQ-VAE its samples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from vqvae_lightning.config import OptimizerConfig
+from vqvae_lightning.config import ConfigError, OptimizerConfig
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import RowNoise, eval_seed
 from vqvae_lightning.metrics.codebook import CodebookUsage, measured_counts
@@ -17,6 +17,7 @@ from vqvae_lightning.models.build import PriorConfig, build_prior
 from vqvae_lightning.models.first_stage import FirstStage
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.prior import Known, PriorNetwork
+from vqvae_lightning.models.priors.text import TextPrefix
 from vqvae_lightning.models.quantizers.quantizer import check_codes
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.given import PlainBatch, as_batch, codes_of, images_of, tensor_of
@@ -43,6 +44,7 @@ class CodePrior(SecondStage):
         tokenizer: Tokenizer | Mapping[str, Any],
         classes: int = 0,
         optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
+        texts: Sequence[str] = (),
     ) -> None:
         """A prior over the codes of a tokenizer.
 
@@ -53,6 +55,7 @@ class CodePrior(SecondStage):
                 description, so a prior is never decoded by a tokenizer other than its own.
             classes: how many labels there are.
             optimizer: settings of the optimizer, as a dataclass or as a plain mapping.
+            texts: what each label says, of a prior with condition=text.
 
         Raises:
             ConfigError: for settings that do not fit.
@@ -62,7 +65,11 @@ class CodePrior(SecondStage):
         super().__init__(config, known, cast(Mapping[str, Any], described), classes, optimizer)
         grid, codebook_size = self.description["grid"], self.description["codebook_size"]
         self.layout = layout = CodeLayout.of_shape(grid, codebook_size)
-        self.net = build_prior(cast(PriorConfig, self.config), layout, classes)
+        config = cast(PriorConfig, self.config)
+        self.texts = tuple(texts) if config.reads_texts else ()
+        if self.texts:
+            self.save_hyperparameters({"texts": list(self.texts)})
+        self.net = build_prior(config, layout, classes, self.texts)
         self.split_metrics = metrics_of_splits(
             lambda: {
                 "rate": Mean(),
@@ -193,6 +200,23 @@ class CodePrior(SecondStage):
         if sampling.get("known") is not None:
             sampling = {**sampling, "known": self._known(sampling["known"])}
         return self.net.generate(n, labels, **sampling)
+
+    def say(self, text: str, n: int = 1, **sampling: Any) -> Tensor:
+        """n images (n, C, H, W) in [-1, 1] of codes drawn given a text.
+
+        Args:
+            text: what is said, after its speaker if the prior knows speakers: `george: four`.
+            n: how many.
+            sampling: as of `sample`.
+
+        Raises:
+            ConfigError: for a text that cannot be read, and of a prior that reads none.
+        """
+        prefix = getattr(self.net, "text", None)
+        if not isinstance(prefix, TextPrefix):
+            raise ConfigError("text: this prior reads none; wanted one with model.condition=text")
+        with prefix.reading(text):
+            return self.sample(n, 0, **sampling)
 
     def code_counts(self, split: str) -> Tensor | None:
         """How often each code occurred in the split that was measured last, (M, K)."""

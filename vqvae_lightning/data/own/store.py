@@ -73,6 +73,8 @@ class OwnImages:
         names = description["classes"]
         self.class_names = tuple(visible(names[number]) for number in present.tolist())
         self.classes = len(self.class_names)
+        # A folder of recordings is named by what they say.
+        self.texts = self.class_names if self.sound and self.classes > 1 else ()
         self._rows = FileRows(arrays["images"], labels)
         splits = arrays["splits"].take(everything).numpy()
         self._splits = own_splits(splits, labels.numpy(), config.test_fraction)

@@ -39,8 +39,8 @@ class AutoregressivePrior(PriorNetwork):
 
     @abstractmethod
     def step(self, previous: Tensor | None, start: Tensor, cache: Any) -> Tensor:
-        """Logits (N, K) at position cache.length, of the code before it (N,) and the label's
-        embedding (N, width).
+        """Logits (N, K) at position cache.length, of the code before it (N,) and of what `start`
+        gives.
         """
 
     def nll(self, codes: Tensor, labels: Tensor | None, uniform: Uniform = fresh_uniform) -> Tensor:

@@ -59,6 +59,8 @@ class PriorNetwork(nn.Module, ABC):
     # The settings of `generate` that this family has.
     sampling: ClassVar[type[Sampling]] = Sampling
     completes: ClassVar[Completes] = "beginning"
+    # Whether it can be built with `texts`, which it reads in the place of labels.
+    reads_texts: ClassVar[bool] = False
     # Of a rate that is an upper bound on −log p: how many draws per image it is a mean of.
     bound_draws: int | None = None
 
@@ -145,6 +147,11 @@ class PriorNetwork(nn.Module, ABC):
         """
         if self.classes == 0:
             return self.start_embedding.weight.expand(n, -1)
+        embedded: Tensor = self.start_embedding(self.kept(labels, n))
+        return embedded
+
+    def kept(self, labels: Tensor | None, n: int) -> Tensor:
+        """Labels (n,), of which a training step forgets its share. Raises ValueError for None."""
         if labels is None:
             raise ValueError(
                 f"labels: got none, wanted {n} labels: this prior is class-conditional"
@@ -153,8 +160,7 @@ class PriorNetwork(nn.Module, ABC):
             labels = labels.masked_fill(
                 torch.rand(n, device=labels.device) < self.label_dropout, self.classes
             )
-        embedded: Tensor = self.start_embedding(labels)
-        return embedded
+        return labels
 
     def check_length(self, codes: Tensor) -> None:
         """Raises ValueError unless codes are (N, T)."""

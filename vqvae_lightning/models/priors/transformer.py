@@ -2,9 +2,10 @@
 
 A pre-norm decoder (Vaswani et al. 2017, arXiv 1706.03762; Radford et al. 2019) with learned
 positions. The label is the token that starts the sequence, so position t reads (label, z_0 …
-z_{t-1}) and predicts z_t.
+z_{t-1}) and predicts z_t. A text stands before that token, which then is the same for all.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,15 +16,17 @@ from vqvae_lightning.config import documented, setting
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.autoregressive import AutoregressivePrior
 from vqvae_lightning.models.priors.prior import PriorNetwork, check_heads
+from vqvae_lightning.models.priors.text import TextPrefix
 
 
 @dataclass
 class Cache:
     """Keys and values of the positions seen so far, for every block."""
 
-    keys: list[Tensor]  # per block N,heads,T,width/heads
+    keys: list[Tensor]  # per block N,heads,L+T,width/heads, with L positions of a text
     values: list[Tensor]
-    length: int = 0
+    length: int = 0  # codes
+    filled: int = 0  # positions
 
 
 class Block(nn.Module):
@@ -56,9 +59,9 @@ class Block(nn.Module):
         n, width = x.shape
         # N,heads,d each
         q, k, v = self.qkv(self.norm1(x)).view(n, 3, self.heads, width // self.heads).unbind(1)
-        end = cache.length + 1
-        keys, values = cache.keys[block], cache.values[block]  # N,heads,T,d
-        keys[:, :, cache.length], values[:, :, cache.length] = k, v
+        end = cache.filled + 1
+        keys, values = cache.keys[block], cache.values[block]  # N,heads,L+T,d
+        keys[:, :, cache.filled], values[:, :, cache.filled] = k, v
         # N·heads,t,d: views
         keys, values = keys.flatten(0, 1)[:, :end], values.flatten(0, 1)[:, :end]
         q = q.reshape(n * self.heads, 1, -1) * q.shape[-1] ** -0.5
@@ -86,6 +89,8 @@ class CodeTransformer(AutoregressivePrior):
     It reads a sequence, so only T matters to it, not the grid.
     """
 
+    reads_texts = True
+
     @documented
     @dataclass
     class Config:
@@ -100,10 +105,18 @@ class CodeTransformer(AutoregressivePrior):
             check_heads(self.width, self.heads)
 
     def __init__(
-        self, layout: CodeLayout, classes: int, config: Config, label_dropout: float = 0.0
+        self,
+        layout: CodeLayout,
+        classes: int,
+        config: Config,
+        label_dropout: float = 0.0,
+        texts: Sequence[str] = (),
     ) -> None:
+        """See `PriorNetwork`; `texts`, one for each label, are read in the place of labels."""
         super().__init__(layout, classes, config.width, label_dropout)
         width, self.heads = config.width, config.heads
+        if texts:
+            self.start_embedding = nn.Embedding(1, width)
         self.position = nn.Parameter(torch.empty(self.length, width))
         self.blocks = nn.ModuleList(
             Block(width, config.heads, config.dropout) for _ in range(config.layers)
@@ -112,29 +125,44 @@ class CodeTransformer(AutoregressivePrior):
         self.head = nn.Linear(width, self.codebook_size)
         self.dropout = config.dropout
         initialize(self, self.position, config.layers)
+        self.text = TextPrefix(texts, width) if texts else None
+
+    def start(self, labels: Tensor | None, n: int) -> Tensor:
+        """All that stands before the first code, with positions: (N, L+1, width)."""
+        if self.text is None:
+            return (super().start(labels, n) + self.position[0])[:, None]
+        first = self.start_embedding.weight + self.position[0]
+        prefix = self.text(self.kept(labels, n))  # N,L,width
+        return torch.cat([prefix, first.expand(n, 1, -1)], dim=1)
 
     def logits(self, codes: Tensor, labels: Tensor | None) -> Tensor:
-        before = self.code_embedding(codes[:, :-1])  # N,T-1,width
-        x = torch.cat([self.start(labels, codes.shape[0])[:, None], before], dim=1)  # N,T,width
-        x = F.dropout(x + self.position[: x.shape[1]], self.dropout, self.training)
+        n, length = codes.shape
+        before = self.code_embedding(codes[:, :-1]) + self.position[1:length]  # N,T-1,width
+        x = torch.cat([self.start(labels, n), before], dim=1)  # N,L+T,width
+        x = F.dropout(x, self.dropout, self.training)
         for block in self.blocks:
             x = block(x)
-        logits: Tensor = self.head(self.norm(x))
+        logits: Tensor = self.head(self.norm(x[:, -length:]))
         return logits
 
     def new_cache(self, n: int) -> Cache:
         weight = self.head.weight
-        shape = (n, self.heads, self.length, weight.shape[1] // self.heads)
+        length = self.length + (self.text.length if self.text else 0)
+        shape = (n, self.heads, length, weight.shape[1] // self.heads)
         return Cache(
             keys=[weight.new_empty(shape) for _ in self.blocks],
             values=[weight.new_empty(shape) for _ in self.blocks],
         )
 
     def step(self, previous: Tensor | None, start: Tensor, cache: Cache) -> Tensor:
-        x = start if previous is None else self.code_embedding(previous)  # N,width
-        x = x + self.position[cache.length]
-        for i, block in enumerate(self.blocks):
-            # nn.ModuleList does not say what it holds.
-            x = block.step(x, cache, i)  # type: ignore[operator]
+        if previous is None:
+            read = start.unbind(1)  # L+1 times N,width
+        else:
+            read = (self.code_embedding(previous) + self.position[cache.length],)
+        for x in read:
+            for i, block in enumerate(self.blocks):
+                # nn.ModuleList does not say what it holds.
+                x = block.step(x, cache, i)  # type: ignore[operator]
+            cache.filled += 1
         logits: Tensor = self.head(self.norm(x))
         return logits

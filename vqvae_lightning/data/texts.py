@@ -1,0 +1,16 @@
+"""What recordings say: a text for each label, after the name of who says it where that is known."""
+
+from collections.abc import Iterable
+
+BETWEEN = ": "  # the speaker and what is said
+
+
+def said_by(speaker: str, text: str) -> str:
+    """A text with its speaker: `george: four`."""
+    return f"{speaker}{BETWEEN}{text}"
+
+
+def speakers_of(texts: Iterable[str]) -> list[str]:
+    """The speakers that texts name, each once, in their order."""
+    named = (text.partition(BETWEEN) for text in texts)
+    return list(dict.fromkeys(speaker for speaker, between, _ in named if between))
