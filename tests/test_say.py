@@ -148,8 +148,8 @@ def test_without_a_text_it_is_measured_drawn_and_compared_as_any_prior(
 @pytest.mark.slow
 def test_a_prior_goes_on_from_its_checkpoint_as_if_it_had_not_stopped(place: Path) -> None:
     # A cosine depends on the last step.
-    words = (SAID, "trainer.validate_every=2", "optimizer.schedule=constant")
-    words += ("optimizer.warmup_steps=1",)
+    words = [SAID, "trainer.validate_every=2", "optimizer.schedule=constant"]
+    words.append("optimizer.warmup_steps=1")
     half = train(place, "prior", "half", *words, "trainer.steps=2")
     cli.main(["train", f"resume={half.path}", "trainer.steps=4"])
     straight = train(place, "prior", "straight", *words, "trainer.steps=4")
