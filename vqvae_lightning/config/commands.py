@@ -113,6 +113,11 @@ class EvaluateOptions(RunOptions):
         "STOI and PESQ of reconstructed recordings (needs the extra speech: `pip install"
         " 'vqvae_lightning[speech]'`)",
     )
+    recognition: bool = setting(
+        False,
+        "share of reconstructions, of a prior samples, that the dataset's own classifier (`vqvae"
+        " classifier`) takes for their class; of recordings also after the vocoder",
+    )
     fid_samples: int = setting(
         0,
         "images drawn from each sampler for Fréchet and kernel distance, precision and recall; 0:"
@@ -180,6 +185,9 @@ class ClassifierOptions(OwnImagesConfig):
         "data",
         "folder that holds the datasets, and the classifiers in classifiers/",
         place="folder",
+    )
+    label: str | None = setting(
+        None, "which labels it tells apart, of a dataset with several; empty: its first"
     )
     steps: int = setting(1500, "optimizer steps", at_least=1)
     seed: int = setting(0, "seed of weights, order and shifts", at_least=0, at_most=2**32 - 1)

@@ -142,6 +142,7 @@ class SpokenDigits(Dataset):
             shape=window.shape,
             classes=len(LABELS[label]),
             names=LABELS[label],
+            label=label,
             format=Format(partial(decode, window=window, label=label), sizes),
             sound=window,
         )
@@ -173,6 +174,7 @@ FSDD = SpokenDigits(
         Source(_HOST, members, "free-spoken-digit-dataset-1.0.10/recordings/"),
     ),
     DIGITS,
+    label="digit",
     validation_size=300,
     sound=_WINDOW,
 )

@@ -41,6 +41,10 @@ class ImageSet(Protocol):
         """The name of each label."""
 
     @property
+    def label(self) -> str:
+        """The sort of its labels, where settings can choose another; else empty."""
+
+    @property
     def train_size(self) -> int:
         """Training images, those of validation among them unless it has a split of its own."""
 
