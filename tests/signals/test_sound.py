@@ -13,7 +13,7 @@ from vqvae_lightning.pictures import Grid
 from vqvae_lightning.signals import image, sound
 from vqvae_lightning.signals.build import signal_of
 from vqvae_lightning.signals.clips import MOST, PAUSE, heard, wav
-from vqvae_lightning.signals.mel import DB_PER_LEVEL
+from vqvae_lightning.signals.mel import DB_PER_LEVEL, recorded
 from vqvae_lightning.signals.signal import Clip
 from vqvae_lightning.signals.sound import log_spectral_distance
 
@@ -148,7 +148,7 @@ def test_where_padding_begins_is_hidden_in_most_varied_recordings(
     monkeypatch.setattr(sound, "MASK", 0)
     torch.manual_seed(0)
     after = RECORDINGS.varied(to_float(windows(200)))
-    is_padding = sound.recorded(after).logical_not().any(1)
+    is_padding = recorded(after).logical_not().any(1)
     assert 0.1 < is_padding.float().mean() < 0.4  # a quarter has no hiss
     assert bool((after >= -1).all() and (after <= 1).all())
 
@@ -161,6 +161,6 @@ def test_what_is_played_is_the_window_of_what_is_heard(monkeypatch: pytest.Monke
     x = to_float(RECORDINGS.mel.levels(waveform, torch.tensor([len(times)])))  # type: ignore[attr-defined]
     again = RECORDINGS.played(x)
     assert again.shape == x.shape
-    assert torch.equal(sound.recorded(again), sound.recorded(x))
+    assert torch.equal(recorded(again), recorded(x))
     assert float(log_spectral_distance(x, again)) < 15
     assert torch.equal(IMAGES.played(x), x)

@@ -200,7 +200,8 @@ class SampleOptions(RunOptions):
     show: Annotated[str, _shows] = setting(
         "samples",
         "new images, or what lies between test images (of an autoencoder without codes), or test"
-        " images with a new lower half (of a prior) or with holes filled (of a masked prior)",
+        " images as each class (conversion, of a class-conditional decoder), with a new lower half"
+        " (of a prior) or with holes filled (of a masked prior)",
     )
     sampler: str | None = setting(
         None,
@@ -213,6 +214,12 @@ class SampleOptions(RunOptions):
     )
     label: int | None = setting(
         None, "class to draw, for a class-conditional prior; empty: a row per class"
+    )
+    decoded_as: int | None = setting(
+        None,
+        "class that a class-conditional decoder is given; empty: that of a prior's label, where"
+        " both are of one sort, and else drawn",
+        at_least=0,
     )
     seed: int = setting(0, "seed of the draws", at_least=0, at_most=2**32 - 1)
     out: str | None = setting(None, "PNG file to write; empty: in the run's images/", place=".png")

@@ -221,10 +221,10 @@ class ClassifierFeatures(FeatureNetwork):
         self.name = f"classifier-{name}"
         self.weights = file_hash(path)
         channels, side, _ = images.shape
-        wanted = [channels, side, images.classes]
-        if checkpoint.get("shape") != wanted:
+        wanted = (channels, side, images.classes)
+        if checkpoint.get("shape") != [*wanted]:
             raise CheckpointError(
-                f"checkpoint: {path} is of shape {checkpoint.get('shape')}, wanted {wanted}"
+                f"checkpoint: {path} is of shape {checkpoint.get('shape')}, wanted {[*wanted]}"
             )
         self.module = Classifier(*wanted)
         try:

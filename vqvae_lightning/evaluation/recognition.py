@@ -8,6 +8,7 @@ labels ──► prior ──► samples ─────────────
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,10 +16,11 @@ from torch import Tensor
 
 from vqvae_lightning.config import ConfigError, EvaluateOptions, SampleOptions
 from vqvae_lightning.data.images import to_uint8
+from vqvae_lightning.data.imageset import image_set
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
 from vqvae_lightning.evaluation.evaluator import Evaluator
-from vqvae_lightning.evaluation.samplers import draw, samplers_of
+from vqvae_lightning.evaluation.samplers import draw, reconstructed, samplers_of
 from vqvae_lightning.evaluation.subject import Plan, Subject
 
 SAMPLES = 1000  # of a prior, at most: one for each of the first labels of the split
@@ -28,9 +30,14 @@ class Recognition(Evaluator):
     """The share of reconstructions, or of a prior's samples, that a dataset's own classifier takes
     for their class, beside that of the originals.
 
+    Of a class-conditional decoder each image is also decoded as another class, drawn by the seed:
+    `converted` is the share that the classifier takes for that class, and `kept`, where the data
+    set has labels of another sort, the share that the classifier of those takes for what they were.
+
     `recognized` is judged as the decoder gives it. Of recordings `recognized_heard` is judged after
     the vocoder, as they are heard, and so is `recognized_vocoded`, of originals: what the vocoder
-    loses is so told apart from what the latents lose.
+    loses is so told apart from what the latents lose. Conversions of recordings are judged as they
+    are heard.
     """
 
     settings = ("recognition",)
@@ -52,6 +59,8 @@ class Recognition(Evaluator):
             )
         try:
             _classifier(plan)
+            if plan.kind.stage == 1 and plan.experiment.model.class_conditional:
+                _other_classifier(plan)
         except ConfigError as error:
             return str(error).replace("fid_network", "recognition", 1)
         return None
@@ -73,18 +82,42 @@ class Recognition(Evaluator):
         if subject.signal.rate:
             names = {"recognized_original": "recognized_vocoded", "recognized": "recognized_heard"}
             made |= {names[of]: subject.signal.played(x) for of, x in made.items()}
-        return {
-            name: classifier.accuracy(classifier(to_uint8(x)).cpu(), labels)
-            for name, x in made.items()
-        }
+        found = {name: share(classifier, x, labels) for name, x in made.items()}
+        if subject.kind.stage == 1 and subject.net.classes:
+            found |= converted(subject, options, classifier)
+        return found
+
+
+def share(classifier: ClassifierFeatures, x: Tensor, labels: Tensor) -> float:
+    """The share of images x (N, C, H, W) in [-1, 1] taken for their labels (N,)."""
+    return classifier.accuracy(classifier(to_uint8(x)).cpu(), labels)
+
+
+def converted(
+    subject: Subject, options: EvaluateOptions, classifier: ClassifierFeatures
+) -> dict[str, float]:
+    """`converted` and `kept` of the split: see `Recognition`."""
+    net, generator = subject.net, torch.Generator().manual_seed(options.seed)
+    parts, wanted = [], []
+    for batch in subject.images.batches(options.split, own_device()):
+        others = torch.randint(1, net.classes, batch.labels.shape, generator=generator)
+        as_others = (batch.labels + others) % net.classes
+        parts.append(reconstructed(net, batch._replace(labels=as_others)).cpu())
+        wanted.append(as_others)
+    x = torch.cat(parts)
+    x = subject.signal.played(x) if subject.signal.rate else x
+    found = {"converted": share(classifier, x, torch.cat(wanted))}
+    if other := _other_classifier(subject):
+        data = replace(subject.experiment.data, label=None)
+        kept = image_set(data).rows(Path(data.root), options.split).labels
+        found["kept"] = share(other, x, kept)
+    return found
 
 
 def round_trips(subject: Subject, options: EvaluateOptions) -> Iterator[tuple[Tensor, Tensor]]:
     """Images of the split and their reconstructions, (N, C, H, W) in [-1, 1], on the CPU."""
     for batch in subject.images.batches(options.split, own_device()):
-        with torch.inference_mode():
-            found = subject.net.decode(subject.net.encode(batch.x).mean)
-        yield batch.x.cpu(), found.cpu()
+        yield batch.x.cpu(), reconstructed(subject.net, batch).cpu()
 
 
 def sampled(subject: Subject, options: EvaluateOptions, labels: Tensor) -> Tensor:
@@ -96,3 +129,12 @@ def sampled(subject: Subject, options: EvaluateOptions, labels: Tensor) -> Tenso
 def _classifier(plan: Plan) -> ClassifierFeatures:
     data = plan.experiment.data
     return ClassifierFeatures(data, Path(data.root))
+
+
+def _other_classifier(plan: Plan) -> ClassifierFeatures | None:
+    """That of the usual labels of the data set, where the run's are of another sort."""
+    data = plan.experiment.data
+    usual = replace(data, label=None)
+    if image_set(usual).label == image_set(data).label:
+        return None
+    return ClassifierFeatures(usual, Path(data.root))

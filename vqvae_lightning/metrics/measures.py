@@ -95,6 +95,8 @@ MEASURES: dict[str, Measure] = {
                 ("results",)),
         Measure("recognized_vocoded", "… after the vocoder", "share of originals", "", ".3f",
                 ("results",)),
+        Measure("converted", "Converted", "share taken for the new class", "higher", ".3f", BOTH),
+        Measure("kept", "… and kept", "share taken for what was said", "higher", ".3f", BOTH),
         Measure("loss", "Loss", "", "lower", bound="≤", progress=1,
                 panel=Panel(RECONSTRUCTION, "Loss")),
         Measure("tokenizer_psnr", "PSNR of the first stage", "dB", "higher", ".2f"),
