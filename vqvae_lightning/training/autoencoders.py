@@ -118,7 +118,7 @@ class AutoencoderModule(ImageModel):
         """Weight of the rate in the loss of validation and test, the same at every step."""
         return 1.0
 
-    def training_objective(self, x: Tensor, noise: Noise, label: Tensor | None) -> Objective:
+    def training_objective(self, x: Tensor, noise: Noise, label: Tensor | None = None) -> Objective:
         """The objective of a training step for images x (N, C, H, W) in [-1, 1] with labels."""
         objective: Objective = self.net(x, self.beta(), noise=noise, label=label)
         return objective
@@ -259,7 +259,7 @@ class VAE(AutoencoderModule):
     def beta(self) -> float:
         return self.config.beta
 
-    def training_objective(self, x: Tensor, noise: Noise, label: Tensor | None) -> Objective:
+    def training_objective(self, x: Tensor, noise: Noise, label: Tensor | None = None) -> Objective:
         config = self.config
         if config.importance_samples > 1:
             return self.net.importance_weighted(x, config.importance_samples, noise, label)
