@@ -11,13 +11,15 @@ from extending.walked import SMALL
 from PIL import Image
 
 from vqvae_lightning import cli
-from vqvae_lightning.config import ConfigError, SoundConfig, merge_overrides
+from vqvae_lightning.config import ClassifierOptions, ConfigError, SoundConfig, merge_overrides
+from vqvae_lightning.evaluation.classifier import train_classifier
 from vqvae_lightning.evaluation.evaluate import evaluate
 from vqvae_lightning.evaluation.sample import sample
 from vqvae_lightning.signals.clips import MOST
 from vqvae_lightning.signals.mel import LogMel
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
+from vqvae_lightning.verified import read_checkpoint
 
 ROOT = Path(__file__).parents[1] / "experiments" / "fsdd"
 NETWORK = {
@@ -144,7 +146,7 @@ def test_the_classifier_of_recordings_judges_samples(place: Path) -> None:
     judge = ("fid_samples=20", "fid_network=classifier", "sampler=prior", root)
     cli.main(["evaluate", str(place / "runs" / "prior"), *judge])
     (figure,) = Run.open(place / "runs" / "prior").record.generation
-    assert figure["network"] == "classifier-fsdd"
+    assert figure["network"] == "classifier-fsdd-digit"
     assert 0 <= figure["class_accuracy"] <= 1
 
 
@@ -191,3 +193,32 @@ def test_settings_of_images_are_refused_before_a_folder_is_made(
         train(place, "vqvae", "refused", setting)
     assert "fsdd holds recordings, wanted" in capsys.readouterr().err
     assert not (place / "runs" / "refused").exists()
+
+
+def test_a_dataset_with_several_labels_has_a_judge_of_each(place: Path) -> None:
+    root = place / "data"
+    for label, classes in (("digit", 10), ("speaker", 6)):
+        options = ClassifierOptions(dataset="fsdd", root=str(root), label=label, steps=2)
+        found = train_classifier(options)
+        assert found.path == root / "classifiers" / f"fsdd-{label}.ckpt"
+        assert read_checkpoint(found.path)["shape"] == [1, 64, classes]
+
+
+def test_a_missing_judge_is_named_with_the_labels_that_it_tells_apart(place: Path) -> None:
+    run = Run.open(place / "runs" / "speakers")
+    (place / "data" / "classifiers" / "fsdd-speaker.ckpt").unlink(missing_ok=True)
+    with pytest.raises(ConfigError, match=r"^recognition: .*classifier dataset=fsdd label=speaker"):
+        evaluate(run, recognition=True, root=str(place / "data"))
+
+
+def test_the_judge_hears_originals_reconstructions_and_samples(place: Path) -> None:
+    options = ClassifierOptions(dataset="fsdd", root=str(place / "data"), steps=20)
+    accuracy = train_classifier(options).test_accuracy
+    found = evaluate(Run.open(place / "runs" / "vqvae"), recognition=True)
+    assert found["test/recognized_original"] == pytest.approx(accuracy)
+    judged = {key for key in found if "recognized" in key}
+    assert judged == {f"test/recognized{of}" for of in ("", "_heard", "_original", "_vocoded")}
+    found = evaluate(Run.open(place / "runs" / "prior"), recognition=True)
+    judged = {key for key in found if "recognized" in key}
+    assert judged == {"test/recognized", "test/recognized_heard"}
+    assert all(0 <= found[key] <= 1 for key in judged)

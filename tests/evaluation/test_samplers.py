@@ -285,7 +285,7 @@ class TestInterpolation:
 
     def test_the_latents_lie_on_a_line_in_equal_steps(self, runs, monkeypatch):
         net = Subject(runs["ae"]).net
-        monkeypatch.setattr(net, "decode", lambda z: z)
+        monkeypatch.setattr(net, "decode", lambda z, label=None: z)
         left, right = torch.rand(2, 3, 1, 28, 28) * 2 - 1
         z = show.interpolate(net, left, right, 5)[..., 0, 0]  # 3,5,D
         steps = z.diff(dim=1)
@@ -314,7 +314,9 @@ class TestCompletion:
         decode = tokenizer.decode
         options = SampleOptions(n=20, columns=10, **settings)
         with mock.patch.object(
-            tokenizer, "decode", lambda codes: seen.update(codes=codes) or decode(codes)
+            tokenizer,
+            "decode",
+            lambda codes, label=None: seen.update(codes=codes) or decode(codes),
         ):
             images, columns, *_ = show.completion(subject, options)
         return (
@@ -382,7 +384,9 @@ class TestInpainting:
         decode = tokenizer.decode
         options = SampleOptions(n=40, columns=10, **settings)
         with mock.patch.object(
-            tokenizer, "decode", lambda codes: seen.update(codes=codes) or decode(codes)
+            tokenizer,
+            "decode",
+            lambda codes, label=None: seen.update(codes=codes) or decode(codes),
         ):
             images, columns, *_ = show.inpainting(subject, options)
         return tokenizer, images.unflatten(0, (4, columns)), seen["codes"].unflatten(0, (4, -1))
@@ -516,7 +520,7 @@ class TestCommand:
             (
                 "ae",
                 ["show=samplers"],
-                "got 'samplers', wanted one of samples, interpolation, completion, inpainting",
+                "got 'samplers', wanted one of samples, interpolation, conversion, completion, in",
             ),
         ],
     )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.distributions import Bernoulli, Normal
 
+from vqvae_lightning.config import ConfigError
 from vqvae_lightning.models.likelihoods import (
     BernoulliLikelihood,
     DiscretizedLogistic,
@@ -19,8 +20,8 @@ from vqvae_lightning.models.likelihoods import (
 SHAPE = (3, 2, 4, 5)
 
 
-def gaussian(scale, learned=False, bounded=False):
-    return GaussianLikelihood(GaussianLikelihood.Config(scale, learned, bounded))
+def gaussian(scale, learned=False, bounded=False, growth=0.0):
+    return GaussianLikelihood(GaussianLikelihood.Config(scale, learned, bounded, growth))
 
 
 def logistic(scale, learned=False, per_pixel=False):
@@ -48,6 +49,30 @@ def test_gaussian_is_the_normal_density(decoded, scale, learned):
     actual = gaussian(scale, learned).double().nll(x, decoded)
     # the scale itself is stored in float32
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("growth", [0.5, 2.77])
+def test_a_gaussian_of_grown_values_is_a_density_of_the_values_themselves(growth):
+    x = torch.linspace(-20, 4, 200_001, dtype=torch.float64)
+    decoded = torch.full((len(x), 1, 1, 1), 0.7, dtype=torch.float64)
+    nll = gaussian(0.05, growth=growth).double().nll(x.view(-1, 1, 1, 1), decoded)
+    assert float(torch.trapezoid((-nll).exp(), x)) == pytest.approx(1, abs=1e-4)
+    # the likeliest value is where a narrow one has its mean
+    mean = gaussian(0.05, growth=growth).mean(torch.full((1, 1, 1, 1), 0.7))
+    narrow = gaussian(1e-3, growth=growth).double().nll(x.view(-1, 1, 1, 1), decoded)
+    assert float(x[narrow.argmin()]) == pytest.approx(float(mean), abs=1e-3)
+
+
+def test_without_values_below_the_lowest_nothing_is_darker_than_black():
+    likelihood = gaussian(0.5, growth=2.0)
+    found = likelihood.mean(torch.tensor([-9.0, -0.6, 0.0, 50.0]))
+    assert found[0] == pytest.approx(-1, abs=1e-6)
+    assert found[2:].tolist() == [0, 1]
+
+
+def test_growth_and_a_bounded_mean_exclude_each_other():
+    with pytest.raises(ConfigError, match=r"^model.likelihood.bounded: got true with growth=1"):
+        gaussian(0.5, bounded=True, growth=1.0)
 
 
 def test_a_bounded_mean_is_clamped_and_comes_back_from_beyond_the_edge():

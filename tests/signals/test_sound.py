@@ -10,9 +10,10 @@ import torch
 from vqvae_lightning.config import ConfigError, DataConfig, SoundConfig
 from vqvae_lightning.data.images import to_float
 from vqvae_lightning.pictures import Grid
+from vqvae_lightning.signals import image, sound
 from vqvae_lightning.signals.build import signal_of
 from vqvae_lightning.signals.clips import LONGEST, MOST, PAUSE, heard, wav
-from vqvae_lightning.signals.mel import DB_PER_LEVEL
+from vqvae_lightning.signals.mel import DB_PER_LEVEL, recorded
 from vqvae_lightning.signals.signal import Clip
 from vqvae_lightning.signals.sound import log_spectral_distance
 
@@ -105,3 +106,67 @@ def test_what_only_recordings_can_have_is_refused_for_images() -> None:
     with pytest.raises(ConfigError, match=r"data\.sound\.bands: got 40, but mnist holds images"):
         IMAGES.check_data(data)
     RECORDINGS.check_data(data)
+
+
+def test_an_image_is_varied_by_a_move_of_whole_pixels() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(150, 3, 7, 5)
+    rows, columns = torch.arange(7), torch.arange(5)
+    found = set()
+    for before, after in zip(x, IMAGES.varied(x), strict=True):
+        moves = [
+            (up, left)
+            for up in range(-3, 4)
+            for left in range(-3, 4)
+            if torch.equal(
+                after, before[:, (rows + up).clamp(0, 6)][:, :, (columns + left).clamp(0, 4)]
+            )
+        ]
+        assert len(moves) == 1
+        found.update(moves)
+    possible = range(-image.SHIFT, image.SHIFT + 1)
+    # all of them, and each by its own
+    assert found == {(up, left) for up in possible for left in possible}
+
+
+def test_variations_are_drawn_anew_at_every_call() -> None:
+    for signal in (IMAGES, RECORDINGS):
+        x = to_float(windows(20))
+        assert not torch.equal(signal.varied(x), signal.varied(x))
+
+
+def test_a_varied_recording_is_whole_at_another_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BANDS", "HISS", "MASK"):
+        monkeypatch.setattr(sound, name, 0)
+    torch.manual_seed(0)
+    x = to_float(windows(100, frames=12))
+    found = set()
+    for before, after in zip(x, RECORDINGS.varied(x), strict=True):
+        (later,) = (n for n in range(5) if torch.equal(after[..., n : n + 12], before[..., :12]))
+        assert bool((after[..., :later] == -1).all() and (after[..., later + 12 :] == -1).all())
+        found.add(later)
+    assert found == set(range(5))
+
+
+def test_where_padding_begins_is_hidden_in_most_varied_recordings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sound, "MASK", 0)
+    torch.manual_seed(0)
+    after = RECORDINGS.varied(to_float(windows(200)))
+    is_padding = recorded(after).logical_not().any(1)
+    assert 0.1 < is_padding.float().mean() < 0.4  # a quarter has no hiss
+    assert bool((after >= -1).all() and (after <= 1).all())
+
+
+def test_what_is_played_is_the_window_of_what_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RECORDINGS.mel, "iterations", 2)  # type: ignore[attr-defined]
+    times = torch.arange(FORM.hop * 10) / FORM.rate
+    waveform = torch.zeros(1, RECORDINGS.samples)
+    waveform[0, : len(times)] = torch.sin(2 * torch.pi * 500 * times)
+    x = to_float(RECORDINGS.mel.levels(waveform, torch.tensor([len(times)])))  # type: ignore[attr-defined]
+    again = RECORDINGS.played(x)
+    assert again.shape == x.shape
+    assert torch.equal(recorded(again), recorded(x))
+    assert float(log_spectral_distance(x, again)) < 15
+    assert torch.equal(IMAGES.played(x), x)

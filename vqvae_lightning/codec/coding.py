@@ -50,6 +50,12 @@ def coded_of(model: object) -> Coded:
 
     Raises ConfigError for one that cannot code.
     """
+    autoencoder = model.tokenizer if isinstance(model, CodePrior) else getattr(model, "net", None)
+    if getattr(autoencoder, "classes", 0):
+        raise ConfigError(
+            "codec: the decoder of this model is given the label, which no file holds; wanted one"
+            " with model.class_conditional=false"
+        )
     if isinstance(model, CodePrior):
         if model.tokenizer is None:
             raise ConfigError("codec: this prior has no tokenizer; call attach(tokenizer)")

@@ -113,6 +113,11 @@ class EvaluateOptions(RunOptions):
         "STOI and PESQ of reconstructed recordings (needs the extra speech: `pip install"
         " 'vqvae_lightning[speech]'`)",
     )
+    recognition: bool = setting(
+        False,
+        "share of reconstructions, of a prior samples, that the dataset's own classifier (`vqvae"
+        " classifier`) takes for their class; of recordings also after the vocoder",
+    )
     fid_samples: int = setting(
         0,
         "images drawn from each sampler for Fréchet and kernel distance, precision and recall; 0:"
@@ -181,6 +186,9 @@ class ClassifierOptions(OwnImagesConfig):
         "folder that holds the datasets, and the classifiers in classifiers/",
         place="folder",
     )
+    label: str | None = setting(
+        None, "which labels it tells apart, of a dataset with several; empty: its first"
+    )
     steps: int = setting(1500, "optimizer steps", at_least=1)
     seed: int = setting(0, "seed of weights, order and shifts", at_least=0, at_most=2**32 - 1)
 
@@ -192,7 +200,8 @@ class SampleOptions(RunOptions):
     show: Annotated[str, _shows] = setting(
         "samples",
         "new images, or what lies between test images (of an autoencoder without codes), or test"
-        " images with a new lower half (of a prior) or with holes filled (of a masked prior)",
+        " images as each class (conversion, of a class-conditional decoder), with a new lower half"
+        " (of a prior) or with holes filled (of a masked prior)",
     )
     sampler: str | None = setting(
         None,
@@ -205,6 +214,12 @@ class SampleOptions(RunOptions):
     )
     label: int | None = setting(
         None, "class to draw, for a class-conditional prior; empty: a row per class"
+    )
+    decoded_as: int | None = setting(
+        None,
+        "class that a class-conditional decoder is given; empty: that of a prior's label, where"
+        " both are of one sort, and else drawn",
+        at_least=0,
     )
     seed: int = setting(0, "seed of the draws", at_least=0, at_most=2**32 - 1)
     out: str | None = setting(None, "PNG file to write; empty: in the run's images/", place=".png")

@@ -35,6 +35,7 @@ class Dataset:
     format: formats.Format
     sources: tuple[Source, ...]  # in the order in which they are asked
     names: tuple[str, ...] = ()  # of the classes; empty: their numbers
+    label: str = ""  # the sort of its labels, where there are several
 
     validation_size: int = 0  # images; 0: there is no split of that name
     sound: MelWindow | None = None  # the window of its recordings; None: it holds images

@@ -119,6 +119,7 @@ class SpokenDigits(Dataset):
             classes=len(LABELS[label]),
             names=LABELS[label],
             texts=TEXTS[label],
+            label=label,
             format=Format(partial(decode, window=window, label=label), sizes),
             sound=window,
         )
@@ -150,6 +151,7 @@ FSDD = SpokenDigits(
         Source(_HOST, members, "free-spoken-digit-dataset-1.0.10/recordings/"),
     ),
     DIGITS,
+    label="digit",
     validation_size=300,
     sound=_WINDOW,
     texts=WORDS,

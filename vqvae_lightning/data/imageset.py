@@ -45,6 +45,10 @@ class ImageSet(Protocol):
         """What is said in the recordings of each label; empty where that is not known."""
 
     @property
+    def label(self) -> str:
+        """The sort of its labels, where settings can choose another; else empty."""
+
+    @property
     def train_size(self) -> int:
         """Training images, those of validation among them unless it has a split of its own."""
 

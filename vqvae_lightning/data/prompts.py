@@ -155,6 +155,7 @@ class Prompts(Dataset):
             classes=len(names),
             names=names,
             texts=(*names[:-1], "") if label == "text" else (),
+            label=label,
             format=Format(partial(decode, window=window, label=label), sizes),
             sound=window,
         )
@@ -199,6 +200,7 @@ PROMPTS = Prompts(
         Source(f"apt:{_PACKAGE}", members, FOLDER),
     ),
     GROUPS,
+    label="group",
     validation_size=97,
     sound=_WINDOW,
     licence="CC BY-SA 3.0",

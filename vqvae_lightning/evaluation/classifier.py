@@ -3,11 +3,13 @@ digits.
 
 Its features give a Fréchet distance, precision and recall that mean something on MNIST, and its
 labels say whether a class-conditional sample shows its class. It is trained on real images only,
-and no model is trained with it.
+and no model is trained with it. Of recordings there is one for each sort of labels.
 
 ```
 x N,C,H,W ──► 2 × (conv, conv, halve) ──► linear ──► features N,128 ──► linear ──► logits N,classes
 ```
+
+Sides above 32 are halved first, by strided convolutions.
 """
 
 from dataclasses import fields, replace
@@ -31,11 +33,12 @@ from vqvae_lightning.config import (
     to_dict,
 )
 from vqvae_lightning.data.images import ImageDataModule, to_float
-from vqvae_lightning.data.imageset import image_set
+from vqvae_lightning.data.imageset import ImageSet, image_set
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.data.randomness import seed_torch
 from vqvae_lightning.evaluation.features import FeatureNetwork
+from vqvae_lightning.signals.signal import Signal
 from vqvae_lightning.storage import check_writable, file_hash
 from vqvae_lightning.training.callbacks import Progress
 from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
@@ -44,18 +47,32 @@ from vqvae_lightning.training.trainer import silence_known_warnings
 from vqvae_lightning.verified import CheckpointError, read_checkpoint, write_checkpoint
 
 WIDTH, FEATURES, GROUPS = 32, 128, 8
-SHIFT = 2  # pixels: training images are moved by up to this much
+LARGEST = 32  # pixels of a side that the convolutions see
 OWN = fields(OwnImagesConfig)
 OPTIMIZER = OptimizerConfig(lr=2e-3, weight_decay=0.05)
 
 
 class Classifier(pl.LightningModule):
-    """Convolutions with GroupNorm; images (N, C, H, W) in [-1, 1] to logits (N, classes)."""
+    """Convolutions with GroupNorm; images (N, C, H, W) in [-1, 1] to logits (N, classes).
 
-    def __init__(self, channels: int, side: int, classes: int) -> None:
+    `signal` says how training images may be varied; None: they are never trained on.
+    """
+
+    def __init__(
+        self, channels: int, side: int, classes: int, signal: Signal | None = None
+    ) -> None:
         super().__init__()
+        self.signal = signal
         layers: list[nn.Module] = []
         width = channels
+        while side > LARGEST:
+            # H,W halved
+            layers += [
+                nn.Conv2d(width, WIDTH, 4, stride=2, padding=1),
+                nn.GroupNorm(GROUPS, WIDTH),
+                nn.ReLU(),
+            ]
+            width, side = WIDTH, side // 2
         for out in (WIDTH, 2 * WIDTH):
             for _ in range(2):
                 layers += [
@@ -89,7 +106,9 @@ class Classifier(pl.LightningModule):
         seed_torch(batch.seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return F.cross_entropy(self(shifted(batch.x)), batch.labels, label_smoothing=0.05)
+        assert self.signal is not None
+        x = self.signal.varied(batch.x)
+        return F.cross_entropy(self(x), batch.labels, label_smoothing=0.05)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         clip_gradients(self, OPTIMIZER.clip)
@@ -104,19 +123,14 @@ class Classifier(pl.LightningModule):
         self.correct += int((self(batch.x).argmax(1) == batch.labels).sum())
 
 
-def shifted(x: Tensor) -> Tensor:
-    """Images (N, C, H, W), each moved by up to SHIFT whole pixels; the border is repeated."""
-    n, _, height, width = x.shape
-    down, right = torch.randint(-SHIFT, SHIFT + 1, (2, n, 1), device=x.device)  # n,1 each
-    rows = (torch.arange(height, device=x.device) + down).clamp(0, height - 1)  # n,H
-    columns = (torch.arange(width, device=x.device) + right).clamp(0, width - 1)  # n,W
-    picked = x.gather(2, rows[:, None, :, None].expand_as(x))
-    return picked.gather(3, columns[:, None, None, :].expand_as(x))
+def classifier_name(images: ImageSet) -> str:
+    """Names the classifier of a dataset; of one with several sorts of labels that of its sort."""
+    return f"{images.name}-{images.label}" if images.label else images.name
 
 
-def classifier_path(dataset: str, root: Path) -> Path:
-    """Where the classifier of a dataset lies."""
-    return root / "classifiers" / f"{dataset}.ckpt"
+def classifier_path(name: str, root: Path) -> Path:
+    """Where the classifier of this name lies."""
+    return root / "classifiers" / f"{name}.ckpt"
 
 
 class TrainedClassifier(NamedTuple):
@@ -139,9 +153,11 @@ def train_classifier(options: ClassifierOptions) -> TrainedClassifier:
             anything is computed.
     """
     root, own = Path(options.root), {f.name: getattr(options, f.name) for f in OWN}
-    config = resolve(DataConfig(name=options.dataset, root=options.root, **own))
+    config = resolve(
+        DataConfig(name=options.dataset, root=options.root, label=options.label, **own)
+    )
     dataset = image_set(config)
-    path = classifier_path(dataset.name, root)
+    path = classifier_path(classifier_name(dataset), root)
     check_writable(path, "root")
     silence_known_warnings()
     pl.seed_everything(options.seed, verbose=False)
@@ -155,10 +171,10 @@ def train_classifier(options: ClassifierOptions) -> TrainedClassifier:
             f"dataset: {dataset.name} has no labels to tell apart, wanted two at least"
         )
     held_out = min(config.validation_size, max(1, dataset.train_size // 10))
-    batch = max(1, min(128, dataset.train_size - held_out))
+    batch = max(1, min(128, (dataset.train_size - held_out) // 36))
     fitting = replace(config, batch_size=batch, validation_size=held_out, flip=channels == 3)
     data = ImageDataModule(fitting, options.seed)
-    module = Classifier(channels, side, dataset.classes)
+    module = Classifier(channels, side, dataset.classes, data.signal)
     trainer = pl.Trainer(
         devices=1,
         max_steps=options.steps,
@@ -193,19 +209,22 @@ class ClassifierFeatures(FeatureNetwork):
 
     def __init__(self, data: DataConfig, root: Path) -> None:
         images = image_set(data)
-        dataset, path = images.name, classifier_path(images.name, root)
+        name = classifier_name(images)
+        path = classifier_path(name, root)
         if not path.is_file():
             there = [] if str(root) == "data" else [f"root={root}"]
-            first = own_command("classifier", *images_settings(data, name="dataset"), *there)
+            label = [f"label={data.label}"] if data.label else []
+            named = images_settings(data, name="dataset")
+            first = own_command("classifier", *named, *label, *there)
             raise ConfigError(f"fid_network: there is no classifier at {path}; run `{first}`")
         checkpoint = read_checkpoint(path)
-        self.name = f"classifier-{dataset}"
+        self.name = f"classifier-{name}"
         self.weights = file_hash(path)
         channels, side, _ = images.shape
-        wanted = [channels, side, images.classes]
-        if checkpoint.get("shape") != wanted:
+        wanted = (channels, side, images.classes)
+        if checkpoint.get("shape") != [*wanted]:
             raise CheckpointError(
-                f"checkpoint: {path} is of shape {checkpoint.get('shape')}, wanted {wanted}"
+                f"checkpoint: {path} is of shape {checkpoint.get('shape')}, wanted {[*wanted]}"
             )
         self.module = Classifier(*wanted)
         try:
@@ -213,7 +232,7 @@ class ClassifierFeatures(FeatureNetwork):
         except (AttributeError, RuntimeError, TypeError) as error:
             reason = one_line(error)[:200]
             raise CheckpointError(
-                f"checkpoint: {path} is no classifier of {dataset}: {reason}"
+                f"checkpoint: {path} is no classifier of {name}: {reason}"
             ) from error
         self.module.eval()
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from vqvae_lightning.evaluation.samplers import decode
 from vqvae_lightning.metrics.codebook import code_entropy
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.layout import histogram
@@ -32,7 +33,8 @@ def codes_picture(
     Below: the mean of all image patches in whose middle the encoder put this code; grey where it
     never did. `counts` (K,) or (M, K) sort them, `encoded` brings images (N, C, H, W) in [-1, 1]
     with their codes (N, h, w) or (N, h, w, M). With M codes per cell, the other M − 1 are those
-    most used of their codebooks. At most 512 codes are shown.
+    most used of their codebooks. At most 512 codes are shown. A class-conditional decoder is given
+    its first class.
     """
     device, layout = next(net.parameters()).device, net.layout
     assert layout is not None  # asked for only where there are codes
@@ -47,7 +49,7 @@ def codes_picture(
     cell = net.image_shape[1] // height, net.image_shape[2] // width
     alone = torch.cat(
         [
-            net.decode(net.bottleneck.codes_to_latents(layout.filled(codes.to(device)))).cpu()
+            decode(net, net.bottleneck.codes_to_latents(layout.filled(codes.to(device))), 0).cpu()
             for codes in chosen.split(columns)
         ]
     )

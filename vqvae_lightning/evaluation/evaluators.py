@@ -16,6 +16,7 @@ from vqvae_lightning.evaluation.likelihood import (
     TwoStageLikelihood,
 )
 from vqvae_lightning.evaluation.on_disk import BytesOnDisk
+from vqvae_lightning.evaluation.recognition import Recognition
 from vqvae_lightning.evaluation.representation import Representation
 from vqvae_lightning.evaluation.speed import SecondsPerImage
 from vqvae_lightning.evaluation.subject import Subject
@@ -54,6 +55,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "speed": SecondsPerImage(),
     "representation": Representation(),
     "hearing": Hearing(),
+    "recognition": Recognition(),
     "rate_per_dim": RatePerLatentDimension(),
     "on_disk": BytesOnDisk(),
     "generation": Generation(),

@@ -33,6 +33,7 @@ from vqvae_lightning.evaluation.samplers import (
     changed_sampling,
     check_sampling,
     draw,
+    reconstructed,
     sampler_names,
     sampling,
 )
@@ -184,12 +185,11 @@ def figures_of(figures: list[dict[str, Any]], checkpoint: str) -> list[dict[str,
 def reconstructions(net: Autoencoder, images: ImageDataModule, count: int) -> Tensor:
     """The first `count` test images after a round trip, uint8 (count, C, H, W)."""
     device, parts, rows = next(net.parameters()).device, [], 0
-    with torch.inference_mode():
-        for batch in images.batches("test", device):
-            parts.append(to_uint8(net.decode(net.encode(batch.x).mean)).cpu())
-            rows += len(parts[-1])
-            if rows >= count:
-                break
+    for batch in images.batches("test", device):
+        parts.append(to_uint8(reconstructed(net, batch)).cpu())
+        rows += len(parts[-1])
+        if rows >= count:
+            break
     return torch.cat(parts)[:count]
 
 

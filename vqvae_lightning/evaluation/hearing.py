@@ -5,12 +5,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from vqvae_lightning.config import EvaluateOptions
 from vqvae_lightning.data.imageset import image_set
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.evaluator import Evaluator
+from vqvae_lightning.evaluation.samplers import reconstructed
 from vqvae_lightning.evaluation.subject import Plan, Subject
 from vqvae_lightning.metrics.hearing import RATES, hearing
 from vqvae_lightning.signals.signal import Clip
@@ -60,10 +60,8 @@ class Hearing(Evaluator):
         originals = [recording[: signal.samples] / 32768 for recording in whole]
         vocoded, decoded = list[Clip](), list[Clip]()
         for batch in data.batches(options.split, own_device()):
-            with torch.inference_mode():
-                reconstructions = net.decode(net.encode(batch.x).mean)
             vocoded += signal.sounds(batch.x)
-            decoded += signal.sounds(reconstructions)
+            decoded += signal.sounds(reconstructed(net, batch))
         found: dict[str, float] = {}
         for of, clips in (("", decoded), ("_vocoded", vocoded)):
             waveforms = [clip.samples.astype(np.float64) for clip in clips]

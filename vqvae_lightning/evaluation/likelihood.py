@@ -117,12 +117,13 @@ def kl_per_dim(net: Autoencoder, batches: Iterable[Batch]) -> list[float] | None
 def mean_distortion(first_stage: FirstStage, batches: Iterable[Batch]) -> float:
     """−log p(x|z) in nats per image with a z of its own, a mean over all images.
 
-    z of a VAE is that of the evaluation of the VAE itself.
+    z of a VAE is that of the evaluation of the VAE itself. A class-conditional decoder is given the
+    labels of the batches.
     """
     total, images = 0.0, 0
     for batch in batches:
         noise = batch.row_noise("latent").normal
-        total += first_stage.distortion(batch.x, noise).double().sum().item()
+        total += first_stage.distortion(batch.x, noise, batch.labels).double().sum().item()
         images += batch.x.shape[0]
     return total / images
 
@@ -201,6 +202,11 @@ class ImportanceWeightedBound(Evaluator):
 
     def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
         kind, place = plan.kind, plan.path
+        if kind.stage == 1 and plan.experiment.model.class_conditional:
+            return (
+                f"iwae_samples: the decoder of {place} is given the label, and the bound is on"
+                " log p(x); wanted a run with model.class_conditional=false"
+            )
         if kind.has_density and not has_bound(kind):
             *names, last = kind_names(has_bound)
             wanted = f"{', '.join(names)} or {last}"
@@ -238,6 +244,9 @@ class TwoStageLikelihood(Evaluator):
         self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
     ) -> Mapping[str, float]:
         first_stage = subject.prior.first_stage
+        if first_stage.classes not in (0, subject.prior.classes):
+            # The decoder is given labels of another sort than those of the data.
+            return {}
         return two_stage_metrics(first_stage, subject.images, options.split, known.get("rate"))
 
 

@@ -49,6 +49,8 @@ def why_not(plan: Plan) -> str | None:
     kind, place = plan.kind, plan.path
     if kind.stage == 2 and not kind.has_codes:
         return f"bytes: {place} is a run of kind {kind.name}, whose p(z) no file is coded with"
+    if kind.stage == 1 and plan.experiment.model.class_conditional:
+        return f"bytes: the decoder of {place} is given the label, which no file holds"
     if kind.has_codes or not kind.has_density:
         return None
     if not has_tables(member_of(plan.experiment.model.likelihood, LIKELIHOODS)):

@@ -13,7 +13,7 @@ from vqvae_lightning.evaluation.samplers import (
     labels_of,
     sampler_names,
 )
-from vqvae_lightning.evaluation.show import SHOWS, check_completes, check_show
+from vqvae_lightning.evaluation.show import SHOWS, check_completes, check_labels, check_show
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.pictures import Grid, named_grid, write_picture
 from vqvae_lightning.signals.clips import heard, write_sounds
@@ -79,12 +79,26 @@ def _check(subject: Subject, names: list[str], options: SampleOptions) -> None:
             f"label: got {options.label}, but a run of kind {kind.name} has no classes; sample a"
             " prior"
         )
+    _check_decoded_as(subject, options)
     if options.out and len(names) > 1:
         raise ConfigError(
             f"out: got one file, but sampler=all draws {len(names)} pictures; leave out empty"
         )
     out = Path(options.out) if options.out else subject.run.images / "samples.png"
     check_writable(out, "out")
+
+
+def _check_decoded_as(subject: Subject, options: SampleOptions) -> None:
+    """Raises ConfigError for a class that the decoder of a run of stage 1 does not know.
+
+    That of a run of stage 2 is known once its first stage is loaded, which checks it.
+    """
+    if options.decoded_as is None or subject.kind.stage == 2:
+        return
+    check_labels(subject, f"decoded_as: got {options.decoded_as}, which")
+    classes = subject.net.classes
+    if options.decoded_as >= classes:
+        raise ConfigError(f"decoded_as: got {options.decoded_as}, wanted 0 to {classes - 1}")
 
 
 def _write(subject: Subject, stem: str, grid: Grid, options: SampleOptions) -> list[Path]:
@@ -102,6 +116,7 @@ def _unusual(options: SampleOptions) -> str:
     given = {
         "seed": options.seed or None,
         "label": options.label,
+        "decoded_as": options.decoded_as,
         **changed_sampling(to_dict(options)),
     }
     return "".join(f"-{name}{value}" for name, value in given.items() if value is not None)

@@ -26,6 +26,7 @@ from vqvae_lightning.config import (
     to_dict,
 )
 from vqvae_lightning.data.imageset import shape_of
+from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.evaluation.densities import COMPONENTS, fit_gaussian, fit_mixture
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.kinds import KINDS, Kind
@@ -45,19 +46,19 @@ def own_prior(subject: Subject, options: SampleOptions, labels: Tensor) -> Tenso
     """
     net = subject.net
     device = next(net.parameters()).device
-    return decode(net, net.bottleneck.sample(options.n, net.grid, device))
+    return decode(net, net.bottleneck.sample(options.n, net.grid, device), options.decoded_as)
 
 
 def gaussian(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
     """z from one Gaussian with the mean and the covariance of the training latents."""
     fit = fit_gaussian(subject.train_latents.rows)
-    return decode_rows(subject.net, fit.sample(options.n))
+    return decode_rows(subject.net, fit.sample(options.n), options.decoded_as)
 
 
 def mixture(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
     """z from a mixture of Gaussians fitted to the training latents."""
     fit = fit_mixture(subject.train_latents.rows)
-    return decode_rows(subject.net, fit.sample(options.n))
+    return decode_rows(subject.net, fit.sample(options.n), options.decoded_as)
 
 
 def unigram(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
@@ -68,14 +69,17 @@ def unigram(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
     drawn = torch.multinomial(counts, options.n * layout.cells, replacement=True)  # M,n·h·w
     codes = layout.from_cells(drawn.T)  # n,h,w or n,h,w,M
     device = next(net.parameters()).device
-    return decode(net, net.bottleneck.codes_to_latents(codes.to(device)))
+    return decode(net, net.bottleneck.codes_to_latents(codes.to(device)), options.decoded_as)
 
 
 def prior(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
     """Latents from the learned prior, p(z | label) or p(z)."""
     parts = [
         subject.prior.sample(
-            len(part), classes_of(subject.prior, part), **sampling(subject.experiment, options)
+            len(part),
+            classes_of(subject.prior, part),
+            decoded_as=options.decoded_as,
+            **sampling(subject.experiment, options),
         )
         for part in labels.split(BATCH)
     ]
@@ -203,16 +207,31 @@ def classes_of(prior: Generates, labels: Tensor) -> Tensor | None:
     return labels if prior.config.class_conditional else None
 
 
-def decode(net: Autoencoder, z: Tensor) -> Tensor:
-    """Mean images (N, C, H, W) in [-1, 1] of latents z (N, D, h, w), BATCH at a time."""
+def decode(net: Autoencoder, z: Tensor, decoded_as: int | None = None) -> Tensor:
+    """Mean images (N, C, H, W) in [-1, 1] of latents z (N, D, h, w), BATCH at a time.
+
+    A class-conditional decoder is given the class `decoded_as`, or classes that are drawn.
+    """
+    labels = net.drawn_labels(len(z))
+    if decoded_as is not None and labels is not None:
+        labels = torch.full_like(labels, decoded_as)
+    rows = torch.arange(len(z), device=z.device).split(BATCH)
     with torch.inference_mode():
-        return torch.cat([net.decode(part) for part in z.split(BATCH)])
+        return torch.cat(
+            [net.decode(z[part], None if labels is None else labels[part]) for part in rows]
+        )
 
 
-def decode_rows(net: Autoencoder, rows: Tensor) -> Tensor:
+def reconstructed(net: Autoencoder, batch: Batch) -> Tensor:
+    """The images of a batch decoded from their E[z|x], (N, C, H, W) in [-1, 1]."""
+    with torch.inference_mode():
+        return net.decode(net.encode(batch.x).mean, batch.labels.to(batch.x.device))
+
+
+def decode_rows(net: Autoencoder, rows: Tensor, decoded_as: int | None = None) -> Tensor:
     """Mean images (N, C, H, W) in [-1, 1] of latents as rows (N, D·h·w) on the CPU."""
     z = rows.view(len(rows), -1, *net.grid)  # N,D,h,w
-    return decode(net, z.float().to(next(net.parameters()).device))
+    return decode(net, z.float().to(next(net.parameters()).device), decoded_as)
 
 
 def sampling(experiment: Experiment, options: Drawing) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""`sample show=…`: interpolation between two test images, and completion of hidden parts."""
+"""`sample show=…`: interpolation between two test images, conversion to other classes, and
+completion of hidden parts.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +19,7 @@ from vqvae_lightning.evaluation.samplers import (
     labels_of,
     sampling,
 )
-from vqvae_lightning.evaluation.subject import Subject
+from vqvae_lightning.evaluation.subject import Plan, Subject
 from vqvae_lightning.kinds import Kind, kind_names
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.priors.prior import Completes
@@ -27,6 +29,7 @@ from vqvae_lightning.training.flow import LatentFlow
 SIDES = ("height", "width")  # of a picture and of a grid
 STEPS = 10
 COMPLETIONS = 4
+CONVERSIONS = 10  # classes in a row, at most
 
 
 def interpolation(subject: Subject, options: SampleOptions) -> Grid:
@@ -47,6 +50,36 @@ def interpolation(subject: Subject, options: SampleOptions) -> Grid:
     between = interpolate(net, left, right, STEPS)  # rows,STEPS,C,H,W
     rows = torch.cat([left[:, None], between, right[:, None]], dim=1)  # rows,STEPS+2,C,H,W
     return Grid(rows.flatten(0, 1), STEPS + 2)
+
+
+def conversion(subject: Subject, options: SampleOptions) -> Grid:
+    """Test images decoded as each class: original, then the class 0, 1, …; n/columns rows.
+
+    The latents of a row are the same in all of its images but the first. Raises ConfigError for a
+    decoder that is given no label.
+    """
+    check_labels(subject, "show: conversion")
+    net = subject.net
+    rows = torch.arange(-(-options.n // options.columns))
+    images, labels = examples(subject.images, rows, options.seed)
+    images = images.to(own_device())
+    shown = min(net.classes, CONVERSIONS)
+    as_each = torch.arange(shown).repeat(len(images))  # rows·shown
+    with torch.inference_mode():
+        z = net.encode(images).mean.repeat_interleave(shown, 0)
+        found = net.decode(z, as_each.to(z.device)).unflatten(0, (-1, shown))
+    grid = torch.cat([images[:, None], found], dim=1)  # rows,1+shown,C,H,W
+    names = torch.cat([labels[:, None], as_each.view(-1, shown)], dim=1)  # rows,1+shown
+    return Grid(grid.flatten(0, 1), 1 + shown, names.flatten())
+
+
+def check_labels(plan: Plan, what: str) -> None:
+    """Raises ConfigError for a run of stage 1 whose decoder is given no label."""
+    if not plan.experiment.model.class_conditional:
+        raise ConfigError(
+            f"{what} needs a decoder that is given the label, wanted a run with"
+            " model.class_conditional=true"
+        )
 
 
 def flow_interpolation(subject: Subject, options: SampleOptions) -> Grid:
@@ -75,13 +108,13 @@ def flow_interpolation(subject: Subject, options: SampleOptions) -> Grid:
 @torch.inference_mode()
 def interpolate(net: Autoencoder, left: Tensor, right: Tensor, steps: int) -> Tensor:
     """Decoded latents (N, steps, C, H, W) on a line from E[z|left] to E[z|right], both (N, C, H,
-    W), with both ends.
+    W), with both ends. A class-conditional decoder is given its first class.
     """
     a, b = net.encode(left).mean, net.encode(right).mean  # N,D,h,w each
     weights = torch.linspace(0, 1, steps, device=a.device, dtype=a.dtype)
     weights = weights.view(-1, 1, 1, 1)  # steps,1,1,1
     z = torch.lerp(a[:, None], b[:, None], weights)  # N,steps,D,h,w; exact at both ends
-    images: Tensor = decode(net, z.flatten(0, 1)).unflatten(0, (len(a), steps))
+    images: Tensor = decode(net, z.flatten(0, 1), 0).unflatten(0, (len(a), steps))
     return images
 
 
@@ -184,6 +217,7 @@ def completed(
     drawn = prior.sample(
         len(repeated),
         classes_of(prior, repeated),
+        options.decoded_as,
         known=given,
         **sampling(subject.experiment, options),
     )
@@ -243,6 +277,7 @@ class Show:
 # What `show` may be beside samples.
 SHOWS: dict[str, Show] = {
     "interpolation": Show(interpolation, lambda kind: not kind.has_codes),
+    "conversion": Show(conversion, lambda kind: kind.stage == 1),
     "completion": Show(completion, lambda kind: kind.stage == 2, ("any", "beginning")),
     "inpainting": Show(inpainting, lambda kind: kind.stage == 2, ("any",)),
 }

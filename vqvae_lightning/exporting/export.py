@@ -69,6 +69,7 @@ def export(run: Run | str | Path, options: ExportOptions | None = None, **settin
     check_new_folder(target)
     subject = Subject(run, options.root)
     check_steps(subject.experiment)
+    check_decoder(subject)
     images = to_uint8(subject.images.references("test", COMPARED))
     with torch.random.fork_rng(devices=[]):
         graphs = graphs_of(load_run(run), subject.kind.stage)
@@ -98,6 +99,16 @@ def check_steps(experiment: Experiment) -> None:
         raise ConfigError(
             f"export: a prior with model.network.name={name} draws many codes at a time, which the"
             " exported step cannot; wanted an autoregressive one"
+        )
+
+
+def check_decoder(subject: Subject) -> None:
+    """Raises ConfigError for a decoder that is given the label, which no exported graph takes."""
+    of_run = subject.net if subject.kind.stage == 1 else subject.prior.first_stage
+    if of_run.classes:
+        raise ConfigError(
+            f"export: the decoder of {subject.path} is given the label, which no exported graph"
+            " takes; wanted one with model.class_conditional=false"
         )
 
 

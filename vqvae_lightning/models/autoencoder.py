@@ -42,6 +42,10 @@ class Autoencoder(nn.Module):
     x N,C,H,W ──► Encoder ──► h ──► Bottleneck ──► z ──► Decoder ──► likelihood(x, ·) = distortion N
                                        └──► rate N, penalty, codes N,h,w or N,h,w,M
     ```
+
+    With `classes` the decoder is given the label of an image: beside z, at each grid cell, a
+    learned vector of its class. What the label says need then not be in z: the codes carry what is
+    said, and not who says it (van den Oord et al. 2017, §4.3). The distortion is −log p(x|z,label).
     """
 
     def __init__(
@@ -52,22 +56,28 @@ class Autoencoder(nn.Module):
         likelihood: Likelihood,
         image_shape: ImageShape,
         grid: tuple[int, int],
+        classes: int = 0,
     ) -> None:
         """Puts built parts together; `models.build.build_autoencoder` builds them of settings.
 
         Args:
             encoder: images x (N, C, H, W) in [-1, 1] → h (N, bottleneck.in_channels, h, w).
             bottleneck: h → `Latent`.
-            decoder: z (N, bottleneck.out_channels, h, w) → (N, P·C, H, W), P = likelihood.parts.
+            decoder: z (N, bottleneck.out_channels, h, w) → (N, P·C, H, W), P = likelihood.parts;
+                with classes the vector of the label follows z, of as many channels.
             likelihood: p(x|z), given what the decoder says.
             image_shape: (C, H, W).
             grid: (h, w) of the latent; (1, 1) where z is one vector.
+            classes: how many labels the decoder knows, 0 of one that is given none.
         """
         super().__init__()
         self.image_shape, self.grid = image_shape, grid
         self.bottleneck = bottleneck
         self.encoder, self.decoder = encoder, decoder
         self.likelihood = likelihood
+        self.classes = classes
+        vectors = nn.Embedding(classes, bottleneck.out_channels) if classes else None
+        self.label_vectors = vectors
         # Faster than NCHW on CPUs and tensor cores. torch's annotations want a dtype or a device
         # beside a memory format.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -108,14 +118,39 @@ class Autoencoder(nn.Module):
         self.encoder.compile()
         self.decoder.compile()
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Mean image (N, C, H, W) in [-1, 1] of latents z (N, D, h, w)."""
-        return self.likelihood.mean(self.decoder(z.to(next(self.parameters()).dtype))).float()
+    def decode(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        """Mean image (N, C, H, W) in [-1, 1] of latents z (N, D, h, w).
+
+        A decoder with classes needs the label (N,), and raises ValueError without; others do not
+        look at it.
+        """
+        decoded = self._decoded(z.to(next(self.parameters()).dtype), label)
+        return self.likelihood.mean(decoded).float()
+
+    def _decoded(self, z: Tensor, label: Tensor | None) -> Tensor:
+        """What the decoder says of z (N, D, h, w), (N, P·C, H, W)."""
+        if self.label_vectors is not None:
+            count = 0 if label is None else len(label)
+            if label is None or count != len(z):
+                raise ValueError(
+                    f"label: got {count} for {len(z)} images, but this decoder is given the label,"
+                    " wanted one for each"
+                )
+            vectors = self.label_vectors(label)[:, :, None, None]  # N,D,1,1
+            z = torch.cat([z, vectors.expand_as(z).to(z.dtype)], dim=1)  # N,2D,h,w
+        decoded: Tensor = self.decoder(z)
+        return decoded
 
     def forward(
-        self, x: Tensor, beta: float = 1.0, free_bits: float = 0.0, noise: Noise = fresh_noise
+        self,
+        x: Tensor,
+        beta: float = 1.0,
+        free_bits: float = 0.0,
+        noise: Noise = fresh_noise,
+        label: Tensor | None = None,
     ) -> Objective:
-        """The objective for images x (N, C, H, W) in [-1, 1]; every reduction to a scalar is here.
+        """The objective for images x (N, C, H, W) in [-1, 1], and of classes their labels (N,);
+        every reduction to a scalar is here.
 
         The penalty belongs to training: it may grow while images get better, and a checkpoint
         chosen with it would be an early one. With beta = 1 the loss of a VAE is −ELBO / dims. With
@@ -123,7 +158,7 @@ class Autoencoder(nn.Module):
         ledger by what they are charged beyond their rate.
         """
         latent = self.encode(x, noise)
-        decoded = self.decoder(latent.z)
+        decoded = self._decoded(latent.z, label)
         with torch.autocast(x.device.type, enabled=False):
             decoded = decoded.to(x.dtype)
             distortion = self.likelihood.nll(x, decoded)
@@ -168,7 +203,9 @@ class Autoencoder(nn.Module):
         log_p: Tensor = log_prior(z.flatten(0, 1)).unflatten(0, (k, -1))
         return log_p - log_q - distortion
 
-    def importance_weighted(self, x: Tensor, k: int, noise: Noise = fresh_noise) -> Objective:
+    def importance_weighted(
+        self, x: Tensor, k: int, noise: Noise = fresh_noise, label: Tensor | None = None
+    ) -> Objective:
         """The objective whose loss is −log of the mean weight of k draws, / dims (Burda et al.
         2016, eq. 8), for a VAE.
 
@@ -176,20 +213,21 @@ class Autoencoder(nn.Module):
         AE.
         """
         h = self.features(x)
-        log_weights, z, decoded, distortion = self._weigh(x, h, k, noise)
+        log_weights, z, decoded, distortion = self._weigh(x, h, k, noise, label)
         loss = -(log_weights.logsumexp(0) - math.log(k)).mean() / self.dims
         with torch.no_grad():
             latent = replace(self.bottleneck(h, noise), z=z[0])
         return Objective(loss, distortion[0], self.likelihood.mean(decoded[0]), latent)
 
     def _weigh(
-        self, x: Tensor, h: Tensor, k: int, noise: Noise
+        self, x: Tensor, h: Tensor, k: int, noise: Noise, label: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log weights (k, N), z (k, N, D, h, w), decoded (k, N, C, H, W) and distortion (k, N) of k
         draws.
         """
         z, log_ratio = self.bottleneck.rsample(h, k, noise)
-        decoded = self.decoder(z.flatten(0, 1))  # k·N,C,H,W
+        repeated = None if label is None else label.repeat(k)
+        decoded = self._decoded(z.flatten(0, 1), repeated)  # k·N,C,H,W
         with torch.autocast(x.device.type, enabled=False):
             decoded = decoded.to(x.dtype)
             # k,N
@@ -197,6 +235,17 @@ class Autoencoder(nn.Module):
         return log_ratio - distortion, z, decoded.unflatten(0, (k, -1)), distortion
 
     @torch.no_grad()
-    def sample(self, n: int) -> Tensor:
-        """n mean images (n, C, H, W) in [-1, 1] of latents from the bottleneck's own prior."""
-        return self.decode(self.bottleneck.sample(n, self.grid, next(self.parameters()).device))
+    def sample(self, n: int, label: Tensor | None = None) -> Tensor:
+        """n mean images (n, C, H, W) in [-1, 1] of latents from the bottleneck's own prior.
+
+        Without labels (n,), those of a decoder with classes are drawn.
+        """
+        device = next(self.parameters()).device
+        z = self.bottleneck.sample(n, self.grid, device)
+        return self.decode(z, self.drawn_labels(n) if label is None else label)
+
+    def drawn_labels(self, n: int) -> Tensor | None:
+        """Labels (n,) from torch's random state, each equally likely; None without classes."""
+        if not self.classes:
+            return None
+        return torch.randint(self.classes, (n,), device=next(self.parameters()).device)

@@ -141,6 +141,9 @@ class AutoencoderConfig(ModelConfig, ABC):
 
     latent: Literal["vector", "grid"] = setting("vector", "z is one vector or a grid of vectors")
     latent_dim: int = setting(16, "D, channels of z", at_least=1)
+    class_conditional: bool = setting(
+        False, "give the decoder the label, p(x|z, label), so that z need not hold it"
+    )
     trunk: Any = part("conv", TRUNKS, Trunk, "encoder and decoder")
     likelihood: Any = part(
         "gaussian", LIKELIHOODS, Likelihood, "p(x|z): the distribution of a pixel"
@@ -378,12 +381,18 @@ class FlowConfig(SecondStageConfig):
         return self.flow.one_pass
 
 
-def build_autoencoder(config: AutoencoderConfig, image_shape: ImageShape) -> Autoencoder:
-    """The autoencoder of a kind's settings, for images (C, H, W).
+def build_autoencoder(
+    config: AutoencoderConfig, image_shape: ImageShape, classes: int = 0
+) -> Autoencoder:
+    """The autoencoder of a kind's settings, for images (C, H, W) of so many classes.
 
     Parts draw their weights in this order, which therefore must not change: bottleneck, likelihood,
-    encoder, decoder.
+    encoder, decoder, and vectors of the labels where the decoder is given them.
     """
+    if config.class_conditional and classes < 1:
+        raise ConfigError(
+            f"classes: got {classes}, wanted at least 1, or model.class_conditional=false"
+        )
     trunk = build_trunk(config, image_shape)
     bottleneck, likelihood = config.build_bottleneck(), build_likelihood(config.likelihood)
     if bottleneck.out_channels != config.latent_dim:
@@ -391,13 +400,15 @@ def build_autoencoder(config: AutoencoderConfig, image_shape: ImageShape) -> Aut
             f"model.latent_dim: got {config.latent_dim}, but {type(bottleneck).__name__} makes z of"
             f" {bottleneck.out_channels} channels"
         )
+    of_decoder = bottleneck.out_channels * (2 if config.class_conditional else 1)
     return Autoencoder(
         trunk.encoder(bottleneck.in_channels),
         bottleneck,
-        trunk.decoder(bottleneck.out_channels, likelihood.parts * image_shape[0]),
+        trunk.decoder(of_decoder, likelihood.parts * image_shape[0]),
         likelihood,
         image_shape,
         trunk.grid,
+        classes if config.class_conditional else 0,
     )
 
 

@@ -32,6 +32,7 @@ class FirstStage(ABC):
         self.image_shape = autoencoder.image_shape
         self.cells = autoencoder.grid  # (h, w)
         self.dims = autoencoder.dims
+        self.classes = autoencoder.classes  # that the decoder knows; 0: it is given no label
         # Whether distortion + rate is a bound in bits per dimension.
         self.likelihood = autoencoder.likelihood
         self.discrete = self.likelihood.discrete
@@ -46,11 +47,13 @@ class FirstStage(ABC):
         return copy.deepcopy(self._net)
 
     @torch.no_grad()
-    def distortion(self, x: Tensor, noise: Noise = fresh_noise) -> Tensor:
+    def distortion(
+        self, x: Tensor, noise: Noise = fresh_noise, label: Tensor | None = None
+    ) -> Tensor:
         """−log p(x|z) in nats per image (N,) of images x (N, C, H, W) in [-1, 1], with z of their
-        own, which is drawn with `noise` if it is random.
+        own, which is drawn with `noise` if it is random; with classes −log p(x|z,label).
         """
-        objective: Objective = self._net(x, noise=noise)
+        objective: Objective = self._net(x, noise=noise, label=label)
         return objective.distortion
 
     @abstractmethod
@@ -66,8 +69,15 @@ class FirstStage(ABC):
         """The mask of `latents` (N, ...) that belongs to grid cells (N, h, w) bool."""
 
     @abstractmethod
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1] of latents."""
+    def decode(self, latents: Tensor, label: Tensor | None = None) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1] of latents; with classes of labels (N,), too.
+
+        Raises ValueError where labels are needed and there are none.
+        """
+
+    def drawn_labels(self, n: int) -> Tensor | None:
+        """Labels (n,) from torch's random state, each equally likely; None without classes."""
+        return self._net.drawn_labels(n)
 
 
 class FrozenLatents(FirstStage):
@@ -123,8 +133,8 @@ class FrozenLatents(FirstStage):
         return cells[:, None].expand(-1, *self.shape)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        return self._net.decode(latents)
+    def decode(self, latents: Tensor, label: Tensor | None = None) -> Tensor:
+        return self._net.decode(latents, label)
 
 
 def fingerprint(module: nn.Module) -> str:

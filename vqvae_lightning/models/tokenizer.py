@@ -53,10 +53,10 @@ class Tokenizer(FirstStage):
         return self.layout.positions(cells)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Images (N, C, H, W) in [-1, 1] of codes (N, T).
+    def decode(self, latents: Tensor, label: Tensor | None = None) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1] of codes (N, T), and of labels (N,) with classes.
 
         Raises ValueError for a code outside 0 … K−1.
         """
         codes = self.layout.unflatten(latents)
-        return self._net.decode(self._net.bottleneck.codes_to_latents(codes))
+        return self._net.decode(self._net.bottleneck.codes_to_latents(codes), label)

@@ -1,10 +1,13 @@
 """Images: pixels, which are seen."""
 
+import torch
 from torch import Tensor
 
 from vqvae_lightning.config import ConfigError, DataConfig, to_dict
 from vqvae_lightning.metrics.reconstruction import PIXELS
-from vqvae_lightning.signals.signal import Clip, Signal
+from vqvae_lightning.signals.signal import Clip, Signal, moved
+
+SHIFT = 2  # pixels: images of a classifier's training are moved by up to this much
 
 
 class Images(Signal):
@@ -17,6 +20,14 @@ class Images(Signal):
 
     def sounds(self, x: Tensor) -> list[Clip]:
         return []
+
+    def played(self, x: Tensor) -> Tensor:
+        return x
+
+    def varied(self, x: Tensor) -> Tensor:
+        """Each moved by up to SHIFT whole pixels in both directions; the border is repeated."""
+        up, left = torch.randint(-SHIFT, SHIFT + 1, (2, len(x), 1), device=x.device)  # n,1 each
+        return moved(x, up, left)
 
     def check_data(self, data: DataConfig) -> None:
         for name, value in to_dict(data.sound).items():

@@ -3,7 +3,9 @@
 ```
 dataset.sound ──► signal_of ──► Signal ──► errors            metrics of reconstructions
                                        ├─► sounds            what is heard beside a picture
+                                       ├─► played            arrays as they are perceived
                                        ├─► completed_side    which half a completion hides
+                                       ├─► varied            what a classifier is trained on
                                        └─► feature_networks  who judges samples
 ```
 
@@ -15,6 +17,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -45,5 +48,28 @@ class Signal(ABC):
         """What arrays x (N, C, H, W) in [-1, 1] sound like, one after another; none of images."""
 
     @abstractmethod
+    def played(self, x: Tensor) -> Tensor:
+        """What is perceived of arrays x (N, C, H, W) in [-1, 1], as such arrays again."""
+
+    @abstractmethod
+    def varied(self, x: Tensor) -> Tensor:
+        """Arrays x (N, C, H, W) in [-1, 1] of a data set, each changed as its class allows.
+
+        Draws from torch's global random state.
+        """
+
+    @abstractmethod
     def check_data(self, data: DataConfig) -> None:
         """Raises ConfigError for settings of data that this signal has no use for."""
+
+
+def moved(x: Tensor, up: Tensor, left: Tensor) -> Tensor:
+    """Arrays (N, C, H, W), each moved by whole numbers `up` and `left` (N, 1) of positions.
+
+    The border is repeated.
+    """
+    height, width = x.shape[2:]
+    rows = (torch.arange(height, device=x.device) + up).clamp(0, height - 1)  # n,H
+    columns = (torch.arange(width, device=x.device) + left).clamp(0, width - 1)  # n,W
+    picked = x.gather(2, rows[:, None, :, None].expand_as(x))
+    return picked.gather(3, columns[:, None, None, :].expand_as(x))

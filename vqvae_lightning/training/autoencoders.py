@@ -46,7 +46,7 @@ class AutoencoderModule(ImageModel):
     Both configs may be given as dataclasses or as the plain mappings that a checkpoint holds.
 
     The steps take batches of a run, and those of a loader of one's own: images, or images and
-    labels, uint8 or float in [-1, 1]. Labels are not looked at.
+    labels, uint8 or float in [-1, 1]. Only a class-conditional decoder looks at labels.
     """
 
     Config: ClassVar[type[AutoencoderConfig]]
@@ -60,6 +60,7 @@ class AutoencoderModule(ImageModel):
         image_shape: Sequence[int],
         optimizer: OptimizerConfig | Mapping[str, Any] | None = None,
         sound: Sequence[int] | None = None,
+        classes: int = 0,
     ) -> None:
         """An autoencoder with new weights.
 
@@ -68,6 +69,7 @@ class AutoencoderModule(ImageModel):
             image_shape: (C, H, W).
             optimizer: settings of the optimizer.
             sound: the window (see `MelWindow`) of recordings; None: it learns images.
+            classes: how many labels there are, of a `class_conditional` decoder.
 
         Raises:
             ConfigError: for settings that do not fit.
@@ -77,7 +79,7 @@ class AutoencoderModule(ImageModel):
         self.config = section_config(self.Config, config, "model")
         self.optimizer_config = section_config(OptimizerConfig, optimizer or {}, "optimizer")
         image_shape = checked_shape(image_shape)
-        self.net = build_autoencoder(self.config, image_shape)
+        self.net = build_autoencoder(self.config, image_shape, classes)
         has_bits = self.net.likelihood.discrete and self.net.bottleneck.has_prior
         self.split_metrics = torch.nn.ModuleDict(
             {
@@ -101,6 +103,7 @@ class AutoencoderModule(ImageModel):
                 "image_shape": list(image_shape),
                 "optimizer": to_dict(self.optimizer_config),
                 **({} if sound is None else {"sound": list(sound)}),
+                **({"classes": classes} if self.config.class_conditional else {}),
             }
         )
 
@@ -115,9 +118,9 @@ class AutoencoderModule(ImageModel):
         """Weight of the rate in the loss of validation and test, the same at every step."""
         return 1.0
 
-    def training_objective(self, x: Tensor, noise: Noise) -> Objective:
-        """The objective of a training step for images x (N, C, H, W) in [-1, 1]."""
-        objective: Objective = self.net(x, self.beta(), noise=noise)
+    def training_objective(self, x: Tensor, noise: Noise, label: Tensor | None = None) -> Objective:
+        """The objective of a training step for images x (N, C, H, W) in [-1, 1] with labels."""
+        objective: Objective = self.net(x, self.beta(), noise=noise, label=label)
         return objective
 
     def on_fit_start(self) -> None:
@@ -131,7 +134,7 @@ class AutoencoderModule(ImageModel):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         batch = self._batch(batch, batch_idx)
         x = batch.x.to(self.dtype)  # float64 with trainer.precision=64-true
-        objective = self.training_objective(x, batch.step_noise)
+        objective = self.training_objective(x, batch.step_noise, batch.labels)
         if logs_now(self):
             values = {
                 "loss": objective.loss.detach(),
@@ -153,7 +156,9 @@ class AutoencoderModule(ImageModel):
         if first and self.training:
             warn_of_range(found.x)
         # The values of later batches are not looked at: that would wait for a GPU at every step.
-        return found._replace(x=self._images(found.x, check_values=first))
+        found = found._replace(x=self._images(found.x, check_values=first))
+        labels = self._labels(len(found.x), found.labels, first) if self.net.classes else None
+        return found if labels is None else found._replace(labels=labels)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         batch = self.step_record.first
@@ -181,7 +186,8 @@ class AutoencoderModule(ImageModel):
 
     def _evaluation_step(self, split: str, batch: Batch) -> None:
         x = batch.x.to(self.dtype)
-        objective: Objective = self.net(x, self.beta(), noise=batch.row_noise("latent").normal)
+        noise = batch.row_noise("latent").normal
+        objective: Objective = self.net(x, self.beta(), noise=noise, label=batch.labels)
         # nn.ModuleDict does not say what it holds.
         metrics: MetricCollection = self.split_metrics[split]  # type: ignore[assignment]
         metrics["reconstruction"].update(x, objective)
@@ -205,14 +211,14 @@ class AutoencoderModule(ImageModel):
         return configure_adamw(self.net, self.optimizer_config, planned_steps(self.trainer))
 
     @torch.no_grad()
-    def pictures(self, x: Tensor) -> dict[str, Grid]:
-        """Named grids to show, for reference images x (N, C, H, W) in [-1, 1]."""
+    def pictures(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Grid]:
+        """Named grids to show, for reference images x (N, C, H, W) in [-1, 1] with labels (N,)."""
         columns = min(16, x.shape[0])
         x = x.to(self.dtype)[: x.shape[0] // columns * columns]
+        label = None if labels is None else labels[: len(x)]
         noise = RowNoise(0, "pictures", torch.arange(len(x))).normal
-        rows = zip(
-            x.split(columns), self.net(x, noise=noise).reconstruction.split(columns), strict=True
-        )
+        reconstructions = self.net(x, noise=noise, label=label).reconstruction
+        rows = zip(x.split(columns), reconstructions.split(columns), strict=True)
         return {
             "reconstructions": Grid(
                 torch.cat([images for row in rows for images in row]),
@@ -253,14 +259,14 @@ class VAE(AutoencoderModule):
     def beta(self) -> float:
         return self.config.beta
 
-    def training_objective(self, x: Tensor, noise: Noise) -> Objective:
+    def training_objective(self, x: Tensor, noise: Noise, label: Tensor | None = None) -> Objective:
         config = self.config
         if config.importance_samples > 1:
-            return self.net.importance_weighted(x, config.importance_samples, noise)
+            return self.net.importance_weighted(x, config.importance_samples, noise, label)
         beta = warmed_up(config.beta, self.trainer.global_step, config.kl_warmup_steps)
         if config.kl_warmup_steps and logs_now(self):
             self.log("train/beta", beta)
-        objective: Objective = self.net(x, beta, config.free_bits, noise)
+        objective: Objective = self.net(x, beta, config.free_bits, noise, label)
         return objective
 
     def extra_metrics(self) -> dict[str, Metric]:

@@ -59,7 +59,8 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
 def first_stage_module(experiment: Experiment, dataset: ImageSet) -> pl.LightningModule:
     """A new module of stage 1 for the images, or the recordings, of a data set."""
     module = KINDS[experiment.kind].module
-    return module(experiment.model, dataset.shape, experiment.optimizer, dataset.sound)
+    shape, sound = dataset.shape, dataset.sound
+    return module(experiment.model, shape, experiment.optimizer, sound, dataset.classes)
 
 
 def second_stage_module(

@@ -42,7 +42,8 @@ class Pictures(Callback):
             return
         # Lightning sets it outside of Trainer's own class.
         data = trainer.datamodule  # type: ignore[attr-defined]
-        grids = render(module, data.references(split, self.shown))
+        labels = data.splits[split].labels[: self.shown]
+        grids = render(module, data.references(split, self.shown), labels)
         for path in self.folder.iterdir() if split == "test" else ():
             if path.suffix in (".png", ".wav") and path.stem not in grids:
                 path.unlink()
@@ -62,8 +63,8 @@ class Pictures(Callback):
 class HasPictures(Protocol):
     """A module that says what to show."""
 
-    def pictures(self, x: Tensor) -> dict[str, Grid]:
-        """Named grids for the first references of a split."""
+    def pictures(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Grid]:
+        """Named grids for the first references of a split, and their labels."""
 
     def code_counts(self, split: str) -> Tensor | None:
         """How often each code occurred in the split that was measured last, (M, K), if it has
@@ -71,12 +72,15 @@ class HasPictures(Protocol):
         """
 
 
-def render(module: pl.LightningModule, references: Tensor) -> dict[str, Grid]:
+def render(
+    module: pl.LightningModule, references: Tensor, labels: Tensor | None = None
+) -> dict[str, Grid]:
     """The module's grids, drawn in evaluation mode; training's random state stays as it is."""
     own = [module.device] if module.device.type == "cuda" else []
     with evaluating(module), torch.random.fork_rng(devices=own), torch.no_grad():
         torch.manual_seed(0)
-        return cast(HasPictures, module).pictures(references.to(module.device))
+        given = None if labels is None else labels.to(module.device)
+        return cast(HasPictures, module).pictures(references.to(module.device), given)
 
 
 class BestCheckpoint(ModelCheckpoint):

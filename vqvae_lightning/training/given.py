@@ -120,6 +120,33 @@ def codes_of(given: object, layout: CodeLayout, device: torch.device) -> Tensor:
     return codes.to(device, torch.int64)
 
 
+def checked_labels(
+    label: Any,
+    n: int,
+    classes: int,
+    device: torch.device,
+    check_values: bool = True,
+    name: str = "label",
+) -> Tensor:
+    """The classes (n,) int64, on a device, of one label for all n, or one for each.
+
+    Raises ValueError for anything else, and with `check_values` for a label outside 0 … classes−1.
+    """
+    try:
+        labels = torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name}: got {label!r}, wanted whole numbers") from None
+    if labels.is_floating_point() or labels.dim() > 1 or labels.shape not in ((), (n,)):
+        raise ValueError(
+            f"{name}: got {labels.dtype} of shape {tuple(labels.shape)}, wanted one whole number"
+            f", or {n}"
+        )
+    if check_values and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        wrong = next(int(one) for one in labels.flatten() if not 0 <= one < classes)
+        raise ValueError(f"{name}: got {wrong}, wanted 0 to {classes - 1}")
+    return labels.to(device, torch.int64).expand(n)
+
+
 def as_batch(given: Any, index: int, loader: int = 0) -> Batch:
     """The batch of a step: a `Batch` as it is; x or (x, labels) as a PlainBatch.
 

@@ -18,7 +18,13 @@ from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Latent
 from vqvae_lightning.models.modes import evaluating
 from vqvae_lightning.models.tokenizer import Tokenizer
-from vqvae_lightning.training.given import as_batch, codes_of, images_of, tensor_of
+from vqvae_lightning.training.given import (
+    as_batch,
+    checked_labels,
+    codes_of,
+    images_of,
+    tensor_of,
+)
 
 
 class ImageModel(pl.LightningModule):
@@ -33,9 +39,13 @@ class ImageModel(pl.LightningModule):
     kind: ClassVar[str]
     net: Autoencoder
 
-    def forward(self, images: Any) -> Tensor:
-        """Reconstructions (N, C, H, W) in [-1, 1]: the images decoded from their E[z|x]."""
-        return self.net.decode(self.latents(images).mean)
+    def forward(self, images: Any, label: Any = None) -> Tensor:
+        """Reconstructions (N, C, H, W) in [-1, 1]: the images decoded from their E[z|x].
+
+        A class-conditional decoder needs their labels: one for all, or (N,).
+        """
+        mean = self.latents(images).mean
+        return self.net.decode(mean, self._labels(len(mean), label))
 
     def latents(self, images: Any) -> Latent:
         """All that the bottleneck makes of images, with z (N, D, h, w) of a quantizer, too.
@@ -55,10 +65,11 @@ class ImageModel(pl.LightningModule):
             latent = self.latents(images)
         return latent.mean if latent.codes is None else latent.codes
 
-    def decode(self, latents: Any) -> Tensor:
+    def decode(self, latents: Any, label: Any = None) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] of what `encode` returned.
 
         Whole numbers are codes, as a grid or as sequences (N, T). Floats are z (N, D, h, w).
+        A class-conditional decoder needs labels, as in `forward`.
         Raises ValueError for codes outside 0 … K−1, too.
         """
         given, net = tensor_of(latents, "latents"), self.net
@@ -74,15 +85,16 @@ class ImageModel(pl.LightningModule):
                 )
             z = given.to(device)
         with evaluating(net):
-            return net.decode(z)
+            return net.decode(z, self._labels(len(z), label))
 
     @torch.no_grad()
-    def sample(self, n: int = 16) -> Tensor:
+    def sample(self, n: int = 16, label: Any = None) -> Tensor:
         """n images (n, C, H, W) in [-1, 1] of latents from the p(z) that the rate is charged
         against.
 
         A VAE's is N(0, I). A VQ-VAE's has all codes equally likely: its samples show what a
-        `CodePrior` is for. Raises ValueError for an AE, which has no p(z).
+        `CodePrior` is for. A class-conditional decoder is given `label`, one for all or (n,), or
+        labels that are drawn. Raises ValueError for an AE, which has no p(z).
         """
         n = checked_count(n)
         if not self.net.bottleneck.has_prior:
@@ -91,7 +103,7 @@ class ImageModel(pl.LightningModule):
                 " decodes z ~ N(0, I), which nothing in its loss made its latents look like"
             )
         with evaluating(self.net):
-            return self.net.sample(n)
+            return self.net.sample(n, self._labels(n, label))
 
     def tokenizer(self) -> Tokenizer:
         """A frozen copy of the model, whose codes a `CodePrior` can learn.
@@ -103,6 +115,15 @@ class ImageModel(pl.LightningModule):
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """What `encode` returns, of a batch x or (x, labels) of `Trainer.predict`."""
         return self.encode(as_batch(batch, batch_idx).x)
+
+    def _labels(self, n: int, label: Any, check_values: bool = True) -> Tensor | None:
+        """The labels (n,) for the decoder, None where none are given. Raises ValueError."""
+        if label is None:
+            return None
+        if not self.net.classes:
+            raise ValueError(f"label: got {label}, but this decoder is given none")
+        device = next(self.net.parameters()).device
+        return checked_labels(label, n, self.net.classes, device, check_values)
 
     def _images(self, images: Any, check_values: bool = True) -> Tensor:
         like = next(self.net.parameters())

@@ -18,6 +18,7 @@ from vqvae_lightning.config import (
     one_line,
     training_command,
 )
+from vqvae_lightning.data.imageset import image_set
 from vqvae_lightning.kinds import KINDS, Kind, kind_names
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.first_stage import FirstStage, FrozenLatents
@@ -269,10 +270,32 @@ def check_first_stage(kind: Kind, run: Run, data: DataConfig) -> None:
             f"{setting}: {run.path} was trained with data.binarize={of_run.binarize}, the data is"
             f" {data.binarize}"
         )
+    if run.experiment().model.class_conditional:
+        _check_labels(kind, run, of_run, data)
     if record.status == "finished" and record.fingerprint is None:
         raise ConfigError(
             f"{setting}: {run.path} has no fingerprint in run.json, as a run of an older version;"
             " wanted one of this version: train it again"
+        )
+
+
+def _check_labels(kind: Kind, run: Run, of_run: DataConfig, data: DataConfig) -> None:
+    """Raises ConfigError unless a kind of run fits a first stage whose decoder is given the label.
+
+    A prior of labels that hold the decoder's, as digit_and_speaker holds speaker, would say one
+    class to the codes and leave another to the decoder.
+    """
+    setting = f"model.{kind.config.first_stage_at}"
+    if not kind.has_codes:
+        raise ConfigError(
+            f"{setting}: the decoder of {run.path} is given the label, which a run of kind"
+            f" {kind.name} does not know; wanted one with model.class_conditional=false"
+        )
+    known, wanted = (image_set(config).label for config in (of_run, data))
+    if known != wanted and known in wanted.split("_and_"):
+        raise ConfigError(
+            f"{setting}: the decoder of {run.path} is given the {known}, the data has"
+            f" data.label={wanted}; wanted labels without it, and decoded_as when samples are drawn"
         )
 
 

@@ -15,6 +15,7 @@ from vqvae_lightning.data.randomness import seed_torch
 from vqvae_lightning.models.build import SecondStageConfig
 from vqvae_lightning.models.first_stage import FirstStage
 from vqvae_lightning.pictures import Grid
+from vqvae_lightning.training.given import checked_labels
 from vqvae_lightning.training.image_model import checked_count
 from vqvae_lightning.training.optimization import (
     StepRecord,
@@ -170,28 +171,21 @@ class SecondStage(pl.LightningModule, ABC):
 
     def checked_labels(self, n: int, label: Any, check_values: bool = True) -> Tensor:
         """The classes (n,) int64 of one label for all n, or one for each. Raises ValueError."""
-        try:
-            labels = torch.as_tensor(label)
-        except (TypeError, ValueError, RuntimeError):
-            raise ValueError(f"label: got {label!r}, wanted whole numbers") from None
-        if labels.is_floating_point() or labels.dim() > 1 or labels.shape not in ((), (n,)):
-            raise ValueError(
-                f"label: got {labels.dtype} of shape {tuple(labels.shape)}, wanted one whole number"
-                f", or {n}"
-            )
-        if check_values and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
-            wrong = next(int(one) for one in labels.flatten() if not 0 <= one < self.classes)
-            raise ValueError(f"label: got {wrong}, wanted 0 to {self.classes - 1}")
-        return labels.to(self.device, torch.int64).expand(n)
+        return checked_labels(label, n, self.classes, self.device, check_values)
 
     @torch.no_grad()
-    def sample(self, n: int = 16, label: Any = None, **sampling: Any) -> Tensor:
+    def sample(
+        self, n: int = 16, label: Any = None, decoded_as: Any = None, **sampling: Any
+    ) -> Tensor:
         """n images (n, C, H, W) in [-1, 1], decoded by the first stage.
 
         Args:
             n: how many.
             label: the class of all, or of each (n,), of a class-conditional model. By default
                 classes are drawn, each equally likely.
+            decoded_as: the label of all, or of each (n,), that a class-conditional decoder is
+                given. By default that of the sample, where the two have as many classes: they are
+                then of one sort. Else it is drawn.
             sampling: settings of the family, such as guidance, and `known` and `generator`: see
                 `generate` of `net`.
 
@@ -200,22 +194,35 @@ class SecondStage(pl.LightningModule, ABC):
         """
         n = checked_count(n)
         first_stage = self._attached()
-        return first_stage.decode(self.generated(n, self.labels_for(n, label), sampling))
+        labels = self.labels_for(n, label)
+        latents = self.generated(n, labels, sampling)
+        return first_stage.decode(latents, self._decoded_as(n, labels, decoded_as))
+
+    def _decoded_as(self, n: int, labels: Tensor | None, given: Any) -> Tensor | None:
+        """The labels (n,) for the decoder of samples of classes `labels`, None if it has none."""
+        first_stage = self._attached()
+        if given is not None:
+            if not first_stage.classes:
+                raise ValueError(f"decoded_as: got {given}, but the decoder is given no label")
+            return checked_labels(given, n, first_stage.classes, self.device, name="decoded_as")
+        if labels is not None and first_stage.classes == self.classes:
+            return labels
+        return first_stage.drawn_labels(n)
 
     @abstractmethod
     def generated(self, n: int, labels: Tensor | None, sampling: dict[str, Any]) -> Tensor:
         """n latents of labels (n,), as the first stage decodes them."""
 
-    def pictures(self, x: Tensor) -> dict[str, Grid]:
-        """Named grids to show: samples, a row per class (of the first ten). x is not used: a prior
-        sees no images.
+    def pictures(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Grid]:
+        """Named grids to show: samples, a row per class (of the first ten). x and its labels are
+        not used: a prior sees no images.
         """
         rows, columns = max(1, min(self.classes, 10)), 10
-        labels = torch.arange(rows).repeat_interleave(columns)
-        shown = labels if self.config.class_conditional else None
+        of_rows = torch.arange(rows).repeat_interleave(columns)
+        shown = of_rows if self.config.class_conditional else None
         drawn = "a row per class" if shown is not None else "unconditional"
         caption = f"Decoded from latents that the prior drew, {drawn}"
-        return {"samples": Grid(self.sample(len(labels), shown), columns, shown, caption)}
+        return {"samples": Grid(self.sample(len(of_rows), shown), columns, shown, caption)}
 
 
 def metrics_of_splits(make: Callable[[], Mapping[str, Metric]]) -> nn.ModuleDict:

@@ -56,5 +56,9 @@ class Generates(Protocol):
     def attach(self, first_stage: FirstStage) -> pl.LightningModule:
         """The module itself, with the first stage that it decodes with."""
 
-    def sample(self, n: int, label: Tensor | None = None, **sampling: Any) -> Tensor:
-        """n images (n, C, H, W) in [-1, 1]; the classes (n,) of a class-conditional prior."""
+    def sample(
+        self, n: int, label: Tensor | None = None, decoded_as: Any = None, **sampling: Any
+    ) -> Tensor:
+        """n images (n, C, H, W) in [-1, 1]; the classes (n,) of a class-conditional prior, and the
+        class, or the classes (n,), that a class-conditional decoder is given.
+        """

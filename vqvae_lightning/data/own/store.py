@@ -62,7 +62,7 @@ class OwnImages:
             ) from error
         channels, height, width = shape
         self.name, self.shape = config.dataset, (channels, height, width)
-        self.sound = config.sound.pinned
+        self.sound, self.label = config.sound.pinned, ""
         self.title = visible(description["title"])
         self.left_out = left_out_of(description, str(config.path))
         self._hashes: dict[str, str | None] = dict(description["arrays"]["images"]["files"])

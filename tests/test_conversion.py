@@ -1,0 +1,143 @@
+"""A decoder that is given the label: codes of recordings, decoded as another speaker."""
+
+import wave
+from pathlib import Path
+from typing import cast
+
+import fake_sounds
+import pytest
+import small
+import torch
+from extending.walked import SMALL
+
+from vqvae_lightning import cli
+from vqvae_lightning.codec.coding import coded_of
+from vqvae_lightning.config import ClassifierOptions, ConfigError
+from vqvae_lightning.evaluation.classifier import train_classifier
+from vqvae_lightning.evaluation.evaluate import evaluate
+from vqvae_lightning.evaluation.sample import sample
+from vqvae_lightning.exporting.export import export
+from vqvae_lightning.signals.mel import LogMel
+from vqvae_lightning.training.autoencoders import VQVAE
+from vqvae_lightning.training.loading import load_run
+from vqvae_lightning.training.prior import CodePrior
+from vqvae_lightning.training.runs import Run
+
+ROOT = Path(__file__).parents[1] / "experiments" / "fsdd"
+NETWORK = {
+    "vqvae_speaker": [
+        *small.NETWORK,
+        "model.latent_dim=8",
+        "model.quantizer.codebook_size=16",
+        "model.groups=2",
+    ],
+    "prior": small.KINDS["prior"],
+}
+
+
+def train(root: Path, recipe: str, name: str, *settings: str) -> Run:
+    words = [*SMALL, *NETWORK[recipe], f"data.root={root / 'data'}", f"runs={root / 'runs'}"]
+    cli.main(["train", str(ROOT / f"{recipe}.yaml"), *words, f"name={name}", *settings])
+    return Run.open(root / "runs" / name)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory):
+    """Generated recordings, two judges, a VQ-VAE that is given the speaker, and a prior of digits
+    over its codes.
+    """
+    root = tmp_path_factory.mktemp("place")
+    with fake_sounds.installed(root / "data"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        patch.setattr(LogMel, "iterations", 1)
+        for label in ("digit", "speaker"):
+            where = str(root / "data")
+            train_classifier(ClassifierOptions(dataset="fsdd", root=where, label=label, steps=2))
+        train(root, "vqvae_speaker", "vqvae")
+        train(root, "prior", "prior", f"model.tokenizer={root / 'runs' / 'vqvae'}")
+        yield root
+
+
+@pytest.fixture
+def tokenizer(place: Path) -> Run:
+    return Run.open(place / "runs" / "vqvae")
+
+
+@pytest.fixture
+def prior(place: Path) -> Run:
+    return Run.open(place / "runs" / "prior")
+
+
+def test_one_sequence_of_codes_is_decoded_as_each_speaker(tokenizer: Run) -> None:
+    module = cast(VQVAE, load_run(tokenizer))
+    assert module.net.classes == 6
+    assert module.net.layout is not None
+    codes = torch.randint(16, (1, module.net.layout.length)).expand(6, -1)
+    images = module.decode(codes, torch.arange(6))
+    assert len(images.flatten(1).unique(dim=0)) == 6
+    torch.testing.assert_close(images[2:3], module.decode(codes[:1], 2), rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"^label: got 0 for 6 images, but this decoder is given"):
+        module.decode(codes)
+
+
+def test_rows_of_test_recordings_are_seen_and_heard_as_each_speaker(
+    tokenizer: Run, tmp_path: Path
+) -> None:
+    picture, sound = sample(
+        tokenizer, show="conversion", n=20, columns=10, out=str(tmp_path / "as.png")
+    )
+    assert picture.is_file()
+    with wave.open(str(sound)) as file:
+        assert file.getnframes() > 14 * 0.2 * 8000  # two rows of seven
+
+
+def test_the_judges_say_who_is_heard_and_what_was_kept(tokenizer: Run) -> None:
+    found = evaluate(tokenizer, recognition=True)
+    judged = {key.removeprefix("test/") for key in found} & {"recognized", "converted", "kept"}
+    assert judged == {"recognized", "converted", "kept"}
+    assert all(0 <= found[f"test/{key}"] <= 1 for key in judged)
+
+
+def test_a_prior_of_digits_is_heard_as_the_speaker_that_is_asked_for(prior: Run) -> None:
+    module = cast(CodePrior, load_run(prior))
+    drawn = []
+    for speaker in (1, 1, 4):
+        torch.manual_seed(0)
+        drawn.append(module.sample(3, 7, decoded_as=speaker))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    with pytest.raises(ValueError, match=r"^decoded_as: got 6, wanted 0 to 5"):
+        module.sample(3, 7, decoded_as=6)
+    # of another sort than the decoder's labels, which are so drawn
+    assert module.sample(3, 7).shape == (3, 1, 64, 64)
+    assert "test/distortion" not in evaluate(prior)
+
+
+def test_labels_of_the_decoder_s_own_sort_are_passed_on(place: Path, prior: Run) -> None:
+    tokenizer = f"model.tokenizer={place / 'runs' / 'vqvae'}"
+    run = train(place, "prior", "speakers", tokenizer, "data.label=speaker")
+    module = cast(CodePrior, load_run(run))
+    drawn = []
+    for speaker in (None, 3, 2):
+        torch.manual_seed(0)
+        drawn.append(module.sample(4, 3, decoded_as=speaker))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
+def test_what_a_label_cannot_go_through_is_refused_in_one_line(
+    place: Path, tokenizer: Run, prior: Run, tmp_path: Path
+) -> None:
+    for run in (tokenizer, prior):
+        with pytest.raises(ConfigError, match=r"^export: the decoder of .* is given the label"):
+            export(run, to=str(tmp_path / "exported"))
+        with pytest.raises(ConfigError, match=r"^codec: the decoder of this model is given the"):
+            coded_of(load_run(run))
+    with pytest.raises(ConfigError, match=r"^iwae_samples: the decoder of .* is given the label"):
+        evaluate(tokenizer, iwae_samples=2)
+    with pytest.raises(ConfigError, match=r"^decoded_as: got 6, wanted 0 to 5"):
+        sample(tokenizer, decoded_as=6)
+    both = [f"model.tokenizer={place / 'runs' / 'vqvae'}", "data.label=digit_and_speaker"]
+    with pytest.raises(SystemExit):
+        train(place, "prior", "both", *both)
+    assert not (place / "runs" / "both").exists()

@@ -1,0 +1,140 @@
+"""Whether what a run makes is taken for what it should be: the share of right classes.
+
+```
+test images ──► autoencoder ──► reconstructions ──┐
+labels ──► prior ──► samples ─────────────────────┴──► classifier ──► share of right classes
+                          recordings also through the vocoder and back into a window
+```
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vqvae_lightning.config import ConfigError, EvaluateOptions, SampleOptions
+from vqvae_lightning.data.images import to_uint8
+from vqvae_lightning.data.imageset import image_set
+from vqvae_lightning.device import own_device
+from vqvae_lightning.evaluation.classifier import ClassifierFeatures
+from vqvae_lightning.evaluation.evaluator import Evaluator
+from vqvae_lightning.evaluation.samplers import draw, reconstructed, samplers_of
+from vqvae_lightning.evaluation.subject import Plan, Subject
+
+SAMPLES = 1000  # of a prior, at most: one for each of the first labels of the split
+
+
+class Recognition(Evaluator):
+    """The share of reconstructions, or of a prior's samples, that a dataset's own classifier takes
+    for their class, beside that of the originals.
+
+    Of a class-conditional decoder each image is also decoded as another class, drawn by the seed:
+    `converted` is the share that the classifier takes for that class, and `kept`, where the data
+    set has labels of another sort, the share that the classifier of those takes for what they were.
+
+    `recognized` is judged as the decoder gives it. Of recordings `recognized_heard` is judged after
+    the vocoder, as they are heard, and so is `recognized_vocoded`, of originals: what the vocoder
+    loses is so told apart from what the latents lose. Conversions of recordings are judged as they
+    are heard.
+    """
+
+    settings = ("recognition",)
+
+    def asked(self, options: EvaluateOptions) -> bool | None:
+        return options.recognition
+
+    def refuses(self, plan: Plan, options: EvaluateOptions) -> str | None:
+        data = plan.experiment.data
+        if data.binarize != "none":
+            return (
+                f"recognition: the run is one with data.binarize={data.binarize}, and the"
+                " classifier knows grey images; wanted one on grey images"
+            )
+        if plan.kind.stage == 2 and not plan.experiment.model.class_conditional:
+            return (
+                "recognition: the run draws samples of no class, wanted one with"
+                " model.class_conditional=true"
+            )
+        try:
+            _classifier(plan)
+            if plan.kind.stage == 1 and plan.experiment.model.class_conditional:
+                _other_classifier(plan)
+        except ConfigError as error:
+            return str(error).replace("fid_network", "recognition", 1)
+        return None
+
+    def measure(
+        self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        classifier = _classifier(subject)
+        labels = subject.images.splits[options.split].labels
+        if subject.kind.stage == 2:
+            labels = labels[:SAMPLES]
+            made = {"recognized": sampled(subject, options, labels)}
+        else:
+            originals, reconstructions = zip(*round_trips(subject, options), strict=True)
+            made = {
+                "recognized_original": torch.cat(originals),
+                "recognized": torch.cat(reconstructions),
+            }
+        if subject.signal.rate:
+            names = {"recognized_original": "recognized_vocoded", "recognized": "recognized_heard"}
+            made |= {names[of]: subject.signal.played(x) for of, x in made.items()}
+        found = {name: share(classifier, x, labels) for name, x in made.items()}
+        if subject.kind.stage == 1 and subject.net.classes:
+            found |= converted(subject, options, classifier)
+        return found
+
+
+def share(classifier: ClassifierFeatures, x: Tensor, labels: Tensor) -> float:
+    """The share of images x (N, C, H, W) in [-1, 1] taken for their labels (N,)."""
+    return classifier.accuracy(classifier(to_uint8(x)).cpu(), labels)
+
+
+def converted(
+    subject: Subject, options: EvaluateOptions, classifier: ClassifierFeatures
+) -> dict[str, float]:
+    """`converted` and `kept` of the split: see `Recognition`."""
+    net, generator = subject.net, torch.Generator().manual_seed(options.seed)
+    parts, wanted = [], []
+    for batch in subject.images.batches(options.split, own_device()):
+        others = torch.randint(1, net.classes, batch.labels.shape, generator=generator)
+        as_others = (batch.labels + others) % net.classes
+        parts.append(reconstructed(net, batch._replace(labels=as_others)).cpu())
+        wanted.append(as_others)
+    x = torch.cat(parts)
+    x = subject.signal.played(x) if subject.signal.rate else x
+    found = {"converted": share(classifier, x, torch.cat(wanted))}
+    if other := _other_classifier(subject):
+        data = replace(subject.experiment.data, label=None)
+        kept = image_set(data).rows(Path(data.root), options.split).labels
+        found["kept"] = share(other, x, kept)
+    return found
+
+
+def round_trips(subject: Subject, options: EvaluateOptions) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images of the split and their reconstructions, (N, C, H, W) in [-1, 1], on the CPU."""
+    for batch in subject.images.batches(options.split, own_device()):
+        yield batch.x.cpu(), reconstructed(subject.net, batch).cpu()
+
+
+def sampled(subject: Subject, options: EvaluateOptions, labels: Tensor) -> Tensor:
+    """A sample (N, C, H, W) of a run of stage 2 for each label (N,), on the CPU."""
+    settings = SampleOptions(n=len(labels), seed=options.seed)
+    return draw(subject, samplers_of(subject.kind)[0], settings, labels).cpu()
+
+
+def _classifier(plan: Plan) -> ClassifierFeatures:
+    data = plan.experiment.data
+    return ClassifierFeatures(data, Path(data.root))
+
+
+def _other_classifier(plan: Plan) -> ClassifierFeatures | None:
+    """That of the usual labels of the data set, where the run's are of another sort."""
+    data = plan.experiment.data
+    usual = replace(data, label=None)
+    if image_set(usual).label == image_set(data).label:
+        return None
+    return ClassifierFeatures(usual, Path(data.root))
