@@ -86,8 +86,9 @@ def environment_of_uv(configured: str, environment: Mapping[str, str]) -> dict[s
         # Each process would compile all that it imports, and write nothing down.
         told["UV_COMPILE_BYTECODE"] = "1"
     found = {**told, **environment}
-    constraints = [found.get("UV_CONSTRAINT", ""), str(PINS), str(HASHES)]
-    return found | {"UV_CONSTRAINT": " ".join(filter(None, constraints))}
+    # uv separates paths by spaces, so they are relative: the repository may lie in "My Documents".
+    ours = [os.path.relpath(path) for path in (PINS, HASHES)]
+    return found | {"UV_CONSTRAINT": " ".join([found.get("UV_CONSTRAINT", ""), *ours]).strip()}
 
 
 def get_uv() -> None:
@@ -105,7 +106,7 @@ def get_uv() -> None:
     words = ["install", "-qq", "--no-deps", "--only-binary", "uv", "--requirement", "/dev/stdin"]
     done = subprocess.run([*PIP, *words], input=hashed[0], text=True, capture_output=True)
     if done.returncode:
-        raise NoUV("uv cannot be had")
+        raise NoUV(f"uv cannot be had: {' '.join(done.stderr.split())[-200:]}")
 
 
 def install(arguments: list[str]) -> int:
@@ -121,7 +122,7 @@ def install(arguments: list[str]) -> int:
         if "hash mismatch" in done.stderr.lower():
             print(done.stderr, end="", file=sys.stderr)
             return done.returncode
-        raise NoUV("uv failed: " + " ".join(done.stderr.split())[:200])
+        raise NoUV(f"uv failed: {' '.join(done.stderr.split())[:200]}")
     except NoUV as why:
         print(f"setup     {why}; pip installs, which takes longer", file=sys.stderr)
     words = ["install", "-qq", "--constraint", str(PINS), *arguments]
