@@ -191,7 +191,7 @@ docs: $(VENV)/.docs  ## the documentation as a site, in site/; a broken link or 
 	@echo 'docs      site/index.html'
 
 test: $(VENV)/.dev  ## all tests that are not slow; no network
-	@OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-dist: $(VENV)/.dev  ## the tests of several ranks alone
 	@$(VENV)/bin/pytest -m dist
