@@ -14,7 +14,8 @@ FID ?= fid_samples=10000
 PYTHON ?= python3.11
 VENV := .venv
 VQVAE := $(VENV)/bin/vqvae
-PIP := $(VENV)/bin/pip --disable-pip-version-check install -qq --constraint .ci/constraints.txt
+# uv, or pip where uv cannot be had; the versions of .ci/constraints.txt.
+PIP := $(VENV)/bin/python .ci/install.py
 # One word of the shell, whatever it holds; ARGS, and RUN of `compare`, are several, with the shell's own quotes.
 quote = '$(subst ','\'',$(value $(1)))'
 # Settings of a training, and of any command that draws; a setting that is not given here may stand in ARGS.
@@ -33,7 +34,7 @@ JUDGED = vqvae_full ae_full vae_full prior_full prior_masked_full ae_flow_full v
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-fid doctor data emoji train train-ae train-vae train-vqvae train-prior full-cifar10 sample evaluate export compare study ablate \
-        sweep classifier fid-calibrate wandb-dashboard bench bench-gpu codec check lint settings tutorial docs test test-dist test-faults \
+        sweep classifier fid-calibrate wandb-dashboard bench bench-gpu codec check lint settings hashes tutorial docs test test-dist test-faults \
         test-slow clean
 
 help:  ## this list
@@ -41,11 +42,9 @@ help:  ## this list
 	@echo
 	@echo '  DATASET=mnist|fashion_mnist|cifar10|fsdd  DATA=~/photos SIZE=64 (own images)  DEVICES=2  SEED=1  RUN=runs/NAME  FILE=experiments/mnist/vqvae_full.yaml  ARGS="model.quantizer.codebook_size=1024"'
 
-# torch comes first and pinned: without a pin an installer takes the newest CUDA build.
-$(VENV)/.run: pyproject.toml .ci/constraints.txt
-	@echo 'setup     $(VENV) (once, about a minute)'
+$(VENV)/.run: pyproject.toml .ci/constraints.txt .ci/hashes.txt
+	@echo 'setup     $(VENV) (once, less than a minute)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) torch numpy
 	@$(PIP) --editable .
 	@touch $@
 
@@ -179,6 +178,11 @@ lint: $(VENV)/.dev  ## ruff and mypy
 settings: $(VENV)/.run  ## the lists of all settings, in docs/ and in the package, after a change to one
 	@$(VENV)/bin/python .ci/settings.py
 
+# Without a prerequisite: the environment is older than the changed pins.
+hashes:  ## .ci/hashes.txt, after a change of .ci/constraints.txt; needs an environment
+	@$(VENV)/bin/uv pip compile -q --python $(VENV)/bin/python --no-deps --no-annotate --no-emit-package torch \
+	  --generate-hashes --custom-compile-command 'make hashes' --output-file .ci/hashes.txt .ci/constraints.txt
+
 tutorial: $(VENV)/.tutorial  ## execute docs/tutorial.ipynb in place: minutes on two CPU cores
 	@$(VENV)/bin/jupyter execute --inplace docs/tutorial.ipynb
 
@@ -187,7 +191,7 @@ docs: $(VENV)/.docs  ## the documentation as a site, in site/; a broken link or 
 	@echo 'docs      site/index.html'
 
 test: $(VENV)/.dev  ## all tests that are not slow; no network
-	@OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-dist: $(VENV)/.dev  ## the tests of several ranks alone
 	@$(VENV)/bin/pytest -m dist

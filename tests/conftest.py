@@ -1,6 +1,29 @@
 """What holds for every test."""
 
+from pathlib import Path
+
 import pytest
+
+# The files that take longest, which start first: two workers then end at the same time. Of those
+# that are not named, the order stays.
+LONGEST = (
+    "training/test_distributed.py",
+    "test_end_to_end.py",
+    "comparison/test_study.py",
+    "test_own_images.py",
+    "training/test_averaging.py",
+    "models/test_autoencoder.py",
+    "training/test_tracking.py",
+    "test_tutorial.py",
+    "training/test_flow.py",
+    "exporting/test_export.py",
+)
+FIRST = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Brings the tests of the longest files to the front."""
+    items.sort(key=lambda item: FIRST.get(item.path, len(FIRST)))
 
 
 @pytest.fixture(autouse=True)

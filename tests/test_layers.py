@@ -35,7 +35,7 @@ LAZY = {("config/commands", "evaluation"), ("config/data", "data"), ("config/sch
 
 
 def imported(tree: ast.AST) -> Iterator[tuple[str, bool]]:
-    """The modules of the package that a module imports, and whether inside a function.
+    """The modules that a module imports, and whether inside a function.
 
     What only a type checker imports is left out.
     """
@@ -49,7 +49,7 @@ def imported(tree: ast.AST) -> Iterator[tuple[str, bool]]:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        yield from ((name, lazy) for name in names if name.startswith("vqvae_lightning."))
+        yield from ((name, lazy) for name in names)
         lazy = lazy or isinstance(node, ast.FunctionDef)
         found += [(child, lazy) for child in ast.iter_child_nodes(node)]
 
@@ -62,8 +62,9 @@ def upward() -> Iterator[tuple[str, str, bool]]:
         if own in ("__init__", "__main__"):
             continue
         for module, lazy in imported(ast.parse(path.read_text("utf-8"))):
-            other = module.split(".")[1]
-            if other not in RANKS:
+            package, _, other = module.partition(".")
+            other = other.partition(".")[0]
+            if package != PACKAGE.name or other not in RANKS:
                 continue
             beside = own != other and {own, other} == {"exporting", "comparison"}
             if RANKS[other] > RANKS[own] or beside:
@@ -79,3 +80,30 @@ def test_every_module_has_a_layer() -> None:
     there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
     there = {name for name in there if not name.startswith("_")}
     assert there - {"experiments"} == {*RANKS}
+
+
+def needed(*modules: str) -> set[str]:
+    """The packages that an import of these modules imports, directly or by others of ours."""
+    found: set[str] = set()
+    rest = [f"{PACKAGE.name}.{module}" for module in modules]
+    while rest:
+        name = rest.pop()
+        if name in found:
+            continue
+        found.add(name)
+        place = PACKAGE.parent.joinpath(*name.split("."))
+        for file in (place.with_suffix(".py"), place / "__init__.py"):
+            if PACKAGE in file.parents and file.is_file():
+                tree = ast.parse(file.read_text("utf-8"))
+                rest += [module for module, lazy in imported(tree) if not lazy]
+                rest.append(name.rpartition(".")[0])
+    return {name.split(".")[0] for name in found}
+
+
+def test_a_comparison_needs_no_lightning() -> None:
+    """It takes longer to import than a hundred runs to read."""
+    heavy = {"pytorch_lightning", "torchmetrics", "wandb", "sklearn", "scipy", "matplotlib"}
+    shown = needed("comparison.compare", "comparison.report", "comparison.table", "training.search")
+    assert shown & heavy == set()
+    assert "torch" in shown
+    assert {"pytorch_lightning", "torchmetrics"} < needed("training.train")

@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from vqvae_lightning.data.images import to_uint8
 from vqvae_lightning.storage import write_atomic
 
 GAP = 2  # pixels between images, before they are enlarged
@@ -63,6 +62,8 @@ def grid_image(images: Tensor, columns: int) -> Image.Image:
 
     Every pixel is enlarged to 2 × 2.
     """
+    from vqvae_lightning.data.images import to_uint8  # Lightning takes seconds to import
+
     n, channels, height, width = images.shape
     rows, gap = math.ceil(n / columns), GAP
     canvas = np.full(

@@ -25,13 +25,12 @@ from vqvae_lightning.evaluation.classifier import Classifier, ClassifierFeatures
 from vqvae_lightning.evaluation.distances import covered, distances
 from vqvae_lightning.evaluation.features import FeatureNetwork
 from vqvae_lightning.evaluation.fidelity import (
-    RECONSTRUCTION,
     calibrate,
     check_fidelity,
     feature_network,
     fidelity,
 )
-from vqvae_lightning.evaluation.samplers import draw
+from vqvae_lightning.evaluation.samplers import RECONSTRUCTION, draw
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run

@@ -10,4 +10,5 @@ if __name__ == "__main__":
     assert Completer("train")("trainer.st") == {"trainer.steps=": "optimizer steps"}
     cli.settings(["model.quantizer"])
     cli.runs(["runs=nowhere"])
+    cli.announce(cli.parser().parse_args(["train", "mnist/vqvae"]))
     print("heavy:", sorted({"torch", "pytorch_lightning", "wandb", "sklearn"} & {*sys.modules}))

@@ -70,11 +70,11 @@ def test_settings_that_want_more_than_the_file_holds_are_refused_before_they_cos
     checkpoint = read_checkpoint(made[kind].best)
     set_at(checkpoint["hyper_parameters"], keys, value)
     write_checkpoint(tmp_path / "lie.ckpt", checkpoint)
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(ValueError, match=r"^(checkpoint|model)") as error:
         module_in(tmp_path / "lie.ckpt")
     assert "\n" not in str(error.value)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
 
 

@@ -7,8 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from vqvae_lightning.comparison.budgets import Budget
 from vqvae_lightning.comparison.columns import best, present
 from vqvae_lightning.evaluation.distances import KID_SUBSET_SIZE, KID_SUBSETS, NEIGHBOURS
-from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
-from vqvae_lightning.evaluation.samplers import changed_sampling
+from vqvae_lightning.evaluation.samplers import RECONSTRUCTION, changed_sampling
 from vqvae_lightning.metrics.measures import Measure, in_table
 from vqvae_lightning.training.runs import Run
 

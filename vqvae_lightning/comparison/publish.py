@@ -10,7 +10,7 @@ from vqvae_lightning.comparison.compare import Comparison
 from vqvae_lightning.comparison.report.pictures import open_picture, sample_pictures
 from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.config import one_line
-from vqvae_lightning.evaluation.fidelity import RECONSTRUCTION
+from vqvae_lightning.evaluation.samplers import RECONSTRUCTION
 from vqvae_lightning.metrics.measures import Measure
 from vqvae_lightning.training.tracking import choose_wandb_mode, start_wandb
 from vqvae_lightning.training.wandb_names import project_name

@@ -74,7 +74,8 @@ def read(value: object, kind: Any, key: str) -> Any:
 
 
 def _read(value: object, kind: Any, key: str) -> Any:
-    if isinstance(value, _Scalars):
+    # Text first: to ask whether it has a method takes as long as all the rest.
+    if not isinstance(value, str) and isinstance(value, _Scalars):
         value = value.tolist()
     origin, members = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):

@@ -8,13 +8,16 @@ not count it.
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Latent
+
+if TYPE_CHECKING:  # takes seconds to import, as Lightning does
+    from vqvae_lightning.data.images import ImageDataModule
 
 TRAIN_IMAGES = 10_000  # of the training split, its first: enough for a fit, seconds on a CPU
 COMPONENTS = 10
@@ -28,7 +31,7 @@ class TrainLatents:
     evaluation mode.
     """
 
-    def __init__(self, net: Autoencoder, images: ImageDataModule) -> None:
+    def __init__(self, net: Autoencoder, images: "ImageDataModule") -> None:
         self.net, self.images = net, images
 
     @cached_property

@@ -1,12 +1,13 @@
 """Distances between two sets of features: Fréchet distance, kernel distance, precision, recall."""
 
 import warnings
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
+
+if TYPE_CHECKING:  # takes seconds to import, which a comparison of runs does not need
+    from torchmetrics import Metric
 
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
 NEIGHBOURS = 3  # of the manifolds of precision and recall
@@ -33,6 +34,9 @@ def distances(reference: Tensor, samples: Tensor, kernel: bool) -> dict[str, flo
       (Bińkowski et al. 2018, arXiv 1801.01401). The kernel is made for the scale of Inception's
       features.
     """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.kid import KernelInceptionDistance
+
     features = _Features(reference.shape[1])
     fid = _updated(FrechetInceptionDistance(features), reference, samples)
     found = {
@@ -53,7 +57,7 @@ def distances(reference: Tensor, samples: Tensor, kernel: bool) -> dict[str, flo
     return found
 
 
-def _updated(metric: Metric, reference: Tensor, samples: Tensor) -> Metric:
+def _updated(metric: "Metric", reference: Tensor, samples: Tensor) -> "Metric":
     metric.update(reference.double(), real=True)
     metric.update(samples.double(), real=False)
     return metric

@@ -30,6 +30,7 @@ from vqvae_lightning.evaluation.distances import distances
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.features import FeatureNetwork, Inception, extract
 from vqvae_lightning.evaluation.samplers import (
+    RECONSTRUCTION,
     changed_sampling,
     check_sampling,
     draw,
@@ -42,8 +43,6 @@ from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.signals.build import signal_of
 
-# The test images after a round trip: what a perfect sampler would reach.
-RECONSTRUCTION = "reconstruction"
 CALIBRATED, TOLERANCE = 3.15, 0.02  # FID of CIFAR-10 train against test
 
 

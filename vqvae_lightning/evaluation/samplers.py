@@ -12,7 +12,7 @@ theory says cannot.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -28,18 +28,22 @@ from vqvae_lightning.config import (
 from vqvae_lightning.data.imageset import shape_of
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.evaluation.densities import COMPONENTS, fit_gaussian, fit_mixture
-from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.build import build_trunk
 from vqvae_lightning.models.priors.sampling import check_forgotten
 from vqvae_lightning.training.stages import Generates
 
+if TYPE_CHECKING:  # takes seconds to import, as Lightning does
+    from vqvae_lightning.evaluation.subject import Subject
+
+# The test images after a round trip: what a perfect sampler would reach.
+RECONSTRUCTION = "reconstruction"
 LARGEST_LATENT = 512  # D·h·w: a full covariance has D·h·w squared entries
 BATCH = 500  # images decoded at once
 
 
-def own_prior(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
+def own_prior(subject: "Subject", options: SampleOptions, labels: Tensor) -> Tensor:
     """z from the p(z) that the bottleneck charges its rate against.
 
     For an AE it is N(0, I), and nothing in its loss makes its latents look like that.
@@ -49,19 +53,19 @@ def own_prior(subject: Subject, options: SampleOptions, labels: Tensor) -> Tenso
     return decode(net, net.bottleneck.sample(options.n, net.grid, device), options.decoded_as)
 
 
-def gaussian(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
+def gaussian(subject: "Subject", options: SampleOptions, labels: Tensor) -> Tensor:
     """z from one Gaussian with the mean and the covariance of the training latents."""
     fit = fit_gaussian(subject.train_latents.rows)
     return decode_rows(subject.net, fit.sample(options.n), options.decoded_as)
 
 
-def mixture(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
+def mixture(subject: "Subject", options: SampleOptions, labels: Tensor) -> Tensor:
     """z from a mixture of Gaussians fitted to the training latents."""
     fit = fit_mixture(subject.train_latents.rows)
     return decode_rows(subject.net, fit.sample(options.n), options.decoded_as)
 
 
-def unigram(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
+def unigram(subject: "Subject", options: SampleOptions, labels: Tensor) -> Tensor:
     """Codes drawn i.i.d. from their training marginal, which has no spatial structure."""
     net, layout = subject.net, subject.net.layout
     assert layout is not None  # only a tokenizer offers this sampler
@@ -72,7 +76,7 @@ def unigram(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
     return decode(net, net.bottleneck.codes_to_latents(codes.to(device)), options.decoded_as)
 
 
-def prior(subject: Subject, options: SampleOptions, labels: Tensor) -> Tensor:
+def prior(subject: "Subject", options: SampleOptions, labels: Tensor) -> Tensor:
     """Latents from the learned prior, p(z | label) or p(z)."""
     parts = [
         subject.prior.sample(
@@ -94,7 +98,7 @@ class Sampler:
     matters to a class-conditional prior only.
     """
 
-    draw: Callable[[Subject, SampleOptions, Tensor], Tensor]
+    draw: "Callable[[Subject, SampleOptions, Tensor], Tensor]"
     description: str
     offered_by: Callable[[Kind], bool]
     has_covariance: bool = False  # a full one, whose size is the square of the latent's
@@ -178,7 +182,7 @@ def latent_size(experiment: Experiment) -> int:
 
 
 def draw(
-    subject: Subject, name: str, options: SampleOptions, labels: Tensor | None = None
+    subject: "Subject", name: str, options: SampleOptions, labels: Tensor | None = None
 ) -> Tensor:
     """Images of one of the samplers that the subject offers, the same for a seed.
 

@@ -9,7 +9,6 @@ from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_parameter_registration_hook,
 )
-from torchmetrics import Metric
 
 from vqvae_lightning.verified import CheckpointError
 
@@ -52,6 +51,8 @@ def built_on_meta(
     finally:
         for hook in hooks:
             hook.remove()
+    from torchmetrics import Metric  # takes seconds, which who only reads run folders would wait
+
     held = [*module.parameters(), *module.buffers()]
     for metric in module.modules():
         if isinstance(metric, Metric):

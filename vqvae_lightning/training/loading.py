@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import pytorch_lightning as pl
 import torch
 
 from vqvae_lightning.config import (
@@ -32,8 +31,11 @@ from vqvae_lightning.training.settings import computed_settings
 from vqvae_lightning.training.stages import Generates, HasLatents
 from vqvae_lightning.verified import CheckpointError, read_checkpoint, write_checkpoint
 
+if TYPE_CHECKING:  # imported by the kind of a run that is loaded
+    import pytorch_lightning as pl
 
-def module_of(checkpoint: dict[str, Any], path: Path) -> pl.LightningModule:
+
+def module_of(checkpoint: dict[str, Any], path: Path) -> "pl.LightningModule":
     """The module of the checkpoint at `path`, in evaluation mode.
 
     Raises CheckpointError if it fits no module.
@@ -100,7 +102,7 @@ def own_checkpoint(run: Run, path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_run(run: Run) -> pl.LightningModule:
+def load_run(run: Run) -> "pl.LightningModule":
     """The best module of a run; one of stage 2 comes with its first stage attached."""
     module = module_of(own_checkpoint(run, run.best), run.best)
     if KINDS[run.record.kind].stage == 2:

@@ -4,14 +4,16 @@ A LightningModule gives its attributes no types of their own: who knows the stag
 it to one of these.
 """
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import pytorch_lightning as pl
 from torch import Tensor
 
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.build import SecondStageConfig
 from vqvae_lightning.models.first_stage import FirstStage
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 
 class Compiles(Protocol):
@@ -53,7 +55,7 @@ class Generates(Protocol):
     classes: int
     description: dict[str, Any]  # the record of its first stage, see `TokenizerRecord`
 
-    def attach(self, first_stage: FirstStage) -> pl.LightningModule:
+    def attach(self, first_stage: FirstStage) -> "pl.LightningModule":
         """The module itself, with the first stage that it decodes with."""
 
     def sample(

@@ -18,6 +18,7 @@ from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data.formats import DataError
 from vqvae_lightning.data.images import ImageDataModule, data_of
 from vqvae_lightning.data.own import build as own
+from vqvae_lightning.data.own import chunks
 from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.data.own.chunks import Chunk, open_worker, read_chunk
 from vqvae_lightning.data.own.collections import open_collection
@@ -27,8 +28,11 @@ from vqvae_lightning.data.shards import fingerprint
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    """(settings) → those of own images in tmp_path/photos, kept in tmp_path/data."""
-    monkeypatch.setattr(own, "CHUNK", 4)
+    """(settings) → those of own images in tmp_path/photos, kept in tmp_path/data.
+
+    Thirty images are two chunks, which are read in this process: workers take a second to start.
+    """
+    monkeypatch.setattr(own, "CHUNK", 16)
 
     def config(**more):
         paths = {"path": str(tmp_path / "photos"), "root": str(tmp_path / "data")}
@@ -179,6 +183,7 @@ class TestSplits:
 def test_a_killed_build_goes_on_where_it_stopped(config, photos, monkeypatch):
     (photos / "cat" / "07.png").write_bytes(b"no image")
     whole = resolve(config(size=4, root=str(photos.parent / "whole")))
+    monkeypatch.setattr(own, "CHUNK", 4)
     read: list[int] = []
     real = read_chunk
 
@@ -222,14 +227,20 @@ def in_this_process(read):
 
 
 def test_workers_store_what_one_process_stores(config, photos, monkeypatch):
-    several = resolve(config(size=4))
-    monkeypatch.setattr(own, "CHUNK", 1000)
+    (photos / "cat" / "07.png").write_bytes(b"no image")
+    (photos / "dog" / "07.png").write_bytes(b"no image")
     one = resolve(config(size=4, root=str(photos.parent / "one")))
+    monkeypatch.setattr(own, "CHUNK", 4)
+    opened = chunks._opened[:]
+    several = resolve(config(size=4))
+    assert chunks._opened == opened, "workers opened the folder, this process did not"
     assert several.fingerprint == one.fingerprint
+    assert OwnImages(several).left_out == OwnImages(one).left_out
+    assert OwnImages(one).left_out.startswith("2 files left out")
 
 
 def test_many_processes_that_ask_at_once_make_one_store(config, photos):
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
+    with multiprocessing.get_context("fork").Pool(3) as pool:
         found = pool.map(resolve, [config(size=4)] * 3)
     assert len({each.fingerprint for each in found}) == 1
     assert len(list((photos.parent / "data" / "stores").glob("*/store.json"))) == 1

@@ -33,8 +33,10 @@ def logged(rows: Sequence[Row]) -> dict[str, Series]:
         lines: dict[str, Line] = {}
         for logged_line in row.run.metrics():
             step = logged_line.pop("step")
+            if not is_number(step):
+                continue
             for name, value in logged_line.items():
-                if is_number(step) and is_number(value) and name != "epoch":
+                if is_number(value) and name != "epoch":
                     lines.setdefault(name, []).append((int(step), value))
         for name, line in lines.items():
             found.setdefault(name, []).append((row, sorted(line, key=lambda point: point[0])))
