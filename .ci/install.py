@@ -98,13 +98,15 @@ def get_uv() -> None:
     assert pin
     assert hashed
     try:
-        if importlib.metadata.version("uv") == pin[1]:
+        if importlib.metadata.version("uv") == pin[1] and UV.exists():
             return
     except importlib.metadata.PackageNotFoundError:
         pass
     # No compiler: without a wheel for this machine pip would build uv from source.
     words = ["install", "-qq", "--no-deps", "--only-binary", "uv", "--requirement", "/dev/stdin"]
     done = subprocess.run([*PIP, *words], input=hashed[0], text=True, capture_output=True)
+    if "DO NOT MATCH THE HASHES" in done.stderr:
+        sys.exit(done.stderr)
     if done.returncode:
         raise NoUV(f"uv cannot be had: {' '.join(done.stderr.split())[-200:]}")
 

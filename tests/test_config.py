@@ -83,8 +83,12 @@ def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file, tmp_path
         label = torch.zeros(1, dtype=torch.long)
         assert flow.net.loss(z, label, torch.zeros_like, torch.zeros_like).shape == (1,)
     else:
-        module: Any = KINDS[experiment.kind].module(experiment.model, shape, experiment.optimizer)
-        assert module.net.eval()(torch.zeros(1, *shape)).reconstruction.shape == (1, *shape)
+        module: Any = KINDS[experiment.kind].module(
+            experiment.model, shape, experiment.optimizer, classes=dataset.classes
+        )
+        label = torch.zeros(1, dtype=torch.long)
+        objective = module.net.eval()(torch.zeros(1, *shape), label=label)
+        assert objective.reconstruction.shape == (1, *shape)
 
 
 def test_there_are_experiments_for_every_kind_and_dataset():
@@ -344,7 +348,7 @@ model:
             "name": "conv", "hidden": 128, "residual_hidden": 32, "residual_blocks": 2,
             "downsamples": 2,
         }  # fmt: skip
-        assert list(recorded["likelihood"]) == ["name", "scale", "learned", "bounded"]
+        assert list(recorded["likelihood"]) == ["name", "scale", "learned", "bounded", "growth"]
 
     def test_another_member_than_that_of_a_record_is_chosen_in_the_same_way(self, file, tmp_path):
         (tmp_path / "again.yaml").write_text(describe(load_experiment(file, [])))

@@ -1,5 +1,6 @@
 """A decoder that is given the label: codes of recordings, decoded as another speaker."""
 
+import itertools
 import wave
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,7 @@ from extending.walked import SMALL
 from vqvae_lightning import cli
 from vqvae_lightning.codec.coding import coded_of
 from vqvae_lightning.config import ClassifierOptions, ConfigError
+from vqvae_lightning.data.imageset import overlap
 from vqvae_lightning.evaluation.classifier import train_classifier
 from vqvae_lightning.evaluation.evaluate import evaluate
 from vqvae_lightning.evaluation.sample import sample
@@ -137,7 +139,16 @@ def test_what_a_label_cannot_go_through_is_refused_in_one_line(
         evaluate(tokenizer, iwae_samples=2)
     with pytest.raises(ConfigError, match=r"^decoded_as: got 6, wanted 0 to 5"):
         sample(tokenizer, decoded_as=6)
+    with pytest.raises(ConfigError, match=r"^decoded_as: got 1, but show=conversion decodes as"):
+        sample(tokenizer, show="conversion", decoded_as=1)
     both = [f"model.tokenizer={place / 'runs' / 'vqvae'}", "data.label=digit_and_speaker"]
     with pytest.raises(SystemExit):
         train(place, "prior", "both", *both)
     assert not (place / "runs" / "both").exists()
+
+
+def test_two_sorts_of_labels_overlap_where_one_holds_the_other() -> None:
+    for one, other in itertools.product(["digit", "digit_and_speaker"], repeat=2):
+        assert overlap(one, other)
+    assert not overlap("digit", "speaker")
+    assert overlap("", "")

@@ -371,7 +371,9 @@ def test_every_setting_that_names_a_folder_or_a_file_is_a_place():
     for cls, f in (
         found for top in (Experiment, PriorConfig, *COMMAND_OPTIONS) for found in settings_of(top)
     ):
-        names_one = re.match(r"(run )?folder|(PNG|HTML|VQZ) file", f.metadata.get("meaning", ""))
+        names_one = re.match(
+            r"(run )?folder|(PNG|HTML|VQZ|WAV) file", f.metadata.get("meaning", "")
+        )
         assert bool(names_one) == bool(f.metadata.get("place")) or f.name == "resume", (cls, f.name)
 
 

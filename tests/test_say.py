@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_sounds
 import numpy as np
@@ -13,7 +14,7 @@ from test_sounds import NETWORK, ROOT, seconds
 
 from vqvae_lightning import cli
 from vqvae_lightning.comparison.compare import compare
-from vqvae_lightning.config import merge_overrides
+from vqvae_lightning.config import ConfigError, merge_overrides
 from vqvae_lightning.data.digits import WORDS
 from vqvae_lightning.data.images import to_float, to_uint8
 from vqvae_lightning.data.sources import DATASETS
@@ -93,6 +94,22 @@ def test_a_text_of_the_data_is_drawn_as_its_label_is(place: Path) -> None:
     assert images(lambda: module.say("five", 4)) != images(lambda: module.sample(4, 4))
 
 
+def test_a_decoder_given_the_label_is_given_that_of_the_text(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = load(place / "runs" / "words", CodePrior)
+    given: list[object] = []
+    monkeypatch.setattr(module, "sample", lambda n, label, **_: given.append(label))
+    module.say("four", 2)
+    assert given == [4]
+    first_stage = SimpleNamespace(classes=module.classes)
+    monkeypatch.setattr(module, "first_stage", first_stage)
+    with pytest.raises(ConfigError, match=r"^text: got 'fou', but the decoder is given the label"):
+        module.say("fou")
+    module.say("fou", decoded_as=3)
+    assert len(given) == 2
+
+
 @pytest.mark.parametrize(
     ("run", "words", "line"),
     [
@@ -100,6 +117,7 @@ def test_a_text_of_the_data_is_drawn_as_its_label_is(place: Path) -> None:
         ("labels", ["four"], "is given labels, wanted a prior with model.condition=text"),
         ("words", ["Four"], "has never read 'F'"),
         ("words", ["fourfour"], "got 8 characters, wanted at most the 5"),
+        ("words", ["four" * 80], "got 320 characters, wanted at most the 5"),
         ("words", [""], "text: got an empty one"),
         ("words", ["four", "speaker=george"], "wanted none, since its texts name no speaker"),
         ("words", ["four", "guidance=2"], "guidance: got 2.0, wanted 1"),
@@ -198,3 +216,4 @@ def test_texts_name_their_speakers() -> None:
     assert said_by("ann", "four") == "ann: four"
     assert speakers_of(["ann: four", "bob: four", "ann: five"]) == ["ann", "bob"]
     assert speakers_of(["four", "half past five"]) == []
+    assert speakers_of(["yes", "no: thanks", ""]) == []

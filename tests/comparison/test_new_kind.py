@@ -108,7 +108,8 @@ def test_an_evaluation_of_it_leaves_out_what_it_cannot_be_asked(
 ) -> None:
     # The fields are of different types.
     kind = replace(KINDS["toy"], **changed)  # type: ignore[arg-type]
-    model = SimpleNamespace(one_pass=one_pass, likelihood=GaussianLikelihood.Config())
+    likelihood = GaussianLikelihood.Config()
+    model = SimpleNamespace(one_pass=one_pass, likelihood=likelihood, class_conditional=False)
     experiment = SimpleNamespace(model=model)
     plan: Any = SimpleNamespace(kind=kind, path="runs/toy", experiment=experiment)
     overrides = evaluation_overrides(plan, ["representation=true", "iwae_samples=5"])

@@ -126,7 +126,9 @@ def _opened(archive: Path) -> tarfile.TarFile:
             return tarfile.open(archive)
         while len(header := file.read(AR_HEADER)) == AR_HEADER and header[48:58].strip().isdigit():
             name, size = header[:16].decode(errors="replace").strip(" /"), int(header[48:58])
-            if name.startswith("data.tar") and size <= LARGEST_DEB:
+            if name.startswith("data.tar"):
+                if size > LARGEST_DEB:
+                    raise tarfile.ReadError(f"{name} has {size} bytes, wanted {LARGEST_DEB}")
                 return tarfile.open(fileobj=io.BytesIO(file.read(size)))
             file.seek(size + size % 2, io.SEEK_CUR)
     raise tarfile.ReadError("the package holds no data.tar")

@@ -13,6 +13,11 @@ from vqvae_lightning.data.rows import Rows
 from vqvae_lightning.data.sources import DATASETS
 
 
+def overlap(label: str, other: str) -> bool:
+    """Whether two sorts of labels have one in common: `digit_and_speaker` holds `speaker`."""
+    return bool({*label.split("_and_")} & {*other.split("_and_")})
+
+
 class ImageSet(Protocol):
     """Images with labels, in splits."""
 

@@ -74,8 +74,10 @@ def members(archive: Path, prefix: str, sizes: Mapping[str, int]) -> Iterator[tu
         name = member.removeprefix(prefix).removesuffix(".wav")
         if not is_spoken(name):
             continue
-        (clip,) = recordings(data, RATE)
-        pieces, split = pieces_of(clip), split_of(text_of(name))
+        clips = list(recordings(data, RATE))
+        if len(clips) != 1:
+            raise DataError(f"{member}: holds {len(clips)} recordings, wanted one")
+        pieces, split = pieces_of(clips[0]), split_of(text_of(name))
         for number, piece in enumerate(pieces, start=1):
             names[split].append(f"{name} {number}/{len(pieces)}\n")
             sounds[split].append(_wav(piece))

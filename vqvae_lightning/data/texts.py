@@ -11,6 +11,8 @@ def said_by(speaker: str, text: str) -> str:
 
 
 def speakers_of(texts: Iterable[str]) -> list[str]:
-    """The speakers that texts name, each once, in their order."""
-    named = (text.partition(BETWEEN) for text in texts)
-    return list(dict.fromkeys(speaker for speaker, between, _ in named if between))
+    """The speakers that texts name, each once, in their order; none unless each text names one."""
+    named = [text.partition(BETWEEN) for text in texts if text]
+    if not all(between for _, between, _ in named):
+        return []
+    return list(dict.fromkeys(speaker for speaker, _, _ in named))

@@ -211,6 +211,11 @@ class ClassifierFeatures(FeatureNetwork):
         images = image_set(data)
         name = classifier_name(images)
         path = classifier_path(name, root)
+        channels, side, width = images.shape
+        if side != width:
+            raise ConfigError(
+                f"fid_network: a classifier sees squares, and {images.name} has {side}x{width}"
+            )
         if not path.is_file():
             there = [] if str(root) == "data" else [f"root={root}"]
             label = [f"label={data.label}"] if data.label else []
@@ -220,7 +225,6 @@ class ClassifierFeatures(FeatureNetwork):
         checkpoint = read_checkpoint(path)
         self.name = f"classifier-{name}"
         self.weights = file_hash(path)
-        channels, side, _ = images.shape
         wanted = (channels, side, images.classes)
         if checkpoint.get("shape") != [*wanted]:
             raise CheckpointError(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vqvae_lightning.config import ConfigError, EvaluateOptions, SampleOptions
 from vqvae_lightning.data.images import to_uint8
-from vqvae_lightning.data.imageset import image_set
+from vqvae_lightning.data.imageset import image_set, overlap
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
 from vqvae_lightning.evaluation.evaluator import Evaluator
@@ -37,7 +37,7 @@ class Recognition(Evaluator):
     `recognized` is judged as the decoder gives it. Of recordings `recognized_heard` is judged after
     the vocoder, as they are heard, and so is `recognized_vocoded`, of originals: what the vocoder
     loses is so told apart from what the latents lose. Conversions of recordings are judged as they
-    are heard.
+    are heard. A prior draws with the usual settings: those of `fid_samples` are of that only.
     """
 
     settings = ("recognition",)
@@ -132,9 +132,9 @@ def _classifier(plan: Plan) -> ClassifierFeatures:
 
 
 def _other_classifier(plan: Plan) -> ClassifierFeatures | None:
-    """That of the usual labels of the data set, where the run's are of another sort."""
+    """That of the usual labels of the data set, where the run's say nothing of them."""
     data = plan.experiment.data
     usual = replace(data, label=None)
-    if image_set(usual).label == image_set(data).label:
+    if overlap(image_set(usual).label, image_set(data).label):
         return None
     return ClassifierFeatures(usual, Path(data.root))

@@ -17,6 +17,8 @@ from vqvae_lightning.surroundings import own_surroundings
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.runs import Run
 
+LONGEST_NAME = 60  # characters of the usual name of a file
+
 
 @own_surroundings()
 def say(
@@ -42,13 +44,14 @@ def say(
     subject = Subject(run, options.root)
     _check_run(subject)
     check_sampling(subject.experiment, options)
-    words = re.findall(r"\w+", f"{options.speaker or ''} {text}")
-    target = Path(options.to or f"{'-'.join(words) or 'said'}.wav")
+    module = cast(CodePrior, subject.module)
+    whole = _with_speaker(module, text, options.speaker)
+    module.check_text(whole)
+    words = "-".join(re.findall(r"\w+", f"{options.speaker or ''} {text}"))
+    target = Path(options.to or f"{words[:LONGEST_NAME] or 'said'}.wav")
     if os.path.lexists(target):
         raise ConfigError(f"to: {target} exists already, wanted the name of a new file")
     check_writable(target, "to")
-    module = cast(CodePrior, subject.module)
-    whole = _with_speaker(module, text, options.speaker)
     torch.manual_seed(options.seed)
     drawn = module.say(whole, options.n, **sampling(subject.experiment, options))
     write_sounds(target, subject.signal.sounds(drawn))

@@ -37,7 +37,8 @@ def interpolation(subject: Subject, options: SampleOptions) -> Grid:
     n/columns rows.
 
     The latents lie on the straight line between the two E[z|x] (`Latent.mean`), so the outer ones
-    are the reconstructions. A line need not stay where p(z) is: in a VAE's D dimensions its middle
+    are the reconstructions; those of a class-conditional decoder are as `decoded_as`, by default
+    its first class. A line need not stay where p(z) is: in a VAE's D dimensions its middle
     is nearer to 0 than any typical z.
     """
     if subject.kind.stage == 2:
@@ -47,18 +48,23 @@ def interpolation(subject: Subject, options: SampleOptions) -> Grid:
     wanted = torch.stack([classes, classes + 1]).flatten()  # left, then right
     images = examples(subject.images, wanted, options.seed)[0].to(own_device())
     left, right = images.chunk(2)  # rows,C,H,W each
-    between = interpolate(net, left, right, STEPS)  # rows,STEPS,C,H,W
+    between = interpolate(net, left, right, STEPS, options.decoded_as or 0)  # rows,STEPS,C,H,W
     rows = torch.cat([left[:, None], between, right[:, None]], dim=1)  # rows,STEPS+2,C,H,W
     return Grid(rows.flatten(0, 1), STEPS + 2)
 
 
 def conversion(subject: Subject, options: SampleOptions) -> Grid:
-    """Test images decoded as each class: original, then the class 0, 1, …; n/columns rows.
+    """Test images decoded as each of the first ten classes, after the original; n/columns rows.
 
     The latents of a row are the same in all of its images but the first. Raises ConfigError for a
-    decoder that is given no label.
+    decoder that is given no label, and for `decoded_as`.
     """
     check_labels(subject, "show: conversion")
+    if options.decoded_as is not None:
+        raise ConfigError(
+            f"decoded_as: got {options.decoded_as}, but show=conversion decodes as each class;"
+            " wanted none"
+        )
     net = subject.net
     rows = torch.arange(-(-options.n // options.columns))
     images, labels = examples(subject.images, rows, options.seed)
@@ -106,15 +112,17 @@ def flow_interpolation(subject: Subject, options: SampleOptions) -> Grid:
 
 
 @torch.inference_mode()
-def interpolate(net: Autoencoder, left: Tensor, right: Tensor, steps: int) -> Tensor:
+def interpolate(
+    net: Autoencoder, left: Tensor, right: Tensor, steps: int, label: int = 0
+) -> Tensor:
     """Decoded latents (N, steps, C, H, W) on a line from E[z|left] to E[z|right], both (N, C, H,
-    W), with both ends. A class-conditional decoder is given its first class.
+    W), with both ends. A class-conditional decoder is given that label.
     """
     a, b = net.encode(left).mean, net.encode(right).mean  # N,D,h,w each
     weights = torch.linspace(0, 1, steps, device=a.device, dtype=a.dtype)
     weights = weights.view(-1, 1, 1, 1)  # steps,1,1,1
     z = torch.lerp(a[:, None], b[:, None], weights)  # N,steps,D,h,w; exact at both ends
-    images: Tensor = decode(net, z.flatten(0, 1), 0).unflatten(0, (len(a), steps))
+    images: Tensor = decode(net, z.flatten(0, 1), label).unflatten(0, (len(a), steps))
     return images
 
 

@@ -226,7 +226,7 @@ class Autoencoder(nn.Module):
         draws.
         """
         z, log_ratio = self.bottleneck.rsample(h, k, noise)
-        repeated = None if label is None else label.repeat(k)
+        repeated = None if label is None or self.label_vectors is None else label.repeat(k)
         decoded = self._decoded(z.flatten(0, 1), repeated)  # k·N,C,H,W
         with torch.autocast(x.device.type, enabled=False):
             decoded = decoded.to(x.dtype)

@@ -121,7 +121,10 @@ class ImageModel(pl.LightningModule):
         if label is None:
             return None
         if not self.net.classes:
-            raise ValueError(f"label: got {label}, but this decoder is given none")
+            raise ValueError(
+                "label: got one, but this decoder is given none; wanted none, or a model with"
+                " class_conditional=true"
+            )
         device = next(self.net.parameters()).device
         return checked_labels(label, n, self.net.classes, device, check_values)
 

@@ -17,7 +17,7 @@ from vqvae_lightning.config import (
     one_line,
     training_command,
 )
-from vqvae_lightning.data.imageset import image_set
+from vqvae_lightning.data.imageset import image_set, overlap
 from vqvae_lightning.kinds import KINDS, Kind, kind_names
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.first_stage import FirstStage, FrozenLatents
@@ -284,8 +284,8 @@ def check_first_stage(kind: Kind, run: Run, data: DataConfig) -> None:
 def _check_labels(kind: Kind, run: Run, of_run: DataConfig, data: DataConfig) -> None:
     """Raises ConfigError unless a kind of run fits a first stage whose decoder is given the label.
 
-    A prior of labels that hold the decoder's, as digit_and_speaker holds speaker, would say one
-    class to the codes and leave another to the decoder.
+    The labels of a prior are the decoder's, or have nothing in common with them. Of digits and
+    speakers over a decoder of speakers, codes would be of one speaker and decoded as another.
     """
     setting = f"model.{kind.config.first_stage_at}"
     if not kind.has_codes:
@@ -294,10 +294,11 @@ def _check_labels(kind: Kind, run: Run, of_run: DataConfig, data: DataConfig) ->
             f" {kind.name} does not know; wanted one with model.class_conditional=false"
         )
     known, wanted = (image_set(config).label for config in (of_run, data))
-    if known != wanted and known in wanted.split("_and_"):
+    if known != wanted and overlap(known, wanted):
         raise ConfigError(
-            f"{setting}: the decoder of {run.path} is given the {known}, the data has"
-            f" data.label={wanted}; wanted labels without it, and decoded_as when samples are drawn"
+            f"{setting}: the decoder of {run.path} is given data.label={known}, got"
+            f" data.label={wanted}, which overlaps with it; wanted the same, or one apart from it"
+            " and decoded_as when samples are drawn"
         )
 
 

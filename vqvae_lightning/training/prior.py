@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from vqvae_lightning.config import ConfigError, OptimizerConfig
+from vqvae_lightning.config import ConfigError, OptimizerConfig, visible
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import RowNoise, eval_seed
 from vqvae_lightning.metrics.codebook import CodebookUsage, measured_counts
@@ -210,13 +210,29 @@ class CodePrior(SecondStage):
             sampling: as of `sample`.
 
         Raises:
-            ConfigError: for a text that cannot be read, and of a prior that reads none.
+            ConfigError: for a text that cannot be read, and of a prior that reads none. For one
+                that no label means, where the decoder is given the label.
         """
+        prefix = self.check_text(text)
+        if text in self.texts:
+            label = self.texts.index(text)
+        elif self._attached().classes == self.classes and sampling.get("decoded_as") is None:
+            raise ConfigError(
+                f"text: got '{visible(text)[:60]}', but the decoder is given the label of a known"
+                " text; wanted one of those, or decoded_as"
+            )
+        else:
+            label = 0  # which it is does not matter: each means the text below
+        with prefix.reading(text):
+            return self.sample(n, label, **sampling)
+
+    def check_text(self, text: str) -> TextPrefix:
+        """What reads a text before the codes. Raises ConfigError for one that cannot be read."""
         prefix = getattr(self.net, "text", None)
         if not isinstance(prefix, TextPrefix):
             raise ConfigError("text: this prior reads none; wanted one with model.condition=text")
-        with prefix.reading(text):
-            return self.sample(n, 0, **sampling)
+        prefix.check(text)
+        return prefix
 
     def code_counts(self, split: str) -> Tensor | None:
         """How often each code occurred in the split that was measured last, (M, K)."""

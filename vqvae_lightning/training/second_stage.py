@@ -195,15 +195,17 @@ class SecondStage(pl.LightningModule, ABC):
         n = checked_count(n)
         first_stage = self._attached()
         labels = self.labels_for(n, label)
-        latents = self.generated(n, labels, sampling)
-        return first_stage.decode(latents, self._decoded_as(n, labels, decoded_as))
+        decoded_as = self._decoded_as(n, labels, decoded_as)
+        return first_stage.decode(self.generated(n, labels, sampling), decoded_as)
 
     def _decoded_as(self, n: int, labels: Tensor | None, given: Any) -> Tensor | None:
         """The labels (n,) for the decoder of samples of classes `labels`, None if it has none."""
         first_stage = self._attached()
         if given is not None:
             if not first_stage.classes:
-                raise ValueError(f"decoded_as: got {given}, but the decoder is given no label")
+                raise ValueError(
+                    "decoded_as: got one, but the decoder is given no label; wanted none"
+                )
             return checked_labels(given, n, first_stage.classes, self.device, name="decoded_as")
         if labels is not None and first_stage.classes == self.classes:
             return labels
