@@ -103,7 +103,7 @@ def test_a_decoder_given_the_label_is_given_that_of_the_text(
     module.say("four", 2)
     assert given == [4]
     first_stage = SimpleNamespace(classes=module.classes)
-    monkeypatch.setattr(module, "first_stage", first_stage)
+    monkeypatch.setattr(module, "_attached", lambda: first_stage)
     with pytest.raises(ConfigError, match=r"^text: got 'fou', but the decoder is given the label"):
         module.say("fou")
     module.say("fou", decoded_as=3)
