@@ -81,11 +81,11 @@ def test_the_whole_chain_runs_once_and_is_then_left_alone(tmp_path, monkeypatch)
         if KINDS[RECIPES[recipe]].stage == 2
     }
     assert first_stages == {
-        "prior_full": "runs/cifar10_vqvae_full",
-        "prior_masked_full": "runs/cifar10_vqvae_full",
-        "ae_flow_full": "runs/cifar10_ae_full",
-        "vae_flow_full": "runs/cifar10_vae_full",
-        "prior_bits": "runs/cifar10_vqvae_bits",
+        "prior_full": "cifar10_vqvae_full",
+        "prior_masked_full": "cifar10_vqvae_full",
+        "ae_flow_full": "cifar10_ae_full",
+        "vae_flow_full": "cifar10_vae_full",
+        "prior_bits": "cifar10_vqvae_bits",
     }
     for recipe in ("vae_bits", "vqvae_bits", "prior_bits"):
         test = runs[recipe].record.test
