@@ -227,6 +227,13 @@ def test_draws_of_training_do_not_depend_on_how_a_batch_is_cut(batch, world, fie
     assert torch.equal(torch.cat(parts), data.scale(batch, augment=True).x)
 
 
+def test_images_and_labels_of_an_evaluation_are_on_its_device(stored, monkeypatch):
+    device, data = torch.device("meta"), module()
+    monkeypatch.setattr(data, "scale", lambda batch: batch)  # looks at values, which meta has not
+    for batch in data.batches("test", device):
+        assert batch.x.device == batch.labels.device == device
+
+
 @pytest.mark.parametrize("size", [1, 5, 12, 500])
 def test_dynamic_binarization_of_an_evaluation_is_the_images(stored, size):
     data, other = (module(binarize="dynamic", eval_batch_size=n) for n in (20, size))

@@ -116,11 +116,12 @@ class ImageDataModule(pl.LightningDataModule):
     def batches(self, split: str, device: torch.device) -> Iterator[Batch]:
         """Every image of a split once, in order, not augmented.
 
-        Batches are on `device` and float (N, C, H, W) in [-1, 1].
+        Images, float (N, C, H, W) in [-1, 1], and labels are on `device`.
         """
         self.setup()
         for batch in self.eval_loader(split):
-            yield self.scale(batch._replace(x=batch.x.to(device)))
+            moved = batch._replace(x=batch.x.to(device), labels=batch.labels.to(device))
+            yield self.scale(moved)
 
     def references(self, split: str, n: int) -> Tensor:
         """The first n images of a split as an evaluation sees them.

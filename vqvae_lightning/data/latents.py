@@ -134,7 +134,7 @@ class LatentDataModule(pl.LightningDataModule):
         for mirrored in (False, True) if with_mirrored else (False,):
             for batch in self.images.batches(split, device):
                 x = batch.x.flip(-1) if mirrored else batch.x
-                yield self.first_stage.encode(x).cpu(), batch.labels
+                yield self.first_stage.encode(x).cpu(), batch.labels.cpu()
         self.first_stage.to(torch.device("cpu"))
 
     def _read(self) -> dict[str, Rows]:

@@ -122,8 +122,8 @@ def mean_distortion(first_stage: FirstStage, batches: Iterable[Batch]) -> float:
     """
     total, images = 0.0, 0
     for batch in batches:
-        noise, labels = batch.row_noise("latent").normal, batch.labels.to(batch.x.device)
-        total += first_stage.distortion(batch.x, noise, labels).double().sum().item()
+        noise = batch.row_noise("latent").normal
+        total += first_stage.distortion(batch.x, noise, batch.labels).double().sum().item()
         images += batch.x.shape[0]
     return total / images
 

@@ -101,11 +101,10 @@ def converted(
     parts, wanted = [], []
     for batch in subject.images.batches(options.split, own_device()):
         others = torch.randint(1, net.classes, batch.labels.shape, generator=generator)
-        as_others = (batch.labels + others) % net.classes
+        as_others = (batch.labels + others.to(batch.labels.device)) % net.classes
         parts.append(reconstructed(net, batch._replace(labels=as_others)).cpu())
-        wanted.append(as_others)
-    x = torch.cat(parts)
-    x = subject.signal.played(x) if subject.signal.rate else x
+        wanted.append(as_others.cpu())
+    x = subject.signal.played(torch.cat(parts))
     found = {"converted": share(classifier, x, torch.cat(wanted))}
     if other := _other_classifier(subject):
         data = replace(subject.experiment.data, label=None)

@@ -229,7 +229,7 @@ def decode(net: Autoencoder, z: Tensor, decoded_as: int | None = None) -> Tensor
 def reconstructed(net: Autoencoder, batch: Batch) -> Tensor:
     """The images of a batch decoded from their E[z|x], (N, C, H, W) in [-1, 1]."""
     with torch.inference_mode():
-        return net.decode(net.encode(batch.x).mean, batch.labels.to(batch.x.device))
+        return net.decode(net.encode(batch.x).mean, batch.labels)
 
 
 def decode_rows(net: Autoencoder, rows: Tensor, decoded_as: int | None = None) -> Tensor:
