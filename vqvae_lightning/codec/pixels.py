@@ -269,5 +269,6 @@ class PixelCoder:
     def weights(self, keys: Keys) -> Weights:
         """Weights (m, levels), of which those of equal keys are computed once."""
         kinds, which = np.unique(keys, axis=0, return_inverse=True)
-        found: Weights = self.tables.weights(kinds)[which.reshape(-1)]  # NumPy 2.0.0 gives a column
+        # NumPy 2.0.0 gives a column.
+        found: Weights = self.tables.weights(kinds)[which.reshape(-1)]
         return found

@@ -48,6 +48,8 @@ from vqvae_lightning.verified import CheckpointError, read_checkpoint, write_che
 
 WIDTH, FEATURES, GROUPS = 32, 128, 8
 LARGEST = 32  # pixels of a side that the convolutions see
+# Of an epoch. Batches of a small data set are smaller, so that the same steps see it fewer times.
+FEWEST_STEPS = 36
 OWN = fields(OwnImagesConfig)
 OPTIMIZER = OptimizerConfig(lr=2e-3, weight_decay=0.05)
 
@@ -171,7 +173,7 @@ def train_classifier(options: ClassifierOptions) -> TrainedClassifier:
             f"dataset: {dataset.name} has no labels to tell apart, wanted two at least"
         )
     held_out = min(config.validation_size, max(1, dataset.train_size // 10))
-    batch = max(1, min(128, (dataset.train_size - held_out) // 36))
+    batch = max(1, min(128, (dataset.train_size - held_out) // FEWEST_STEPS))
     fitting = replace(config, batch_size=batch, validation_size=held_out, flip=channels == 3)
     data = ImageDataModule(fitting, options.seed)
     module = Classifier(channels, side, dataset.classes, data.signal)
