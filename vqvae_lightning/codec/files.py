@@ -5,7 +5,6 @@ A file names its models by the SHA-256 of their weights. Which folder holds them
 
 import io
 import math
-import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,13 @@ from vqvae_lightning.codec.coding import coded_of, compress, images_in
 from vqvae_lightning.codec.container import CodecError, Container, Header, deflated, unpack
 from vqvae_lightning.codec.places import images_at
 from vqvae_lightning.codec.streams import coder_version
-from vqvae_lightning.config import CompressOptions, ConfigError, DecompressOptions, own_command
+from vqvae_lightning.config import (
+    CompressOptions,
+    ConfigError,
+    DecompressOptions,
+    check_free,
+    own_command,
+)
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.storage import check_writable, new_folder, write_atomic
 from vqvae_lightning.training.folders import read_each
@@ -47,8 +52,7 @@ def compress_run(run: Run, places: Sequence[str], options: CompressOptions) -> P
     a run that cannot code; then whatever `images_at` and `compress` raise.
     """
     target = Path(options.to or f"{run.name}{ENDING}")
-    if os.path.lexists(target):
-        raise ConfigError(f"to: {target} exists already, wanted the name of a new file")
+    check_free(target, "the name of a new file")
     check_writable(target, "to")
     kind = KINDS[run.record.kind]
     if kind.stage == 2 and not kind.has_codes:
@@ -85,8 +89,7 @@ def decompress_file(file: Path, options: DecompressOptions) -> Path:
     CodecError for a file that is damaged, or not of that run. Nothing is then written.
     """
     target = Path(options.to or file.name.removesuffix(ENDING))
-    if os.path.lexists(target):
-        raise ConfigError(f"to: {target} exists already, wanted a new name")
+    check_free(target, "a new name")
     check_writable(target / "0.png", "to")
     with named(file):
         container = unpack(read_file(file))

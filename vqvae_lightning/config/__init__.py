@@ -47,6 +47,7 @@ from vqvae_lightning.config.parts import (
 )
 from vqvae_lightning.config.places import (
     canonical,
+    check_free,
     command_line,
     images_settings,
     own_command,
@@ -121,6 +122,7 @@ __all__ = [
     "TrackingConfig",
     "TrainerConfig",
     "canonical",
+    "check_free",
     "check_name",
     "check_plugin",
     "check_text",

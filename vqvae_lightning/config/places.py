@@ -96,6 +96,12 @@ def _check_kind(place: str, kind: str, key: str) -> None:
         raise ConfigError(f"{key}: got '{place}', wanted a name that ends in {kind}")
 
 
+def check_free(place: Path, wanted: str) -> None:
+    """Raises ConfigError if there is anything under the name that `to` gives, a dead link too."""
+    if os.path.lexists(place):
+        raise ConfigError(f"to: {place} exists already, wanted {wanted}")
+
+
 def absolute_places(experiment: Experiment) -> Experiment:
     """An experiment as a record holds it."""
     model = experiment.model

@@ -1,13 +1,12 @@
 """`say(run, text)`: a WAV file of what a prior that reads texts draws for one."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from vqvae_lightning.config import ConfigError, SayOptions, run_options
+from vqvae_lightning.config import ConfigError, SayOptions, check_free, run_options
 from vqvae_lightning.data.texts import said_by, speakers_of
 from vqvae_lightning.evaluation.samplers import check_sampling, sampling
 from vqvae_lightning.evaluation.subject import Subject
@@ -49,8 +48,7 @@ def say(
     module.check_text(whole)
     words = "-".join(re.findall(r"\w+", f"{options.speaker or ''} {text}"))
     target = Path(options.to or f"{words[:LONGEST_NAME] or 'said'}.wav")
-    if os.path.lexists(target):
-        raise ConfigError(f"to: {target} exists already, wanted the name of a new file")
+    check_free(target, "the name of a new file")
     check_writable(target, "to")
     torch.manual_seed(options.seed)
     drawn = module.say(whole, options.n, **sampling(subject.experiment, options))

@@ -7,7 +7,6 @@ Run ──► module, test images ──► files, config.json ──► opened 
 A folder under its own name is complete and was compared; at any error nothing is left.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -21,6 +20,7 @@ from vqvae_lightning.config import (
     ConfigError,
     Experiment,
     ExportOptions,
+    check_free,
     member_of,
     name_of,
     run_options,
@@ -114,8 +114,7 @@ def check_decoder(subject: Subject) -> None:
 
 def check_new_folder(target: Path) -> None:
     """Raises ConfigError unless a folder can be made there, under a name that is free."""
-    if os.path.lexists(target):
-        raise ConfigError(f"to: {target} exists already, wanted the name of a new folder")
+    check_free(target, "the name of a new folder")
     check_writable(target / "config.json", "to")
 
 
