@@ -18,6 +18,7 @@ LAYERS = (
         "device",
         "surroundings",
         "verified",
+        "wav",
     },
     {"models"},
     {"metrics", "data", "pictures", "signals"},

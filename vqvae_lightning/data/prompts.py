@@ -10,8 +10,6 @@ is cut into pieces, each at its quietest point. Neither a clip nor a text is in 
 """
 
 import hashlib
-import io
-import wave
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +24,7 @@ from vqvae_lightning.data.fetch import Source
 from vqvae_lightning.data.formats import Arrays, DataError, Format, Shape
 from vqvae_lightning.data.prompt_texts import is_spoken, text_of
 from vqvae_lightning.data.waveforms import recordings, windows
+from vqvae_lightning.wav import wav_file
 
 RATE = 8000  # samples per second
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -80,18 +79,10 @@ def members(archive: Path, prefix: str, sizes: Mapping[str, int]) -> Iterator[tu
         pieces, split = pieces_of(clips[0]), split_of(text_of(name))
         for number, piece in enumerate(pieces, start=1):
             names[split].append(f"{name} {number}/{len(pieces)}\n")
-            sounds[split].append(_wav(piece))
+            sounds[split].append(wav_file(piece.astype("<i2").tobytes(), RATE))
     for split in SPLITS:
         yield f"{split}-names.txt", "".join(names[split]).encode()
         yield f"{split}-recordings.wavs", b"".join(sounds[split])
-
-
-def _wav(samples: Recording) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setparams((1, 2, RATE, 0, "NONE", ""))
-        file.writeframes(samples.astype("<i2").tobytes())
-    return buffer.getvalue()
 
 
 def group_of(name: str) -> str:

@@ -1,7 +1,5 @@
 """Clips as a WAV file: the sounds of a grid one after another, in the order in which it is read."""
 
-import io
-import wave
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import torch
 from vqvae_lightning.pictures import Grid
 from vqvae_lightning.signals.signal import Clip, Signal
 from vqvae_lightning.storage import write_atomic
+from vqvae_lightning.wav import wav_file
 
 MOST = 20  # sounds in a file: a quarter of a minute of digits
 LONGEST = 24.0  # seconds of windows in a file: fewer sounds, if windows are long
@@ -48,10 +47,4 @@ def wav(clips: Sequence[Clip]) -> bytes:
     rate = clips[0].rate
     pause = np.zeros(round(rate * PAUSE), np.float32)
     samples = np.concatenate([part for clip in clips for part in (clip.samples, pause)])
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes((samples.clip(-1, 1) * 32767).round().astype("<i2").tobytes())
-    return buffer.getvalue()
+    return wav_file((samples.clip(-1, 1) * 32767).round().astype("<i2").tobytes(), rate)

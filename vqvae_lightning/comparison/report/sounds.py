@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.config import visible
+from vqvae_lightning.wav import wav_file
 
 # Of all sounds together. base64 makes 4 MB of them, beside the 2 MB of the page without sounds.
 SOUND_BYTES = 3_000_000
@@ -62,8 +63,4 @@ def open_sound(path: Path, limit: int = SOUND_BYTES) -> bytes | None:
         reason = str(error) or "it ends too soon"
         print(f"left out  {visible(f'{path}: {reason}')}", flush=True)
         return None
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as sound:
-        sound.setparams((1, 2, rate, 0, "NONE", ""))
-        sound.writeframes(samples[: len(samples) // 2 * 2])
-    return buffer.getvalue()
+    return wav_file(samples[: len(samples) // 2 * 2], rate)
