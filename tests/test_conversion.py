@@ -13,8 +13,8 @@ from extending.walked import SMALL
 
 from vqvae_lightning import cli
 from vqvae_lightning.codec.coding import coded_of
-from vqvae_lightning.config import ClassifierOptions, ConfigError
-from vqvae_lightning.data.imageset import overlap
+from vqvae_lightning.config import ClassifierOptions, ConfigError, DataConfig
+from vqvae_lightning.data.imageset import ImageSet, image_set, overlap
 from vqvae_lightning.evaluation.classifier import train_classifier
 from vqvae_lightning.evaluation.evaluate import evaluate
 from vqvae_lightning.evaluation.sample import sample
@@ -147,8 +147,14 @@ def test_what_a_label_cannot_go_through_is_refused_in_one_line(
     assert not (place / "runs" / "both").exists()
 
 
-def test_two_sorts_of_labels_overlap_where_one_holds_the_other() -> None:
+def sort(dataset: str, label: str) -> ImageSet:
+    return image_set(DataConfig(name=dataset, label=label))
+
+
+def test_two_sorts_of_labels_overlap_where_one_tells_of_the_other() -> None:
     for one, other in itertools.product(["digit", "digit_and_speaker"], repeat=2):
-        assert overlap(one, other)
-    assert not overlap("digit", "speaker")
-    assert overlap("", "")
+        assert overlap(sort("fsdd", one), sort("fsdd", other))
+    assert not overlap(sort("fsdd", "digit"), sort("fsdd", "speaker"))
+    assert overlap(sort("prompts", "group"), sort("prompts", "text"))
+    plain = image_set(DataConfig(name="mnist"))
+    assert overlap(plain, plain)

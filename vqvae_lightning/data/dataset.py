@@ -36,6 +36,7 @@ class Dataset:
     sources: tuple[Source, ...]  # in the order in which they are asked
     names: tuple[str, ...] = ()  # of the classes; empty: their numbers
     label: str = ""  # the sort of its labels, where there are several
+    told: frozenset[str] = frozenset()  # what labels of this sort tell of
 
     validation_size: int = 0  # images; 0: there is no split of that name
     sound: MelWindow | None = None  # the window of its recordings; None: it holds images

@@ -120,6 +120,7 @@ class SpokenDigits(Dataset):
             names=LABELS[label],
             texts=TEXTS[label],
             label=label,
+            told=frozenset(label.split("_and_")),
             format=Format(partial(decode, window=window, label=label), sizes),
             sound=window,
         )
@@ -152,6 +153,7 @@ FSDD = SpokenDigits(
     ),
     DIGITS,
     label="digit",
+    told=frozenset({"digit"}),
     validation_size=300,
     sound=_WINDOW,
     texts=WORDS,

@@ -13,11 +13,6 @@ from vqvae_lightning.data.rows import Rows
 from vqvae_lightning.data.sources import DATASETS
 
 
-def overlap(label: str, other: str) -> bool:
-    """Whether two sorts of labels have one in common: `digit_and_speaker` holds `speaker`."""
-    return bool({*label.split("_and_")} & {*other.split("_and_")})
-
-
 class ImageSet(Protocol):
     """Images with labels, in splits."""
 
@@ -54,6 +49,10 @@ class ImageSet(Protocol):
         """The sort of its labels, where settings can choose another; else empty."""
 
     @property
+    def told(self) -> frozenset[str]:
+        """What labels of this sort tell of; empty where there is no other sort."""
+
+    @property
     def train_size(self) -> int:
         """Training images, those of validation among them unless it has a split of its own."""
 
@@ -84,6 +83,14 @@ def image_set(config: DataConfig) -> ImageSet:
     if config.path is None:
         return DATASETS[config.name].chosen(config)
     return OwnImages(resolve(config))
+
+
+def overlap(images: ImageSet, others: ImageSet) -> bool:
+    """Whether the labels of one tell something of those of the other, or are of the same sort.
+
+    Both are of the same recordings.
+    """
+    return images.label == others.label or bool(images.told & others.told)
 
 
 def shape_of(config: DataConfig) -> Shape:

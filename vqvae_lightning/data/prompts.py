@@ -194,6 +194,8 @@ PROMPTS = Prompts(
     ),
     GROUPS,
     label="group",
+    # A text has its group.
+    told=frozenset({"clip"}),
     validation_size=97,
     sound=_WINDOW,
     licence="CC BY-SA 3.0",

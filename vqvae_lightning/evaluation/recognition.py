@@ -134,6 +134,6 @@ def _other_classifier(plan: Plan) -> ClassifierFeatures | None:
     """That of the usual labels of the data set, where the run's say nothing of them."""
     data = plan.experiment.data
     usual = replace(data, label=None)
-    if overlap(image_set(usual).label, image_set(data).label):
+    if overlap(image_set(usual), image_set(data)):
         return None
     return ClassifierFeatures(usual, Path(data.root))

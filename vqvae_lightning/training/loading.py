@@ -293,12 +293,12 @@ def _check_labels(kind: Kind, run: Run, of_run: DataConfig, data: DataConfig) ->
             f"{setting}: the decoder of {run.path} is given the label, which a run of kind"
             f" {kind.name} does not know; wanted one with model.class_conditional=false"
         )
-    known, wanted = (image_set(config).label for config in (of_run, data))
-    if known != wanted and overlap(known, wanted):
+    known, wanted = image_set(of_run), image_set(data)
+    if known.label != wanted.label and overlap(known, wanted):
         raise ConfigError(
-            f"{setting}: the decoder of {run.path} is given data.label={known}, got"
-            f" data.label={wanted}, which overlaps with it; wanted the same, or one apart from it"
-            " and decoded_as when samples are drawn"
+            f"{setting}: the decoder of {run.path} is given data.label={known.label}, got"
+            f" data.label={wanted.label}, which overlaps with it; wanted the same, or one apart"
+            " from it and decoded_as when samples are drawn"
         )
 
 

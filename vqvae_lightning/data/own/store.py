@@ -63,6 +63,7 @@ class OwnImages:
         channels, height, width = shape
         self.name, self.shape = config.dataset, (channels, height, width)
         self.sound, self.label = config.sound.pinned, ""
+        self.told: frozenset[str] = frozenset()
         self.title = visible(description["title"])
         self.left_out = left_out_of(description, str(config.path))
         self._hashes: dict[str, str | None] = dict(description["arrays"]["images"]["files"])
