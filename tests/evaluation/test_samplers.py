@@ -18,7 +18,7 @@ from PIL import Image
 
 from vqvae_lightning import cli
 from vqvae_lightning.config import ConfigError, SampleOptions
-from vqvae_lightning.evaluation import densities, samplers, show
+from vqvae_lightning.evaluation import completion, densities, examples, samplers, show
 from vqvae_lightning.evaluation.densities import TrainLatents, fit_gaussian, fit_mixture
 from vqvae_lightning.evaluation.samplers import draw, samplers_of
 from vqvae_lightning.evaluation.subject import Subject
@@ -293,15 +293,15 @@ class TestInterpolation:
 
     def test_pairs_are_of_two_classes_and_change_with_the_seed(self, runs):
         data, classes = Subject(runs["ae"]).images, torch.tensor([0, 1, 1, 11])
-        images, labels = show.examples(data, classes, 0)
+        images, labels = examples.examples(data, classes, 0)
         assert labels.tolist() == [0, 1, 1, 1]
         assert len(images.flatten(1).unique(dim=0)) == 4
-        assert torch.equal(images, show.examples(data, classes, 0)[0])
-        assert not torch.equal(images, show.examples(data, classes, 1)[0])
+        assert torch.equal(images, examples.examples(data, classes, 0)[0])
+        assert not torch.equal(images, examples.examples(data, classes, 1)[0])
 
     def test_repeats_images_of_a_class_that_has_too_few(self, runs):
         data = Subject(runs["ae"]).images
-        images, labels = show.examples(data, torch.zeros(20, dtype=torch.int64), 0)
+        images, labels = examples.examples(data, torch.zeros(20, dtype=torch.int64), 0)
         assert set(labels.tolist()) == {0}
         assert len(images.flatten(1).unique(dim=0)) == 7  # of 64 generated test images
 
@@ -318,7 +318,7 @@ class TestCompletion:
             "decode",
             lambda codes, label=None: seen.update(codes=codes) or decode(codes),
         ):
-            images, columns, *_ = show.completion(subject, options)
+            images, columns, *_ = completion.completion(subject, options)
         return (
             subject.prior,
             images.unflatten(0, (2, columns)),
@@ -328,7 +328,9 @@ class TestCompletion:
     def test_the_upper_codes_are_those_of_the_masked_image(self, runs):
         module, rows, codes = self.complete(runs)
         kept = module.tokenizer.encode(rows[:, 1])[:, : 3 * 7]
-        assert torch.equal(codes[:, :, : 3 * 7], kept[:, None].expand(-1, show.COMPLETIONS, -1))
+        assert torch.equal(
+            codes[:, :, : 3 * 7], kept[:, None].expand(-1, completion.COMPLETIONS, -1)
+        )
         assert len(codes[0].unique(dim=0)) > 1  # the rest is drawn
         assert len(kept.unique(dim=0)) == 2  # and each row has its own image
 
@@ -344,22 +346,22 @@ class TestCompletion:
         whole = module.tokenizer.encode(rows[:, 0])[:, : 3 * 7]
         # unmasked, the upper codes do see below the cut
         assert not torch.equal(whole, codes[:, 0, : 3 * 7])
-        examples = show.examples
+        found = examples.examples
 
         def other_below(*arguments):
-            x, labels = examples(*arguments)
+            x, labels = found(*arguments)
             x[:, :, 14:] = torch.rand_like(x[:, :, 14:]) * 2 - 1
             return x, labels
 
-        monkeypatch.setattr(show, "examples", other_below)
+        monkeypatch.setattr(completion, "examples", other_below)
         _, _, changed = self.complete(runs)
         assert torch.equal(codes, changed)
 
     def test_the_label_chooses_the_images(self, runs, monkeypatch):
         labels = []
-        examples = show.examples
+        found = examples.examples
         monkeypatch.setattr(
-            show, "examples", lambda *a: labels.append(a[1].tolist()) or examples(*a)
+            completion, "examples", lambda *a: labels.append(a[1].tolist()) or found(*a)
         )
         self.complete(runs)
         self.complete(runs, label=7)
@@ -368,7 +370,7 @@ class TestCompletion:
     def test_background_of_colours_is_the_mean_of_what_is_seen(self):
         x = torch.rand(2, 3, 5, 4)
         hidden = (torch.arange(5) >= 2)[None, :, None].expand(2, 5, 4)
-        masked = show.hide(x, hidden)
+        masked = completion.hide(x, hidden)
         assert torch.equal(masked[:, :, :2], x[:, :, :2])
         torch.testing.assert_close(
             masked[:, :, 2:], x[:, :, :2].mean((2, 3), keepdim=True).expand(2, 3, 3, 4)
@@ -388,7 +390,7 @@ class TestInpainting:
             "decode",
             lambda codes, label=None: seen.update(codes=codes) or decode(codes),
         ):
-            images, columns, *_ = show.inpainting(subject, options)
+            images, columns, *_ = completion.inpainting(subject, options)
         return tokenizer, images.unflatten(0, (4, columns)), seen["codes"].unflatten(0, (4, -1))
 
     def test_codes_outside_of_the_hole_are_kept_and_those_in_it_are_drawn(self, runs):
