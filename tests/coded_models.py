@@ -17,6 +17,16 @@ NETWORKS = {
     "pixelsnail": ["model.network.name=pixelsnail", "model.network.kernel=3"],
     "masked": ["model.network.name=masked"],
 }
+# Of pixel levels: those that a lossless file is coded by.
+LOGISTIC = ["model.likelihood.name=discretized_logistic", "model.likelihood.scale=0.1"]
+LIKELIHOODS = {
+    "bernoulli": ["model.likelihood.name=bernoulli", "data.binarize=static"],
+    "one scale": LOGISTIC,
+    "a scale per pixel": [
+        *LOGISTIC, "model.likelihood.learned=true", "model.likelihood.per_pixel=true",
+    ],
+    "mixture": ["model.likelihood.name=logistic_mixture", "model.likelihood.components=3"],
+}  # fmt: skip
 SIZES = ["model.network.layers=1", "model.network.width=16"]
 
 

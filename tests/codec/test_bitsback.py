@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from coded_models import images, vae
+from coded_models import LIKELIHOODS, images, vae
 from scipy.stats import norm
 
 from vqvae_lightning import CodecError, compress, decompress
@@ -15,16 +15,6 @@ from vqvae_lightning.codec.normal import BINS, NormalBins
 from vqvae_lightning.codec.pixels import location_keys
 from vqvae_lightning.codec.tables import PRECISION
 from vqvae_lightning.config import ConfigError
-
-LOGISTIC = ["model.likelihood.name=discretized_logistic", "model.likelihood.scale=0.1"]
-LIKELIHOODS = {
-    "bernoulli": ["model.likelihood.name=bernoulli", "data.binarize=static"],
-    "one scale": LOGISTIC,
-    "a scale per pixel": [
-        *LOGISTIC, "model.likelihood.learned=true", "model.likelihood.per_pixel=true",
-    ],
-    "mixture": ["model.likelihood.name=logistic_mixture", "model.likelihood.components=3"],
-}  # fmt: skip
 
 
 def given(name: str, n: int) -> tuple[Any, torch.Tensor]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from coded_models import coded, images, prior, vqvae
+from coded_models import LIKELIHOODS, coded, images, prior, vqvae
 
 from vqvae_lightning import CodecError, compress, decompress
 from vqvae_lightning.codec import pixels
@@ -22,15 +22,6 @@ from vqvae_lightning.models.likelihoods import (
 )
 
 SIZE = "model.quantizer.codebook_size=16"
-LOGISTIC = ["model.likelihood.name=discretized_logistic", "model.likelihood.scale=0.1"]
-LIKELIHOODS = {
-    "bernoulli": ["model.likelihood.name=bernoulli", "data.binarize=static"],
-    "one scale": LOGISTIC,
-    "a scale per pixel": [
-        *LOGISTIC, "model.likelihood.learned=true", "model.likelihood.per_pixel=true",
-    ],
-    "mixture": ["model.likelihood.name=logistic_mixture", "model.likelihood.components=3"],
-}  # fmt: skip
 
 
 def given(name: str, n: int = 24) -> tuple[Any, torch.Tensor]:
