@@ -90,6 +90,8 @@ def where() -> dict[str, Any]:
     """What a figure depends on beside the code."""
     from importlib.metadata import version
 
+    import torch
+
     lines = (
         Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     )
@@ -97,7 +99,8 @@ def where() -> dict[str, Any]:
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
         platform.machine(),
     )
-    return {"machine": f"{os.cpu_count()} cores of {model}", "date": date.today().isoformat(),
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
+    return {"machine": f"{gpu}{os.cpu_count()} cores of {model}", "date": date.today().isoformat(),
             "torch": version("torch"), "threads": threads()}  # fmt: skip
 
 

@@ -68,6 +68,9 @@ class TrainerConfig:
     compile: bool = setting(
         False, "compile the layers by torch.compile: half a minute first, then fewer passes"
     )
+    deterministic: bool = setting(
+        False, "the same bits from the same seed on a GPU too, where sums then take longer"
+    )
 
 
 def check_project(name: str, key: str) -> None:

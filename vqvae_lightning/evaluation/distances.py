@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from vqvae_lightning.device import own_device
+
 if TYPE_CHECKING:  # takes seconds to import, which a comparison of runs does not need
     from torchmetrics import Metric
 
@@ -49,7 +51,8 @@ def distances(reference: Tensor, samples: Tensor, kernel: bool) -> dict[str, flo
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*save all extracted features.*")
             kid = KernelInceptionDistance(features, subsets=KID_SUBSETS, subset_size=rows)
-        _updated(kid, reference, samples)
+        device = own_device()
+        _updated(kid.to(device), reference.to(device), samples.to(device))
         with torch.random.fork_rng():
             torch.manual_seed(0)
             mean, deviation = kid.compute()
@@ -69,7 +72,8 @@ def covered(points: Tensor, manifold: Tensor) -> float:
     The manifold is the union of balls around the others. A ball's radius is the distance from its
     centre to the NEIGHBOURS-th nearest other centre.
     """
-    points, manifold = points.double(), manifold.double()
+    device = own_device()
+    points, manifold = points.to(device).double(), manifold.to(device).double()
     neighbours = min(NEIGHBOURS, len(manifold) - 1)
     # One more than the neighbours: the nearest of all is the point itself.
     radii = torch.cat(

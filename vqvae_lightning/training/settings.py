@@ -15,6 +15,7 @@ PLACE = (
     "trainer.nodes",
     "trainer.accelerator",
     "trainer.compile",
+    "trainer.deterministic",
     "trainer.log_every",
     "trainer.steps",
     "data.root",

@@ -76,6 +76,7 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
         num_nodes=settings.nodes,
         strategy=strategy if devices * settings.nodes > 1 else "auto",
         precision=settings.precision,
+        deterministic=settings.deterministic,
         max_steps=settings.steps,
         max_epochs=-1,
         val_check_interval=every * settings.accumulate,
