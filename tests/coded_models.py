@@ -13,6 +13,12 @@ from vqvae_lightning.experiment import load_experiment
 SHAPE = (1, 28, 28)
 NETWORKS = {
     "transformer": [],
+    "transformer, all parts": [
+        "model.network.positions=both",
+        "model.network.norm=rms",
+        "model.network.mlp=swiglu",
+        "model.network.qk_norm=true",
+    ],
     "pixelcnn": ["model.network.name=pixelcnn", "model.network.kernel=3"],
     "pixelsnail": ["model.network.name=pixelsnail", "model.network.kernel=3"],
     "masked": ["model.network.name=masked"],

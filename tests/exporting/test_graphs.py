@@ -50,8 +50,14 @@ LONG = ("residual levels, projected", "vae, residual trunk")
 QUICK_FIRST = [
     pytest.param(case, marks=[pytest.mark.slow] if case in LONG else []) for case in CASES
 ]
+N = "model.network."
+MODERN = [
+    f"{N}positions=both", f"{N}norm=rms", f"{N}mlp=swiglu", f"{N}qk_norm=true",
+    f"{N}order=annealed",
+]  # fmt: skip
 PRIORS = {
     "transformer": ((4, 4), 10, ["model.label_dropout=0.1"]),
+    "transformer, all parts": ((3, 3, 2), 10, MODERN),
     "pixelcnn": ((3, 3, 2), 0, ["model.class_conditional=false"]),
     "pixelsnail": ((1, 1), 10, []),
 }
@@ -75,7 +81,7 @@ def autoencoder(kind: str, more: list[str]) -> list[Graph]:
 def prior(name: str) -> Graph:
     shape, classes, more = PRIORS[name]
     sizes = [word for word in small.KINDS["prior"] if name != "pixelcnn" or "heads" not in word]
-    words = ["kind=prior", f"model.network.name={name}", *sizes, *more]
+    words = ["kind=prior", f"model.network.name={name.split(',')[0]}", *sizes, *more]
     config = load_experiment(None, words).model
     net = build_prior(config, CodeLayout.of_shape(shape, 16), classes).eval()
     assert isinstance(net, AutoregressivePrior)

@@ -43,6 +43,12 @@ def planned_steps(trainer: pl.Trainer) -> int | None:
     return int(steps) if 0 < steps < math.inf else None
 
 
+def progress(trainer: pl.Trainer) -> float | None:
+    """The share of the optimizer steps of a training that is done; None if it has no end."""
+    steps = planned_steps(trainer)
+    return None if steps is None else trainer.global_step / steps
+
+
 def check_precision(trainer: pl.Trainer) -> None:
     """Raises ValueError for a precision that scales the gradients, or has weights of 16 bits.
 

@@ -21,7 +21,7 @@ from vqvae_lightning.models.priors.text import TextPrefix
 from vqvae_lightning.models.quantizers.quantizer import check_codes
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.given import PlainBatch, as_batch, codes_of, images_of, tensor_of
-from vqvae_lightning.training.optimization import logs_now
+from vqvae_lightning.training.optimization import logs_now, progress
 from vqvae_lightning.training.record import TokenizerRecord
 from vqvae_lightning.training.second_stage import SecondStage, metrics_of_splits
 
@@ -97,7 +97,9 @@ class CodePrior(SecondStage):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         batch = self._batch(batch, batch_idx)
-        nll = self.net.nll(batch.x.long(), self.labels_of(batch), batch.step_uniform)  # N,T
+        nll = self.net.training_nll(
+            batch.x.long(), self.labels_of(batch), batch.step_uniform, progress(self.trainer)
+        )  # N,T
         loss = nll.mean()
         self.step_record.append(batch, loss)
         if logs_now(self):

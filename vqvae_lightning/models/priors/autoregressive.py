@@ -48,7 +48,10 @@ class AutoregressivePrior(PriorNetwork):
         better. Nothing is drawn.
         """
         self.check_length(codes)
-        logits = self.logits(codes, labels)
+        return self.nll_of(self.logits(codes, labels), codes)
+
+    def nll_of(self, logits: Tensor, codes: Tensor) -> Tensor:
+        """Nats (N, T) of codes (N, T) by their logits (N, T, K), in float32 or better."""
         logits = logits if logits.dtype == torch.float64 else logits.float()
         # By default a code of −100 would cost nothing, without an error.
         nll = F.cross_entropy(

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from vqvae_lightning.config import documented, setting
 from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.priors.blocks import Block, initialize
 from vqvae_lightning.models.priors.prior import (
     Known,
     PriorNetwork,
@@ -31,7 +32,6 @@ from vqvae_lightning.models.priors.prior import (
     fresh_uniform,
 )
 from vqvae_lightning.models.priors.sampling import guide
-from vqvae_lightning.models.priors.transformer import Block, initialize
 from vqvae_lightning.models.priors.unmasking import (
     CONFIDENCE_NOISE,
     MaskedSampling,
@@ -83,7 +83,7 @@ class MaskedTransformer(PriorNetwork):
         self.head = nn.Linear(config.width, self.codebook_size)
         self.dropout = config.dropout
         self.register_buffer("halton", halton_order(layout), persistent=False)
-        initialize(self, self.position, config.layers)
+        initialize(self, [self.position], config.layers)
 
     @property
     def evaluations(self) -> int:

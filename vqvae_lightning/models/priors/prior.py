@@ -108,6 +108,22 @@ class PriorNetwork(nn.Module, ABC):
             float32 or better.
         """
 
+    def training_nll(
+        self, codes: Tensor, labels: Tensor | None, uniform: Uniform, progress: float | None
+    ) -> Tensor:
+        """What a training step makes smaller, (N, T): `nll`, or what leads there.
+
+        Args:
+            codes: the codes (N, T).
+            labels: their classes (N,), None of an unconditional prior.
+            uniform: the source of what is random, if anything is.
+            progress: the share of the training that is done, in [0, 1]; None if it has no end.
+
+        Raises:
+            ValueError: without a progress, where it is needed.
+        """
+        return self.nll(codes, labels, uniform)
+
     @abstractmethod
     def rate(
         self, codes: Tensor, labels: Tensor | None, uniform: Uniform = fresh_uniform
