@@ -21,7 +21,7 @@ LAYOUTS = {
     "one code": CodeLayout((1, 1), 5),
 }
 LAYOUT = LAYOUTS["grid"]
-PARTS = [
+PARTS: list[dict[str, Any]] = [
     {"positions": positions, "norm": norm, "mlp": mlp, "qk_norm": qk_norm, "order": order}
     for positions, norm, mlp, qk_norm, order in itertools.product(
         ("learned", "rotary", "both"),
@@ -31,7 +31,13 @@ PARTS = [
         ("raster", "annealed"),
     )
 ]
-ALL = {"positions": "both", "norm": "rms", "mlp": "swiglu", "qk_norm": True, "order": "annealed"}
+ALL: dict[str, Any] = {
+    "positions": "both",
+    "norm": "rms",
+    "mlp": "swiglu",
+    "qk_norm": True,
+    "order": "annealed",
+}
 TEXTS = ("four", "five")
 
 
