@@ -243,3 +243,9 @@ def test_the_median_that_is_recorded_is_the_eager_one(k: int) -> None:
     eager_one = nearest.median(codes)
     with mock.patch.object(nearest, "is_traced", return_value=True):
         assert torch.equal(nearest.median(codes), eager_one)
+    # So is the one of trainer.deterministic, for a GPU has no other.
+    with (
+        mock.patch("torch.are_deterministic_algorithms_enabled", return_value=True),
+        mock.patch.object(torch.Tensor, "median", side_effect=RuntimeError),
+    ):
+        assert torch.equal(nearest.median(codes), eager_one)

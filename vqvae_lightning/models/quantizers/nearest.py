@@ -55,8 +55,9 @@ def nearest_code(z: Tensor, codebook: Tensor) -> Tensor:
 
 def median(codes: Tensor) -> Tensor:
     """The median of codes (K, D) in each dimension, (D,): the lower one of two."""
-    if is_traced():
-        # ONNX has no median. Sorting takes more than twice as long.
+    if is_traced() or torch.are_deterministic_algorithms_enabled():
+        # ONNX has no median, a GPU none that is deterministic. Sorting takes more than twice as
+        # long.
         return codes.sort(0).values[(codes.shape[0] - 1) // 2]
     return codes.median(0).values
 
