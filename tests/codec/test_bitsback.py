@@ -1,5 +1,6 @@
 """Bits-back coding of a VAE: the same pixels again, at the bytes of the ELBO."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.stats import norm
 from vqvae_lightning import CodecError, compress, decompress
 from vqvae_lightning.codec import bitsback, locations, normal, pixels
 from vqvae_lightning.codec.bitsback import latent_keys, steps_of_chain
-from vqvae_lightning.codec.container import unpack
+from vqvae_lightning.codec.container import Group, pack, unpack
 from vqvae_lightning.codec.locations import location_keys
 from vqvae_lightning.codec.normal import BINS, NormalBins
 from vqvae_lightning.config import ConfigError
@@ -59,6 +60,18 @@ def test_the_number_of_threads_changes_no_pixel() -> None:
         assert torch.equal(decompress(data, model), x)
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_a_stream_of_other_bytes_is_refused(name: str) -> None:
+    model, x = given(name, 40)
+    container = unpack(compress(model, x, lossless=True))
+    (group,) = container.groups
+    for seed in range(5):
+        drawn = np.random.default_rng(seed).bytes(len(group.data))
+        other = replace(container, groups=[Group(drawn, group.check)])
+        with pytest.raises(CodecError, match="are not decoded to what was coded"):
+            decompress(pack(other), model)
 
 
 def disturbed(relative: float, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,9 @@ class ChainCoder:
         )
 
     def _posterior_on(self, pixels: Pixels, grids: Symbols) -> Keys:
-        """Keys (n, latents, 2) of q(z|x), on these grids (n,)."""
+        """Keys (n, latents, 2) of q(z|x), on these grids (n,). Raises ValueError for BY_TABLE."""
+        if (grids == BY_TABLE).any():
+            raise ValueError("codec: got z on no grid, which is not coded")
         return latent_keys(*self._encoded(pixels), SHIFTS[grids])[0]
 
     def _encoded(self, pixels: Pixels) -> tuple[Tensor, Tensor]:

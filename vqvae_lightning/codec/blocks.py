@@ -14,11 +14,13 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vqvae_lightning.codec.locations import Keys
 from vqvae_lightning.codec.streams import Stack, Symbols, Writer
 from vqvae_lightning.codec.tables import PRECISION, Floats, Weights
 
+Borders = NDArray[np.int64]
 Take = Callable[[int, Weights], Symbols]
 CHUNK = 4096  # symbols whose tables are made together, a number of the format
 
@@ -29,7 +31,7 @@ class BlockTables(ABC):
     blocks: ClassVar[tuple[int, int]]  # A, B
 
     @abstractmethod
-    def below(self, keys: Keys, first: Keys, step: int, count: int) -> Floats:
+    def below(self, keys: Keys, first: Borders, step: int, count: int) -> Floats:
         """The mass below some borders (m, count), which must not fall along a row.
 
         Border b lies between the levels b − 1 and b. The borders are `first` (m,), and then every

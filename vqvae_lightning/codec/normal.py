@@ -11,7 +11,7 @@ The distribution function is summed up once, by operations that every machine ro
 import numpy as np
 from numpy.typing import NDArray
 
-from vqvae_lightning.codec.blocks import BlockTables
+from vqvae_lightning.codec.blocks import BlockTables, Borders
 from vqvae_lightning.codec.locations import INVERSE_SCALES, MEANS, Keys, exponential
 from vqvae_lightning.codec.streams import Symbols
 from vqvae_lightning.codec.tables import Floats, weights_of
@@ -37,7 +37,7 @@ class NormalBins(BlockTables):
         self.borders = np.concatenate([[-REACH], self.edges, [REACH]])
         self.prior = weights_of(np.zeros(BINS, np.uint8))  # 2^12 each, of 2^24
 
-    def below(self, keys: Keys, first: Keys, step: int, count: int) -> Floats:
+    def below(self, keys: Keys, first: Borders, step: int, count: int) -> Floats:
         """The mass of q(z|x) below some borders of bins, by keys (m, 2) of mean and log scale."""
         steps, inverse = keys[:, :1] / MEANS, INVERSE_SCALES[keys[:, 1:]]
         borders = first[:, None] + step * np.arange(count)

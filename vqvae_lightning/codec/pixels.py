@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vqvae_lightning.codec.blocks import BlockTables, take_levels, write_levels
+from vqvae_lightning.codec.blocks import BlockTables, Borders, take_levels, write_levels
 from vqvae_lightning.codec.locations import (
     INVERSE_SCALES,
     MEANS,
@@ -104,7 +104,7 @@ class LogisticTables(PixelTables):
         )
         return np.stack([steps, scales], -1), every(certain)  # n,C·H·W,2
 
-    def below(self, keys: Keys, first: Keys, step: int, count: int) -> Floats:
+    def below(self, keys: Keys, first: Borders, step: int, count: int) -> Floats:
         steps, scale = keys[:, 0] / MEANS, keys[:, 1]
         inverse = INVERSE_SCALES[scale]
         # The border that is nearest to the mean. How the mass goes on from there is in a table,
@@ -138,7 +138,7 @@ class MixtureTables(PixelTables):
         keys = np.concatenate([weights.astype(np.int64), steps, scales], -1)  # n,C·H·W,3M
         return keys, every(sure) & every(certain)
 
-    def below(self, keys: Keys, first: Keys, step: int, count: int) -> Floats:
+    def below(self, keys: Keys, first: Borders, step: int, count: int) -> Floats:
         weights, steps, scales = np.split(keys, 3, axis=1)  # m,M each
         shares = weights_of(weights.astype(np.uint8)) / (2**PRECISION - weights.shape[1])
         found = np.zeros((len(keys), count))
@@ -164,7 +164,7 @@ class BernoulliTables(PixelTables):
         )
         return steps.astype(np.int64), every(certain)
 
-    def below(self, keys: Keys, first: Keys, step: int, count: int) -> Floats:
+    def below(self, keys: Keys, first: Borders, step: int, count: int) -> Floats:
         share = weights_of(keys.astype(np.uint8))[:, :1] / (2**PRECISION - 2)
         return np.repeat(share, count, 1)
 
