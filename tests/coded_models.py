@@ -7,6 +7,9 @@ import small
 import torch
 
 from vqvae_lightning import AE, VAE, VQVAE, CodePrior
+from vqvae_lightning.codec.blocks import BlockTables
+from vqvae_lightning.codec.locations import Keys
+from vqvae_lightning.codec.tables import PRECISION, Floats
 from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.experiment import load_experiment
 
@@ -93,3 +96,17 @@ def coded(model: Any, x: torch.Tensor) -> np.ndarray:
     tokenizer: Any = model.tokenizer if isinstance(model, CodePrior) else model.tokenizer()
     found: np.ndarray = tokenizer.encode(x / 127.5 - 1).numpy()
     return found
+
+
+def joint(tables: BlockTables, keys: Keys) -> Floats:
+    """The probabilities (m, levels) by which levels are coded, in both steps."""
+    count, size = tables.blocks
+    of_blocks = tables.of_blocks(keys)
+    in_blocks = [tables.in_blocks(keys, np.full(len(keys), b, np.int32)) for b in range(count)]
+    for weights in (of_blocks, *in_blocks):
+        assert (weights >= 0).all()
+        # The coder adds 1 to each.
+        assert (weights.sum(1) == 2**PRECISION - weights.shape[1]).all()
+    places = np.stack(in_blocks, 1)  # m,A,B
+    found: Floats = (of_blocks[..., None] + 1.0) * (places + 1.0) / 4**PRECISION
+    return np.reshape(found, (len(keys), count * size))

@@ -151,11 +151,12 @@ def test_an_image_that_another_build_might_code_otherwise_goes_by_another_grid_o
 def test_images_that_share_an_uncertain_logit_all_go_by_the_first_grid_without_one() -> None:
     logits = np.random.default_rng(0).normal(size=(5, 1, 16))
     found = [([0], logits)]
-    for grid, position in enumerate((0.1, 0.5, 0.75)):
-        logits[:, 0, grid] = -position / tables.GRID
+    for grid, shift in enumerate(tables.SHIFTS):
         assert codes_module.grids_of(found, 5).tolist() == [grid] * 5
-    logits[:2, 0, 5], logits[:2, 0, 6] = 0.0, -0.25 / tables.GRID
-    assert codes_module.grids_of(found, 5).tolist() == [codes_module.BY_TABLE] * 2 + [2] * 3
+        logits[:, 0, grid] = -(0.5 + shift) / tables.GRID  # on an edge of this grid
+    assert codes_module.grids_of(found, 5).tolist() == [tables.BY_TABLE] * 5
+    logits[2:, 0, -2] = 0.0
+    assert codes_module.grids_of(found, 5).tolist() == [tables.BY_TABLE] * 2 + [14] * 3
 
 
 def test_threads_and_the_number_of_images_beside_it_change_no_code() -> None:

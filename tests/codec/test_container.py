@@ -68,7 +68,7 @@ def test_no_truncated_or_extended_file_is_accepted() -> None:
 def test_a_file_of_another_version_is_named_as_one() -> None:
     data = bytearray(pack(WHOLE))
     data[len(MAGIC)] = 1
-    with pytest.raises(CodecError, match="is of version 1 of the format, wanted 2"):
+    with pytest.raises(CodecError, match="is of version 1 of the format, wanted 3"):
         unpack(bytes(data))
 
 

@@ -12,8 +12,18 @@ import torch
 from golden_models import FOLDER, GOLDEN, IMAGES, Golden, images
 
 from vqvae_lightning import CodecError, decompress
-from vqvae_lightning.codec import bitsback, codes, normal, pixels, stepping, tables
+from vqvae_lightning.codec import (
+    bitsback,
+    blocks,
+    codes,
+    locations,
+    pixels,
+    stepping,
+    tables,
+)
 from vqvae_lightning.codec.container import LOSSLESS, VERSION, unpack
+from vqvae_lightning.codec.normal import NormalBins
+from vqvae_lightning.codec.pixels import LogisticTables
 
 CHANGED = (
     "the format has changed: raise VERSION of codec/container.py and run"
@@ -21,7 +31,7 @@ CHANGED = (
 )
 CODES = ["transformer", "masked"]
 CHAINED = ["vae_lossless", "vae_binary"]
-RARE = tables.weights_of(np.array([0, 40], np.uint8))
+RARE = tables.weights_of(np.minimum(24 * np.arange(16), tables.CLIP).astype(np.uint8))
 
 
 def read(name: str) -> torch.Tensor:
@@ -52,17 +62,19 @@ def test_there_is_a_file_of_each_model_and_of_this_version_only() -> None:
     [
         (stepping, "MASKED_PASSES", 8, ["masked"]),
         (stepping, "MASKED_PASSES", 20, ["masked"]),
-        (codes, "GRIDS", tables.weights_of(np.array([0, 40, 96, 144, 144], np.uint8)), CODES),
+        (codes, "GRIDS", RARE, CODES),
         (tables, "GRID", 16, CODES),
         (codes, "SHIFTS", tables.SHIFTS + 0.25, CODES),
         (pixels, "BATCH", 16, ["vqvae_lossless"]),
         (pixels, "BATCH", 64, ["vqvae_lossless"]),
-        (pixels, "MEANS", 16, ["vqvae_lossless", "vae_lossless"]),
-        (pixels, "FLAGS", RARE, ["vqvae_lossless"]),
+        (locations, "MEANS", 16, ["vqvae_lossless", "vae_lossless"]),
+        (pixels, "GRIDS", RARE, ["vqvae_lossless"]),
         (bitsback, "BATCH", 16, CHAINED),
         (bitsback, "BATCH", 64, CHAINED),
-        (bitsback, "FLAGS", RARE, CHAINED),
-        (normal, "BINS", 2048, CHAINED),
+        (bitsback, "GRIDS", RARE, CHAINED),
+        (blocks, "CHUNK", 256, ["vqvae_lossless", "vae_lossless"]),
+        (NormalBins, "blocks", (32, 128), CHAINED),
+        (LogisticTables, "blocks", (8, 32), ["vqvae_lossless", "vae_lossless"]),
     ],
 )
 def test_a_change_of_a_number_of_the_format_is_seen(

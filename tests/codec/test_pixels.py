@@ -6,14 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from coded_models import LIKELIHOODS, coded, images, prior, vqvae
+from coded_models import LIKELIHOODS, coded, images, joint, prior, vqvae
 
 from vqvae_lightning import CodecError, compress, decompress
-from vqvae_lightning.codec import pixels
+from vqvae_lightning.codec import locations, pixels
 from vqvae_lightning.codec.codes import static_table
 from vqvae_lightning.codec.container import unpack
-from vqvae_lightning.codec.pixels import LogisticTables, MixtureTables, exponential
-from vqvae_lightning.codec.tables import PRECISION, nats_of
+from vqvae_lightning.codec.locations import exponential, location_keys, on_first_grids
+from vqvae_lightning.codec.pixels import LogisticTables, MixtureTables
+from vqvae_lightning.codec.tables import BY_TABLE, SHIFTS, nats_of
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.models.likelihoods import (
     DiscretizedLogistic,
@@ -63,9 +64,9 @@ def disturbed(relative: float, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(1)
     keys = LogisticTables.keys
 
-    def other(self: LogisticTables, likelihood: Any, decoded: torch.Tensor) -> Any:
+    def other(self: LogisticTables, likelihood: Any, decoded: torch.Tensor, shift: Any) -> Any:
         noise = torch.randn(decoded.shape, generator=generator, dtype=decoded.dtype).clamp(-1, 1)
-        return keys(self, likelihood, decoded * (1 + relative * noise))
+        return keys(self, likelihood, decoded * (1 + relative * noise), shift)
 
     monkeypatch.setattr(LogisticTables, "keys", other)
 
@@ -82,14 +83,44 @@ def test_a_build_whose_decoder_differs_by_1e_10_decodes_the_same(
         decompress(data, model)
 
 
-def test_an_image_beside_a_rounding_edge_comes_back_by_the_uniform_table(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("margin", "by_table"),
+    [
+        (5e-6, False),  # few images are certain on the first grid, and all are on another
+        (1e-3, True),  # none is on any, and a uniform table codes it
+    ],
+)
+def test_an_image_beside_a_rounding_edge_goes_by_another_grid_or_a_uniform_table(
+    margin: float, by_table: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pixels, "DECODER_MARGIN", 1e-5)
     model, x = given("one scale", 6)
+    usual = len(compress(model, x, lossless=True))
+    monkeypatch.setattr(locations, "NETWORK_MARGIN", margin)
     data = compress(model, x, lossless=True)
-    assert len(data) > x.numel() * 0.8
+    # These images cost more than 8 bits a pixel by the model.
+    assert abs(len(data) - (x.numel() if by_table else usual)) < 500 < usual - x.numel()
+    assert len(data) != usual
+    # The reader has no margin: the file says which grids these are.
+    monkeypatch.setattr(locations, "NETWORK_MARGIN", 2e-10)
     assert torch.equal(decompress(data, model), x)
+
+
+@pytest.mark.parametrize("numbers", [784, 11_760, 50_000])
+def test_of_images_as_sharp_as_can_be_each_finds_a_grid(numbers: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.rand(100, numbers // 2, generator=generator, dtype=torch.float64) * 2 - 1
+    log_scale = torch.full_like(mean, -6.9)
+
+    def keys(rows: Any, shift: Any) -> Any:
+        steps, _, certain = location_keys(mean[rows], log_scale[rows], shift)
+        return steps, certain.all(1)
+
+    steps, grids = on_first_grids(keys, len(mean))
+    assert (grids < BY_TABLE).all()
+    assert numbers < 10_000 or grids.any()
+    # A build that differs as much as it may finds the same on these grids.
+    other = mean + (torch.rand(mean.shape, generator=generator) - 0.5) * 3.9e-10 * (1 + mean.abs())
+    assert (location_keys(other, log_scale, SHIFTS[grids])[0] == steps).all()
 
 
 def test_tables_are_the_probabilities_of_the_likelihood() -> None:
@@ -111,14 +142,11 @@ def test_tables_of_a_mixture_are_the_probabilities_of_the_likelihood() -> None:
 
 def check_tables(tables: pixels.PixelTables, likelihood: Likelihood, decoded: torch.Tensor) -> None:
     """Of decoded (1, P, 9, 40): the tables are distributions, and those of the likelihood."""
-    keys, _ = tables.keys(likelihood, decoded)
-    weights = tables.weights(keys[0])
-    assert (weights >= 0).all()
-    assert (weights.sum(1) == 2**PRECISION - 256).all()
+    keys, _ = tables.keys(likelihood, decoded, 0.0)
     levels = torch.arange(256, dtype=torch.float64) / 127.5 - 1
     one = decoded.flatten(2).permute(2, 1, 0)[..., None]  # 360,P,1,1
     nll = torch.stack([likelihood.nll(x.expand(360, 1, 1, 1), one) for x in levels], 1)
-    p, q = torch.exp(-nll).numpy(), (weights + 1) / 2**PRECISION
+    p, q = torch.exp(-nll).numpy(), joint(tables, keys[0])
     kl = (p * (-nll.numpy() - np.log(q))).sum(1)
     assert kl.max() < 2e-3
     assert kl.mean() < 5e-4

@@ -6,42 +6,49 @@
 ```
 
 What is popped by q is what earlier batches pushed, so that −log q(z|x) is paid back. The first
-batch of a group has nothing to pop: its z are the likeliest ones, and nothing is paid back.
+image of a group has nothing to pop: its z are the means of q, and nothing is paid back. The grids
+of a batch are pushed last, so that they are known before what needs them.
 """
 
 import zlib
-from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from vqvae_lightning.codec.blocks import push_levels, take_levels
 from vqvae_lightning.codec.container import Group
+from vqvae_lightning.codec.locations import Grids, Keys, Mask, every, location_keys, on_first_grids
 from vqvae_lightning.codec.normal import NormalBins
-from vqvae_lightning.codec.pixels import (
-    CHUNK,
-    Keys,
-    Mask,
-    PixelCoder,
-    Pixels,
-    listed,
-    location_keys,
-)
+from vqvae_lightning.codec.pixels import PixelCoder, Pixels, listed
 from vqvae_lightning.codec.streams import Stack, Symbols
-from vqvae_lightning.codec.tables import FLAGS, PRECISION, Weights, weights_of
+from vqvae_lightning.codec.tables import (
+    BY_TABLE,
+    GRIDS,
+    PRECISION,
+    SHIFTS,
+    Floats,
+    weights_of,
+)
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Gaussian
 
-BATCH = 32  # images of a step of the chain
-LATENTS = 512  # latents whose tables are made together: 16 MiB
+BATCH = 32  # images of a step of the chain, at most
 EVEN = weights_of(np.zeros(2, np.uint8))
 
 
-class Tables(Protocol):
-    """What makes tables of keys."""
+def steps_of_chain(n: int) -> list[slice]:
+    """The batches of n images: each as many as are before it, up to BATCH.
 
-    def weights(self, keys: Keys) -> Weights:
-        """Weights (m, K) by keys (m,)."""
+    So a single image has nothing to pop, not a whole batch.
+    """
+    found, start = [], 0
+    while start < n:
+        end = min(n, start + min(BATCH, max(start, 1)))
+        found.append(slice(start, end))
+        start = end
+    return found
 
 
 class ChainCoder:
@@ -64,15 +71,15 @@ class ChainCoder:
     def write(self, pixels: Pixels) -> Group:
         """The group of images. Raises ValueError for levels that the likelihood has not."""
         stack = Stack()
-        for start in range(0, len(pixels), BATCH):
-            self._push(stack, pixels[start : start + BATCH])
+        for rows in steps_of_chain(len(pixels)):
+            self._push(stack, pixels[rows])
         return Group(stack.data(), zlib.crc32(pixels.tobytes()))
 
     def read(self, group: Group, n: int) -> Pixels:
         """The pixels of a group. Raises ValueError unless they are those that were coded."""
         stack, found = Stack(group.data), []
-        for start in reversed(range(0, n, BATCH)):
-            found.append(self._pop(stack, min(BATCH, n - start)))
+        for rows in reversed(steps_of_chain(n)):
+            found.append(self._pop(stack, rows.stop - rows.start))
         pixels = np.concatenate(found[::-1])
         if zlib.crc32(pixels.tobytes()) != group.check:
             raise ValueError("codec: another CRC32")
@@ -80,79 +87,83 @@ class ChainCoder:
 
     def _push(self, stack: Stack, pixels: Pixels) -> None:
         levels = self.pixels.tables.symbols(pixels).reshape(len(pixels), -1)  # n,dims
-        posterior, certain = self._posterior(pixels)
-        pays_back = stack.bits > PRECISION * posterior.size
+        posterior, of_posterior = self._posterior(pixels)
+        by_z = of_posterior != BY_TABLE
+        pays_back = stack.bits > PRECISION * len(pixels) * self.latents
         while True:
-            given = posterior[certain].ravel()
+            given = listed(posterior[by_z])
             bins = (
-                taken(stack, given, self.bins, LATENTS)
+                take_levels(stack.pop, given, self.bins)
                 if pays_back
-                else likeliest(given, self.bins)
+                else self.bins.likeliest(given)
             )
-            keys, sure = self._keys(bins)
-            if sure.all():
+            keys, of_pixels = self.pixels.keys(self._z(bins))
+            on_some = of_pixels != BY_TABLE
+            if on_some.all():
                 break
-            # An image beside a rounding edge goes without z, and the others take other bits.
+            # An image that no grid is for goes without z, and the others take other bits.
             if pays_back:
-                put(stack, bins, given, self.bins, LATENTS)
-            certain[np.flatnonzero(certain)[~sure]] = False
-        put(stack, levels[certain].ravel(), listed(keys), self.pixels, CHUNK)
-        stack.push(levels[~certain].ravel(), self.pixels.uniform)
+                push_levels(stack, bins, given, self.bins)
+            by_z[np.flatnonzero(by_z)[~on_some]] = False
+        grids = np.full(len(pixels), BY_TABLE, np.int32)
+        grids[by_z] = of_pixels
+        push_levels(stack, levels[by_z].ravel(), listed(keys), self.pixels.tables)
+        stack.push(levels[~by_z].ravel(), self.pixels.uniform)
         stack.push(bins, self.bins.prior)
-        stack.push((~certain).astype(np.int32), FLAGS)
+        if pays_back:
+            stack.push(of_posterior[by_z].astype(np.int32), GRIDS)
+        stack.push(grids, GRIDS)
         stack.push(np.array([pays_back], np.int32), EVEN)
 
     def _pop(self, stack: Stack, n: int) -> Pixels:
         pays_back = bool(stack.pop(1, EVEN)[0])
-        certain = stack.pop(n, FLAGS) == 0
-        bins = stack.pop(int(certain.sum()) * self.latents, self.bins.prior)
+        grids = stack.pop(n, GRIDS)
+        by_z = grids != BY_TABLE
+        count = int(by_z.sum())
+        of_posterior = stack.pop(count if pays_back else 0, GRIDS)
+        bins = stack.pop(count * self.latents, self.bins.prior)
         levels = np.zeros((n, self.net.dims), np.int32)
-        others = stack.pop(int((~certain).sum()) * self.net.dims, self.pixels.uniform)
-        levels[~certain] = others.reshape(-1, self.net.dims)
-        keys, _ = self._keys(bins)
-        levels[certain] = taken(stack, listed(keys), self.pixels, CHUNK).reshape(keys.shape[:2])
+        others = stack.pop((n - count) * self.net.dims, self.pixels.uniform)
+        levels[~by_z] = others.reshape(-1, self.net.dims)
+        keys = self.pixels.keys_on(self._z(bins), grids[by_z])
+        found = take_levels(stack.pop, listed(keys), self.pixels.tables)
+        levels[by_z] = found.reshape(-1, self.net.dims)
         pixels = self.pixels.tables.pixels(levels).reshape(-1, *self.net.image_shape)
         if pays_back:
-            posterior, _ = self._posterior(pixels)
-            put(stack, bins, posterior[certain].ravel(), self.bins, LATENTS)
+            posterior = self._posterior_on(pixels[by_z], of_posterior)
+            push_levels(stack, bins, listed(posterior), self.bins)
         return pixels
 
-    @torch.no_grad()
-    def _posterior(self, pixels: Pixels) -> tuple[Keys, Mask]:
-        """Keys (n, latents) of q(z|x), and a mask (n,), certain."""
+    def _posterior(self, pixels: Pixels) -> tuple[Keys, Grids]:
+        """Keys (n, latents, 2) of q(z|x), on the first grids (n,) that do."""
+        mean, log_scale = self._encoded(pixels)
+        return on_first_grids(
+            lambda rows, shift: latent_keys(mean[rows], log_scale[rows], shift), len(pixels)
+        )
+
+    def _posterior_on(self, pixels: Pixels, grids: Symbols) -> Keys:
+        """Keys (n, latents, 2) of q(z|x), on these grids (n,). Raises ValueError for BY_TABLE."""
+        if (grids == BY_TABLE).any():
+            raise ValueError("codec: got z on no grid, which is not coded")
+        return latent_keys(*self._encoded(pixels), SHIFTS[grids])[0]
+
+    def _encoded(self, pixels: Pixels) -> tuple[Tensor, Tensor]:
+        """The mean and the log scale (n, latents) of q(z|x)."""
         x = torch.from_numpy(pixels).double() / 127.5 - 1
         # As `Gaussian` reads them: μ, then log σ².
-        mean, log_variance = self.net.encoder(x).chunk(2, dim=1)
+        mean, log_variance = self.net.encoder(x).flatten(2).chunk(2, dim=1)
         if not (torch.isfinite(mean).all() and torch.isfinite(log_variance).all()):
             raise ValueError("codec: the encoder gives numbers that are not finite")
-        keys, certain = location_keys(mean.contiguous(), log_variance.contiguous() / 2)
-        return keys, np.all(certain, axis=1)
+        return mean.flatten(1), log_variance.flatten(1) / 2
 
-    def _keys(self, bins: Symbols) -> tuple[Keys, Mask]:
-        """Keys (n, dims, …) of pixels, and a mask (n,), of the bins of z, n after one another."""
-        shape = (-1, self.net.bottleneck.out_channels, *self.net.grid)
-        z = torch.from_numpy(self.bins.medians[bins]).reshape(shape)
-        if not len(z):
-            return np.zeros((0, self.net.dims), np.int64), np.ones(0, bool)
-        return self.pixels.keys(z)
+    def _z(self, bins: Symbols) -> Tensor:
+        """z (n, D, h, w) of the bins of images, one after the other."""
+        z = torch.from_numpy(self.bins.medians[bins])
+        channels = self.net.bottleneck.out_channels
+        return z.reshape(len(bins) // self.latents, channels, *self.net.grid)
 
 
-def put(stack: Stack, symbols: Symbols, keys: Keys, tables: Tables, chunk: int) -> None:
-    """Pushes symbols (m,) by the tables of keys (m,), such that `taken` gives them in order."""
-    for start in reversed(range(0, len(symbols), chunk)):
-        rows = slice(start, start + chunk)
-        stack.push(symbols[rows], tables.weights(keys[rows]))
-
-
-def taken(stack: Stack, keys: Keys, tables: Tables, chunk: int) -> Symbols:
-    """Pops symbols (m,) by the tables of keys (m,)."""
-    parts = [keys[start : start + chunk] for start in range(0, len(keys), chunk)]
-    found = [stack.pop(len(part), tables.weights(part)) for part in parts]
-    return np.concatenate([np.zeros(0, np.int32), *found])
-
-
-def likeliest(keys: Keys, bins: NormalBins) -> Symbols:
-    """The bins (m,) of most weight, by keys (m,)."""
-    parts = [keys[start : start + LATENTS] for start in range(0, len(keys), LATENTS)]
-    found = [bins.weights(part).argmax(1) for part in parts]
-    return np.concatenate([np.zeros(0, np.int32), *found]).astype(np.int32)
+def latent_keys(mean: Tensor, log_scale: Tensor, shift: Floats | float) -> tuple[Keys, Mask]:
+    """Keys (n, latents, 2) of means and log scales (n, latents), and a mask (n,), certain."""
+    steps, scales, certain = location_keys(mean, log_scale, shift)
+    return np.stack([steps, scales], -1), every(certain)

@@ -18,6 +18,7 @@ from vqvae_lightning.codec.container import deflated
 from vqvae_lightning.codec.stepping import Pass, passes
 from vqvae_lightning.codec.streams import Reader, Symbols, Writer
 from vqvae_lightning.codec.tables import (
+    BY_TABLE,
     GRIDS,
     SHIFTS,
     Steps,
@@ -31,7 +32,6 @@ from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.prior import PriorNetwork
 
 Codes = NDArray[np.int64]
-BY_TABLE = len(SHIFTS)  # what stands for the static table among the grids
 
 
 def static_table(codes: Codes, layout: CodeLayout) -> Steps:
@@ -62,6 +62,8 @@ def grids_of(found: Sequence[Pass], n: int) -> NDArray[np.int64]:
     grids = np.full(n, BY_TABLE)
     for number, shift in enumerate(SHIFTS):
         rows = np.flatnonzero(grids == BY_TABLE)
+        if not len(rows):
+            break
         sure = [steps_of(logits[rows], shift)[1].all(1) for _, logits in found]
         grids[rows[np.all(sure, 0)]] = number
     return grids

@@ -23,7 +23,7 @@ import numpy as np
 
 from vqvae_lightning.codec.tables import Steps
 
-MAGIC, VERSION = b"\x89VQZ", 2
+MAGIC, VERSION = b"\x89VQZ", 3
 START = struct.Struct("<4sBI")
 GROUP = struct.Struct("<II")
 CHECK = struct.Struct("<I")

@@ -11,15 +11,19 @@ The distribution function is summed up once, by operations that every machine ro
 import numpy as np
 from numpy.typing import NDArray
 
-from vqvae_lightning.codec.pixels import Keys, exponential, inverse_scales, locations
-from vqvae_lightning.codec.tables import PRECISION, Floats, Weights, weights_of
+from vqvae_lightning.codec.blocks import BlockTables, Borders
+from vqvae_lightning.codec.locations import INVERSE_SCALES, MEANS, Keys, exponential
+from vqvae_lightning.codec.streams import Symbols
+from vqvae_lightning.codec.tables import Floats, weights_of
 
 BINS = 4096
 REACH, STEP = 10.0, 1 / 512  # the table of the distribution function: from −REACH to REACH
 
 
-class NormalBins:
+class NormalBins(BlockTables):
     """Bins of z, their medians, and the tables of prior and posterior."""
+
+    blocks = (64, BINS // 64)
 
     def __init__(self) -> None:
         x = np.arange(-REACH, REACH + STEP, STEP)
@@ -29,25 +33,26 @@ class NormalBins:
         self._below = np.concatenate([np.zeros(1), area]) / area[-1]
         self.edges = self._quantile(np.arange(1, BINS) / BINS)
         self.medians = self._quantile((np.arange(BINS) + 0.5) / BINS)
-        self.inverse = inverse_scales()
+        # Nothing is below border 0, and everything below the last one.
+        self.borders = np.concatenate([[-REACH], self.edges, [REACH]])
         self.prior = weights_of(np.zeros(BINS, np.uint8))  # 2^12 each, of 2^24
 
-    def below(self, u: Floats) -> Floats:
-        """P(Z < u) of a standard normal Z."""
+    def below(self, keys: Keys, first: Borders, step: int, count: int) -> Floats:
+        """The mass of q(z|x) below some borders of bins, by keys (m, 2) of mean and log scale."""
+        steps, inverse = keys[:, :1] / MEANS, INVERSE_SCALES[keys[:, 1:]]
+        borders = first[:, None] + step * np.arange(count)
+        u = self.borders[borders] * inverse - steps
         position = (np.clip(u, -REACH, REACH - STEP) + REACH) / STEP
         whole = np.floor(position)
         index, rest = whole.astype(np.int64), position - whole
-        found: Floats = self._below[index] * (1.0 - rest) + self._below[index + 1] * rest
-        return found
+        found = self._below[index] * (1.0 - rest) + self._below[index + 1] * rest
+        # Rounding could make a border a last bit less than the one before it.
+        return np.maximum.accumulate(found, 1)
 
-    def weights(self, keys: Keys) -> Weights:
-        """Weights (m, BINS) of q(z|x), by keys (m,) of its mean and log scale."""
-        scale, steps = locations(keys)
-        u = self.edges * self.inverse[scale][:, None] - steps[:, None]
-        total = 2**PRECISION - BINS
-        inner = np.maximum.accumulate(np.floor(self.below(u) * total), 1).astype(np.int64)
-        ends = np.zeros((len(keys), 1), np.int64)
-        return np.diff(np.concatenate([ends, inner, ends + total], 1), axis=1)
+    def likeliest(self, keys: Keys) -> Symbols:
+        """The bins (m,) of the means, by keys (m, 2)."""
+        means = keys[:, 0] / MEANS / INVERSE_SCALES[keys[:, 1]]
+        return np.searchsorted(self.edges, means).astype(np.int32)
 
     def _quantile(self, shares: Floats) -> Floats:
         """z of which such a share of the prior's mass lies below."""

@@ -97,7 +97,10 @@ class Reader:
 
 
 class Stack:
-    """Symbols to bytes and back, last in, first out: what bits-back coding needs."""
+    """Symbols to bytes and back, last in, first out: what bits-back coding needs.
+
+    Where there is one symbol only, nothing is pushed.
+    """
 
     def __init__(self, data: bytes = b"") -> None:
         import constriction
@@ -115,13 +118,13 @@ class Stack:
 
     def push(self, symbols: Symbols, weights: Weights) -> None:
         """Adds symbols (n,), by weights (n, K) or (K,), such that `pop` gives them in order."""
-        if len(symbols):
+        if len(symbols) and weights.shape[-1] > 1:
             self._coder.encode_reverse(symbols.astype(np.int32), *models(weights))
 
     def pop(self, n: int, weights: Weights) -> Symbols:
         """Takes symbols (n,) off, by the weights that they were pushed by, or by any others."""
-        if not n:
-            return np.zeros(0, np.int32)
+        if not n or weights.shape[-1] == 1:
+            return np.zeros(n, np.int32)
         model, *rows = models(weights)
         return np.asarray(self._coder.decode(model, *(rows or [n])), np.int32)
 

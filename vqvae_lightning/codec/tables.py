@@ -26,9 +26,10 @@ GRID = 8  # steps per nat
 CLIP = 144  # steps: 18 nats below the likeliest symbol, where a weight is 0
 # Two builds may differ by this much in a logit, in nats. float64 differs by some 1e-13.
 MARGIN = 4e-9
-# Grids of logits, by their shift in steps. A logit beside a rounding edge of one is in the middle
-# of a step of another.
-SHIFTS = np.array([0.0, 0.25, 0.5, 0.75])
+# Grids, by their shift in steps: 0, 1/16, −1/16, 2/16 … −7/16. A number beside a rounding edge of
+# one is far from those of the others. The nearest come first, for a shift is an error of that size.
+SHIFTS = np.array([0.0, *(sign * k / 16 for k in range(1, 8) for sign in (1, -1))])
+BY_TABLE = len(SHIFTS)  # what stands for a table without a model among the grids
 
 
 def _exponentials() -> Weights:
@@ -96,7 +97,5 @@ def nats_of(counts: NDArray[Any], steps: Steps) -> float:
     return float(-(counts * np.log(frequencies)).sum())
 
 
-# Steps of "by the model" and of "by the static table", of an image: 0.25 % are expected to be.
-FLAGS = weights_of(np.array([0, 48], np.uint8))
-# Steps of each of SHIFTS and, last, of the static table: as rare as that, over and over.
-GRIDS = weights_of(np.array([0, 48, 96, 144, 144], np.uint8))
+# Steps of each of SHIFTS and, last, of the static table: each is e^-4 as likely as the one before.
+GRIDS = weights_of(np.minimum(32 * np.arange(BY_TABLE + 1), CLIP).astype(np.uint8))
