@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import DeviceType
 
 from experiments.benchmarks.timing import Row, spread
 from vqvae_lightning.config import OptimizerConfig
@@ -236,8 +235,9 @@ def busy_share(step: Callable[[], Any]) -> float:
         _wait()
         seconds = time.perf_counter() - started
     # An operation counts the time of its kernels, too: those alone are of the device's type.
-    kernels = [event for event in profile.events() if event.device_type == DeviceType.CUDA]
-    return sum(event.device_time_total for event in kernels) / 1e6 / seconds
+    kernels = (event for event in profile.events() if event.device_type.name == "CUDA")
+    busy: float = sum(event.device_time_total for event in kernels)
+    return busy / 1e6 / seconds
 
 
 def _wait() -> None:
