@@ -43,7 +43,9 @@ class HeardDataModule(ImageDataModule):
     ) -> HeardBatch:
         """The batch on its device, scaled, with the recordings of its rows."""
         assert self.trainer is not None
-        split = "train" if self.trainer.training else "test" if self.trainer.testing else "val"
+        split: Split = (
+            "train" if self.trainer.training else "test" if self.trainer.testing else "val"
+        )
         waveforms = self.waveforms[split].index_select(0, batch.rows.cpu())
         scaled = super().on_after_batch_transfer(batch, dataloader_idx)
         return HeardBatch(scaled, waveforms.to(scaled.x.device))

@@ -65,11 +65,14 @@ class Block(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         inner = self.norm(self.along(h).transpose(1, 2))
         inner = self.down(nn.functional.gelu(self.up(inner))) * self.scale
-        return h + inner.transpose(1, 2)
+        added: Tensor = h + inner.transpose(1, 2)
+        return added
 
 
 class VocoderNet(nn.Module):
     """The network of one log-mel window."""
+
+    advance: Tensor  # B
 
     def __init__(self, config: VocoderConfig, window: MelWindow) -> None:
         """Raises ConfigError for a window that no `LogMel` can have."""
@@ -110,7 +113,8 @@ class VocoderNet(nn.Module):
     def heard(self, x: Tensor) -> Tensor:
         """As `forward`, in evaluation mode, from the CPU and to it: a `Vocoder` of `LogMel`."""
         with evaluating(self):
-            return self(x.to(self.advance)).float().cpu()
+            waveforms: Tensor = self(x.to(self.last.weight))
+        return waveforms.float().cpu()
 
     def compile_layers(self) -> None:
         """Compiles the blocks in place."""
