@@ -6,8 +6,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from vqvae_lightning.config import ConfigError, DataConfig
 from vqvae_lightning.data.dataset import Split
 from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.data.imageset import image_set
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.waveforms import padded
 
@@ -22,8 +24,21 @@ class HeardBatch(NamedTuple):
 class HeardDataModule(ImageDataModule):
     """The windows of a data set, and for each batch of them the recordings (N, S).
 
-    Raises what ImageDataModule raises.
+    Raises what ImageDataModule raises, and ConfigError for data whose recordings are not at hand.
     """
+
+    def __init__(self, config: DataConfig, seed: int, accumulate: int = 1) -> None:
+        if config.path is not None:
+            raise ConfigError(
+                "data.path: the store of own recordings holds windows, and a vocoder learns"
+                " waveforms; wanted data.name=fsdd or prompts"
+            )
+        if image_set(config).sound is None:
+            raise ConfigError(
+                f"data.name: {config.dataset} holds images, and a vocoder learns recordings;"
+                " wanted fsdd or prompts"
+            )
+        super().__init__(config, seed, accumulate)
 
     def setup(self, stage: str | None = None) -> None:
         if self.splits:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vqvae_lightning.config import ConfigError, DataConfig, MelWindow, setting
+from vqvae_lightning.config import MelWindow, setting
 from vqvae_lightning.models.build import ModelConfig
 from vqvae_lightning.models.modes import evaluating
 from vqvae_lightning.signals.mel import LogMel, powers_of
@@ -33,21 +33,6 @@ class VocoderConfig(ModelConfig):
     width: int = setting(192, "channels between the blocks", at_least=8, at_most=4096)
     hidden: int = setting(576, "channels inside a block", at_least=8, at_most=16384)
     blocks: int = setting(4, "ConvNeXt blocks", at_least=1, at_most=64)
-
-    def check_data(self, data: DataConfig) -> None:
-        # The table of datasets is not read where another kind is trained.
-        from vqvae_lightning.data.imageset import image_set
-
-        if data.path is not None:
-            raise ConfigError(
-                "data.path: the store of own recordings holds windows, and a vocoder learns"
-                " waveforms; wanted data.name=fsdd or prompts"
-            )
-        if image_set(data).sound is None:
-            raise ConfigError(
-                f"data.name: {data.dataset} holds images, and a vocoder learns recordings; wanted"
-                " fsdd or prompts"
-            )
 
 
 class Block(nn.Module):

@@ -109,8 +109,9 @@ def check(experiment: Experiment) -> None:
     The module is built on the meta device, which costs no memory. The first stage of a prior is not
     looked for: ANY_TOKENIZER or ANY_LATENTS stands in for it.
     """
-    images = ImageDataModule(experiment.data, experiment.seed, experiment.trainer.accumulate)
-    kind, dataset = KINDS[experiment.kind], images.dataset
+    kind = KINDS[experiment.kind]
+    of_data = (experiment.data, experiment.seed, experiment.trainer.accumulate)
+    dataset = (HeardDataModule if kind.stage == 3 else ImageDataModule)(*of_data).dataset
     with torch.device("meta"):
         if kind.stage == 1:
             first_stage_module(experiment, dataset)
