@@ -69,7 +69,7 @@ class Row:
     @property
     def vocoder(self) -> str | None:
         """What the figures of what is heard are of: None of Griffin-Lim."""
-        return self.record.vocoder
+        return self.record.heard_by
 
     @property
     def train_images(self) -> float | None:

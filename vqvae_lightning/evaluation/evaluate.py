@@ -66,12 +66,12 @@ def _keep(subject: Subject, evaluator: Evaluator, found: Mapping[str, float]) ->
     """
     with subject.run.change() as record:
         known = record.get("test", {})
-        if evaluator.heard and record.get("vocoder") != subject.vocoder:
+        if evaluator.heard and record.get("heard_by") != subject.vocoder:
             others = {f"test/{name}" for each in EVALUATORS.values() for name in each.heard}
             known = {name: value for name, value in known.items() if name not in others}
-            record.pop("vocoder", None)
+            record.pop("heard_by", None)
             if subject.vocoder:
-                record["vocoder"] = subject.vocoder
+                record["heard_by"] = subject.vocoder
         record["test"] = {**known, **found}
 
 
