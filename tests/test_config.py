@@ -31,7 +31,12 @@ from vqvae_lightning.models.likelihoods import DiscretizedLogistic
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ
 from vqvae_lightning.training.autoencoders import VAE
-from vqvae_lightning.training.build import ANY_LATENTS, ANY_TOKENIZER, second_stage_module, vocoder_module
+from vqvae_lightning.training.build import (
+    ANY_LATENTS,
+    ANY_TOKENIZER,
+    second_stage_module,
+    vocoder_module,
+)
 from vqvae_lightning.training.prior import CodePrior
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -84,7 +89,7 @@ def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file, tmp_path
         assert flow.net.loss(z, label, torch.zeros_like, torch.zeros_like).shape == (1,)
     elif KINDS[experiment.kind].stage == 3:
         vocoder: Any = vocoder_module(experiment, dataset)
-        assert vocoder(torch.zeros(1, *shape)).shape == (1, dataset.sound.hop * shape[2])
+        assert vocoder(torch.zeros(1, *shape)).shape == (1, vocoder.net.mel.samples)
     else:
         module: Any = KINDS[experiment.kind].module(
             experiment.model, shape, experiment.optimizer, classes=dataset.classes

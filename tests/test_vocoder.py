@@ -129,10 +129,10 @@ def test_figures_of_what_is_heard_are_of_one_vocoder(
 def test_samples_are_heard_through_a_vocoder_of_any_length(
     place: Path, tmp_path: Path, vocoder: str
 ) -> None:
-    files = []
-    for given in ({"vocoder": str(place / "runs" / vocoder)}, {}):
+    files: list[Path] = []
+    for given in (str(place / "runs" / vocoder), None):
         out = str(tmp_path / f"{len(files) // 2}.png")
-        files += sample(place / "runs" / "vqvae", n=4, out=out, **given)
+        files += sample(place / "runs" / "vqvae", n=4, out=out, vocoder=given)
     picture, sound, other_picture, other_sound = (path.read_bytes() for path in files)
     assert picture == other_picture
     assert len(sound) == len(other_sound)

@@ -109,7 +109,7 @@ def test_a_few_steps_on_sines_make_the_loss_fall() -> None:
     for _ in range(60):
         optimizer.zero_grad()
         loss = loss_of(net, waveforms, x)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     assert float(loss_of(net, waveforms, x).detach()) < 0.7 * first
 
