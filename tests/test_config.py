@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -101,9 +102,10 @@ def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file, tmp_path
 
 def test_there_are_experiments_for_every_kind_and_dataset():
     names = {(file.parent.name, file.stem) for file in SHIPPED}
-    of_images = [name for name, kind in KINDS.items() if kind.stage != 3]
     assert names >= {("fsdd", k) for k in KINDS if k not in ("ae_flow", "vae_flow")}
-    assert names >= {(d, k) for d in ("mnist", "fashion_mnist", "cifar10") for k in of_images}
+    assert names >= {
+        (d, k) for d in ("mnist", "fashion_mnist", "cifar10") for k in small.compared()
+    }
 
 
 @pytest.mark.parametrize(
