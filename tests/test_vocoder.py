@@ -58,7 +58,9 @@ def test_a_run_of_a_vocoder_is_a_run(place: Path) -> None:
     run = Run.open(place / "runs" / "vocoder")
     assert run.record.status == "finished"
     measured = run.record.test
-    parts = sum(measured[f"test/{name}"] for name in ("convergence", "log_magnitude", "mel"))
+    parts = sum(
+        measured[f"test/{name}"] for name in ("magnitude", "convergence", "log_magnitude", "mel")
+    )
     assert measured["test/loss"] == pytest.approx(parts, rel=1e-5)
     assert measured["test/log_spectral_distance"] > 0
     assert [path.name for path in run.pictures()] == ["vocoded.png"]

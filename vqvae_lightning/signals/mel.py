@@ -147,7 +147,7 @@ class LogMel:
         (Perraudin et al. 2013, "A fast Griffin-Lim algorithm") from phases that are always the
         same.
         """
-        return self._with_phases(self.bins(powers_of(x)).sqrt())
+        return self.with_phases(self.bins(powers_of(x)).sqrt())
 
     def bins(self, power: Tensor) -> Tensor:
         """Power of bins (N, F, B) that has the power (N, bands, F) of bands, none below 0.
@@ -161,10 +161,15 @@ class LogMel:
             found = found * wanted / (found @ (filters.T @ filters)).clamp_min(TINY)
         return found
 
-    def _with_phases(self, magnitudes: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        angles = 2 * math.pi * torch.rand(magnitudes.shape[1:], generator=generator)
-        phases = torch.polar(torch.ones_like(angles), angles).expand(magnitudes.shape)  # N,F,B
+    def with_phases(self, magnitudes: Tensor, start: Tensor | None = None) -> Tensor:
+        """Waveforms (N, S) of magnitudes (N, F, B), whose phases are found from those of `start`
+        (N, F, B), or from phases that are always the same.
+        """
+        if start is None:
+            generator = torch.Generator().manual_seed(0)
+            drawn = 2 * math.pi * torch.rand(magnitudes.shape[1:], generator=generator)
+            start = drawn.expand(magnitudes.shape)
+        phases = torch.polar(torch.ones_like(start), start)  # N,F,B
         before = torch.zeros_like(phases)
         for _ in range(self.iterations):
             found = self.spectra(self.overlapped(magnitudes * phases))

@@ -39,6 +39,14 @@ def spectral_losses(mel: LogMel, x: Tensor, wanted: Tensor, found: Tensor) -> Ma
     }
 
 
+def magnitude_losses(wanted: Tensor, found: Tensor) -> Tensor:
+    """The same two terms for magnitudes (N, F, B) of one resolution: (N,)."""
+    distance = (wanted - found).square().sum((1, 2)).clamp_min(1e-12).sqrt()
+    logs = wanted.clamp_min(QUIETEST).log() - found.clamp_min(QUIETEST).log()
+    share = distance / wanted.square().sum((1, 2)).sqrt().clamp_min(1e-3)
+    return share + logs.abs().mean((1, 2))
+
+
 def magnitudes(waveforms: Tensor, window: int) -> Tensor:
     """Magnitudes (N, B, F) of waveforms (N, S); a sine of full scale has 1."""
     hann = torch.hann_window(window, dtype=waveforms.dtype, device=waveforms.device)

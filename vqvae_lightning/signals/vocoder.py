@@ -2,13 +2,14 @@
 
 ```
 levels N,1,bands,F ──► ConvNeXt blocks ──► magnitude, phase N,F,B ──► inverse STFT ──► N,S
-                   └─► magnitudes of Griffin-Lim ─┘ times a factor
+                   └─► magnitudes of Griffin-Lim ─┘ times a factor         └─► Griffin-Lim: heard
 ```
 
 Siuzdak 2023, "Vocos: Closing the gap between time-domain and Fourier-based neural vocoders" (arXiv
-2306.00814), without its adversaries. Two things are our own. The network corrects magnitudes that
-fit the bands. And it says by how much a phase goes on from frame to frame, because a convolution
-cannot tell two frames of a steady tone apart, whose phases differ.
+2306.00814), without its adversaries. Three things are our own. The network corrects magnitudes that
+fit the bands. It says by how much a phase goes on from frame to frame, because a convolution cannot
+tell two frames of a steady tone apart, whose phases differ. And what is heard goes on from its
+phases by Griffin-Lim: what bands lose is more of the magnitudes than of the phases.
 """
 
 import math
@@ -76,30 +77,34 @@ class VocoderNet(nn.Module):
         self.register_buffer("advance", advance % (2 * math.pi), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Waveforms (N, S) of windows x (N, 1, bands, frames) in [-1, 1]; their loudest band has
-        power 1.
+        """Waveforms (N, S) of windows x (N, 1, bands, frames) in [-1, 1], by the inverse STFT;
+        their loudest band has power 1.
         """
+        return self.mel.overlapped(torch.polar(*self.spectra(x)))
+
+    def spectra(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Magnitudes and phases (N, F, B) of windows x (N, 1, bands, frames) in [-1, 1]."""
         h = self.norm(self.first(x[:, 0]).transpose(1, 2)).transpose(1, 2)
         for block in self.blocks:
             h = block(h)
         with torch.autocast(x.device.type, enabled=False):
-            h = self.spectrum(self.last(h.transpose(1, 2).to(self.advance.dtype)))
-            return self.mel.overlapped(self._spectra(x.to(h.dtype), h))
-
-    def _spectra(self, x: Tensor, said: Tensor) -> Tensor:
-        """Complex spectra (N, F, B) of windows and of what the network says of them."""
-        factor, on, ahead = said.split(self.bins, dim=2)  # N,F,B
-        factor = LARGEST_FACTOR * (factor / LARGEST_FACTOR).tanh()
-        magnitudes = self.mel.bins(powers_of(x)).sqrt() * factor.exp()
-        phases = (self.advance + on).cumsum(1) + ahead
-        return torch.polar(magnitudes, phases)
+            said = self.spectrum(self.last(h.transpose(1, 2).to(self.advance.dtype)))
+            factor, on, ahead = said.split(self.bins, dim=2)  # N,F,B
+            factor = LARGEST_FACTOR * (factor / LARGEST_FACTOR).tanh()
+            magnitudes = self.mel.bins(powers_of(x.to(said.dtype))).sqrt() * factor.exp()
+            return magnitudes, (self.advance + on).cumsum(1) + ahead
 
     @torch.no_grad()
     def heard(self, x: Tensor) -> Tensor:
-        """As `forward`, in evaluation mode, from the CPU and to it: a `Vocoder` of `LogMel`."""
+        """Waveforms (N, S) of windows x, from the CPU and to it: a `Vocoder` of `LogMel`.
+
+        In evaluation mode; the phases are the start of Griffin-Lim.
+        """
         with evaluating(self):
-            waveforms: Tensor = self(x.to(self.last.weight))
-        return waveforms.float().cpu()
+            magnitudes, phases = (
+                found.float().cpu() for found in self.spectra(x.to(self.last.weight))
+            )
+        return self.mel.with_phases(magnitudes, phases)
 
     def compile_layers(self) -> None:
         """Compiles the blocks in place."""

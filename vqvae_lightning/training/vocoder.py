@@ -13,7 +13,7 @@ from vqvae_lightning.data.heard import HeardBatch
 from vqvae_lightning.metrics.latents import Mean
 from vqvae_lightning.pictures import Grid
 from vqvae_lightning.signals.sound import last_recorded, log_spectral_distance
-from vqvae_lightning.signals.spectral_loss import spectral_losses
+from vqvae_lightning.signals.spectral_loss import magnitude_losses, spectral_losses
 from vqvae_lightning.signals.vocoder import VocoderConfig, VocoderNet
 from vqvae_lightning.training.optimization import (
     StepRecord,
@@ -51,7 +51,14 @@ class Vocoder(pl.LightningModule):
         self.config = section_config(VocoderConfig, config, "model")
         self.optimizer_config = section_config(OptimizerConfig, optimizer or {}, "optimizer")
         self.net = VocoderNet(self.config, MelWindow(*sound))
-        names = ("loss", "convergence", "log_magnitude", "mel", "log_spectral_distance")
+        names = (
+            "loss",
+            "magnitude",
+            "convergence",
+            "log_magnitude",
+            "mel",
+            "log_spectral_distance",
+        )
         self.split_metrics = metrics_of_splits(lambda: {name: Mean() for name in names})
         self.step_record = StepRecord()
         self.save_hyperparameters(
@@ -74,10 +81,13 @@ class Vocoder(pl.LightningModule):
     def _losses(self, heard: HeardBatch) -> tuple[Mapping[str, Tensor], Tensor]:
         """The loss and its parts by name, (N,) each, and the waveforms (N, S) that were found."""
         x, mel = heard.batch.x.to(self.dtype), self.net.mel
-        found = self.net(x)
+        of_bins, phases = self.net.spectra(x)
         with torch.autocast(x.device.type, enabled=False):
+            # Magnitudes must not make up for phases that are wrong: they learn from bins alone.
+            found = mel.overlapped(torch.polar(of_bins.detach(), phases))
             wanted = mel.at_loudest(heard.waveforms.to(found.dtype))
-            parts = spectral_losses(mel, x, wanted, found)
+            magnitude = magnitude_losses(mel.spectra(wanted).abs(), of_bins)
+            parts = {"magnitude": magnitude, **spectral_losses(mel, x, wanted, found)}
             return {"loss": torch.stack([*parts.values()]).sum(0), **parts}, found
 
     def training_step(self, heard: HeardBatch, batch_idx: int) -> Tensor:
