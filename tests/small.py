@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from vqvae_lightning import kinds
 from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.experiment import load_experiment
 
@@ -26,6 +27,11 @@ TRAINER = [
     "trainer.validate_every=3",
     "trainer.log_every=1",
 ]
+
+
+def compared() -> list[str]:
+    """The kinds whose runs are compared: all but vocoders, which learn nothing but recordings."""
+    return [name for name, kind in kinds.KINDS.items() if kind.stage != 3]
 
 
 def model_config(kind: str, *more: str) -> Any:

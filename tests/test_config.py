@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -31,7 +32,12 @@ from vqvae_lightning.models.likelihoods import DiscretizedLogistic
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ
 from vqvae_lightning.training.autoencoders import VAE
-from vqvae_lightning.training.build import ANY_LATENTS, ANY_TOKENIZER, second_stage_module
+from vqvae_lightning.training.build import (
+    ANY_LATENTS,
+    ANY_TOKENIZER,
+    second_stage_module,
+    vocoder_module,
+)
 from vqvae_lightning.training.prior import CodePrior
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -82,6 +88,9 @@ def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file, tmp_path
         z = torch.zeros(1, 16, 1, 1)
         label = torch.zeros(1, dtype=torch.long)
         assert flow.net.loss(z, label, torch.zeros_like, torch.zeros_like).shape == (1,)
+    elif KINDS[experiment.kind].stage == 3:
+        vocoder: Any = vocoder_module(experiment, dataset)
+        assert vocoder(torch.zeros(1, *shape)).shape == (1, vocoder.net.mel.samples)
     else:
         module: Any = KINDS[experiment.kind].module(
             experiment.model, shape, experiment.optimizer, classes=dataset.classes
@@ -93,7 +102,10 @@ def test_every_shipped_experiment_is_valid_and_says_what_it_costs(file, tmp_path
 
 def test_there_are_experiments_for_every_kind_and_dataset():
     names = {(file.parent.name, file.stem) for file in SHIPPED}
-    assert names >= {(d, k) for d in ("mnist", "fashion_mnist", "cifar10") for k in KINDS}
+    assert names >= {("fsdd", k) for k in KINDS if k not in ("ae_flow", "vae_flow")}
+    assert names >= {
+        (d, k) for d in ("mnist", "fashion_mnist", "cifar10") for k in small.compared()
+    }
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import small
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
@@ -20,7 +21,6 @@ from vqvae_lightning.config import (
     training_command,
 )
 from vqvae_lightning.experiment import load_experiment
-from vqvae_lightning.kinds import KINDS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "vqvae_lightning"
@@ -86,7 +86,7 @@ def test_the_plans_of_many_runs_name_experiments_that_are_there(elsewhere: Path)
         assert ablation.first_stage is None or Path(ablation.first_stage).is_file()
     for name in experiment_names("sweeps"):
         assert read_grid(Path(experiment_file(name)))[0].is_file()
-    assert list(experiment_files(StudyOptions())) == [*KINDS, "prior_masked"]
+    assert list(experiment_files(StudyOptions())) == [*small.compared(), "prior_masked"]
 
 
 def test_a_file_of_ones_own_comes_before_a_shipped_one(elsewhere: Path) -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from vqvae_lightning.models.build import ModelConfig
 
-STAGES = {1: "Autoencoders", 2: "Priors"}  # what the runs of a stage are called together
+# What the runs of a stage are called together.
+STAGES = {1: "Autoencoders", 2: "Priors", 3: "Vocoders"}
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Kind:
     title: str  # in tables, pages and pictures
     config_at: str  # "package.module:Class" of the settings under `model`
     module_at: str  # … and of the LightningModule
-    # 1: it learns from images. 2: it learns p(z) over the latents of a run of stage 1.
-    stage: Literal[1, 2]
+    # 1: it learns from images. 2: it learns p(z) over the latents of a run of stage 1. 3: it learns
+    # what windows sound like, and makes sounds of what runs of the others make.
+    stage: Literal[1, 2, 3]
     # Whether it has a rate, charged against a p(z). A learned p(z) of an AE's z gives none: without
     # a q(z|x) there are no nats to be counted.
     has_density: bool
@@ -53,8 +55,9 @@ class Kind:
     colours: tuple[str, str]  # of its rows and curves, on light and on dark paper
     required: tuple[str, ...]  # test metrics without which a run cannot stand in the ledger
     notes: tuple[Note, ...]  # how to read its rows
-    price: str  # what it pays for a z: a clause of the page's sentence on rates
-    samples: str  # what its usual samples are drawn from, and whether they can be good
+    # Empty where there is no such thing, and then on no page.
+    price: str = ""  # what it pays for a z: a clause of the page's sentence on rates
+    samples: str = ""  # what its usual samples are drawn from, and whether they can be good
 
     @property
     def config(self) -> "type[ModelConfig]":
@@ -219,6 +222,20 @@ KINDS: dict[str, Kind] = {
             " of the KL against N(0,\u00a0I)",
             samples="z from the learned flow, decoded by its VAE. As far as it has learned where"
             " the latents of images are, it can. (A row per class if it is class-conditional.)",
+        ),
+        Kind(
+            "vocoder",
+            "vocoder",
+            "vqvae_lightning.signals.vocoder:VocoderConfig",
+            "vqvae_lightning.training.vocoder:Vocoder",
+            stage=3,
+            has_density=False,
+            has_codes=False,
+            artifact="vocoder",
+            mark="circle",
+            colours=("#5a5a5a", "#b0b0b0"),
+            required=("loss", "log_spectral_distance"),
+            notes=(),
         ),
     )
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import run_folders
+import small
 from run_folders import check, figure, page, terminal, write_run
 
 from vqvae_lightning.comparison.compare import Comparison, compare
@@ -47,12 +48,12 @@ def compared(toy: None, tmp_path: Path) -> Comparison:
     run = write_run(tmp_path, "toy")
     run.write(generation=[figure("toys", 2.0)])
     runs = [write_run(tmp_path, kind, name="tok" if kind == "vqvae" else "")
-            for kind in KINDS if kind != "toy"]  # fmt: skip
+            for kind in small.compared() if kind != "toy"]  # fmt: skip
     return compare([run, *runs])
 
 
 def test_its_row_stands_in_the_order_of_the_table_of_kinds(compared: Comparison) -> None:
-    assert [row.kind.name for row in compared.rows] == list(KINDS)
+    assert [row.kind.name for row in compared.rows] == small.compared()
     toy = compared.rows[-1]
     assert {"psnr", "distortion", "rate_bits", "total", "active_units"} <= set(toy.values)
     assert toy.limits == {"active_units": 16}

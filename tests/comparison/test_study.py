@@ -6,6 +6,7 @@ import io
 import statistics
 
 import pytest
+import small
 from rich.console import Console
 from untrained import record
 
@@ -14,7 +15,6 @@ from vqvae_lightning.config import ConfigError, StudyOptions
 from vqvae_lightning.evaluation import fidelity
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.evaluators import EVALUATORS
-from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.training.runs import Run
 
 
@@ -48,7 +48,9 @@ def test_every_recipe_and_seed_once_then_nothing_more(workplace):
     options, settings, calls = workplace
     recipes = study.study(options, settings)
     names = {recipe: [run.path.name for run in runs] for recipe, runs in recipes.items()}
-    assert names == {name: [f"{name}-s0", f"{name}-s1"] for name in (*KINDS, "prior_masked")}
+    assert names == {
+        name: [f"{name}-s0", f"{name}-s1"] for name in (*small.compared(), "prior_masked")
+    }
     last = {recipe: runs[1].record for recipe, runs in recipes.items()}
     assert {found.status for found in last.values()} == {"finished"}
     learned = {recipe: found.source.run for recipe, found in last.items() if found.source}

@@ -5,6 +5,7 @@ from typing import Any, Literal
 import fake_data
 import pytest
 import pytorch_lightning as pl
+import small
 import torch
 import torch.nn.functional as F
 import untrained
@@ -15,7 +16,6 @@ from vqvae_lightning.data.dataset import Dataset
 from vqvae_lightning.evaluation import fidelity
 from vqvae_lightning.evaluation.features import FeatureNetwork
 from vqvae_lightning.evaluation.subject import Subject
-from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.models import first_stage
 from vqvae_lightning.training.runs import Run
 
@@ -38,7 +38,7 @@ class Quarters(FeatureNetwork):
 def made(tmp_path_factory):
     """Generated data in place of MNIST, and a finished, untrained run of every kind."""
     root = tmp_path_factory.mktemp("subject")
-    with untrained.workplace_with(root, KINDS):
+    with untrained.workplace_with(root, small.compared()):
         # The codes of the prior, which an evaluation finds as its training left them.
         assert Subject(Run(root / "runs" / "prior")).codes
         yield root
@@ -104,7 +104,7 @@ def test_pictures_read_the_dataset_once_and_build_the_module_once(made, opened, 
     assert opened["built"] == once(kind)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", small.compared())
 def test_samples_of_the_own_prior_read_no_images(made, opened, kind):
     cli.sample([str(made / "runs" / kind), "n=10"])
     assert opened["read"] == opened["verified"] == []

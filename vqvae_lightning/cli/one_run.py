@@ -260,6 +260,7 @@ def run_and_options(arguments: Sequence[str], cls: type[Options]) -> "tuple[Run,
     The run is the named one, or else the newest finished one that the settings choose.
     """
     from vqvae_lightning.config import CHOOSING_RUNS, ConfigError, options
+    from vqvae_lightning.kinds import KINDS
     from vqvae_lightning.training.runs import Run
     from vqvae_lightning.training.search import find_runs
 
@@ -271,6 +272,8 @@ def run_and_options(arguments: Sequence[str], cls: type[Options]) -> "tuple[Run,
     if folders:
         return Run.open(folders[0]), chosen
     found = find_runs(chosen.runs, dataset=chosen.dataset, path=chosen.path)
+    # A vocoder is part of a command about another run. It is evaluated where it is named.
+    found = [run for run in found if KINDS[run.record.kind].stage != 3]
     if not found:
         raise no_runs("run", chosen)
     usual = {name: getattr(cls(), name) for name in CHOOSING_RUNS}

@@ -55,6 +55,11 @@ def compress_run(run: Run, places: Sequence[str], options: CompressOptions) -> P
     check_free(target, "the name of a new file")
     check_writable(target, "to")
     kind = KINDS[run.record.kind]
+    if kind.stage == 3:
+        raise ConfigError(
+            f"compress: {run.path} is a run of kind {kind.name}, which has no latents; wanted an"
+            " autoencoder, or a prior over codes"
+        )
     if kind.stage == 2 and not kind.has_codes:
         raise ConfigError(
             f"compress: {run.path} is a run of kind {kind.name}, whose p(z) no file is coded with;"

@@ -67,6 +67,11 @@ class Row:
         return "bound_draws" not in self.values
 
     @property
+    def vocoder(self) -> str | None:
+        """What the figures of what is heard are of: None of Griffin-Lim."""
+        return self.record.heard_by
+
+    @property
     def train_images(self) -> float | None:
         """Train images that the classifiers of latents were fitted to."""
         return self.values.get("representation_images")

@@ -95,14 +95,15 @@ def study(options: StudyOptions, settings: Sequence[str]) -> dict[str, list[Run]
 def experiment_files(options: StudyOptions) -> dict[str, Path]:
     """The recipes of the study, in order: name → experiment file.
 
-    They are those that were asked for, or one of each kind and SECOND, as far as the dataset has
-    them. Raises ConfigError for one that is not there, and if there is none.
+    They are those that were asked for, or one of each kind that is compared and SECOND, as far as
+    the dataset has them. Raises ConfigError for one that is not there, and if there is none.
     """
     given = options.experiments != StudyOptions.experiments
     places = [Path(options.experiments)] if given else experiment_folders()
     folders = [place / options.dataset for place in places]
     folder = next((path for path in folders if path.is_dir()), folders[-1])
-    asked = options.recipes or [*KINDS, *SECOND]
+    compared = [name for name, kind in KINDS.items() if kind.stage != 3]
+    asked = options.recipes or [*compared, *SECOND]
     found = {name: file for name in asked if (file := folder / f"{name}.yaml").is_file()}
     if not found:
         names = ", ".join(f"{name}.yaml" for name in asked)

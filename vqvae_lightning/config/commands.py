@@ -80,7 +80,15 @@ class RunChoice:
 
 @dataclass
 class RunOptions(RunChoice, Drawing):
-    """Which finished run, where its images are, and how it draws if it is a prior."""
+    """Which finished run, where its images are, how it draws if it is a prior, and what makes its
+    sounds if it is of recordings.
+    """
+
+    vocoder: str | None = setting(
+        None,
+        "run folder of a vocoder that recordings are heard through; empty: Griffin-Lim",
+        place="folder",
+    )
 
 
 @dataclass

@@ -42,7 +42,7 @@ def evaluate(
     """
     run = Run.of(run)
     options = run_options(EvaluateOptions, run.path, options, settings)
-    subject = Subject(run, options.root)
+    subject = Subject(run, options.root, options.vocoder, stages=(1, 2, 3))
     for file in (subject.run.path / RECORD, subject.run.images / "codes.png"):
         check_writable(file, "run")
     evaluators = list(chosen(subject, options))
@@ -54,10 +54,25 @@ def evaluate(
         found = evaluator.measure(subject, options, known)
         known |= found
         if options.split == "test" and found:
-            with subject.run.change() as record:
-                record["test"] = {**record.get("test", {}), **named(found, options.split)}
+            _keep(subject, evaluator, named(found, options.split))
     subject.run.write(evaluated=to_dict(options))
     return named(known, options.split)
+
+
+def _keep(subject: Subject, evaluator: Evaluator, found: Mapping[str, float]) -> None:
+    """Puts figures of the test split into run.json.
+
+    Figures of what is heard are of one vocoder there: another one's are removed.
+    """
+    with subject.run.change() as record:
+        known = record.get("test", {})
+        if evaluator.heard and record.get("heard_by") != subject.vocoder:
+            others = {f"test/{name}" for each in EVALUATORS.values() for name in each.heard}
+            known = {name: value for name, value in known.items() if name not in others}
+            record.pop("heard_by", None)
+            if subject.vocoder:
+                record["heard_by"] = subject.vocoder
+        record["test"] = {**known, **found}
 
 
 def chosen(plan: Plan, options: EvaluateOptions) -> Iterator[Evaluator]:
@@ -70,7 +85,11 @@ def chosen(plan: Plan, options: EvaluateOptions) -> Iterator[Evaluator]:
         asked = evaluator.asked(options)
         if asked is False:
             continue
-        refusal = evaluator.refuses(plan, options)
+        if plan.kind.stage in evaluator.stages:
+            refusal = evaluator.refuses(plan, options)
+        else:
+            setting = "".join(evaluator.settings[:1])
+            refusal = f"{setting}: {plan.path} is of kind {plan.kind.name}, which has none"
         if refusal is None:
             yield evaluator
         elif asked:

@@ -12,6 +12,8 @@ class Evaluator(ABC):
 
     # Those of EvaluateOptions that nothing else reads: of no use to a kind that cannot have it.
     settings: tuple[str, ...] = ()
+    stages: tuple[int, ...] = (1, 2)  # of the kinds that are asked whether they can have it
+    heard: tuple[str, ...] = ()  # names of what it measures that another vocoder would change
 
     def is_for(self, plan: Plan) -> bool:
         """Whether `study` and `ablate` measure it of this run, where their settings ask for it."""

@@ -28,6 +28,8 @@ class OwnPass(Evaluator):
     On one device, so that no number depends on how images are dealt to several.
     """
 
+    stages = (1, 2, 3)
+
     def measure(
         self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
     ) -> Mapping[str, float]:

@@ -22,13 +22,16 @@ class Hearing(Evaluator):
     """STOI and PESQ of reconstructions, and of the originals after the same vocoder.
 
     The second pair is what a perfect model would reach: the loss of the latents is so told apart
-    from that of the vocoder. A recording is judged up to the end of its window.
+    from that of the vocoder. A recording is judged up to the end of its window. A vocoder has the
+    second pair, and beside it that of Griffin-Lim.
     """
 
     settings = ("hearing",)
+    stages = (1, 2, 3)
+    heard = ("stoi", "pesq", "stoi_vocoded", "pesq_vocoded")
 
     def is_for(self, plan: Plan) -> bool:
-        return plan.kind.stage == 1
+        return plan.kind.stage != 2
 
     def asked(self, options: EvaluateOptions) -> bool | None:
         return options.hearing
@@ -55,16 +58,21 @@ class Hearing(Evaluator):
     def measure(
         self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
     ) -> Mapping[str, float]:
-        signal, data, net = subject.signal, subject.images, subject.net
+        signal, data = subject.signal, subject.images
         whole = image_set(data.config).recordings(Path(data.config.root), options.split)
         originals = [recording[: signal.samples] / 32768 for recording in whole]
-        vocoded, decoded = list[Clip](), list[Clip]()
+        clips: dict[str, list[Clip]] = {}
         for batch in data.batches(options.split, own_device()):
-            vocoded += signal.sounds(batch.x)
-            decoded += signal.sounds(reconstructed(net, batch))
-        found: dict[str, float] = {}
-        for of, clips in (("", decoded), ("_vocoded", vocoded)):
-            waveforms = [clip.samples.astype(np.float64) for clip in clips]
-            values = hearing(originals, waveforms, signal.rate)
-            found |= {f"{name}{of}": value for name, value in values.items()}
-        return found
+            made = {"_vocoded": signal.sounds(batch.x)}
+            if subject.kind.stage == 3:
+                made["_griffin_lim"] = data.signal.sounds(batch.x)
+            else:
+                made[""] = signal.sounds(reconstructed(subject.net, batch))
+            for of, found in made.items():
+                clips.setdefault(of, []).extend(found)
+        values: dict[str, float] = {}
+        for of, some in clips.items():
+            waveforms = [clip.samples.astype(np.float64) for clip in some]
+            measured = hearing(originals, waveforms, signal.rate)
+            values |= {f"{name}{of}": value for name, value in measured.items()}
+        return values

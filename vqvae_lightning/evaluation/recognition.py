@@ -41,6 +41,7 @@ class Recognition(Evaluator):
     """
 
     settings = ("recognition",)
+    heard = ("recognized_heard", "recognized_vocoded", "converted", "kept")
 
     def asked(self, options: EvaluateOptions) -> bool | None:
         return options.recognition

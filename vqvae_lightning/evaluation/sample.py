@@ -47,7 +47,7 @@ def sample(
     """
     run = Run.of(run)
     options = run_options(SampleOptions, run.path, options, settings)
-    subject = Subject(run, options.root)
+    subject = Subject(run, options.root, options.vocoder)
     names = sampler_names(subject.experiment, options.sampler)
     _check(subject, names, options)
     if options.show != "samples":

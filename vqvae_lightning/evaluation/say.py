@@ -40,7 +40,7 @@ def say(
     """
     run = Run.of(run)
     options = run_options(SayOptions, run.path, options, settings)
-    subject = Subject(run, options.root)
+    subject = Subject(run, options.root, options.vocoder)
     _check_run(subject)
     check_sampling(subject.experiment, options)
     module = cast(CodePrior, subject.module)

@@ -18,13 +18,15 @@ from typing import cast
 import pytorch_lightning as pl
 import torch
 
-from vqvae_lightning.config import Experiment
+from vqvae_lightning.config import ConfigError, Experiment, MelWindow
 from vqvae_lightning.data.codes import CodeDataModule
+from vqvae_lightning.data.heard import HeardDataModule
 from vqvae_lightning.data.images import ImageDataModule, data_of, opened_images
 from vqvae_lightning.data.imageset import sound_of
 from vqvae_lightning.data.latents import LatentDataModule
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.densities import TrainLatents
+from vqvae_lightning.evaluation.vocoders import open_vocoder
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.signals.build import signal_of
@@ -33,7 +35,7 @@ from vqvae_lightning.storage import file_hash
 from vqvae_lightning.training.build import latents_of
 from vqvae_lightning.training.loading import latents_folder, load_run
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.stages import Generates, HasLatents
+from vqvae_lightning.training.stages import Generates, HasLatents, Hears
 
 
 class Plan:
@@ -47,22 +49,56 @@ class Plan:
         self.experiment = replace(experiment, data=data_of(experiment.data, root))
 
     @property
+    def sound(self) -> MelWindow | None:
+        """The window of its recordings; None of images."""
+        return sound_of(self.experiment.data)
+
+    @property
     def signal(self) -> Signal:
         """Whether it learns images or recordings, and all that follows from that."""
-        return signal_of(sound_of(self.experiment.data))
+        return signal_of(self.sound)
 
 
 class Subject(Plan):
     """A finished run, with its images in `root`.
 
     Without `root` the images are where the run says, or in `data` (see `data_of`). Raises
-    ConfigError for settings that cannot be read. Reading `module` raises CheckpointError for a
-    damaged checkpoint, and reading `images` or `codes` raises DataError if they cannot be had.
+    ConfigError for settings that cannot be read, for a run of another stage than `stages`, and for
+    a `vocoder`, the folder of a run, that it cannot be heard through. Reading `module` raises
+    CheckpointError for a damaged checkpoint, and reading `images` or `codes` raises DataError if
+    they cannot be had.
     """
 
-    def __init__(self, run: Run, root: str | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        root: str | None = None,
+        vocoder: str | None = None,
+        stages: tuple[int, ...] = (1, 2),
+    ) -> None:
         super().__init__(run.path, run.experiment(), root)
         self.run = run
+        if self.kind.stage not in stages:
+            raise ConfigError(
+                f"run: {run.path} is of kind {self.kind.name}, which only makes sounds of what"
+                f" others make: give it as vocoder={run.path} beside one of them"
+            )
+        if vocoder is not None and self.kind.stage == 3:
+            raise ConfigError(
+                f"vocoder: got {vocoder}, but {run.path} is a vocoder itself; wanted none"
+            )
+        self._vocoder = open_vocoder(vocoder, self.sound) if vocoder is not None else None
+
+    @property
+    def vocoder(self) -> str | None:
+        """SHA-256 of the vocoder that it is heard through; None: Griffin-Lim, or its own."""
+        return self._vocoder.sha256 if self._vocoder else None
+
+    @property
+    def signal(self) -> Signal:
+        if self.kind.stage == 3:
+            return signal_of(self.sound, cast(Hears, self.module).net.heard)
+        return signal_of(self.sound, self._vocoder.heard if self._vocoder else None)
 
     @cached_property
     def _loaded(self) -> tuple[pl.LightningModule, str]:
@@ -106,6 +142,8 @@ class Subject(Plan):
     @property
     def data(self) -> ImageDataModule | LatentDataModule:
         """What the module was trained on."""
+        if self.kind.stage == 3:
+            return HeardDataModule(self.experiment.data, self.experiment.seed)
         return self.images if self.kind.stage == 1 else self.latents
 
     @property

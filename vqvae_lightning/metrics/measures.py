@@ -15,7 +15,9 @@ from typing import Literal
 Table = Literal["results", "page", "health", "samplers"]
 
 # Attributes of a row of the comparison, in which two rows must agree to be ranked together.
-Agreement = Literal["likelihood", "conditional", "draws", "codes", "exact", "train_images"]
+Agreement = Literal[
+    "likelihood", "conditional", "draws", "codes", "exact", "train_images", "vocoder"
+]
 Agreements = tuple[Agreement, ...]
 
 
@@ -65,6 +67,7 @@ DRAWS: Agreements = (*SUMS, "draws")  # an importance-weighted bound rises with 
 # Bits per code of one tokenizer. A bound is no rank among exact ones.
 CODES: Agreements = ("codes", "conditional", "exact")
 LATENTS: Agreements = ("codes", "conditional")  # densities of the z of one first stage
+HEARD: Agreements = ("vocoder",)  # two vocoders lose different things
 TRAIN: Agreements = ("train_images",)  # classifiers that were fitted to as many images
 
 GRADIENTS = "Gradients"
@@ -85,18 +88,21 @@ MEASURES: dict[str, Measure] = {
                 panel=Panel(RECONSTRUCTION, "MSE")),
         Measure("log_spectral_distance", "LSD", "dB", "lower", ".2f", BOTH, progress=5,
                 panel=Panel(RECONSTRUCTION, "Log-spectral distance, dB"), curve="LSD, dB"),
-        Measure("stoi", "STOI", "", "higher", ".3f", BOTH),
-        Measure("pesq", "PESQ", "narrow band", "higher", ".2f", BOTH),
+        Measure("stoi", "STOI", "", "higher", ".3f", BOTH, comparable=HEARD),
+        Measure("pesq", "PESQ", "narrow band", "higher", ".2f", BOTH, comparable=HEARD),
         Measure("stoi_vocoded", "STOI", "of vocoded originals", "", ".3f", ("results",)),
         Measure("pesq_vocoded", "PESQ", "of vocoded originals", "", ".2f", ("results",)),
         Measure("recognized", "Recognized", "share", "higher", ".3f", BOTH),
-        Measure("recognized_heard", "… after the vocoder", "share", "higher", ".3f", BOTH),
+        Measure("recognized_heard", "… after the vocoder", "share", "higher", ".3f", BOTH,
+                comparable=HEARD),
         Measure("recognized_original", "Recognized", "share of originals", "", ".3f",
                 ("results",)),
         Measure("recognized_vocoded", "… after the vocoder", "share of originals", "", ".3f",
                 ("results",)),
-        Measure("converted", "Converted", "share taken for the new class", "higher", ".3f", BOTH),
-        Measure("kept", "… and kept", "share taken for what was said", "higher", ".3f", BOTH),
+        Measure("converted", "Converted", "share taken for the new class", "higher", ".3f", BOTH,
+                comparable=HEARD),
+        Measure("kept", "… and kept", "share taken for what was said", "higher", ".3f", BOTH,
+                comparable=HEARD),
         Measure("loss", "Loss", "", "lower", bound="≤", progress=1,
                 panel=Panel(RECONSTRUCTION, "Loss")),
         Measure("tokenizer_psnr", "PSNR of the first stage", "dB", "higher", ".2f"),

@@ -2,7 +2,8 @@
 
 ```
 waveform N,S ──► STFT ──► power in mel bands ──► dB below the loudest ──► levels N,1,bands,frames
-waveform N,S ◄── Griffin-Lim ◄── power in bins ◄── dB ◄────────────────────┘
+waveform N,S ◄── Griffin-Lim ◄── power in bins ◄── dB ◄────────────────────┤
+waveform N,S ◄── a vocoder that was trained ◄──────────────────────────────┘
 ```
 
 Level 0 is padding. Levels 1 … 255 are −80 … 0 dB, in steps of 0.315 dB, relative to the loudest
@@ -14,6 +15,7 @@ Letters: N recordings, S = hop · frames samples, F frames, B = window / 2 + 1 b
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -29,6 +31,9 @@ MOMENTUM = 0.99  # of Griffin-Lim
 UPDATES = 4  # of the power in bins
 PEAK = 0.7  # of a waveform that is heard, of full scale
 TINY = 1e-14
+
+# Windows (N, 1, bands, frames) in [-1, 1] to waveforms (N, S), both on the CPU.
+Vocoder = Callable[[Tensor], Tensor]
 
 
 class LogMel:
@@ -108,22 +113,41 @@ class LogMel:
         is_recorded = torch.arange(self.frames) < frames  # N,F
         return (levels * is_recorded[:, None]).to(torch.uint8).flip(1)[:, None]
 
-    def waveforms(self, x: Tensor) -> list[Tensor]:
+    def windows(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """The same levels as floats in [-1, 1], on the CPU, of waveforms on any device."""
+        levels = self.levels(waveforms.detach().cpu(), lengths.cpu())
+        return levels.float().div_(127.5).sub_(1)
+
+    def at_loudest(self, waveforms: Tensor) -> Tensor:
+        """Waveforms (N, S) as loud as windows take recordings to be: the loudest band has power
+        1.
+        """
+        loudest = self.power(waveforms).amax((1, 2)).clamp_min(10 ** (SILENT / 10))
+        return waveforms / loudest.sqrt()[:, None]
+
+    def waveforms(self, x: Tensor, vocoder: Vocoder | None = None) -> list[Tensor]:
         """What windows x (N, 1, bands, frames) in [-1, 1] sound like: (n,) float32 each.
 
-        A waveform ends where its window does, and its peak is 0.7 of full scale. The phases are
-        those that the magnitudes fit best, found by the fast Griffin-Lim algorithm (Perraudin et
-        al. 2013, "A fast Griffin-Lim algorithm") from phases that are always the same.
+        A waveform ends where its window does, and its peak is 0.7 of full scale. Without a vocoder
+        it is that of `griffin_lim`.
         """
         x = x.detach().float().cpu()
         found = []
         for part in x.split(BATCH):
-            magnitudes = self.bins(powers_of(part)).sqrt()  # N,F,B
-            waveforms = self._with_phases(magnitudes)  # N,S
+            waveforms = (vocoder or self.griffin_lim)(part)  # N,S
             lengths = (self.hop * ends(part)).tolist()
             pairs = zip(waveforms, lengths, strict=True)
             found += [_at_peak(waveform[:length]) for waveform, length in pairs]
         return found
+
+    def griffin_lim(self, x: Tensor) -> Tensor:
+        """Waveforms (N, S) of windows x (N, 1, bands, frames) in [-1, 1].
+
+        The phases are those that the magnitudes fit best, found by the fast Griffin-Lim algorithm
+        (Perraudin et al. 2013, "A fast Griffin-Lim algorithm") from phases that are always the
+        same.
+        """
+        return self.with_phases(self.bins(powers_of(x)).sqrt())
 
     def bins(self, power: Tensor) -> Tensor:
         """Power of bins (N, F, B) that has the power (N, bands, F) of bands, none below 0.
@@ -137,10 +161,15 @@ class LogMel:
             found = found * wanted / (found @ (filters.T @ filters)).clamp_min(TINY)
         return found
 
-    def _with_phases(self, magnitudes: Tensor) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        angles = 2 * math.pi * torch.rand(magnitudes.shape[1:], generator=generator)
-        phases = torch.polar(torch.ones_like(angles), angles).expand(magnitudes.shape)  # N,F,B
+    def with_phases(self, magnitudes: Tensor, start: Tensor | None = None) -> Tensor:
+        """Waveforms (N, S) of magnitudes (N, F, B), whose phases are found from those of `start`
+        (N, F, B), or from phases that are always the same.
+        """
+        if start is None:
+            generator = torch.Generator().manual_seed(0)
+            drawn = 2 * math.pi * torch.rand(magnitudes.shape[1:], generator=generator)
+            start = drawn.expand(magnitudes.shape)
+        phases = torch.polar(torch.ones_like(start), start)  # N,F,B
         before = torch.zeros_like(phases)
         for _ in range(self.iterations):
             found = self.spectra(self.overlapped(magnitudes * phases))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vqvae_lightning.config import ConfigError, DataConfig, MelWindow
 from vqvae_lightning.metrics.reconstruction import Errors
-from vqvae_lightning.signals.mel import DB_PER_LEVEL, LogMel, recorded
+from vqvae_lightning.signals.mel import DB_PER_LEVEL, LogMel, Vocoder, recorded
 from vqvae_lightning.signals.signal import Clip, Signal, moved
 
 # What `data` offers for images and has no meaning for windows: a mirrored word is no word.
@@ -25,24 +25,27 @@ class Recordings(Signal):
     completed_side = "width"
     feature_networks = ("classifier",)
 
-    def __init__(self, window: MelWindow) -> None:
-        self.mel = LogMel(window)
+    def __init__(self, window: MelWindow, vocoder: Vocoder | None = None) -> None:
+        """`vocoder` makes the waveforms that are heard; None: Griffin-Lim."""
+        self.mel, self.vocoder = LogMel(window), vocoder
         self.errors = SpectralErrors()
         self.rate, self.samples = self.mel.rate, self.mel.samples
 
     def sounds(self, x: Tensor) -> list[Clip]:
-        return [Clip(samples.numpy(), self.rate) for samples in self.mel.waveforms(x)]
+        return [Clip(samples.numpy(), self.rate) for samples in self._waveforms(x)]
 
     def played(self, x: Tensor) -> Tensor:
         """Windows of what windows sound like after the vocoder, (N, 1, bands, frames), on the
         CPU.
         """
-        found = self.mel.waveforms(x)
+        found = self._waveforms(x)
         waveforms = torch.zeros(len(x), self.samples)
         for row, waveform in zip(waveforms, found, strict=True):
             row[: len(waveform)] = waveform
-        levels = self.mel.levels(waveforms, torch.tensor([len(waveform) for waveform in found]))
-        return levels.float().div_(127.5).sub_(1)
+        return self.mel.windows(waveforms, torch.tensor([len(waveform) for waveform in found]))
+
+    def _waveforms(self, x: Tensor) -> list[Tensor]:
+        return self.mel.waveforms(x, self.vocoder)
 
     def varied(self, x: Tensor) -> Tensor:
         """Each later by as much as its window has room for, and up or down by BANDS bands.

@@ -9,12 +9,14 @@ import torch
 
 from vqvae_lightning.config import Experiment
 from vqvae_lightning.data.codes import CodeDataModule
+from vqvae_lightning.data.heard import HeardDataModule
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.imageset import ImageSet
 from vqvae_lightning.data.latents import LatentDataModule
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.models.first_stage import FirstStage, FrozenLatents
 from vqvae_lightning.models.tokenizer import Tokenizer
+from vqvae_lightning.signals.build import signal_of
 from vqvae_lightning.training.loading import (
     check_first_stage,
     first_stage_of,
@@ -24,7 +26,7 @@ from vqvae_lightning.training.loading import (
 )
 from vqvae_lightning.training.record import LatentsRecord, TokenizerRecord
 from vqvae_lightning.training.runs import Run
-from vqvae_lightning.training.stages import Generates
+from vqvae_lightning.training.stages import Generates, Hears
 
 DataModule = ImageDataModule | LatentDataModule
 ANY_TOKENIZER = TokenizerRecord("", "", codebook_size=512, grid=[7, 7], dims=784).as_dict()
@@ -38,8 +40,15 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
     now.
     """
     pl.seed_everything(experiment.seed, verbose=False)
-    images = ImageDataModule(experiment.data, experiment.seed, experiment.trainer.accumulate)
-    dataset, kind = images.dataset, KINDS[experiment.kind]
+    kind = KINDS[experiment.kind]
+    of_data = (experiment.data, experiment.seed, experiment.trainer.accumulate)
+    if kind.stage == 3:
+        heard = HeardDataModule(*of_data)
+        module = vocoder_module(experiment, heard.dataset)
+        heard.signal = signal_of(heard.dataset.sound, cast(Hears, module).net.heard)
+        return heard, module
+    images = ImageDataModule(*of_data)
+    dataset = images.dataset
     if kind.stage == 1:
         return images, first_stage_module(experiment, dataset)
     if run:
@@ -61,6 +70,12 @@ def first_stage_module(experiment: Experiment, dataset: ImageSet) -> pl.Lightnin
     module = KINDS[experiment.kind].module
     shape, sound = dataset.shape, dataset.sound
     return module(experiment.model, shape, experiment.optimizer, sound, dataset.classes)
+
+
+def vocoder_module(experiment: Experiment, dataset: ImageSet) -> pl.LightningModule:
+    """A new vocoder for the windows of a data set."""
+    module = KINDS[experiment.kind].module
+    return module(experiment.model, dataset.sound, experiment.optimizer)
 
 
 def second_stage_module(
@@ -94,11 +109,14 @@ def check(experiment: Experiment) -> None:
     The module is built on the meta device, which costs no memory. The first stage of a prior is not
     looked for: ANY_TOKENIZER or ANY_LATENTS stands in for it.
     """
-    images = ImageDataModule(experiment.data, experiment.seed, experiment.trainer.accumulate)
-    kind, dataset = KINDS[experiment.kind], images.dataset
+    kind = KINDS[experiment.kind]
+    of_data = (experiment.data, experiment.seed, experiment.trainer.accumulate)
+    dataset = (HeardDataModule if kind.stage == 3 else ImageDataModule)(*of_data).dataset
     with torch.device("meta"):
         if kind.stage == 1:
             first_stage_module(experiment, dataset)
+        elif kind.stage == 3:
+            vocoder_module(experiment, dataset)
         else:
             stand_in = ANY_TOKENIZER if kind.has_codes else ANY_LATENTS
             second_stage_module(experiment, stand_in, dataset)

@@ -129,9 +129,9 @@ def first_stage_of(checkpoint: dict[str, Any], path: Path) -> FirstStage:
 def first_stage_record(run: Run) -> dict[str, str]:
     """The entry of run.json by which priors find a finished run of stage 1.
 
-    It is the fingerprint of the best weights. Runs of stage 2 have no such entry.
+    It is the fingerprint of the best weights. Other runs have no such entry.
     """
-    if KINDS[run.record.kind].stage == 2:
+    if KINDS[run.record.kind].stage != 1:
         return {}
     return {"fingerprint": load_first_stage(run.best).fingerprint}
 
@@ -309,7 +309,7 @@ def with_first_stage(experiment: Experiment) -> Experiment:
     Other experiments are returned as they are.
     """
     kind, model = KINDS[experiment.kind], experiment.model
-    if kind.stage == 1 or model.first_stage_run:
+    if kind.stage != 2 or model.first_stage_run:
         return experiment
     found = str(find_first_stage(kind, experiment.runs, experiment.data).path)
     return replace(experiment, model=model.learning_from(found))

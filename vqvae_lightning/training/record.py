@@ -104,6 +104,7 @@ class RunRecord:
     kl_per_dim: list[float] = field(default_factory=list)  # of a VAE, nats
     generation: list[dict[str, Any]] = field(default_factory=list)  # a figure of each sampler
     evaluated: dict[str, Any] | None = None  # settings of the last evaluation
+    heard_by: str | None = None  # SHA-256 of the vocoder of its figures; None: Griffin-Lim
     wandb_id: str | None = None
     wandb_url: str | None = None
 
@@ -178,6 +179,7 @@ OPTIONAL: Shape = {
     "kl_per_dim": [float],
     "generation": [{"checkpoint_sha256": str}],
     "evaluated": {},
+    "heard_by": str,
     "wandb_id": str,
     "wandb_url": str,
 }

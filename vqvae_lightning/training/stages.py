@@ -11,6 +11,7 @@ from torch import Tensor
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.build import SecondStageConfig
 from vqvae_lightning.models.first_stage import FirstStage
+from vqvae_lightning.signals.vocoder import VocoderNet
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -44,6 +45,12 @@ class HasLatents(Protocol):
     """
 
     net: Autoencoder
+
+
+class Hears(Protocol):
+    """A vocoder: from windows to waveforms."""
+
+    net: VocoderNet
 
 
 class Generates(Protocol):

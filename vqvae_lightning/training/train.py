@@ -200,7 +200,7 @@ def _end(error: BaseException, trainer: pl.Trainer | None, run: Run | None) -> N
 def _finish(run: Run, trainer: pl.Trainer, test: dict[str, float], codes: Path | None) -> None:
     """Records a finished training."""
     # These entries belong to a resumed run's older checkpoint.
-    older = dict.fromkeys(("evaluated", "generation", "kl_per_dim", "process"))
+    older = dict.fromkeys(("evaluated", "generation", "kl_per_dim", "process", "heard_by"))
     finished = datetime.now(UTC).isoformat(timespec="milliseconds")
     run.write(status="finished", finished=finished, test=test, **older, **first_stage_record(run))
     for logger in trainer.loggers:
