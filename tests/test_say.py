@@ -121,6 +121,7 @@ def test_a_decoder_given_the_label_is_given_that_of_the_text(
         ("words", [""], "text: got an empty one"),
         ("words", ["four", "speaker=george"], "wanted none, since its texts name no speaker"),
         ("words", ["four", "guidance=2"], "guidance: got 2.0, wanted 1"),
+        ("words", ["four", "decoded_as=1"], "decoded_as: got one, but the decoder is given no"),
         ("words", ["four", "five"], "text: got 3 of them, wanted one"),
         ("speakers", ["four"], "speaker: got none, wanted one of george, jackson"),
         ("speakers", ["four", "speaker=bob"], "speaker: got bob, wanted one of george"),

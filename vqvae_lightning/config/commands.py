@@ -241,6 +241,12 @@ class SayOptions(RunOptions):
         None, "WAV file to make; empty: the words of the text, such as four.wav", place=".wav"
     )
     speaker: str | None = setting(None, "who says it, of a prior that has read of several")
+    decoded_as: int | None = setting(
+        None,
+        "class that a class-conditional decoder is given; empty: that of the text, where both are"
+        " of one sort, and else drawn",
+        at_least=0,
+    )
     n: int = setting(1, "how often it is said, each time by another draw", at_least=1, at_most=100)
     seed: int = setting(0, "seed of the draws", at_least=0, at_most=2**32 - 1)
 

@@ -51,7 +51,8 @@ def say(
     check_free(target, "the name of a new file")
     check_writable(target, "to")
     torch.manual_seed(options.seed)
-    drawn = module.say(whole, options.n, **sampling(subject.experiment, options))
+    how = {"decoded_as": options.decoded_as, **sampling(subject.experiment, options)}
+    drawn = module.say(whole, options.n, **how)
     write_sounds(target, subject.signal.sounds(drawn))
     return target
 
