@@ -20,7 +20,7 @@ from vqvae_lightning.experiment import load_experiment
 FOLDER = Path(__file__).parent / "codec" / "golden"
 LOSSY, LOSSLESS = (1, 20, 20), (1, 4, 4)  # shapes: 25 codes, and few pixels
 # More images than any batch of the format, and not a multiple of one.
-IMAGES = 100
+IMAGES = 300
 LOGISTIC = [
     "model.likelihood.name=discretized_logistic",
     "model.likelihood.learned=true",

@@ -119,6 +119,7 @@ def test_a_decoder_given_the_label_is_given_that_of_the_text(
         ("words", ["fourfour"], "got 8 characters, wanted at most the 5"),
         ("words", ["four" * 80], "got 320 characters, wanted at most the 5"),
         ("words", [""], "text: got an empty one"),
+        ("speakers", [" ", "speaker=george"], "text: got an empty one"),
         ("words", ["four", "speaker=george"], "wanted none, since its texts name no speaker"),
         ("words", ["four", "guidance=2"], "guidance: got 2.0, wanted 1"),
         ("words", ["four", "decoded_as=1"], "decoded_as: got one, but the decoder is given no"),

@@ -70,7 +70,7 @@ def test_there_is_a_file_of_each_model_and_of_this_version_only() -> None:
         (locations, "MEANS", 16, ["vqvae_lossless", "vae_lossless"]),
         (pixels, "GRIDS", RARE, ["vqvae_lossless"]),
         (bitsback, "BATCH", 16, CHAINED),
-        (bitsback, "BATCH", 64, CHAINED),
+        (bitsback, "BATCH", 24, CHAINED),
         (bitsback, "GRIDS", RARE, CHAINED),
         (blocks, "CHUNK", 256, ["vqvae_lossless", "vae_lossless"]),
         (NormalBins, "blocks", (32, 128), CHAINED),

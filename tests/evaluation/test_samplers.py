@@ -43,7 +43,9 @@ def runs(tmp_path_factory):
     with untrained.workplace(root):
         found = {kind: make_run(root, kind) for kind in small.KINDS}
         words = ["model.network.name=masked", "name=masked"]
-        yield {**found, "masked": make_run(root, "prior", *words)}
+        found["masked"] = make_run(root, "prior", *words)
+        words = ["model.class_conditional=false", "name=plain"]
+        yield {**found, "plain": make_run(root, "prior", *words)}
 
 
 def make_run(root: Path, kind: str, *more: str) -> Run:
@@ -505,6 +507,7 @@ class TestCommand:
             ("ae", ["show=interpolation", "sampler=normal"], "but show=interpolation has none"),
             ("ae", ["show=interpolation", "label=1"], "has no classes"),
             ("prior", ["show=completion", "label=10"], "label: got 10, wanted 0 to 9"),
+            ("plain", ["label=3"], "label: got 3, but "),
             (
                 "prior",
                 ["show=inpainting"],

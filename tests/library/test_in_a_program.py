@@ -19,8 +19,8 @@ def untracked(monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
 
 
-def experiment(place: Path, name: str) -> Experiment:
-    words = [f"data.root={place / 'data'}", f"runs={place / 'trained'}", f"name={name}"]
+def experiment(place: Path, name: str, *more: str) -> Experiment:
+    words = [f"data.root={place / 'data'}", f"runs={place / 'trained'}", f"name={name}", *more]
     return load_experiment(
         None, ["kind=vqvae", *small.DATA, *small.TRAINER, *small.KINDS["vqvae"], *words]
     )
@@ -45,8 +45,9 @@ def test_the_programs_dtype_and_environment_change_no_run_and_stay_as_they_were(
     before = dict(os.environ)
     torch.set_default_dtype(torch.float64)
     try:
-        result = train(experiment(place, "float64"))
+        result = train(experiment(place, "float64", "trainer.deterministic=true"))
         assert torch.get_default_dtype() == torch.float64
+        assert not torch.are_deterministic_algorithms_enabled()
     finally:
         torch.set_default_dtype(torch.float32)
     assert result.test == usual.test

@@ -165,7 +165,11 @@ def test_norms_of_heads_make_scores_blind_to_the_size_of_queries_and_keys() -> N
     [
         ({"positions": "rotary", "heads": 32}, "got rotary with 4 channels per head"),
         ({"positions": "both", "width": 21, "heads": 3}, "got both with 7 channels per head"),
-        ({"anneal_from": 0.8}, r"anneal_from: got 0.8, wanted at most model.network.anneal_to=0.7"),
+        ({"anneal_from": 0.2}, "anneal_from: got 0.2, but model.network.order=raster anneals"),
+        (
+            {"anneal_from": 0.8, "order": "annealed"},
+            r"anneal_from: got 0.8, wanted at most model.network.anneal_to=0.7",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_one_line(fields: dict[str, Any], line: str) -> None:

@@ -35,17 +35,19 @@ from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.bottlenecks import Gaussian
 
 BATCH = 32  # images of a step of the chain, at most
+LEAST_BITS = 64  # that a stack is left with: a coder that has run out gives zeros
 EVEN = weights_of(np.zeros(2, np.uint8))
 
 
 def steps_of_chain(n: int) -> list[slice]:
-    """The batches of n images: each as many as are before it, up to BATCH.
+    """The batches of n images: each an eighth of what is before it, from one image up to BATCH.
 
-    So a single image has nothing to pop, not a whole batch.
+    So a single image has nothing to pop, not a whole batch; and what is coded holds the z of the
+    next batch even where z takes several times as many bits as an image.
     """
     found, start = [], 0
     while start < n:
-        end = min(n, start + min(BATCH, max(start, 1)))
+        end = min(n, start + min(BATCH, max(start // 8, 1)))
         found.append(slice(start, end))
         start = end
     return found
@@ -89,7 +91,7 @@ class ChainCoder:
         levels = self.pixels.tables.symbols(pixels).reshape(len(pixels), -1)  # n,dims
         posterior, of_posterior = self._posterior(pixels)
         by_z = of_posterior != BY_TABLE
-        pays_back = stack.bits > PRECISION * len(pixels) * self.latents
+        pays_back = self._holds_z(stack, listed(posterior[by_z]))
         while True:
             given = listed(posterior[by_z])
             bins = (
@@ -114,6 +116,18 @@ class ChainCoder:
             stack.push(of_posterior[by_z].astype(np.int32), GRIDS)
         stack.push(grids, GRIDS)
         stack.push(np.array([pays_back], np.int32), EVEN)
+
+    def _holds_z(self, stack: Stack, keys: Keys) -> bool:
+        """Whether a stack has the bits of z by keys (m, 2).
+
+        Near the beginning of a chain it is tried on a copy: bits enough for any z are there only
+        after many an image, each of which would go without its bits back.
+        """
+        if stack.bits > PRECISION * len(keys):
+            return True
+        copy = Stack(stack.data())
+        take_levels(copy.pop, keys, self.bins)
+        return copy.bits >= LEAST_BITS
 
     def _pop(self, stack: Stack, n: int) -> Pixels:
         pays_back = bool(stack.pop(1, EVEN)[0])

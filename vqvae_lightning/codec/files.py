@@ -15,9 +15,16 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from vqvae_lightning.codec.coded import check_model
+from vqvae_lightning.codec.coded import Coded, check_model
 from vqvae_lightning.codec.coding import coded_of, compress, images_in
-from vqvae_lightning.codec.container import CodecError, Container, Header, deflated, unpack
+from vqvae_lightning.codec.container import (
+    LOSSLESS,
+    CodecError,
+    Container,
+    Header,
+    deflated,
+    unpack,
+)
 from vqvae_lightning.codec.places import images_at
 from vqvae_lightning.codec.streams import coder_version
 from vqvae_lightning.config import (
@@ -48,8 +55,8 @@ class Found(NamedTuple):
 def compress_run(run: Run, places: Sequence[str], options: CompressOptions) -> Path:
     """Writes images at places, or those of a split, as one file; returns its path.
 
-    Raises ConfigError, before anything is loaded, for a file that exists or cannot be written, and
-    a run that cannot code; then whatever `images_at` and `compress` raise.
+    Raises ConfigError, before an image is read, for a file that exists or cannot be written, and
+    a run that cannot code so; then whatever `images_at` and `compress` raise.
     """
     target = Path(options.to or f"{run.name}{ENDING}")
     check_free(target, "the name of a new file")
@@ -81,9 +88,15 @@ def compress_run(run: Run, places: Sequence[str], options: CompressOptions) -> P
             " on no grid; wanted none"
         )
     coder_version()
+    model = load_run(run)
+    if options.lossless and LOSSLESS not in coded_of(model).modes:
+        raise ConfigError(
+            f"lossless: got true, but the likelihood of {run.path} gives no probabilities of pixel"
+            " levels, wanted discretized_logistic, logistic_mixture or bernoulli"
+        )
     images = images_at(run, places, options)
     group, lossless, step = options.group, options.lossless, options.step
-    write_atomic(target, compress(load_run(run), *images, group, lossless, step))
+    write_atomic(target, compress(model, *images, group, lossless, step))
     return target
 
 
@@ -194,10 +207,19 @@ def find_run(header: Header, runs: str) -> Found | None:
         known = (record.source or record).fingerprint
         if (record.kind, known) != (header.kind, header.model):
             continue
-        for _, model in read_each([run], load_run):
-            if coded_of(model).names() == (header.model, header.prior):
+        # A stranger's record may claim the weights of this file, and its model may not code.
+        for _, (model, coded) in read_each([run], _coded_run):
+            if coded.names() == (header.model, header.prior):
                 return Found(run, model)
     return None
+
+
+def _coded_run(run: Run) -> tuple[Any, Coded]:
+    model = load_run(run)
+    try:
+        return model, coded_of(model)
+    except ConfigError as error:
+        raise ConfigError(f"{run.path}: {error}") from error
 
 
 def arrays_of(images: Tensor) -> bytes:

@@ -14,13 +14,14 @@ def notes(rows: Sequence[Row]) -> Iterable[str]:
     for kind in KINDS.values():
         models = [row.settings["model"] for row in rows if row.kind.name == kind.name]
         yield from (note.text for note in kind.notes if any(map(note.is_for, models)))
-    if any(row.conditional for row in rows):
-        names = rows[0].record.images.classes
+    labels = {tuple(row.record.images.classes) for row in rows if row.conditional}
+    if labels:
+        most = " or ".join(f"{math.log2(count):.1f}" for count in sorted(set(map(len, labels))))
         yield (
             "Class-conditional: the rate is of latents given the label. Without labels at"
-            f" most {math.log2(len(names)):.1f} bits per image come on top, so its sum is not"
-            " ranked against the others."
+            f" most {most} bits per image come on top, so its sum is not ranked against the others."
         )
+    for names in sorted(labels):
         if not all(map(str.isdigit, names)):
             shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
             yield f"The labels of the images, in the order of the samples' rows: {shown}."

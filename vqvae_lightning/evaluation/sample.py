@@ -79,6 +79,11 @@ def _check(subject: Subject, names: list[str], options: SampleOptions) -> None:
             f"label: got {options.label}, but a run of kind {kind.name} has no classes; sample a"
             " prior"
         )
+    if options.label is not None and not subject.experiment.model.class_conditional:
+        raise ConfigError(
+            f"label: got {options.label}, but {subject.path} was trained with"
+            " model.class_conditional=false; wanted none"
+        )
     _check_decoded_as(subject, options)
     if options.out and len(names) > 1:
         raise ConfigError(

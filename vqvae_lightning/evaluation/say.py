@@ -44,6 +44,8 @@ def say(
     _check_run(subject)
     check_sampling(subject.experiment, options)
     module = cast(CodePrior, subject.module)
+    if not text.strip():
+        raise ConfigError("text: got an empty one, wanted something to say")
     whole = _with_speaker(module, text, options.speaker)
     module.check_text(whole)
     words = "-".join(re.findall(r"\w+", f"{options.speaker or ''} {text}"))

@@ -363,3 +363,42 @@ def test_an_array_is_fitted_as_its_picture_is(channels):
     for wanted in (1, 3):
         for size in (None, (12, 20), (5, 5)):
             assert (fit_array(array, wanted, size) == fit(image, wanted, size)).all()
+
+
+def rgb_of_16_bits():
+    rows = noise(2, 2).astype(">u2").tobytes()
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(b"\0" + rows[:12] + b"\0" + rows[12:]))]
+    chunks = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in [*parts, (b"IEND", b"")]
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def turned():
+    exif = Image.Exif()
+    exif[pixels.ORIENTATION] = 6
+    return encoded(Image.fromarray(noise(4, 4)), exif=exif)
+
+
+def two_pictures():
+    first, second = (Image.fromarray(noise(8, 8, seed=seed)) for seed in (0, 1))
+    return encoded(first, "MPO", save_all=True, append_images=[second])
+
+
+@pytest.mark.parametrize(
+    ("source", "lost"),
+    [
+        (encoded(Image.fromarray(noise())), ""),
+        (b"P6\n2 2\n255\n" + bytes(12), ""),
+        (rgb_of_16_bits(), "RGB of more or less than 8 bits"),
+        (b"P6\n2 2\n65535\n" + bytes(24), "RGB of more or less than 8 bits"),
+        (b"P6\n2 2\n100\n" + bytes(12), "RGB of more or less than 8 bits"),
+        (turned(), "RGB that is to be turned"),
+        (two_pictures(), "one of several pictures"),
+    ],
+    ids=["png", "ppm", "16 bits", "wide ppm", "narrow ppm", "turned", "two"],
+)
+def test_what_the_pixels_do_not_say_of_a_file_is_named(source, lost):
+    assert decode(source, 3).converted == lost

@@ -16,6 +16,7 @@ import stat
 import warnings
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -125,11 +126,30 @@ def fit_array(
 
 
 def lost_mode(image: "Image.Image", channels: int) -> str:
-    """The mode of a picture of which 8-bit grey or RGB pixels do not say all; else empty."""
+    """What a picture that is not loaded yet is, if 8-bit grey or RGB pixels do not say all of it;
+    else empty.
+    """
     whole = ("1", "L") if channels == 1 else ("1", "L", "RGB", "P")
     if image.has_transparency_data:
         return f"{image.mode} with transparency"
-    return "" if image.mode in whole else str(image.mode)
+    if image.mode not in whole:
+        return str(image.mode)
+    if not _has_eight_bits(image):
+        return f"{image.mode} of more or less than 8 bits"
+    if getattr(image, "n_frames", 1) > 1 and image.format == "MPO":
+        return "one of several pictures"
+    return f"{image.mode} that is to be turned" if _turn(image) else ""
+
+
+def _has_eight_bits(image: "Image.Image") -> bool:
+    """Whether PIL reads the file's values as they are: it has no mode for RGB of 16 bits, which
+    come as RGB, and scales those of a PPM with another maximum than 255.
+    """
+    tiles = getattr(image, "tile", [])  # of a picture that comes from a file
+    said = [tile.args if isinstance(tile.args, tuple) else (tile.args,) for tile in tiles]
+    depths = [part for part in chain.from_iterable(said) if isinstance(part, str)]
+    maxima = [args[-1] for args in said if image.format == "PPM" and isinstance(args[-1], int)]
+    return not any(";16" in depth for depth in depths) and all(top == 255 for top in maxima)
 
 
 def cannot_be_read(error: OSError) -> str:
@@ -211,12 +231,17 @@ def _upright(image: "Image.Image") -> "Image.Image":
     from PIL import Image
 
     image.load()
+    turn = _turn(image)
+    return image.transpose(Image.Transpose[turn]) if turn else image
+
+
+def _turn(image: "Image.Image") -> str | None:
+    """How its EXIF orientation says that a picture is turned."""
     try:
         orientation = int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # sound pixels beside damaged metadata
-        return image
-    turn = TURNS[orientation] if 0 <= orientation < len(TURNS) else None
-    return image.transpose(Image.Transpose[turn]) if turn else image
+        return None
+    return TURNS[orientation] if 0 <= orientation < len(TURNS) else None
 
 
 def _plain(image: "Image.Image", mode: str) -> "Image.Image":

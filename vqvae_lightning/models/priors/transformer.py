@@ -75,6 +75,12 @@ class CodeTransformer(AutoregressivePrior):
                     f"model.network.positions: got {self.positions} with {channels} channels per"
                     " head, wanted an even number of at least 6: a pair for each axis"
                 )
+            for name in ("anneal_from", "anneal_to") if self.order == "raster" else ():
+                if getattr(self, name) != getattr(type(self), name):
+                    raise ConfigError(
+                        f"model.network.{name}: got {getattr(self, name)}, but"
+                        " model.network.order=raster anneals nothing; wanted order=annealed"
+                    )
             if self.anneal_from > self.anneal_to:
                 raise ConfigError(
                     f"model.network.anneal_from: got {self.anneal_from}, wanted at most"
