@@ -11,8 +11,8 @@ from PIL import Image
 from untrained import make_run, workplace_with
 
 from vqvae_lightning import cli, compress, load
-from vqvae_lightning.codec import files
 from vqvae_lightning.codec.coded import Coded
+from vqvae_lightning.codec.coding import coded_of
 from vqvae_lightning.codec.container import unpack
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.training.runs import Run
@@ -97,13 +97,13 @@ def test_a_run_that_claims_the_weights_of_another_but_cannot_code_is_left_out(
     shutil.copytree(place / "runs" / "vqvae", runs / "vqvae")
     copy = Run(Path(shutil.copytree(place / "runs" / "vqvae", runs / "copy")))
     copy.write(finished="2099-01-01T00:00:00+00:00")
-    coded_of = files.coded_of
 
     def refusing(model: object) -> Coded:
-        monkeypatch.setattr(files, "coded_of", coded_of)
+        monkeypatch.setattr(name, coded_of)
         raise ConfigError("codec: the decoder of this model is given the label")
 
-    monkeypatch.setattr(files, "coded_of", refusing)
+    name = "vqvae_lightning.codec.files.coded_of"
+    monkeypatch.setattr(name, refusing)
     cli.COMMANDS["decompress"].run([str(file), f"runs={runs}", f"to={tmp_path}/b"])
     assert len(list((tmp_path / "b").iterdir())) == 6
     (line,) = capsys.readouterr().err.splitlines()

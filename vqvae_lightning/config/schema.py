@@ -62,6 +62,9 @@ class TrainerConfig:
         "auto", "devices per machine: a number, or auto for all of them", at_least=1
     )
     nodes: int = setting(1, "machines", at_least=1)
+    timeout: int = setting(
+        1800, "seconds that processes wait for each other before the run ends", at_least=1
+    )
     precision: Literal["32-true", "bf16-mixed", "64-true"] = setting(
         "32-true", "arithmetic of the networks"
     )

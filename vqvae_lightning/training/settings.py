@@ -13,6 +13,7 @@ PLACE = (
     "model.first_stage",
     "trainer.devices",
     "trainer.nodes",
+    "trainer.timeout",
     "trainer.accelerator",
     "trainer.compile",
     "trainer.deterministic",

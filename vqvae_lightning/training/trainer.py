@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +70,19 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
     ]
     # DDP must not overwrite codebooks with rank 0's: they are equal because their statistics are
     # summed.
-    strategy = DDPStrategy(forward_sync_buffers=False, gradient_as_bucket_view=True)
+    strategy = DDPStrategy(
+        forward_sync_buffers=False,
+        gradient_as_bucket_view=True,
+        timeout=timedelta(seconds=settings.timeout),
+    )
     return pl.Trainer(
         accelerator=settings.accelerator,
         devices=devices,
         num_nodes=settings.nodes,
         strategy=strategy if devices * settings.nodes > 1 else "auto",
         precision=settings.precision,
-        deterministic=settings.deterministic,
+        # A warning names what has no such kernel on a GPU, such as the sums of a prior's draws.
+        deterministic="warn" if settings.deterministic else False,
         max_steps=settings.steps,
         max_epochs=-1,
         val_check_interval=every * settings.accumulate,
