@@ -201,6 +201,8 @@ def test_an_image_of_another_size_is_refused_or_fitted(
         ),
         (["decompress", "{here}", "only=6", "runs={runs}", "to={out}"], "images 0 to 5, not 6"),
         (["decompress", "{here}", "only=-1", "to={out}"], "only: got -1"),
+        (["decompress", "{here}", "to={out}.PNG"], "out.PNG, wanted a folder for PNG files, or"),
+        (["decompress", "{here}", "to={out}.NPZ"], "out.NPZ, wanted a folder for PNG files, or"),
         (["decompress"], "file: got none, wanted one file"),
         (["decompress", "{here}", "{here}"], "file: got 2"),
         (["decompress", "{root}/none", "to={out}"], "none cannot be read"),

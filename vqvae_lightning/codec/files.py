@@ -33,7 +33,9 @@ from vqvae_lightning.config import (
     DecompressOptions,
     check_free,
     own_command,
+    visible,
 )
+from vqvae_lightning.data.own.folders import IMAGE_ENDINGS, ending
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.storage import check_writable, new_folder, write_atomic
 from vqvae_lightning.training.folders import read_each
@@ -41,7 +43,7 @@ from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.search import find_runs
 
-ENDING = ".vqz"
+ENDING, ARRAY_ENDING = ".vqz", ".npz"
 LARGEST_FILE = 2**31  # bytes
 
 
@@ -107,13 +109,18 @@ def decompress_file(file: Path, options: DecompressOptions) -> Path:
     CodecError for a file that is damaged, or not of that run. Nothing is then written.
     """
     target = Path(options.to or file.name.removesuffix(ENDING))
+    if ending(target.name) in {*IMAGE_ENDINGS, "npz"} and target.suffix != ARRAY_ENDING:
+        raise ConfigError(
+            f"to: got {visible(target.name)}, wanted a folder for PNG files, or a name that ends in"
+            f" {ARRAY_ENDING}"
+        )
     check_free(target, "a new name")
     check_writable(target / "0.png", "to")
     with named(file):
         container = unpack(read_file(file))
         found = run_of(container, options)
         images = images_in(container, found.model, options.only)
-    if target.suffix == ".npz":
+    if target.suffix == ARRAY_ENDING:
         write_atomic(target, arrays_of(images))
     else:
         write_pictures(target, images, options.only or 0, container.header.images)
