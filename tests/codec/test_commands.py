@@ -243,6 +243,15 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     assert sorted(place.iterdir()) == before
 
 
+def test_a_file_named_after_a_picture_decodes_into_a_folder_of_that_name(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(place, "vqvae", tmp_path / "cat.png.vqz", str(place / "photos"))
+    monkeypatch.chdir(tmp_path)
+    cli.COMMANDS["decompress"].run(["cat.png.vqz", f"runs={place / 'runs'}"])
+    assert len(list((tmp_path / "cat.png").iterdir())) == 6
+
+
 def test_one_image_comes_back_under_its_number(place: Path, tmp_path: Path) -> None:
     file = made(place, "vqvae", tmp_path / "a.vqz", str(place / "photos"), "group=2")
     here = [str(file), f"runs={place / 'runs'}"]

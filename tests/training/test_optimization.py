@@ -67,6 +67,12 @@ class TestParameterGroups:
                     0.0 if any(part in name for part in never) else 0.1
                 ), name
 
+    def test_the_convolutions_of_a_vocoder_decay_too(self):
+        layer = torch.nn.Conv1d(1, 1, 1)
+        decayed, kept = parameter_groups(layer, 0.1)
+        assert [id(p) for p in decayed["params"]] == [id(layer.weight)]
+        assert [id(p) for p in kept["params"]] == [id(layer.bias)]
+
     def test_a_step_without_gradient_shrinks_the_decayed_weights_only(self, model):
         optimizer = torch.optim.AdamW(parameter_groups(model, 0.5), lr=0.1)
         before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}

@@ -109,7 +109,8 @@ def decompress_file(file: Path, options: DecompressOptions) -> Path:
     CodecError for a file that is damaged, or not of that run. Nothing is then written.
     """
     target = Path(options.to or file.name.removesuffix(ENDING))
-    if ending(target.name) in {*IMAGE_ENDINGS, "npz"} and target.suffix != ARRAY_ENDING:
+    named_so = options.to is not None and ending(target.name) in {*IMAGE_ENDINGS, "npz"}
+    if named_so and target.suffix != ARRAY_ENDING:
         raise ConfigError(
             f"to: got {visible(target.name)}, wanted a folder for PNG files, or a name that ends in"
             f" {ARRAY_ENDING}"

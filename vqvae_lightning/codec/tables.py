@@ -97,5 +97,6 @@ def nats_of(counts: NDArray[Any], steps: Steps) -> float:
     return float(-(counts * np.log(frequencies)).sum())
 
 
-# Steps of each of SHIFTS and, last, of the static table: each is e^-4 as likely as the one before.
+# Steps of each of SHIFTS and, last, of the static table: the first five fall by e^-4 each, and all
+# others have the least weight that a table gives.
 GRIDS = weights_of(np.minimum(32 * np.arange(BY_TABLE + 1), CLIP).astype(np.uint8))

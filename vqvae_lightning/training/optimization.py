@@ -14,7 +14,7 @@ from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import derive_seed
 from vqvae_lightning.models.bottlenecks import NonFiniteError
 
-DECAYED = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+DECAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 
 def configure_adamw(

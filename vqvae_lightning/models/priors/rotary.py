@@ -23,9 +23,9 @@ from torch import Tensor
 
 from vqvae_lightning.models.layout import CodeLayout
 
-# Between the fastest turn, of 1 rad per cell, and the slowest. Grids are short: that of texts is
-# 10,000 (Heo et al. 2024, arXiv 2403.13298, section 3.2).
-SLOWEST = 100.0
+# The fastest turn is 1 rad per cell, the slowest stays above 1/BASE. Grids are short: the base of
+# texts is 10,000 (Heo et al. 2024, arXiv 2403.13298, section 3.2).
+BASE = 100.0
 
 
 class Turn(NamedTuple):
@@ -88,6 +88,6 @@ def turn_of(cells: Tensor, channels: int, like: Tensor) -> Turn:
     axes, pairs = cells.shape[-1], channels // 2
     pair = torch.arange(pairs, device=cells.device)
     of_axis = -(-pairs // axes)  # pairs of an axis, rounded up
-    speed = SLOWEST ** -((pair // axes).to(dtype) / of_axis)
+    speed = BASE ** -((pair // axes).to(dtype) / of_axis)
     angles = cells[..., pair % axes].to(dtype) * speed  # …,d/2
     return Turn(angles.cos(), angles.sin())
