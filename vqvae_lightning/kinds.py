@@ -74,6 +74,11 @@ class Kind:
         """Whether it makes codes of images, which a run of stage 2 can learn."""
         return self.stage == 1 and self.has_codes
 
+    @property
+    def is_vocoder(self) -> bool:
+        """Whether it makes sounds of what runs of other kinds make, and nothing of its own."""
+        return self.stage == 3
+
     def learns(self, other: "Kind") -> bool:
         """Whether a run of this kind, of stage 2, learns the latents of runs of the other."""
         alike = (self.has_codes, self.has_density) == (other.has_codes, other.has_density)

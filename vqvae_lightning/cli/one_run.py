@@ -273,7 +273,7 @@ def run_and_options(arguments: Sequence[str], cls: type[Options]) -> "tuple[Run,
         return Run.open(folders[0]), chosen
     found = find_runs(chosen.runs, dataset=chosen.dataset, path=chosen.path)
     # A vocoder is part of a command about another run. It is evaluated where it is named.
-    found = [run for run in found if KINDS[run.record.kind].stage != 3]
+    found = [run for run in found if not KINDS[run.record.kind].is_vocoder]
     if not found:
         raise no_runs("run", chosen)
     usual = {name: getattr(cls(), name) for name in CHOOSING_RUNS}

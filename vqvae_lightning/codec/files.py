@@ -64,7 +64,7 @@ def compress_run(run: Run, places: Sequence[str], options: CompressOptions) -> P
     check_free(target, "the name of a new file")
     check_writable(target, "to")
     kind = KINDS[run.record.kind]
-    if kind.stage == 3:
+    if kind.is_vocoder:
         raise ConfigError(
             f"compress: {run.path} is a run of kind {kind.name}, which has no latents; wanted an"
             " autoencoder, or a prior over codes"

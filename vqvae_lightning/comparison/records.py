@@ -64,7 +64,7 @@ def check_record(record: RunRecord) -> None:
     """
     if record.status != "finished":
         raise ConfigError(f"run.json has status={record.status}, wanted finished")
-    if KINDS[record.kind].stage == 3:
+    if KINDS[record.kind].is_vocoder:
         raise ConfigError("it is a vocoder, which makes nothing that could be compared")
     test = {f"test/{name}": float for name in KINDS[record.kind].required}
     check_shape(record.test, test, "run.json: test")

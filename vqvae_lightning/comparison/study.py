@@ -102,7 +102,7 @@ def experiment_files(options: StudyOptions) -> dict[str, Path]:
     places = [Path(options.experiments)] if given else experiment_folders()
     folders = [place / options.dataset for place in places]
     folder = next((path for path in folders if path.is_dir()), folders[-1])
-    compared = [name for name, kind in KINDS.items() if kind.stage != 3]
+    compared = [name for name, kind in KINDS.items() if not kind.is_vocoder]
     asked = options.recipes or [*compared, *SECOND]
     found = {name: file for name in asked if (file := folder / f"{name}.yaml").is_file()}
     if not found:

@@ -64,7 +64,7 @@ class Hearing(Evaluator):
         clips: dict[str, list[Clip]] = {}
         for batch in data.batches(options.split, own_device()):
             made = {"_vocoded": signal.sounds(batch.x)}
-            if subject.kind.stage == 3:
+            if subject.kind.is_vocoder:
                 made["_griffin_lim"] = data.signal.sounds(batch.x)
             else:
                 made[""] = signal.sounds(reconstructed(subject.net, batch))

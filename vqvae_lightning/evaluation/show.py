@@ -135,7 +135,7 @@ class Show:
 
 # What `show` may be beside samples.
 SHOWS: dict[str, Show] = {
-    "interpolation": Show(interpolation, lambda kind: kind.stage < 3 and not kind.has_codes),
+    "interpolation": Show(interpolation, lambda kind: not (kind.has_codes or kind.is_vocoder)),
     "conversion": Show(conversion, lambda kind: kind.stage == 1),
     "completion": Show(completion, lambda kind: kind.stage == 2, ("any", "beginning")),
     "inpainting": Show(inpainting, lambda kind: kind.stage == 2, ("any",)),

@@ -83,7 +83,7 @@ class Subject(Plan):
                 f"run: {run.path} is of kind {self.kind.name}, which only makes sounds of what"
                 f" others make: give it as vocoder={run.path} beside one of them"
             )
-        if vocoder is not None and self.kind.stage == 3:
+        if vocoder is not None and self.kind.is_vocoder:
             raise ConfigError(
                 f"vocoder: got {vocoder}, but {run.path} is a vocoder itself; wanted none"
             )
@@ -96,7 +96,7 @@ class Subject(Plan):
 
     @property
     def signal(self) -> Signal:
-        if self.kind.stage == 3:
+        if self.kind.is_vocoder:
             return signal_of(self.sound, cast(Hears, self.module).net.heard)
         return signal_of(self.sound, self._vocoder.heard if self._vocoder else None)
 
@@ -142,7 +142,7 @@ class Subject(Plan):
     @property
     def data(self) -> ImageDataModule | LatentDataModule:
         """What the module was trained on."""
-        if self.kind.stage == 3:
+        if self.kind.is_vocoder:
             return HeardDataModule(self.experiment.data, self.experiment.seed)
         return self.images if self.kind.stage == 1 else self.latents
 

@@ -36,7 +36,7 @@ def open_vocoder(folder: str, sound: MelWindow | None) -> Opened:
         raise ConfigError("vocoder: got one for a run on images, which nobody hears; wanted none")
     run = Run.open(canonical(folder, "vocoder"))
     kind, path = KINDS[run.record.kind], run.path
-    if kind.stage != 3:
+    if not kind.is_vocoder:
         raise ConfigError(f"vocoder: {path} is a run of kind {kind.name}, wanted one of a vocoder")
     if run.record.status != "finished":
         raise ConfigError(f"vocoder: {path} has status={run.record.status}, wanted a finished run")

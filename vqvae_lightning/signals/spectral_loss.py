@@ -26,11 +26,9 @@ def spectral_losses(mel: LogMel, x: Tensor, wanted: Tensor, found: Tensor) -> Ma
     """
     convergence, log_magnitude = [], []
     for window in WINDOWS:
-        a, b = magnitudes(wanted, window), magnitudes(found, window)  # N,B,F
-        distance = (a - b).square().sum((1, 2)).clamp_min(1e-12).sqrt()
-        convergence.append(distance / a.square().sum((1, 2)).sqrt().clamp_min(1e-3))
-        logs = a.clamp_min(QUIETEST).log() - b.clamp_min(QUIETEST).log()
-        log_magnitude.append(logs.abs().mean((1, 2)))
+        share, logs = _apart(magnitudes(wanted, window), magnitudes(found, window))
+        convergence.append(share)
+        log_magnitude.append(logs)
     of_bands = decibels(mel.power(found)) - decibels(powers_of(x))  # N,bands,F
     return {
         "convergence": torch.stack(convergence).mean(0),
@@ -40,11 +38,17 @@ def spectral_losses(mel: LogMel, x: Tensor, wanted: Tensor, found: Tensor) -> Ma
 
 
 def magnitude_losses(wanted: Tensor, found: Tensor) -> Tensor:
-    """The same two terms for magnitudes (N, F, B) of one resolution: (N,)."""
+    """Convergence and log magnitude of magnitudes (N, F, B) of one resolution, added up: (N,)."""
+    share, logs = _apart(wanted, found)
+    return share + logs
+
+
+def _apart(wanted: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """Convergence and log magnitude, (N,) each, of magnitudes (N, ·, ·) of one resolution."""
     distance = (wanted - found).square().sum((1, 2)).clamp_min(1e-12).sqrt()
     logs = wanted.clamp_min(QUIETEST).log() - found.clamp_min(QUIETEST).log()
     share = distance / wanted.square().sum((1, 2)).sqrt().clamp_min(1e-3)
-    return share + logs.abs().mean((1, 2))
+    return share, logs.abs().mean((1, 2))
 
 
 def magnitudes(waveforms: Tensor, window: int) -> Tensor:

@@ -42,7 +42,7 @@ def build(experiment: Experiment, run: Run | None = None) -> tuple[DataModule, p
     pl.seed_everything(experiment.seed, verbose=False)
     kind = KINDS[experiment.kind]
     of_data = (experiment.data, experiment.seed, experiment.trainer.accumulate)
-    if kind.stage == 3:
+    if kind.is_vocoder:
         heard = HeardDataModule(*of_data)
         module = vocoder_module(experiment, heard.dataset)
         heard.signal = signal_of(heard.dataset.sound, cast(Hears, module).net.heard)
@@ -111,11 +111,11 @@ def check(experiment: Experiment) -> None:
     """
     kind = KINDS[experiment.kind]
     of_data = (experiment.data, experiment.seed, experiment.trainer.accumulate)
-    dataset = (HeardDataModule if kind.stage == 3 else ImageDataModule)(*of_data).dataset
+    dataset = (HeardDataModule if kind.is_vocoder else ImageDataModule)(*of_data).dataset
     with torch.device("meta"):
         if kind.stage == 1:
             first_stage_module(experiment, dataset)
-        elif kind.stage == 3:
+        elif kind.is_vocoder:
             vocoder_module(experiment, dataset)
         else:
             stand_in = ANY_TOKENIZER if kind.has_codes else ANY_LATENTS
