@@ -5,13 +5,10 @@ import wave
 from pathlib import Path
 from typing import cast
 
-import fake_sounds
 import pytest
-import small
 import torch
-from extending.walked import SMALL
+from sound_runs import train, workplace
 
-from vqvae_lightning import cli
 from vqvae_lightning.codec.coding import coded_of
 from vqvae_lightning.config import ClassifierOptions, ConfigError, DataConfig
 from vqvae_lightning.data.imageset import ImageSet, image_set, overlap
@@ -19,28 +16,10 @@ from vqvae_lightning.evaluation.classifier import train_classifier
 from vqvae_lightning.evaluation.evaluate import evaluate
 from vqvae_lightning.evaluation.sample import sample
 from vqvae_lightning.exporting.export import export
-from vqvae_lightning.signals.mel import LogMel
 from vqvae_lightning.training.autoencoders import VQVAE
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.runs import Run
-
-ROOT = Path(__file__).parents[1] / "experiments" / "fsdd"
-NETWORK = {
-    "vqvae_speaker": [
-        *small.NETWORK,
-        "model.latent_dim=8",
-        "model.quantizer.codebook_size=16",
-        "model.groups=2",
-    ],
-    "prior": small.KINDS["prior"],
-}
-
-
-def train(root: Path, recipe: str, name: str, *settings: str) -> Run:
-    words = [*SMALL, *NETWORK[recipe], f"data.root={root / 'data'}", f"runs={root / 'runs'}"]
-    cli.main(["train", str(ROOT / f"{recipe}.yaml"), *words, f"name={name}", *settings])
-    return Run.open(root / "runs" / name)
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +28,12 @@ def place(tmp_path_factory: pytest.TempPathFactory):
     over its codes.
     """
     root = tmp_path_factory.mktemp("place")
-    with fake_sounds.installed(root / "data"), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WANDB_MODE", "disabled")
-        patch.setattr(LogMel, "iterations", 1)
+    with workplace(root):
         for label in ("digit", "speaker"):
             where = str(root / "data")
             train_classifier(ClassifierOptions(dataset="fsdd", root=where, label=label, steps=2))
         train(root, "vqvae_speaker", "vqvae")
-        train(root, "prior", "prior", f"model.tokenizer={root / 'runs' / 'vqvae'}")
+        train(root, "prior", "prior")
         yield root
 
 

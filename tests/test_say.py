@@ -5,16 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-import fake_sounds
 import numpy as np
 import pytest
 import torch
-from extending.walked import SMALL
-from test_sounds import NETWORK, ROOT, seconds
+from sound_runs import train, workplace
+from test_sounds import seconds
 
 from vqvae_lightning import cli
 from vqvae_lightning.comparison.compare import compare
-from vqvae_lightning.config import ConfigError, merge_overrides
+from vqvae_lightning.config import ConfigError
 from vqvae_lightning.data.digits import WORDS
 from vqvae_lightning.data.images import to_float, to_uint8
 from vqvae_lightning.data.sources import DATASETS
@@ -22,7 +21,6 @@ from vqvae_lightning.data.texts import said_by, speakers_of
 from vqvae_lightning.evaluation.evaluate import evaluate
 from vqvae_lightning.evaluation.sample import sample
 from vqvae_lightning.library import load
-from vqvae_lightning.signals.mel import LogMel
 from vqvae_lightning.training.prior import CodePrior
 from vqvae_lightning.training.runs import Run
 
@@ -33,23 +31,13 @@ SAID = "model.condition=text"
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Generated recordings, a tokenizer, and priors given labels, words, and words by speakers."""
     root = tmp_path_factory.mktemp("place")
-    with fake_sounds.installed(root / "data"), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WANDB_MODE", "disabled")
-        patch.setattr(LogMel, "iterations", 1)
+    with workplace(root):
         train(root, "vqvae", "vqvae")
         train(root, "prior", "labels")
         train(root, "prior", "words", SAID)
         both = ("data.label=digit_and_speaker", "model.label_dropout=0.1")
         train(root, "prior", "speakers", SAID, *both)
         yield root
-
-
-def train(root: Path, kind: str, name: str, *settings: str) -> Run:
-    words = [*SMALL, *NETWORK[kind], f"data.root={root / 'data'}", f"runs={root / 'runs'}"]
-    words += [f"model.tokenizer={root / 'runs' / 'vqvae'}"] if kind == "prior" else []
-    given = merge_overrides(words, [f"name={name}", *settings])
-    cli.main(["train", str(ROOT / f"{kind}.yaml"), *given])
-    return Run.open(root / "runs" / name)
 
 
 def said(place: Path, run: str, *words: str) -> bytes:

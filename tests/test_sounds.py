@@ -9,6 +9,7 @@ import pytest
 import small
 from extending.walked import SMALL
 from PIL import Image
+from sound_runs import ROOT, train, workplace
 
 from vqvae_lightning import cli
 from vqvae_lightning.config import ClassifierOptions, ConfigError, SoundConfig, merge_overrides
@@ -16,18 +17,9 @@ from vqvae_lightning.evaluation.classifier import train_classifier
 from vqvae_lightning.evaluation.evaluate import evaluate
 from vqvae_lightning.evaluation.sample import sample
 from vqvae_lightning.signals.clips import MOST
-from vqvae_lightning.signals.mel import LogMel
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.verified import read_checkpoint
-
-ROOT = Path(__file__).parents[1] / "experiments" / "fsdd"
-NETWORK = {
-    kind: [*small.NETWORK, f"model.latent_dim={size}"]
-    for kind, size in (("ae", 4), ("vae", 4), ("vqvae", 8))
-}
-NETWORK["vqvae"] += ["model.quantizer.codebook_size=16", "model.groups=2"]
-NETWORK["prior"] = small.KINDS["prior"]
 
 
 def seconds(path: Path) -> float:
@@ -41,20 +33,11 @@ def seconds(path: Path) -> float:
 def place(tmp_path_factory: pytest.TempPathFactory):
     """A folder with generated recordings, and runs of a VQ-VAE and of two priors on its codes."""
     root = tmp_path_factory.mktemp("place")
-    with fake_sounds.installed(root / "data"), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WANDB_MODE", "disabled")
-        patch.setattr(LogMel, "iterations", 1)
+    with workplace(root):
         train(root, "vqvae", "vqvae")
-        tokenizer = f"model.tokenizer={root / 'runs' / 'vqvae'}"
-        train(root, "prior", "prior", tokenizer)
-        train(root, "prior", "speakers", tokenizer, "data.label=speaker")
+        train(root, "prior", "prior")
+        train(root, "prior", "speakers", "data.label=speaker")
         yield root
-
-
-def train(root: Path, kind: str, name: str, *settings: str) -> Run:
-    words = [*SMALL, *NETWORK[kind], f"data.root={root / 'data'}", f"runs={root / 'runs'}"]
-    cli.main(["train", str(ROOT / f"{kind}.yaml"), *words, f"name={name}", *settings])
-    return Run.open(root / "runs" / name)
 
 
 def test_a_run_measures_spectra_and_is_seen_and_heard(place: Path) -> None:

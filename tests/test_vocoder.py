@@ -5,44 +5,29 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import fake_sounds
 import pytest
 import torch
-from extending.walked import SMALL
-from test_sounds import NETWORK, ROOT
+from sound_runs import ROOT, train, workplace
 
 from vqvae_lightning import cli
 from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.evaluation import hearing
 from vqvae_lightning.evaluation.evaluate import evaluate
 from vqvae_lightning.evaluation.sample import sample
-from vqvae_lightning.signals.mel import LogMel
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.verified import read_checkpoint, write_checkpoint
-
-TINY = ["model.width=8", "model.hidden=8", "model.blocks=1"]
-NETWORKS = {**NETWORK, "vocoder": TINY}
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Generated recordings, a VQ-VAE, and vocoders of its windows and of others."""
     root = tmp_path_factory.mktemp("place")
-    with fake_sounds.installed(root / "data"), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WANDB_MODE", "disabled")
-        patch.setattr(LogMel, "iterations", 1)
+    with workplace(root):
         train(root, "vqvae", "vqvae")
         train(root, "vocoder", "vocoder")
         train(root, "vocoder", "short", "data.sound.frames=32")
         train(root, "vocoder", "other", "data.sound.bands=32")
         yield root
-
-
-def train(root: Path, kind: str, name: str, *settings: str) -> Run:
-    words = [*SMALL, *NETWORKS[kind], f"data.root={root / 'data'}", f"runs={root / 'runs'}"]
-    given = merge_overrides(words, [f"name={name}", *settings])
-    cli.main(["train", str(ROOT / f"{kind}.yaml"), *given])
-    return Run.open(root / "runs" / name)
 
 
 def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

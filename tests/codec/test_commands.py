@@ -71,14 +71,20 @@ def test_images_go_to_a_file_and_come_back_as_pictures(
     assert np.abs(found - ((decoded[:, 0].detach().numpy() + 1) * 127.5)).max() < 1
 
 
+def with_a_newer_copy(place: Path, folder: Path) -> tuple[Path, Run]:
+    """A folder of the run vqvae and of a copy of it, which is tried first; and the copy."""
+    runs = folder / "runs"
+    shutil.copytree(place / "runs" / "vqvae", runs / "vqvae")
+    copy = Run(Path(shutil.copytree(place / "runs" / "vqvae", runs / "copy")))
+    copy.write(finished="2099-01-01T00:00:00+00:00")
+    return runs, copy
+
+
 def test_a_damaged_copy_of_the_run_is_left_out_and_the_intact_one_decodes(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = made(place, "vqvae", tmp_path / "a.vqz", str(place / "photos"))
-    runs = tmp_path / "runs"
-    shutil.copytree(place / "runs" / "vqvae", runs / "vqvae")
-    copy = Run(Path(shutil.copytree(place / "runs" / "vqvae", runs / "copy")))
-    copy.write(finished="2099-01-01T00:00:00+00:00")
+    runs, copy = with_a_newer_copy(place, tmp_path)
     damaged = bytearray(copy.best.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     copy.best.write_bytes(damaged)
@@ -93,10 +99,7 @@ def test_a_run_that_claims_the_weights_of_another_but_cannot_code_is_left_out(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = made(place, "vqvae", tmp_path / "a.vqz", str(place / "photos"))
-    runs = tmp_path / "runs"
-    shutil.copytree(place / "runs" / "vqvae", runs / "vqvae")
-    copy = Run(Path(shutil.copytree(place / "runs" / "vqvae", runs / "copy")))
-    copy.write(finished="2099-01-01T00:00:00+00:00")
+    runs, _ = with_a_newer_copy(place, tmp_path)
 
     def refusing(model: object) -> Coded:
         monkeypatch.setattr(name, coded_of)
