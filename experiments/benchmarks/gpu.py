@@ -21,7 +21,7 @@ from vqvae_lightning.models.priors.transformer import CodeTransformer
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.models.quantizers.nearest import nearest_code
 from vqvae_lightning.models.trunks.conv import ConvTrunk
-from vqvae_lightning.training.optimization import configure_adamw
+from vqvae_lightning.training.optimization import configure_optimizer
 
 K, GRID, CLASSES = 512, (8, 8), 10
 LAYOUT = CodeLayout(GRID, K)
@@ -167,7 +167,7 @@ def vqvae_step(compiled: bool) -> Callable[[], Any]:
     """One training step on images that live on the device, as uint8."""
     device = own_device()
     net = build_autoencoder(VQVAEConfig(trunk=size().trunk), (3, 32, 32)).to(device).train()
-    optimizer = configure_adamw(net, OptimizerConfig(), 10**6)["optimizer"]
+    optimizer = configure_optimizer(net, OptimizerConfig(), 10**6)["optimizer"]
     images = torch.randint(256, (size().images, 3, 32, 32), dtype=torch.uint8, device=device)
     if compiled:  # the networks: the quantizer's lists and its k-means start are no graph
         net.encoder.compile()
@@ -189,7 +189,7 @@ def prior_step() -> Callable[[], Any]:
     """One training step of the prior on random codes."""
     device = own_device()
     net = CodeTransformer(LAYOUT, CLASSES, CodeTransformer.Config(dropout=0.0)).to(device).train()
-    optimizer = configure_adamw(net, OptimizerConfig(), 10**6)["optimizer"]
+    optimizer = configure_optimizer(net, OptimizerConfig(), 10**6)["optimizer"]
     codes = torch.randint(K, (size().training_sequences, T), device=device)
     labels = torch.arange(len(codes), device=device) % CLASSES
 

@@ -19,7 +19,7 @@ from vqvae_lightning.models.build import PriorConfig
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.sampling import draw
 from vqvae_lightning.models.priors.transformer import CodeTransformer
-from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
+from vqvae_lightning.training.optimization import clip_gradients, configure_optimizer
 from vqvae_lightning.training.prior import CodePrior
 
 K, CLASSES = 512, 10
@@ -76,7 +76,7 @@ def bare_loop(module: CodePrior, data: RandomCodes) -> Callable[[], None]:
     """STEPS steps of the same recipe: no Lightning, no logging."""
     net, scheduled = (
         module.net.train(),
-        configure_adamw(module.net, module.optimizer_config, 100000),
+        configure_optimizer(module.net, module.optimizer_config, 100000),
     )
     optimizer, schedule = scheduled["optimizer"], scheduled["lr_scheduler"]["scheduler"]
     batches = endless(data)

@@ -22,7 +22,7 @@ from vqvae_lightning.models.quantizers.codebook import CodebookQuantizer
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.autoencoders import VQVAE
 from vqvae_lightning.training.build import build
-from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
+from vqvae_lightning.training.optimization import clip_gradients, configure_optimizer
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.trainer import build_trainer, silence_known_warnings
 
@@ -156,7 +156,7 @@ def bare_loop(module: VQVAE, data: ImageDataModule) -> Callable[[], None]:
     """STEPS steps of the same recipe on a module's network: no Lightning, no logging."""
     net, scheduled = (
         module.net.train(),
-        configure_adamw(module.net, module.optimizer_config, 100000),
+        configure_optimizer(module.net, module.optimizer_config, 100000),
     )
     optimizer, schedule = scheduled["optimizer"], scheduled["lr_scheduler"]["scheduler"]
     batches = endless(data)

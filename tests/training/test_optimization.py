@@ -26,7 +26,7 @@ from vqvae_lightning.models.trunks.conv import ConvTrunk
 from vqvae_lightning.training.optimization import (
     StepRecord,
     clip_gradients,
-    configure_adamw,
+    configure_optimizer,
     learning_rate_factor,
     logs_now,
     parameter_groups,
@@ -112,7 +112,7 @@ class TestSchedule:
 
     def test_the_optimizer_uses_it_every_step(self):
         config = OptimizerConfig(lr=0.2, warmup_steps=2, schedule="cosine")
-        configured = configure_adamw(torch.nn.Linear(2, 2), config, steps=6)
+        configured = configure_optimizer(torch.nn.Linear(2, 2), config, steps=6)
         optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]
         assert schedule["interval"] == "step"
         rates = []

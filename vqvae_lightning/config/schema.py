@@ -27,8 +27,16 @@ KindName = Annotated[str, _kinds]
 
 @dataclass
 class OptimizerConfig:
-    """AdamW."""
+    """AdamW or Muon."""
 
+    name: Literal["adamw", "muon"] = setting(
+        "adamw",
+        "muon moves weights of layers by an orthogonal matrix, and the rest as adamw does: fewer"
+        " steps to the same loss",
+    )
+    momentum: float = setting(
+        0.9, "of muon: factor per step of the averaged gradient", at_least=0, below=1
+    )
     lr: float = setting(1e-3, "peak learning rate", above=0)
     weight_decay: float = setting(
         0.0, "decoupled decay of the weights of convolutions and linear layers", at_least=0
@@ -38,6 +46,13 @@ class OptimizerConfig:
         "cosine", "after warm-up; cosine ends at 0 at the last step"
     )
     clip: float = setting(1.0, "largest norm of the gradient; 0: no clipping", at_least=0)
+
+    def __post_init__(self) -> None:
+        if self.name == "adamw" and self.momentum != type(self).momentum:
+            raise ConfigError(
+                f"optimizer.momentum: got {self.momentum}, but optimizer.name=adamw has none;"
+                " wanted optimizer.name=muon"
+            )
 
 
 @dataclass

@@ -41,7 +41,7 @@ from vqvae_lightning.evaluation.features import FeatureNetwork
 from vqvae_lightning.signals.signal import Signal
 from vqvae_lightning.storage import check_writable, file_hash
 from vqvae_lightning.training.callbacks import Progress
-from vqvae_lightning.training.optimization import clip_gradients, configure_adamw
+from vqvae_lightning.training.optimization import clip_gradients, configure_optimizer
 from vqvae_lightning.training.runs import versions
 from vqvae_lightning.training.trainer import silence_known_warnings
 from vqvae_lightning.verified import CheckpointError, read_checkpoint, write_checkpoint
@@ -116,7 +116,7 @@ class Classifier(pl.LightningModule):
         clip_gradients(self, OPTIMIZER.clip)
 
     def configure_optimizers(self) -> Any:
-        return configure_adamw(self, OPTIMIZER, self.trainer.max_steps)
+        return configure_optimizer(self, OPTIMIZER, self.trainer.max_steps)
 
     def on_test_epoch_start(self) -> None:
         self.correct = 0

@@ -33,7 +33,7 @@ from vqvae_lightning.training.optimization import (
     StepRecord,
     check_precision,
     clip_step,
-    configure_adamw,
+    configure_optimizer,
     logs_now,
     own_step_seed,
     planned_steps,
@@ -208,7 +208,7 @@ class AutoencoderModule(ImageModel):
         metrics.reset()
 
     def configure_optimizers(self) -> Any:
-        return configure_adamw(self.net, self.optimizer_config, planned_steps(self.trainer))
+        return configure_optimizer(self.net, self.optimizer_config, planned_steps(self.trainer))
 
     @torch.no_grad()
     def pictures(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Grid]:

@@ -1,4 +1,4 @@
-"""AdamW, its schedule, and gradient clipping: shared by autoencoders and priors."""
+"""The optimizer, its schedule, and gradient clipping: shared by autoencoders and priors."""
 
 import math
 import os
@@ -13,21 +13,26 @@ from vqvae_lightning.config import OptimizerConfig
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import derive_seed
 from vqvae_lightning.models.bottlenecks import NonFiniteError
+from vqvae_lightning.training.muon import Muon
 
 DECAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 
-def configure_adamw(
+def configure_optimizer(
     module: nn.Module, config: OptimizerConfig, steps: int | None
 ) -> dict[str, Any]:
     """Optimizer and per-step schedule over `steps`, in the form Lightning asks for.
 
     Without a number of steps the rate stays constant after the warm-up.
     """
+    groups = parameter_groups(module, config.weight_decay)
     # fused: one pass over each parameter, on CPUs too, instead of a dozen operations
-    optimizer = torch.optim.AdamW(
-        parameter_groups(module, config.weight_decay), lr=config.lr, fused=True
-    )
+    optimizer: torch.optim.Optimizer
+    if config.name == "muon":
+        groups = [part for group in groups for part in matrices_apart(module, group)]
+        optimizer = Muon(groups, lr=config.lr, momentum=config.momentum)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step, config, steps)
     )
@@ -85,6 +90,28 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
         {"params": [p for p in trained if id(p) in decayed], "weight_decay": weight_decay},
         {"params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
     ]
+
+
+def matrices_apart(module: nn.Module, group: dict[str, Any]) -> list[dict[str, Any]]:
+    """A group of parameters as those that Muon moves, by the axis of their outputs, and the rest.
+
+    Muon moves the weights of linear and convolution layers of more than one input and output.
+    """
+    axes = {id(m.weight): is_transposed(m) for m in module.modules() if isinstance(m, DECAYED)}
+    parts: dict[int | None, list[Tensor]] = {0: [], 1: [], None: []}
+    for p in group["params"]:
+        is_matrix = id(p) in axes and min(p.shape[:2]) > 1
+        parts[int(axes[id(p)]) if is_matrix else None].append(p)
+    return [
+        group | {"params": params} | ({} if axis is None else {"out_axis": axis})
+        for axis, params in parts.items()
+        if params
+    ]
+
+
+def is_transposed(layer: nn.Module) -> bool:
+    """Whether the weight of a layer is (in, out, ...) and not (out, in, ...)."""
+    return isinstance(layer, nn.ConvTranspose2d)
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, steps: int | None) -> float:

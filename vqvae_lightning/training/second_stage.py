@@ -21,7 +21,7 @@ from vqvae_lightning.training.optimization import (
     StepRecord,
     check_precision,
     clip_step,
-    configure_adamw,
+    configure_optimizer,
     planned_steps,
 )
 
@@ -150,7 +150,7 @@ class SecondStage(pl.LightningModule, ABC):
         clip_step(self, self.net, self.optimizer_config, self.step_record)
 
     def configure_optimizers(self) -> Any:
-        return configure_adamw(self.net, self.optimizer_config, planned_steps(self.trainer))
+        return configure_optimizer(self.net, self.optimizer_config, planned_steps(self.trainer))
 
     def labels_of(self, batch: Batch) -> Tensor | None:
         """The labels (N,) of a batch, None of an unconditional model."""

@@ -19,7 +19,7 @@ from vqvae_lightning.training.optimization import (
     StepRecord,
     check_precision,
     clip_step,
-    configure_adamw,
+    configure_optimizer,
     logs_now,
     planned_steps,
 )
@@ -133,7 +133,7 @@ class Vocoder(pl.LightningModule):
         metrics.reset()
 
     def configure_optimizers(self) -> Any:
-        return configure_adamw(self.net, self.optimizer_config, planned_steps(self.trainer))
+        return configure_optimizer(self.net, self.optimizer_config, planned_steps(self.trainer))
 
     def pictures(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Grid]:
         """One grid: the windows x (N, 1, bands, frames) in [-1, 1] that are heard beside it."""
