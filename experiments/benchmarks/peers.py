@@ -3,6 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,14 @@ from torch.utils.data import DataLoader, Dataset
 from vqvae_lightning.models.autoencoder import Autoencoder
 
 BATCH = 128
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A training of a peer: some steps of it, and what its network makes of images."""
+
+    run: Callable[[], None]
+    reconstruct: Callable[[Tensor], Tensor]  # N,C,H,W in [-1, 1], in and out
 
 
 class SingleImages(Dataset[tuple[Tensor, int]]):
@@ -51,6 +60,13 @@ class OneHotEMA(nn.Module):
         self.register_buffer("counts", torch.zeros(k))
         self.register_buffer("sums", torch.randn(k, d))
 
+    def nearest(self, h: Tensor) -> Tensor:
+        """The nearest codes' vectors, of h (N, D, h, w); nothing is learned."""
+        flat = h.movedim(1, -1)  # N,h,w,D
+        codes = torch.cdist(flat.flatten(0, 2), self.embedding.weight).argmin(1)
+        found: Tensor = self.embedding(codes).view_as(flat).movedim(-1, 1)
+        return found
+
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         inputs = h.permute(0, 2, 3, 1).contiguous()  # N,h,w,D
         flat = inputs.view(-1, inputs.shape[-1])
@@ -83,7 +99,9 @@ def nchw(module: nn.Module) -> nn.Module:
     return copied
 
 
-def usual_loop(net: Autoencoder, images: Tensor, labels: Tensor, steps: int) -> Callable[[], None]:
+def usual_loop(
+    net: Autoencoder, images: Tensor, labels: Tensor, steps: int, flip: bool = True
+) -> Peer:
     """`steps` steps of the usual loop on copies of a net's encoder and decoder."""
     encoder, decoder = nchw(net.encoder), nchw(net.decoder)
     assert net.bottleneck.codebook_size
@@ -91,7 +109,7 @@ def usual_loop(net: Autoencoder, images: Tensor, labels: Tensor, steps: int) -> 
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
     # no workers: theirs would fetch ahead while the other variants are timed; data have rows of
     # their own
-    loader = DataLoader(SingleImages(images, labels, flip=True), BATCH, shuffle=True)
+    loader = DataLoader(SingleImages(images, labels, flip=flip), BATCH, shuffle=True)
 
     def endless() -> Iterator[Tensor]:
         while True:
@@ -111,7 +129,11 @@ def usual_loop(net: Autoencoder, images: Tensor, labels: Tensor, steps: int) -> 
             losses.append(loss.item())
             perplexities.append(perplexity.item())
 
-    return run
+    def reconstruct(x: Tensor) -> Tensor:
+        decoded: Tensor = decoder(quantizer.nearest(encoder(x)))
+        return decoded
+
+    return Peer(run, reconstruct)
 
 
 # pythae has no types: its classes are Any to mypy.
@@ -166,3 +188,30 @@ def pythae_epoch(
         trainer.train_step(epoch=1)
 
     return run
+
+
+def pythae_training(net: Autoencoder, images: Tensor, labels: Tensor) -> Peer:
+    """An epoch of pythae's model and trainer with their own settings, on copies of a net's encoder
+    and decoder.
+    """
+    config = PythaeConfig(
+        input_dim=net.image_shape,
+        latent_dim=net.bottleneck.in_channels,
+        num_embeddings=net.bottleneck.codebook_size,
+        use_ema=True,
+    )
+    model = PythaeVQVAE(config, _Encoder(nchw(net.encoder)), _Decoder(nchw(net.decoder)))
+    settings = BaseTrainerConfig(output_dir=tempfile.mkdtemp(), no_cuda=True)
+    dataset = PythaeDataset(images.float() / 127.5 - 1, labels)
+    trainer = BaseTrainer(model, dataset, training_config=settings)
+    trainer.prepare_training()
+    trainer.callback_handler.callbacks.clear()  # its progress bar writes to the terminal
+
+    def run() -> None:
+        trainer.train_step(epoch=1)
+
+    def reconstruct(x: Tensor) -> Tensor:
+        found: Tensor = model.eval()(PythaeDataset(x, torch.zeros(len(x)))[:]).recon_x
+        return found
+
+    return Peer(run, reconstruct)

@@ -128,7 +128,7 @@ def training() -> Iterator[Row]:
         {
             "bare loop": bare_loop(bare, bare_data),
             "pythae": pythae_epoch(module.net, x, labels, STEPS),
-            "usual loop": usual_loop(module.net, x, labels, STEPS),
+            "usual loop": usual_loop(module.net, x, labels, STEPS).run,
             "GEMM": lambda: [torch.mm(matrix, matrix, out=product) for _ in range(STEPS)],
         }
     )
@@ -152,11 +152,13 @@ def training() -> Iterator[Row]:
     )  # fmt: skip
 
 
-def bare_loop(module: VQVAE, data: ImageDataModule) -> Callable[[], None]:
-    """STEPS steps of the same recipe on a module's network: no Lightning, no logging."""
+def bare_loop(module: VQVAE, data: ImageDataModule, planned: int = 100_000) -> Callable[[], None]:
+    """STEPS of the `planned` steps of the same recipe on a module's network: no Lightning, no
+    logging.
+    """
     net, scheduled = (
         module.net.train(),
-        configure_optimizer(module.net, module.optimizer_config, 100000),
+        configure_optimizer(module.net, module.optimizer_config, planned),
     )
     optimizer, schedule = scheduled["optimizer"], scheduled["lr_scheduler"]["scheduler"]
     batches = endless(data)
