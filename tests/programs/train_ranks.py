@@ -18,6 +18,7 @@ from small import model_config
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from vqvae_lightning.config import OptimizerConfig
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.models.build import (
     FLOWS,
@@ -32,11 +33,14 @@ from vqvae_lightning.models.first_stage import FrozenLatents
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.quantizers import quantizer
 from vqvae_lightning.training.flow import step_loss
+from vqvae_lightning.training.optimization import configure_optimizer
 
 RESETS = ("model.quantizer.reset_below=0.5", "model.quantizer.decay=0.5")
+MUON = "ema by muon"
 CASES = {
     "ae": ("ae",),
     "ema": ("vqvae", *RESETS),
+    MUON: ("vqvae", *RESETS),
     "gradient": ("vqvae", "model.quantizer.name=gradient"),
     "residual products": (
         "vqvae",
@@ -115,7 +119,13 @@ def train(case: str, steps: int, rank: int, world: int) -> dict[str, Tensor]:
     loss: nn.Module = Loss(net, case, rank, world)
     if world > 1:
         loss = DistributedDataParallel(loss, forward_sync_buffers=False)
-    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    # Muon's rate is constant: the schedule is not stepped.
+    by_muon = OptimizerConfig(name="muon", lr=1e-3, warmup_steps=0)
+    optimizer = (
+        configure_optimizer(net, by_muon, None)["optimizer"]
+        if case == MUON
+        else torch.optim.Adam(net.parameters(), 1e-3)
+    )
     share = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
     gradients = {}
     for step in range(steps):

@@ -1,13 +1,21 @@
 """Muon: which weights it moves, where to, and that AdamW moves the rest."""
 
+from pathlib import Path
+
 import pytest
+import small
 import torch
+import untrained
 from torch import nn
 
-from vqvae_lightning.config import OptimizerConfig, section_config
+from vqvae_lightning import cli
+from vqvae_lightning.config import OptimizerConfig, merge_overrides, section_config
+from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.training.muon import RMS, Muon, orthogonalized
 from vqvae_lightning.training.optimization import configure_optimizer
+from vqvae_lightning.verified import read_checkpoint
 
+RECIPE = Path(__file__).parents[2] / "experiments" / "mnist" / "vqvae.yaml"
 MUON = OptimizerConfig(name="muon", lr=0.1, warmup_steps=0, schedule="constant", momentum=0.5)
 
 
@@ -26,6 +34,16 @@ def step(module: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None
         parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
     optimizer.step()
     optimizer.zero_grad()
+
+
+def train(root: Path, name: str, *more: str) -> Path:
+    """A VQ-VAE by the quick recipe, small and on generated data; returns its run folder."""
+    own = ["optimizer.schedule=constant", "optimizer.warmup_steps=0", *more]
+    places = [f"data.root={root / 'data'}", f"runs={root / 'runs'}", f"name={name}"]
+    words = merge_overrides(small.DATA, small.TRAINER, small.KINDS["vqvae"], own, places)
+    cli.main(["train", str(RECIPE), *words])
+    assert load_experiment(RECIPE, words).optimizer.name == "muon"
+    return root / "runs" / name
 
 
 class TestOrthogonalized:
@@ -133,6 +151,15 @@ class TestMuon:
         step(resumed, later, 1)
         for own, other in zip(straight.parameters(), resumed.parameters(), strict=True):
             assert torch.equal(own, other)
+
+    def test_a_resumed_training_goes_on_bit_for_bit(self, tmp_path):
+        with untrained.workplace(tmp_path):
+            whole = train(tmp_path, "whole", "trainer.steps=6")
+            part = train(tmp_path, "part", "trainer.steps=3")
+            cli.main(["train", f"resume={part}", "trainer.steps=6"])
+        one, other = (read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, part))
+        for name, value in one["state_dict"].items():
+            assert torch.equal(value, other["state_dict"][name]), name
 
     def test_a_closure_is_called_once_and_its_loss_returned(self):
         layer = nn.Linear(3, 2)
