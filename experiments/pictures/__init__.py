@@ -1,0 +1,1 @@
+"""Pictures of the docs that several runs make together."""
