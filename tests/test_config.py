@@ -673,7 +673,7 @@ def test_a_checkpoints_values_are_of_their_types_already(values, line):
     [
         ({"lr": "fast"}, "optimizer.lr: got 'fast', wanted a number"),
         ({"clip": -1.0}, "optimizer.clip: got -1.0, wanted at least 0"),
-        ({"momentum": 0.9}, "unknown key optimizer.momentum"),
+        ({"nesterov": 0.9}, "unknown key optimizer.nesterov"),
         ([0.1], "optimizer: got [0.1], wanted a mapping"),
     ],
 )
