@@ -1,6 +1,8 @@
 """Muon: which weights it moves, where to, and that AdamW moves the rest."""
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small
@@ -34,6 +36,11 @@ def step(module: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None
         parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
     optimizer.step()
     optimizer.zero_grad()
+
+
+def moved(group: dict[str, Any]) -> bool:
+    """Whether a group is moved by Muon, not by AdamW."""
+    return group["out_axis"] is not None
 
 
 def train(root: Path, name: str, *more: str) -> Path:
@@ -160,6 +167,21 @@ class TestMuon:
         one, other = (read_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, part))
         for name, value in one["state_dict"].items():
             assert torch.equal(value, other["state_dict"][name]), name
+
+    def test_a_copy_steps_as_the_original(self):
+        torch.manual_seed(0)
+        layer = nn.Conv2d(2, 4, 3)
+        optimizer = Muon([{"params": [layer.weight], "out_axis": 0}], 0.1, 0.5)
+        other, copied = copy.deepcopy((layer, optimizer))
+        step(layer, optimizer, 0)
+        step(other, copied, 0)
+        assert torch.equal(layer.weight, other.weight)
+
+    def test_grouped_convolutions_and_tied_embeddings_are_left_to_adamw(self):
+        tied = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 5), nn.Conv2d(4, 4, 3, groups=2))
+        tied[1].weight = tied[0].weight
+        assert all(not group["params"] for group in muon(tied).param_groups if moved(group))
+        assert any(group["params"] for group in muon(nn.Linear(4, 5)).param_groups if moved(group))
 
     def test_a_closure_is_called_once_and_its_loss_returned(self):
         layer = nn.Linear(3, 2)

@@ -31,8 +31,7 @@ class OptimizerConfig:
 
     name: Literal["adamw", "muon"] = setting(
         "adamw",
-        "muon moves weights of layers by an orthogonal matrix, and the rest as adamw does: fewer"
-        " steps to the same loss",
+        "muon moves weights of layers by an orthogonal matrix, and the rest as adamw does",
     )
     momentum: float = setting(
         0.9, "of muon: factor per step of the averaged gradient", at_least=0, below=1

@@ -16,9 +16,8 @@ BETAS, EPS = (0.9, 0.999), 1e-8  # of torch.optim.AdamW
 ITERATIONS = 5
 # Of the quintic iteration: singular values from 0.01 to 1 end between 0.7 and 1.2.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-RMS = (
-    0.2  # of a step in units of the rate, as AdamW has it (Liu et al. 2025, arXiv 2502.16982, §2.2)
-)
+# Of a step in units of the rate, as AdamW has it (Liu et al. 2025, arXiv 2502.16982, §2.2).
+RMS = 0.2
 
 
 class Muon(torch.optim.Optimizer):
@@ -30,9 +29,8 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, groups: list[dict[str, Any]], lr: float, momentum: float) -> None:
         # `fused` tells load_state_dict where AdamW wants its count of steps.
-        defaults = {"lr": lr, "weight_decay": 0.0, "out_axis": None, "fused": True}
-        super().__init__(groups, defaults)
-        self.momentum = momentum
+        defaults = {"lr": lr, "momentum": momentum, "weight_decay": 0.0, "out_axis": None}
+        super().__init__(groups, {**defaults, "fused": True})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -80,8 +78,8 @@ class Muon(torch.optim.Optimizer):
         if not state:
             state["average"] = torch.zeros_like(weight)
         average = state["average"]
-        average.lerp_(gradient, 1 - self.momentum)
-        ahead = gradient.lerp(average, self.momentum)  # Nesterov's: one step further
+        average.lerp_(gradient, 1 - group["momentum"])
+        ahead = gradient.lerp(average, group["momentum"])  # Nesterov's: one step further
         by_output = ahead.movedim(group["out_axis"], 0)  # out, ...
         matrix = orthogonalized(by_output.flatten(1))  # out, in · height · width
         rate = group["lr"] * RMS * max(matrix.shape) ** 0.5

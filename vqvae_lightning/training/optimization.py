@@ -95,23 +95,23 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 def matrices_apart(module: nn.Module, group: dict[str, Any]) -> list[dict[str, Any]]:
     """A group of parameters as those that Muon moves, by the axis of their outputs, and the rest.
 
-    Muon moves the weights of linear and convolution layers of more than one input and output.
+    Muon moves the weights of linear and convolution layers of more than one input and output. It
+    leaves grouped convolutions, which are several matrices, and weights shared with an embedding.
     """
-    axes = {id(m.weight): is_transposed(m) for m in module.modules() if isinstance(m, DECAYED)}
+    embeddings = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    # The weight of a transposed convolution is (in, out, ...), of all others (out, in, ...).
+    axes = {
+        id(m.weight): int(isinstance(m, nn.ConvTranspose2d))
+        for m in module.modules()
+        if isinstance(m, DECAYED)
+        and min(m.weight.shape[:2]) > 1
+        and getattr(m, "groups", 1) == 1
+        and id(m.weight) not in embeddings
+    }
     parts: dict[int | None, list[Tensor]] = {0: [], 1: [], None: []}
     for p in group["params"]:
-        is_matrix = id(p) in axes and min(p.shape[:2]) > 1
-        parts[int(axes[id(p)]) if is_matrix else None].append(p)
-    return [
-        group | {"params": params} | ({} if axis is None else {"out_axis": axis})
-        for axis, params in parts.items()
-        if params
-    ]
-
-
-def is_transposed(layer: nn.Module) -> bool:
-    """Whether the weight of a layer is (in, out, ...) and not (out, in, ...)."""
-    return isinstance(layer, nn.ConvTranspose2d)
+        parts[axes.get(id(p))].append(p)
+    return [group | {"params": params, "out_axis": axis} for axis, params in parts.items()]
 
 
 def learning_rate_factor(step: int, config: OptimizerConfig, steps: int | None) -> float:
