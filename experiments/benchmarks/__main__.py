@@ -35,7 +35,8 @@ SUITES = {  # name → module; each is a generator function of rows, named as th
     "scaling": "scaling",
 }
 GPU_SUITES = {"gpu_correctness": "gpu", "gpu_speed": "gpu"}
-LONG_SUITES = {"quality": "quality"}  # measured only where they are named
+# Measured only where they are named, on one thread.
+LONG_SUITES = {"quality": "quality"}
 EVERY_SUITE = {**SUITES, **GPU_SUITES, **LONG_SUITES}
 LIMIT, LONG_LIMIT = 300, 7200  # seconds for a suite
 
@@ -53,7 +54,7 @@ def main(names: list[str]) -> None:
     for name in names or SUITES:
         started = time.perf_counter()
         measured = measure(name)
-        results[name] = {**measured, **where(), "seconds": round(time.perf_counter() - started)}
+        results[name] = {**measured, **where(name), "seconds": round(time.perf_counter() - started)}
         outcome = measured.get("failed") or f"{len(measured['rows'])} figures"
         print(f"{name:20s} {results[name]['seconds']:4d} s  {outcome}", flush=True)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
@@ -88,7 +89,7 @@ def environment(folder: str) -> dict[str, str]:
     return {**os.environ, "TMPDIR": folder, "WANDB_SILENT": "true"}
 
 
-def where() -> dict[str, Any]:
+def where(suite: str) -> dict[str, Any]:
     """What a figure depends on beside the code."""
     from importlib.metadata import version
 
@@ -103,12 +104,12 @@ def where() -> dict[str, Any]:
     )
     gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     return {"machine": f"{gpu}{os.cpu_count()} cores of {model}", "date": date.today().isoformat(),
-            "torch": version("torch"), "threads": threads()}  # fmt: skip
+            "torch": version("torch"), "threads": threads(suite)}  # fmt: skip
 
 
-def threads() -> int:
-    """Threads of every variant: BENCH_THREADS, or two."""
-    return int(os.environ.get("BENCH_THREADS", "2"))
+def threads(suite: str) -> int:
+    """Threads of every variant of a suite: of a long one 1, else BENCH_THREADS, or two."""
+    return 1 if suite in LONG_SUITES else int(os.environ.get("BENCH_THREADS", "2"))
 
 
 def run_in_process(name: str, out: Path) -> None:
@@ -118,7 +119,7 @@ def run_in_process(name: str, out: Path) -> None:
     from vqvae_lightning.allocator import keep_freed_memory
 
     keep_freed_memory()  # as `vqvae` does, for every variant
-    torch.set_num_threads(threads())
+    torch.set_num_threads(threads(name))
     torch.manual_seed(0)
     suite = getattr(importlib.import_module(f"experiments.benchmarks.{EVERY_SUITE[name]}"), name)
     with out.open("w") as file:

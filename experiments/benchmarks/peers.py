@@ -4,6 +4,7 @@ import copy
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from vqvae_lightning.data.images import to_float
 from vqvae_lightning.models.autoencoder import Autoencoder
 
 BATCH = 128
@@ -156,43 +158,11 @@ class _Decoder(BaseDecoder):  # type: ignore[misc]
         return ModelOutput(reconstruction=self.module(z))
 
 
-def pythae_epoch(
-    net: Autoencoder, images: Tensor, labels: Tensor, steps: int
-) -> Callable[[], None]:
-    """An epoch of `steps` batches by pythae's own model and trainer, with a net's encoder and
-    decoder.
+def pythae_training(net: Autoencoder, images: Tensor, labels: Tensor, **settings: Any) -> Peer:
+    """An epoch of pythae's own model and trainer, with a net's encoder and decoder.
 
     Images are scaled beforehand, as pythae wants them, and not flipped: it has no place for that.
-    """
-    config = PythaeConfig(
-        input_dim=net.image_shape,
-        latent_dim=64,
-        num_embeddings=net.bottleneck.codebook_size,
-        use_ema=True,
-    )
-    model = PythaeVQVAE(config, _Encoder(nchw(net.encoder)), _Decoder(nchw(net.decoder)))
-    rows = slice(steps * BATCH)
-    settings = BaseTrainerConfig(
-        output_dir=tempfile.mkdtemp(),
-        num_epochs=1,
-        per_device_train_batch_size=BATCH,
-        learning_rate=1e-3,
-        no_cuda=True,
-    )
-    dataset = PythaeDataset(images[rows].float() / 127.5 - 1, labels[rows])
-    trainer = BaseTrainer(model, dataset, training_config=settings)
-    trainer.prepare_training()
-    trainer.callback_handler.callbacks.clear()  # its progress bar writes to the terminal
-
-    def run() -> None:
-        trainer.train_step(epoch=1)
-
-    return run
-
-
-def pythae_training(net: Autoencoder, images: Tensor, labels: Tensor) -> Peer:
-    """An epoch of pythae's model and trainer with their own settings, on copies of a net's encoder
-    and decoder.
+    `settings` are those of its trainer that are not to be its defaults.
     """
     config = PythaeConfig(
         input_dim=net.image_shape,
@@ -201,9 +171,8 @@ def pythae_training(net: Autoencoder, images: Tensor, labels: Tensor) -> Peer:
         use_ema=True,
     )
     model = PythaeVQVAE(config, _Encoder(nchw(net.encoder)), _Decoder(nchw(net.decoder)))
-    settings = BaseTrainerConfig(output_dir=tempfile.mkdtemp(), no_cuda=True)
-    dataset = PythaeDataset(images.float() / 127.5 - 1, labels)
-    trainer = BaseTrainer(model, dataset, training_config=settings)
+    training = BaseTrainerConfig(output_dir=tempfile.mkdtemp(), no_cuda=True, **settings)
+    trainer = BaseTrainer(model, PythaeDataset(to_float(images), labels), training_config=training)
     trainer.prepare_training()
     trainer.callback_handler.callbacks.clear()  # its progress bar writes to the terminal
 

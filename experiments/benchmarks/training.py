@@ -115,19 +115,21 @@ def vqvae(experiment: Experiment) -> tuple[ImageDataModule, VQVAE]:
 
 def training() -> Iterator[Row]:
     """A training step of a VQ-VAE with the Sonnet network on CIFAR-10, batch 128."""
-    from experiments.benchmarks.peers import BATCH, pythae_epoch, usual_loop
+    from experiments.benchmarks.peers import BATCH, pythae_training, usual_loop
 
     experiment = experiment_of("cifar10/vqvae.yaml", f"data.batch_size={BATCH}")
     data, module = vqvae(experiment)
     bare_data, bare = vqvae(experiment)
     train = data.splits["train"]
     x, labels = train.first(len(train)), train.labels
+    rows = slice(STEPS * BATCH)  # of a turn of pythae, whose turns are whole epochs
+    pythae = {"per_device_train_batch_size": BATCH, "learning_rate": 1e-3, "num_epochs": 1}
     matrix = torch.randn(SIDE, SIDE)
     product = torch.empty(SIDE, SIDE)
     turns = Turns(
         {
             "bare loop": bare_loop(bare, bare_data),
-            "pythae": pythae_epoch(module.net, x, labels, STEPS),
+            "pythae": pythae_training(module.net, x[rows], labels[rows], **pythae).run,
             "usual loop": usual_loop(module.net, x, labels, STEPS).run,
             "GEMM": lambda: [torch.mm(matrix, matrix, out=product) for _ in range(STEPS)],
         }

@@ -38,7 +38,7 @@ def main(words: list[str]) -> None:
         started = time.perf_counter()
         run_at = (Path(given.get("runs", "runs")), root, "full" in words)
         rows = measure(name, run_at, images, count)
-        keep(name, {"rows": rows, **where()})
+        keep(name, {"rows": rows, **where(name)})
         print(f"{name:22s} {time.perf_counter() - started:5.0f} s  {len(rows)} files", flush=True)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from vqvae_lightning import load
-from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.data.images import ImageDataModule, to_float
 from vqvae_lightning.pictures import grid_image, with_names
 from vqvae_lightning.training.runs import Run
 
@@ -29,19 +29,22 @@ DRAWN = {
     "prior": "VQ-VAE + prior",
     "prior_masked": "VQ-VAE + masked",
 }
+USUAL = ("ae", "vae", "vqvae", "prior")
 RECONSTRUCTED = {"ae": "AE", "vae": "VAE", "vqvae": "VQ-VAE"}
 
 
 def main(runs: Path) -> None:
-    """Draws both pictures; of `mnist_seven.png` the rows whose run is there."""
+    """Draws both pictures; the second has a row for each run that is there."""
     found = [kind for kind in DRAWN if (runs / f"{kind}-s0").is_dir()]
+    if missing := [f"{kind}-s0" for kind in USUAL if kind not in found]:
+        sys.exit(f"mnist: {runs} has no run {missing[0]}, wanted those of `make study`")
     modules = {kind: load(Run.open(runs / f"{kind}-s0")) for kind in found}
     samples = {kind: drawn(module) for kind, module in modules.items()}
     images = test_images(Run.open(runs / "ae-s0"))
     torch.manual_seed(SEED)
     with torch.no_grad():
         made = {name: modules[kind](images) for kind, name in RECONSTRUCTED.items()}
-    usual = {DRAWN[kind]: samples[kind] for kind in ("ae", "vae", "vqvae", "prior")}
+    usual = {DRAWN[kind]: samples[kind] for kind in USUAL}
     rows({"test images": images, **made, **usual}).save(FOLDER / "mnist.png")
     rows({DRAWN[kind]: samples[kind] for kind in found}).save(FOLDER / "mnist_seven.png")
 
@@ -61,7 +64,7 @@ def test_images(run: Run) -> Tensor:
     experiment = run.experiment()
     data = ImageDataModule(experiment.data, experiment.seed)
     data.setup()
-    return data.splits["test"].first(COLUMNS).float() / 127.5 - 1
+    return to_float(data.splits["test"].first(COLUMNS))
 
 
 def rows(named: Mapping[str, Tensor]) -> Image.Image:
@@ -70,4 +73,4 @@ def rows(named: Mapping[str, Tensor]) -> Image.Image:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(*sys.argv[1:]))
