@@ -5,14 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
 from untrained import make_run, workplace
 
 from vqvae_lightning import cli, decompress, load
+from vqvae_lightning.codec.container import CodecError
+from vqvae_lightning.codec.places import split_of
 from vqvae_lightning.comparison.compare import compare
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.data.sources import DATASETS
+from vqvae_lightning.evaluation import on_disk
 from vqvae_lightning.evaluation.evaluate import evaluate
-from vqvae_lightning.evaluation.on_disk import BytesOnDisk
+from vqvae_lightning.evaluation.on_disk import BytesOnDisk, measured
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.training.runs import Run
 
@@ -60,6 +64,21 @@ def test_bits_per_dimension_on_disk_are_those_of_the_lossless_file(
     size, _ = size_of_split(place, kind, tmp_path, "lossless=true")
     dims = 784 * len(DATASETS["mnist"].rows(place / "data", "test"))
     assert found["test/disk_bits_per_dim"] == 8 * size / dims
+
+
+def test_a_lossless_file_that_decodes_to_other_pixels_is_an_error_and_no_figure(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def off_by_one(data: bytes, model: object) -> Tensor:
+        images = decompress(data, model)
+        images[3, 0, 5, 5] ^= 1
+        return images
+
+    monkeypatch.setattr(on_disk, "decompress", off_by_one)
+    run = place / "runs" / "vqvae"
+    images = split_of(Subject(Run.of(run)).images, "test")
+    with pytest.raises(CodecError, match=r"1 of .* images of the lossless file are not what"):
+        list(measured(load(run), images, lossless=True))
 
 
 def test_a_comparison_has_a_column_for_what_was_measured_and_no_value_for_what_was_not(
