@@ -14,10 +14,11 @@ from run_folders import check, figure, page, terminal, write_run
 
 from vqvae_lightning.comparison.columns import MISSING
 from vqvae_lightning.comparison.compare import Comparison, compare
-from vqvae_lightning.comparison.report import write_report
+from vqvae_lightning.comparison.report import pictures, write_report
 from vqvae_lightning.comparison.report.figures import Axis
 from vqvae_lightning.comparison.report.pictures import encode_pictures
 from vqvae_lightning.config import ConfigError
+from vqvae_lightning.training.runs import Run
 
 
 def values(comparison: Comparison, name: str) -> dict[str, float]:
@@ -263,16 +264,63 @@ def test_names_and_tags_are_text(tmp_path: Path) -> None:
 def test_pictures_are_kept_as_they_are_or_shrunk_without_loss(tmp_path: Path) -> None:
     run = write_run(tmp_path, "ae")
     original = (run.images / "samples.png").read_bytes()
-    pictures = encode_pictures(compare([run]).rows, limit=2 * len(original))
-    assert all(picture.source and "image/png" in picture.source for picture in pictures.values())
+    found = encode_pictures(compare([run]).rows, limit=2 * len(original))
+    assert all(picture.source and "image/png" in picture.source for picture in found.values())
     rng = np.random.default_rng(0)
     noise = np.kron(rng.integers(0, 255, (40, 40), dtype=np.uint8), np.ones((2, 2), dtype=np.uint8))
     for name in ("samples", "reconstructions"):
         Image.fromarray(noise).save(run.images / f"{name}.png")
-    pictures = encode_pictures(compare([run]).rows, limit=4200)
-    sources = [picture.source for picture in pictures.values()]
+    found = encode_pictures(compare([run]).rows, limit=4200)
+    sources = [picture.source for picture in found.values()]
     assert all(source and source.startswith("data:image/webp") for source in sources)
-    assert {(picture.width, picture.height) for picture in pictures.values()} == {(80, 80)}
+    assert {(picture.width, picture.height) for picture in found.values()} == {(80, 80)}
+
+
+def noisy_run(root: Path, pictures: int) -> Run:
+    """A run with pictures of so much noise that the page has them only as WebP."""
+    run, rng = write_run(root, "vae"), np.random.default_rng(0)
+    for number in range(pictures):
+        noise = rng.integers(0, 255, (40, 40), dtype=np.uint8).repeat(2, 0).repeat(2, 1)
+        Image.fromarray(noise).save(run.images / f"picture-{number}.png")
+    return run
+
+
+@pytest.mark.parametrize(
+    ("limit", "passes"), [(1_000_000, ["lossless"]), (190_000, [75]), (50_000, [40])]
+)
+def test_all_pictures_are_compressed_only_as_far_as_is_likely_to_be_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, passes: list[object]
+) -> None:
+    """Compressing all of them at each quality would be most of a comparison's time."""
+    run = noisy_run(tmp_path, 100)
+    files = {(1, path.stem): path for path in run.pictures()}
+    del files[1, "samples"], files[1, "reconstructions"]
+    whole = []
+    fitting = pictures._fitting
+
+    def counted(files, limit, settings):
+        if len(files) > pictures.PROBES:
+            whole.append(settings.get("quality", "lossless"))
+        return fitting(files, limit, settings)
+
+    monkeypatch.setattr(pictures, "_in_order", lambda rows: files.items())
+    monkeypatch.setattr(pictures, "_fitting", counted)
+    size = sum(path.stat().st_size + pictures.MARKUP for path in files.values())
+    found = encode_pictures([], min(limit, size - 1))
+    assert whole == passes
+    assert (len(found) == 100) is (limit > 50_000)
+
+
+def test_a_picture_that_cannot_be_opened_is_named_once_and_the_others_are_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = noisy_run(tmp_path, 20)
+    (run.images / "picture-0.png").write_bytes(b"\x89PNG" + bytes(100))
+    files = {(1, path.stem): path for path in run.pictures() if "picture" in path.stem}
+    monkeypatch.setattr(pictures, "_in_order", lambda rows: files.items())
+    limit = sum(path.stat().st_size + pictures.MARKUP for path in files.values()) - 1
+    assert set(encode_pictures([], limit)) == {*files} - {(1, "picture-0")}
+    assert capsys.readouterr().out.count("left out") == 1
 
 
 def test_the_page_stays_below_two_megabytes(tmp_path: Path) -> None:
