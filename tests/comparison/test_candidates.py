@@ -280,7 +280,7 @@ def test_lines_of_metrics_that_are_no_numbers_are_not_drawn(tmp_path: Path) -> N
         "".join(json.dumps(line) + "\n" for line in [*lines, {"step": 5, "val/psnr": 9.0}])
     )
     ((_, known),) = logged(compare([run]).rows)["val/psnr"]
-    assert known == [(5, 9.0)]
+    assert known == ([5], [9.0])
     check(page(compare([run]), tmp_path))
 
 

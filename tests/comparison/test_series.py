@@ -10,7 +10,7 @@ from run_folders import write_run
 
 from vqvae_lightning.comparison.compare import compare
 from vqvae_lightning.comparison.report import PAGE_BYTES, write_report
-from vqvae_lightning.comparison.report.series import NAMES, as_data, logged, thinned
+from vqvae_lightning.comparison.report.series import NAMES, Line, as_data, logged, thinned
 from vqvae_lightning.metrics.measures import MEASURES
 from vqvae_lightning.training.runs import Run
 
@@ -27,7 +27,7 @@ def test_a_thinned_line_has_its_ends_its_extremes_and_no_point_of_its_own(
     values: list[float], points: int
 ) -> None:
     line = list(enumerate(values))
-    found = thinned(line, points)
+    found = list(zip(*thinned(Line([*range(len(values))], values), points), strict=True))
     assert len(found) <= max(points, 4)
     assert (found[0], found[-1]) == (line[0], line[-1])
     assert found == sorted(set(found))
@@ -45,12 +45,12 @@ def test_every_logged_measure_can_be_drawn_those_of_validations_first(tmp_path: 
         {"step": 4, "train/loss": 3.0},
     )
     rows = compare([run]).rows
-    data = as_data(rows, logged(rows), 50)
+    data = as_data(rows, logged(rows))
     names = ["val/psnr", "val/mse", "train/loss", "train/gradient_norm", "own"]
     assert [measure["name"] for measure in data["measures"]] == names
     loss = data["measures"][2]
     assert (loss["title"], loss["split"], loss["better"]) == ("Loss", "Training", "lower")
-    assert loss["lines"] == {1: [[4, 9], [3.0, 2.0]]}  # in the order of the steps
+    assert loss["lines"] == {1: ([4, 9], [3.0, 2.0])}  # in the order of the steps
     assert data["measures"][-1]["title"] == "own"
 
 

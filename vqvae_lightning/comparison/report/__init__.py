@@ -6,9 +6,10 @@ import base64
 import hashlib
 import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,8 +19,14 @@ from vqvae_lightning.comparison.columns import MISSING, text
 from vqvae_lightning.comparison.compare import Comparison, Group
 from vqvae_lightning.comparison.report.figures import MARKS
 from vqvae_lightning.comparison.report.pictures import PICTURE_BYTES, Picture, encode_pictures
-from vqvae_lightning.comparison.report.sections import Logged, has_figure, peers_of, section
-from vqvae_lightning.comparison.report.series import logged
+from vqvae_lightning.comparison.report.sections import (
+    Logged,
+    has_figure,
+    peers_of,
+    section,
+    shown_pictures,
+)
+from vqvae_lightning.comparison.report.series import logged, thinned
 from vqvae_lightning.comparison.report.sounds import encode_sounds
 from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.evaluation.samplers import SAMPLERS
@@ -57,25 +64,33 @@ def _page(comparison: Comparison) -> str:
     script = "".join((Path(__file__).parent / name).read_text() for name in SCRIPTS)
     style = templates.get_template("report.css").render(kinds=KINDS)
     found = {group.title: logged(group.rows) for group in comparison.groups}
+    points = points_of_curve(found.values())
+    drawn = {
+        title: {
+            name: [(row, thinned(line, points)) for row, line in series]
+            for name, series in logs.items()
+        }
+        for title, logs in found.items()
+    }
 
     def render(
-        shown: Comparison,
-        points: int,
+        rows: Sequence[Row],
+        sections: Sequence[dict[str, Any]],
         pictures: dict[tuple[int, str], Picture],
         sounds: dict[tuple[int, str], str],
     ) -> str:
-        sections = [
-            section(group, found[group.title], points, pictures, sounds) for group in shown.groups
-        ]
         return template.render(
-            sections=sections,
+            sections=[
+                {**section, **shown_pictures(section["group"].rows, pictures, sounds)}
+                for section in sections
+            ],
             data=[section["data"] for section in sections],
             script=Markup(script),
             style=Markup(style),
             hash=_source_hash,
             alike=SIZES_ALIKE,
             peers_of=peers_of,
-            rows=shown.rows,
+            rows=rows,
             of=len(comparison.rows),
             kinds=KINDS,
             marks=MARKS,
@@ -88,14 +103,17 @@ def _page(comparison: Comparison) -> str:
             health=in_table("health"),
         )
 
-    shown, points = comparison, points_of_curve(found.values())
-    size = len(render(shown, points, {}, {}).encode())
-    while size > PAGE_BYTES and len((fewer := thinned(shown)).rows) < len(shown.rows):
-        shown = fewer
-        size = len(render(shown, points, {}, {}).encode())
+    shown = comparison
+    while True:
+        sections = [section(group, drawn[group.title]) for group in shown.groups]
+        size = len(render(shown.rows, sections, {}, {}).encode())
+        # One run of each dataset stays.
+        if size <= PAGE_BYTES or len(shown.rows) == len(shown.groups):
+            break
+        shown = every_second(shown)
     # base64 makes four bytes of three.
     pictures = encode_pictures(shown.rows, min(PICTURE_BYTES, (PAGE_BYTES - size) * 3 // 4))
-    return render(shown, points, pictures, encode_sounds(shown.rows, pictures))
+    return render(shown.rows, sections, pictures, encode_sounds(shown.rows, pictures))
 
 
 def points_of_curve(found: Iterable[Logged]) -> int:
@@ -109,12 +127,12 @@ def points_of_curve(found: Iterable[Logged]) -> int:
     return max(FEWEST_POINTS, min(MOST_POINTS, affordable))
 
 
-def thinned(comparison: Comparison) -> Comparison:
+def every_second(comparison: Comparison) -> Comparison:
     """Every second run of a comparison, from the first on."""
-    return Comparison(tuple(_thinned(group) for group in comparison.groups))
+    return Comparison(tuple(_every_second(group) for group in comparison.groups))
 
 
-def _thinned(group: Group) -> Group:
+def _every_second(group: Group) -> Group:
     kept = {row.number for row in group.rows[::2]}
     generation = [
         replace(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vqvae_lightning.comparison.report.series import Series, thinned
+from vqvae_lightning.comparison.report.series import Series
 from vqvae_lightning.comparison.rows import Row
 
 # The figure's own units; the page scales them.
@@ -93,20 +93,21 @@ def _axes(xs: Sequence[float], ys: Sequence[float], padded: bool) -> tuple[Axis,
     )
 
 
-def curves(series: Series, unit: str, points: int, dash: dict[int, int]) -> Figure | None:
-    """A measure over steps, at most `points` of each run; None if no run has logged it.
+def curves(series: Series, unit: str, dash: dict[int, int]) -> Figure | None:
+    """A measure over steps; None if no run has logged it.
 
     `dash` has the way in which the lines of each row are drawn.
     """
-    series = [(row, thinned(known, points)) for row, known in series]
     if not series:
         return None
     x, y = _axes(
-        [x for _, s in series for x, _ in s], [y for _, s in series for _, y in s], padded=False
+        [x for _, line in series for x in line.steps],
+        [y for _, line in series for y in line.values],
+        padded=False,
     )
     drawn, ends = [], []
     for row, line in series:
-        dots = [(x.at(step), y.at(value), "") for step, value in line]
+        dots = [(x.at(step), y.at(value), "") for step, value in zip(*line, strict=True)]
         drawn.append(Curve(row, dots, dash[row.number]))
         ends.append((dots[-1][0] + 7, dots[-1][1] + 4, str(row.number)))
     return Figure(x, y, "step", unit, drawn, _apart(ends))

@@ -28,33 +28,23 @@ class Shown(NamedTuple):
     sound: str | None  # the address of what is heard of it
 
 
-def section(
-    group: Group,
-    logged: Logged,
-    points_of_curve: int,
-    pictures: dict[tuple[int, str], Picture],
-    sounds: dict[tuple[int, str], str],
-) -> dict[str, Any]:
-    """What the template shows of one dataset.
+def section(group: Group, logged: Logged) -> dict[str, Any]:
+    """What the template shows of one dataset, but for pictures and sounds.
 
     Args:
         group: the runs on the dataset.
-        logged: what is in their files, see `series.logged`.
-        points_of_curve: at most so many of each run.
-        pictures: those that fit the page, by run number and name.
-        sounds: those that fit the page, by run number and the name of their picture.
+        logged: what is drawn of their files, see `series.logged` and `series.thinned`.
     """
     rows = group.rows
-    data = as_data(rows, logged, points_of_curve)
+    data = as_data(rows, logged)
     return {
         "group": group,
         "summary": list(_summary(group)),
         **_ledgers(rows),
         "peers": peers_of(group.columns, rows),
-        "curves": list(_curves(rows, logged, points_of_curve)),
+        "curves": list(_curves(rows, logged)),
         "data": {**data, "first": _first(data)},
         "points": points(rows) if any(row.kind.is_tokenizer for row in rows) else None,
-        **_pictures(rows, pictures, sounds),
         "licence": _licence(rows),
         "quantized": [row for row in rows if _has_codebook(row)],
     }
@@ -85,13 +75,13 @@ def has_figure(name: str) -> bool:
     return split == "val" and key in MEASURES and bool(MEASURES[key].curve)
 
 
-def _curves(rows: Sequence[Row], logged: Logged, points: int) -> Iterable[dict[str, Any]]:
+def _curves(rows: Sequence[Row], logged: Logged) -> Iterable[dict[str, Any]]:
     """The figures that stand where scripts do not run: measures with curves of their own."""
     numbers, dash = {row.number for row in rows}, dashes(rows)
     for name in filter(has_figure, logged):
         measure = MEASURES[name.partition("/")[2]]
         of_rows = [(row, line) for row, line in logged[name] if row.number in numbers]
-        if figure := curves(of_rows, measure.curve, points, dash):
+        if figure := curves(of_rows, measure.curve, dash):
             title = measure.panel.section if measure.panel else measure.title
             yield {"title": title, "better": measure.better, "figure": figure}
 
@@ -103,12 +93,18 @@ def _first(data: dict[str, Any]) -> list[str]:
     return wanted or names[:1]
 
 
-def _pictures(
+def shown_pictures(
     rows: Sequence[Row],
     pictures: dict[tuple[int, str], Picture],
     sounds: dict[tuple[int, str], str],
 ) -> dict[str, Any]:
-    """The pictures of rows that fit the page, with their sounds, and how many there are."""
+    """What the template shows beside: pictures with their sounds, and how many there are.
+
+    Args:
+        rows: the runs on one dataset.
+        pictures: those that fit the page, by run number and name.
+        sounds: those that fit the page, by run number and the name of their picture.
+    """
     samples = [
         (row, sampler, stem) for row in rows for sampler, stem in sample_pictures(row).items()
     ]
