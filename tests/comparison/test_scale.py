@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 from run_folders import check, figure, terminal, write_run
 
-from vqvae_lightning.comparison import table
+from vqvae_lightning.comparison import report, table
 from vqvae_lightning.comparison.compare import Comparison, compare, group
 from vqvae_lightning.comparison.report import PAGE_BYTES, write_report
 
@@ -114,6 +116,29 @@ def test_a_page_of_300_runs_is_below_its_limit_and_has_them_all(
     assert "of the 300 runs" not in html
 
 
+def test_each_curve_is_thinned_and_each_column_looked_through_once(
+    many: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once for each row of a table, nor for each time that the page is laid out."""
+    calls: collections.Counter[str] = collections.Counter()
+
+    def counted(name):
+        function = getattr(report, name)
+
+        def call(*arguments):
+            calls[name] += 1
+            return function(*arguments)
+
+        return call
+
+    for name in ("thinned", "peers_of", "section"):
+        monkeypatch.setattr(report, name, counted(name))
+    write_report(many, tmp_path / "page.html")
+    (only,) = many.groups
+    # The page is laid out without its pictures, which tells their room, and then with them.
+    assert calls == {"thinned": 300, "section": 1, "peers_of": 2 * len(only.generation)}
+
+
 def test_runs_that_do_not_fit_are_left_out_evenly_and_the_page_says_so(
     many: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +166,8 @@ def test_the_terminal_measures_each_column_once(
     monkeypatch.setattr(table, "_table", counted)
     small = Comparison((replace(many.groups[0], rows=many.rows[::30], generation=()),))
     text = terminal(small, 100)
-    assert sum(built) == 2 * len(many.groups[0].columns)
+    # once all of them to be measured, and each once to be printed
+    assert built[0] == sum(built[1:]) == len(many.groups[0].columns)
     assert all(len(line) <= 100 for line in text.splitlines())
 
 
@@ -158,14 +184,19 @@ def test_tables_take_as_many_columns_as_fit(many: Comparison, width: int) -> Non
         return table._table(("run", "kind"), lines, some, many.groups[0].best)
 
     table.print_columns(build, columns, console)
-    printed = shown[1 + len(columns) :]
+    printed = shown[1:]
     assert [key for keys in printed for key in keys] == [column.key for column in columns]
     by_key = {column.key: column for column in columns}
     for keys, following in zip(printed, [*printed[1:], None], strict=True):
         of = [by_key[key] for key in keys]
-        assert len(keys) == 1 or table._width(console, build(of)) <= width
+        assert len(keys) == 1 or measured(console, build(of)) <= width
         if following:
-            assert table._width(console, build([*of, by_key[following[0]]])) > width
+            assert measured(console, build([*of, by_key[following[0]]])) > width
+
+
+def measured(console: Console, built: Table) -> int:
+    """The width that rich gives a table which nothing forces to fold."""
+    return Measurement.get(console, console.options.update(max_width=10_000), built).maximum
 
 
 def test_priors_without_a_tokenizer_search_for_it_together(
