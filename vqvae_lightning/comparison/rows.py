@@ -6,7 +6,7 @@ from typing import Any
 
 from vqvae_lightning.comparison.budgets import Budget
 from vqvae_lightning.comparison.records import Records
-from vqvae_lightning.config import DataConfig, Experiment, section_config, to_dict
+from vqvae_lightning.config import Experiment, to_dict
 from vqvae_lightning.evaluation.samplers import latent_size
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.metrics.information import bits, bits_per_dim, saved_vs_uniform
@@ -25,6 +25,7 @@ class Row:
     number: int  # from 1: how figures refer to the run
     run: Run
     kind: Kind
+    images: tuple[str, str]  # what they have in common with those of runs to compare it with
     record: RunRecord
     settings: dict[str, Any]  # config.yaml
     first_stage: Run | None  # of a prior, if its folder is at hand
@@ -36,12 +37,6 @@ class Row:
     @property
     def name(self) -> str:
         return self.record.name
-
-    @property
-    def images(self) -> tuple[str, str]:
-        """What the images have in common with those of runs that it can be compared with."""
-        data: DataConfig = section_config(DataConfig, self.settings["data"], "data")
-        return data.identity
 
     # The other attributes that a measure's `comparable` may name, beside `likelihood`.
 
@@ -103,9 +98,19 @@ def read_row(run: Run, records: Records) -> Row:
         budget += Budget.of(its_experiment, of_first.parameters or 0)
         measured |= _both_stages(measured, of_first.test, dims)
     likelihood = to_dict(model).get("likelihood")
-    values, limits = _shown(measured, dims), _limits(record, experiment)
-    settings = to_dict(experiment)
-    return Row(0, run, kind, record, settings, first_stage, likelihood, values, limits, budget)
+    return Row(
+        number=0,
+        run=run,
+        kind=kind,
+        images=experiment.data.identity,
+        record=record,
+        settings=to_dict(experiment),
+        first_stage=first_stage,
+        likelihood=likelihood,
+        values=_shown(measured, dims),
+        limits=_limits(record, experiment),
+        budget=budget,
+    )
 
 
 def _against_uniform(tokenizer: TokenizerRecord, measured: dict[str, float]) -> dict[str, float]:

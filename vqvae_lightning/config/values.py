@@ -185,7 +185,7 @@ def word_of(value: object) -> str:
 
 def check_text(text: str, key: str) -> None:
     """Raises ConfigError for characters that steer a terminal, and for bytes that are no text."""
-    if any(_is_control(character) for character in text):
+    if visible(text) != text:
         got = f"{visible(key)}: got '{visible(text)}'"
         raise ConfigError(f"{got}, wanted text without control characters")
 
