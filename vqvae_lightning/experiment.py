@@ -159,4 +159,9 @@ def _check_together(experiment: Experiment) -> None:
                 f"trainer.accumulate: got {micro_batches} with model.{name}={weight}, a term over"
                 f" the whole batch, of which a micro-batch is a part; wanted 1, or model.{name}=0"
             )
+    if experiment.trainer.strategy == "fsdp" and not experiment.model.shards:
+        raise ConfigError(
+            "trainer.strategy: got fsdp, which is for Transformers over codes alone; wanted ddp, or"
+            " kind=prior with model.network.name=transformer or masked"
+        )
     experiment.model.check_data(experiment.data)

@@ -76,6 +76,11 @@ class TrainerConfig:
         "auto", "devices per machine: a number, or auto for all of them", at_least=1
     )
     nodes: int = setting(1, "machines", at_least=1)
+    strategy: Literal["ddp", "fsdp"] = setting(
+        "ddp",
+        "what several devices share: ddp the batch; fsdp also the weights, their gradients and the"
+        " optimizer's state, of a Transformer prior (network transformer or masked)",
+    )
     timeout: int = setting(
         1800, "seconds that processes wait for each other before the run ends", at_least=1
     )

@@ -131,6 +131,11 @@ class ModelConfig:
         """
         return {}
 
+    @property
+    def shards(self) -> bool:
+        """Whether its weights can lie in parts on several devices: `trainer.strategy=fsdp`."""
+        return False
+
     def check_data(self, data: DataConfig) -> None:
         """Raises ConfigError for data that the model does not fit."""
 
@@ -333,6 +338,10 @@ class PriorConfig(SecondStageConfig):
     @property
     def reads_texts(self) -> bool:
         return self.condition == "text"
+
+    @property
+    def shards(self) -> bool:
+        return member_of(self.network, PRIORS).shards
 
     @property
     def sampling(self) -> type[Sampling]:

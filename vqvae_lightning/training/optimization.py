@@ -14,6 +14,7 @@ from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import derive_seed
 from vqvae_lightning.models.bottlenecks import NonFiniteError
 from vqvae_lightning.training.muon import Muon
+from vqvae_lightning.training.sharding import whole
 
 DECAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
@@ -134,10 +135,10 @@ def clip_gradients(module: nn.Module, largest_norm: float) -> Tensor:
     """
     named = {name: p for name, p in module.named_parameters() if p.grad is not None}
     gradients = {name: p.grad for name, p in named.items() if p.grad is not None}
-    norm = nn.utils.get_total_norm(gradients.values())
+    norm = whole(nn.utils.get_total_norm(gradients.values()))
     if not torch.isfinite(norm):
         worst = next(
-            (name for name, g in gradients.items() if not torch.isfinite(g).all()),
+            (name for name, g in gradients.items() if not torch.isfinite(whole(g)).all()),
             "all of them together",
         )
         raise NonFiniteError(f"gradient of {worst} is not finite")

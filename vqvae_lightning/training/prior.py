@@ -24,6 +24,7 @@ from vqvae_lightning.training.given import PlainBatch, as_batch, codes_of, image
 from vqvae_lightning.training.optimization import logs_now, progress
 from vqvae_lightning.training.record import TokenizerRecord
 from vqvae_lightning.training.second_stage import SecondStage, metrics_of_splits
+from vqvae_lightning.training.sharding import shard
 
 
 class CodePrior(SecondStage):
@@ -90,6 +91,11 @@ class CodePrior(SecondStage):
             raise ValueError(
                 f"tokenizer: got K and grid {found}, but this prior says {described} of its own"
             )
+
+    def configure_model(self) -> None:
+        # Only a strategy that shards, such as `ShardedStrategy`, has a mesh of devices.
+        if self.device_mesh is not None:
+            shard(self.net, self.device_mesh["data_parallel"])
 
     def _step_seed(self, batch: Batch) -> int:
         # dropout: a function of (seed, epoch, batch, micro-batch, rank)

@@ -13,6 +13,7 @@ PLACE = (
     "model.first_stage",
     "trainer.devices",
     "trainer.nodes",
+    "trainer.strategy",
     "trainer.timeout",
     "trainer.accelerator",
     "trainer.compile",

@@ -12,10 +12,11 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins import DoublePrecision
 from pytorch_lightning.plugins.io import CheckpointIO
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 
-from vqvae_lightning.config import Experiment
+from vqvae_lightning.config import Experiment, TrainerConfig
 from vqvae_lightning.training.averaging import AveragedWeights
 from vqvae_lightning.training.callbacks import (
     BestCheckpoint,
@@ -26,6 +27,7 @@ from vqvae_lightning.training.callbacks import (
 )
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.settings import computed_settings
+from vqvae_lightning.training.sharding import ShardedStrategy, WholeInEvaluation
 from vqvae_lightning.training.stopping import StopOnSignal
 from vqvae_lightning.training.tracking import JsonLinesLogger, RunWandbLogger, choose_wandb_mode
 from vqvae_lightning.verified import read_checkpoint, write_checkpoint
@@ -59,28 +61,27 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
     settings = experiment.trainer
     folder = run.path if run else Path()
     every = min(settings.validate_every, settings.steps)
+    world = devices * settings.nodes
+    sharded = world > 1 and settings.strategy == "fsdp"
     callbacks: list[Callback] = [
         Pictures(folder / "images"),
         Throughput(experiment.data.batch_size),
         Progress(),
+        *([WholeInEvaluation()] if sharded else []),
         *([AveragedWeights(settings.ema_decay)] if settings.ema_decay else []),
         BestCheckpoint(folder / "checkpoints"),
         LastCheckpoint(folder / "checkpoints" / "last.ckpt"),
         StopOnSignal(folder / "checkpoints" / "last.ckpt", every, settings.log_every),
     ]
-    # DDP must not overwrite codebooks with rank 0's: they are equal because their statistics are
-    # summed.
-    strategy = DDPStrategy(
-        forward_sync_buffers=False,
-        gradient_as_bucket_view=True,
-        timeout=timedelta(seconds=settings.timeout),
-    )
+    io = VerifiedCheckpointIO(run.record.id if run else "", computed_settings(experiment))
+    # Lightning refuses this precision by its name for a sharded module, which does not mind it.
+    by_plugin = sharded and settings.precision == "64-true"
     return pl.Trainer(
         accelerator=settings.accelerator,
         devices=devices,
         num_nodes=settings.nodes,
-        strategy=strategy if devices * settings.nodes > 1 else "auto",
-        precision=settings.precision,
+        strategy=strategy_of(settings, world),
+        precision=None if by_plugin else settings.precision,
         # A warning names what has no such kernel on a GPU, such as the sums of a prior's draws.
         deterministic="warn" if settings.deterministic else False,
         max_steps=settings.steps,
@@ -94,11 +95,25 @@ def build_trainer(experiment: Experiment, devices: int, run: Run | None) -> pl.T
         use_distributed_sampler=False,
         logger=start_tracking(experiment, run) if run else False,
         callbacks=callbacks,
-        plugins=[VerifiedCheckpointIO(run.record.id if run else "", computed_settings(experiment))],
+        plugins=[io, DoublePrecision()] if by_plugin else [io],
+        # What is gathered in an evaluation is trained on later.
+        inference_mode=not sharded,
         enable_model_summary=False,
         enable_progress_bar=False,
         enable_autolog_hparams=False,
     )
+
+
+def strategy_of(settings: TrainerConfig, world: int) -> Strategy | str:
+    """How `world` processes train together."""
+    timeout = timedelta(seconds=settings.timeout)
+    if world == 1:
+        return "auto"
+    if settings.strategy == "fsdp":
+        return ShardedStrategy(world, timeout)
+    # DDP must not overwrite codebooks with rank 0's: they are equal because their statistics are
+    # summed.
+    return DDPStrategy(forward_sync_buffers=False, gradient_as_bucket_view=True, timeout=timeout)
 
 
 def start_tracking(experiment: Experiment, run: Run) -> list[Logger]:
@@ -122,5 +137,7 @@ def silence_known_warnings() -> None:
     warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*have no `validation_step`.*")
+    # of a sharded network; nothing is written into what it returns
+    warnings.filterwarnings("ignore", message=".*returned a view tensor.*")
     for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)

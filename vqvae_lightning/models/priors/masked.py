@@ -50,6 +50,7 @@ class MaskedTransformer(PriorNetwork):
 
     sampling = MaskedSampling
     completes = "any"
+    shards = True
     halton: Tensor
 
     @documented

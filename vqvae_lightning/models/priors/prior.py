@@ -61,6 +61,8 @@ class PriorNetwork(nn.Module, ABC):
     completes: ClassVar[Completes] = "beginning"
     # Whether it can be built with `texts`, which it reads in the place of labels.
     reads_texts: ClassVar[bool] = False
+    # Whether its layers are `blocks`, of which `training.sharding` leaves each device a part.
+    shards: ClassVar[bool] = False
     # Of a rate that is an upper bound on −log p: how many draws per image it is a mean of.
     bound_draws: int | None = None
 

@@ -37,6 +37,7 @@ class CodeTransformer(AutoregressivePrior):
     """
 
     reads_texts = True
+    shards = True
     cells: Tensor
 
     @documented
