@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
+from vqvae_lightning.training.sharding import part_of, whole
+
 BETAS, EPS = (0.9, 0.999), 1e-8  # of torch.optim.AdamW
 ITERATIONS = 5
 # Of the quintic iteration: singular values from 0.01 to 1 end between 0.7 and 1.2.
@@ -80,11 +82,13 @@ class Muon(torch.optim.Optimizer):
         average = state["average"]
         average.lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(average, group["momentum"])  # Nesterov's: one step further
-        by_output = ahead.movedim(group["out_axis"], 0)  # out, ...
+        # A part of a matrix has no orthogonal matrix nearby: every rank computes that of the whole.
+        by_output = whole(ahead).movedim(group["out_axis"], 0)  # out, ...
         matrix = orthogonalized(by_output.flatten(1))  # out, in · height · width
         rate = group["lr"] * RMS * max(matrix.shape) ** 0.5
         weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.add_(matrix.view_as(by_output).movedim(0, group["out_axis"]), alpha=-rate)
+        change = matrix.view_as(by_output).movedim(0, group["out_axis"])
+        weight.add_(part_of(change, weight), alpha=-rate)
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
