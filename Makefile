@@ -40,7 +40,7 @@ JUDGED = vqvae_full ae_full vae_full prior_full prior_masked_full ae_flow_full v
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1@\2/' | awk -F@ '{printf "%-20s %s\n", $$1, $$2}'
 	@echo
-	@echo '  DATASET=mnist|fashion_mnist|cifar10|fsdd|prompts  DATA=~/photos SIZE=64 (own images)  DEVICES=2  SEED=1  RUN=runs/NAME  FILE=experiments/mnist/vqvae_full.yaml  ARGS="model.quantizer.codebook_size=1024"'
+	@echo '  DATASET=mnist|fashion_mnist|cifar10|fsdd|prompts|spoken_digits  DATA=~/photos SIZE=64 (own images)  DEVICES=2  SEED=1  RUN=runs/NAME  FILE=experiments/mnist/vqvae_full.yaml  ARGS="model.quantizer.codebook_size=1024"'
 
 $(VENV)/.run: pyproject.toml .ci/constraints.txt .ci/hashes.txt
 	@echo 'setup     $(VENV) (once, less than a minute)'

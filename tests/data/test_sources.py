@@ -634,6 +634,7 @@ def test_the_table_is_consistent(dataset):
         "cifar100": [153700000, 30740000],
         "fsdd": [16921530, 2126058, 2081260],
         "prompts": [17528, 18951800, 1854, 2108076, 1977, 2239756],
+        "spoken_digits": [22287344, 2751312, 2890000],
     }
     assert list(dataset.sizes.values()) == sizes[dataset.name]
     of_splits = [name for split in ("train", "val", "test") for name in dataset.split(split)]

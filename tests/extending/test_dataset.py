@@ -122,5 +122,5 @@ def test_the_name_of_a_dataset_from_outside_is_offered(
     add((3, 12, 16))
     with pytest.raises(SystemExit):
         cli.main(words)
-    wanted = "wanted one of mnist, fashion_mnist, cifar10, cifar100, fsdd, prompts, stripes"
+    wanted = f"wanted one of {', '.join(DATASETS)}"
     assert wanted in capsys.readouterr().err

