@@ -7,7 +7,7 @@ from vqvae_lightning.cli.completing import Completer
 
 if __name__ == "__main__":
     cli.parser().format_help()
-    assert Completer("train")("trainer.st") == {"trainer.steps=": "optimizer steps"}
+    assert Completer("train")("trainer.ste") == {"trainer.steps=": "optimizer steps"}
     cli.settings(["model.quantizer"])
     cli.runs(["runs=nowhere"])
     cli.announce(cli.parser().parse_args(["train", "mnist/vqvae"]))
