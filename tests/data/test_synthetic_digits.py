@@ -138,7 +138,7 @@ def test_half_the_samples_hold_the_low_half_of_the_sounds() -> None:
 def test_files_are_made_once_and_verified(
     made: dict[str, bytes], install: Install, tmp_path: Path
 ) -> None:
-    folder = prepare("spoken_digits", tmp_path / "data", download=False)
+    folder = prepare("spoken_digits", tmp_path / "data")
     assert {file: (folder / file).read_bytes() for file in made} == made
     assert sorted(os.listdir(folder)) == sorted(made)
     install("it fails")
@@ -147,6 +147,14 @@ def test_files_are_made_once_and_verified(
     install()
     prepare("spoken_digits", tmp_path / "data")
     assert holds("spoken_digits", tmp_path / "data")
+
+
+def test_flite_is_not_asked_where_nothing_is_to_be_fetched(
+    made: dict[str, bytes], tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match="flite: not asked"):
+        prepare("spoken_digits", tmp_path / "data", download=False)
+    assert not (tmp_path / "data").exists()
 
 
 def test_labels_say_which_digit_and_which_voice(made: dict[str, bytes], tmp_path: Path) -> None:

@@ -46,11 +46,19 @@ class Source:
         kind, _, name = self.where.partition(":")
         return name if kind == "program" else ""
 
+    def may_be_asked(self, folder: Path, download: bool) -> bool:
+        """Whether it is at hand: what is here already, and with `download` what is made or sent."""
+        path = self.path(folder)
+        if path is None or (self.program and path.exists()):
+            return download
+        return path.exists()
+
     def unasked(self, folder: Path) -> str:
         """Why it was not asked."""
-        if self.program:
+        path = self.path(folder)
+        if self.program and path and not path.exists():
             return f"not installed, wanted that of `apt-get install {self.program}`"
-        return "not there" if self.path(folder) else "not asked"
+        return "not there" if path and not self.program else "not asked"
 
     def fetch(
         self, names: Sequence[str], sizes: Mapping[str, int], folder: Path, scratch: Path

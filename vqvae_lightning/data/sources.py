@@ -213,7 +213,7 @@ def prepare(name: str, root: Path, download: bool = True) -> Path:
     if not files.missing():
         return folder
     paths = {source: source.path(folder) for source in dataset.sources}
-    sources = [source for source, path in paths.items() if (path.exists() if path else download)]
+    sources = [source for source in dataset.sources if source.may_be_asked(folder, download)]
     failed: dict[Source, str] = {}
     trouble = ""
     if sources:
