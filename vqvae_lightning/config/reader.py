@@ -11,7 +11,6 @@ import operator
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
@@ -218,14 +217,8 @@ def with_members(config: Config, values: Mapping[str, Any], prefix: str) -> Conf
     return dataclasses.replace(config, **changes)
 
 
-@cache
-def _types_of(config: type[Any]) -> dict[str, Any]:
-    """The types of a dataclass' fields, which a comparison asks for ten times a run."""
-    return get_type_hints(config, include_extras=True)
-
-
 def _read_fields(defaults: Config, values: Mapping[str, Any], prefix: str) -> Config:
-    types, changes = _types_of(type(defaults)), {}
+    types, changes = get_type_hints(type(defaults), include_extras=True), {}
     for f in dataclasses.fields(defaults):
         child, key = getattr(defaults, f.name), prefix + f.name
         if f.name in values and is_section(child):
