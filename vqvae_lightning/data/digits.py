@@ -22,7 +22,7 @@ from vqvae_lightning.config import ConfigError, DataConfig, MelWindow, SoundConf
 from vqvae_lightning.data.archives import read_members
 from vqvae_lightning.data.dataset import Dataset, Recording, Split
 from vqvae_lightning.data.fetch import Source
-from vqvae_lightning.data.formats import Arrays, DataError, Format, Shape
+from vqvae_lightning.data.formats import Arrays, DataError, Format, stated_sizes
 from vqvae_lightning.data.texts import said_by
 from vqvae_lightning.data.waveforms import recordings, windows
 
@@ -81,11 +81,6 @@ def decode(
     both = np.arange(count) % (len(DIGITS) * speakers)
     labels = {"digit": both // speakers, "speaker": both % speakers}
     return windows(found, window), labels.get(label, both).astype(np.int64)
-
-
-def sizes(names: Sequence[str], count: int, shape: Shape) -> dict[str, int]:
-    """Bytes of each file."""
-    return {name: SIZES[name] for name in names}
 
 
 SIZES = {
@@ -151,7 +146,10 @@ FSDD = SpokenDigits(
     2_400,
     300,
     SHA256,
-    Format(partial(decode, window=_WINDOW, label="digit", speakers=len(SPEAKERS)), sizes),
+    Format(
+        partial(decode, window=_WINDOW, label="digit", speakers=len(SPEAKERS)),
+        partial(stated_sizes, SIZES),
+    ),
     (
         Source("fsdd.tar.xz", members, "recordings/"),  # placed by hand in root/name
         Source("fsdd.tar.gz", members, "free-spoken-digit-dataset-1.0.10/recordings/"),

@@ -6,7 +6,7 @@ pickle is read (the "python" release of CIFAR is one).
 
 import io
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -94,6 +94,13 @@ def cifar_sizes(
     """
     record = label_bytes + math.prod(shape)
     return dict.fromkeys(names, images // len(names) * record)
+
+
+def stated_sizes(
+    stated: Mapping[str, int], names: Sequence[str], count: int, shape: Shape
+) -> dict[str, int]:
+    """Bytes of files whose size does not follow from what they hold, out of all that are stated."""
+    return {name: stated[name] for name in names}
 
 
 def parse_idx(data: bytes | bytearray) -> NDArray[np.uint8]:

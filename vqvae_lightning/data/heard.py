@@ -11,6 +11,7 @@ from vqvae_lightning.data.dataset import Split
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.imageset import image_set
 from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.data.waveforms import padded
 
 
@@ -28,15 +29,16 @@ class HeardDataModule(ImageDataModule):
     """
 
     def __init__(self, config: DataConfig, seed: int, accumulate: int = 1) -> None:
+        recorded = " or ".join(name for name, dataset in DATASETS.items() if dataset.sound)
         if config.path is not None:
             raise ConfigError(
                 "data.path: the store of own recordings holds windows, and a vocoder learns"
-                " waveforms; wanted data.name=fsdd, prompts or spoken_digits"
+                f" waveforms; wanted data.name={recorded}"
             )
         if image_set(config).sound is None:
             raise ConfigError(
                 f"data.name: {config.dataset} holds images, and a vocoder learns recordings;"
-                " wanted fsdd, prompts or spoken_digits"
+                f" wanted {recorded}"
             )
         super().__init__(config, seed, accumulate)
 

@@ -10,7 +10,7 @@ is cut into pieces, each at its quietest point. Neither a clip nor a text is in 
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from vqvae_lightning.config import ConfigError, DataConfig, MelWindow, SoundConf
 from vqvae_lightning.data.archives import members_below
 from vqvae_lightning.data.dataset import Dataset, Recording, Split
 from vqvae_lightning.data.fetch import Source
-from vqvae_lightning.data.formats import Arrays, DataError, Format, Shape
+from vqvae_lightning.data.formats import Arrays, DataError, Format, stated_sizes
 from vqvae_lightning.data.prompt_texts import is_spoken, text_of
 from vqvae_lightning.data.waveforms import recordings, windows
 from vqvae_lightning.wav import wav_file
@@ -123,11 +123,6 @@ def decode(files: Iterable[bytes | bytearray], count: int, window: MelWindow, la
     return levels, np.array([classes[label_of(line, label)] for line in found], np.int64)
 
 
-def sizes(names: Sequence[str], count: int, shape: Shape) -> dict[str, int]:
-    """Bytes of each file."""
-    return {name: SIZES[name] for name in names}
-
-
 @dataclass(frozen=True)
 class Prompts(Dataset):
     """Recordings of one speaker, whose names say what is spoken."""
@@ -149,7 +144,7 @@ class Prompts(Dataset):
             names=names,
             texts=(*names[:-1], "") if label == "text" else (),
             label=label,
-            format=Format(partial(decode, window=window, label=label), sizes),
+            format=replace(self.format, decode=partial(decode, window=window, label=label)),
             sound=window,
         )
 
@@ -187,7 +182,7 @@ PROMPTS = Prompts(
     875,
     108,
     SHA256,
-    Format(partial(decode, window=_WINDOW, label="group"), sizes),
+    Format(partial(decode, window=_WINDOW, label="group"), partial(stated_sizes, SIZES)),
     (
         Source(f"{_PACKAGE}_1.6.1-1_all.deb", members, FOLDER),  # placed by hand in root/name
         Source(f"apt:{_PACKAGE}", members, FOLDER),

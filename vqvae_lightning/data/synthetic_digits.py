@@ -15,7 +15,7 @@ Carnegie Mellon University, much like BSD's.
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -27,7 +27,7 @@ from vqvae_lightning.config import SoundConfig
 from vqvae_lightning.data.dataset import Recording
 from vqvae_lightning.data.digits import FSDD, RATE, WORDS, decode
 from vqvae_lightning.data.fetch import Source
-from vqvae_lightning.data.formats import DataError, Format, Shape
+from vqvae_lightning.data.formats import DataError, Format, stated_sizes
 from vqvae_lightning.data.waveforms import recordings
 from vqvae_lightning.wav import wav_file
 
@@ -140,11 +140,6 @@ def _said(program: Path, *words: str) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def sizes(names: Sequence[str], count: int, shape: Shape) -> dict[str, int]:
-    """Bytes of each file."""
-    return {name: SIZES[name] for name in names}
-
-
 SIZES = {
     "train-recordings.wavs": 22_287_344,
     "val-recordings.wavs": 2_751_312,
@@ -166,7 +161,10 @@ SPOKEN_DIGITS = replace(
     validation_size=360,
     test_size=360,
     files=SHA256,
-    format=Format(partial(decode, window=_WINDOW, label="digit", speakers=len(VOICES)), sizes),
+    format=Format(
+        partial(decode, window=_WINDOW, label="digit", speakers=len(VOICES)),
+        partial(stated_sizes, SIZES),
+    ),
     sources=(Source("program:flite", spoken),),
     speakers=VOICES,
     licence="synthesised by flite, whose licence is CMU's, much like BSD's",
