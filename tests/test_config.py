@@ -27,10 +27,11 @@ from vqvae_lightning.config.places import canonical_places
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.experiment import describe, experiment_from, load_experiment
 from vqvae_lightning.kinds import KINDS
-from vqvae_lightning.models.build import QUANTIZERS, VAEConfig
 from vqvae_lightning.models.likelihoods import DiscretizedLogistic
+from vqvae_lightning.models.parts import QUANTIZERS
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.models.quantizers.lookup_free import FSQ, LFQ
+from vqvae_lightning.models.settings import VAEConfig
 from vqvae_lightning.training.autoencoders import VAE
 from vqvae_lightning.training.build import (
     ANY_LATENTS,

@@ -18,7 +18,7 @@ from wandb_file import history, records
 from vqvae_lightning import cli
 from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.kinds import KINDS
-from vqvae_lightning.models.build import PRIORS
+from vqvae_lightning.models.parts import PRIORS
 from vqvae_lightning.training.loading import load_run
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.verified import write_checkpoint

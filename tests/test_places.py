@@ -27,7 +27,7 @@ from vqvae_lightning.config import (
 )
 from vqvae_lightning.config.commands import COMMAND_OPTIONS
 from vqvae_lightning.experiment import load_experiment
-from vqvae_lightning.models.build import PriorConfig
+from vqvae_lightning.models.settings import PriorConfig
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.search import find_runs
 

@@ -20,15 +20,9 @@ from vqvae_lightning.config import (
 from vqvae_lightning.config.listing import Row, documented, listed, merged, rows
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.kinds import KINDS
-from vqvae_lightning.models.build import (
-    FLOWS,
-    LIKELIHOODS,
-    PRIORS,
-    QUANTIZERS,
-    TRUNKS,
-    SecondStageConfig,
-)
+from vqvae_lightning.models.parts import FLOWS, LIKELIHOODS, PRIORS, QUANTIZERS, TRUNKS
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
+from vqvae_lightning.models.settings import SecondStageConfig
 from vqvae_lightning.training.autoencoders import AE, VQVAE
 from vqvae_lightning.training.prior import CodePrior
 

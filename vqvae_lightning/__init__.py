@@ -28,11 +28,6 @@ if TYPE_CHECKING:
     from vqvae_lightning.exporting.export import export as export
     from vqvae_lightning.exporting.opening import open_export as open_export
     from vqvae_lightning.library import load as load
-    from vqvae_lightning.models.build import AEConfig as AEConfig
-    from vqvae_lightning.models.build import FlowConfig as FlowConfig
-    from vqvae_lightning.models.build import PriorConfig as PriorConfig
-    from vqvae_lightning.models.build import VAEConfig as VAEConfig
-    from vqvae_lightning.models.build import VQVAEConfig as VQVAEConfig
     from vqvae_lightning.models.quantizers.codebooks import (
         CosineVectorQuantizer as CosineVectorQuantizer,
     )
@@ -43,6 +38,11 @@ if TYPE_CHECKING:
     from vqvae_lightning.models.quantizers.composed import ResidualQuantizer as ResidualQuantizer
     from vqvae_lightning.models.quantizers.lookup_free import FSQ as FSQ
     from vqvae_lightning.models.quantizers.lookup_free import LFQ as LFQ
+    from vqvae_lightning.models.settings import AEConfig as AEConfig
+    from vqvae_lightning.models.settings import FlowConfig as FlowConfig
+    from vqvae_lightning.models.settings import PriorConfig as PriorConfig
+    from vqvae_lightning.models.settings import VAEConfig as VAEConfig
+    from vqvae_lightning.models.settings import VQVAEConfig as VQVAEConfig
     from vqvae_lightning.models.tokenizer import Tokenizer as Tokenizer
     from vqvae_lightning.training.autoencoders import AE as AE
     from vqvae_lightning.training.autoencoders import VAE as VAE
@@ -76,7 +76,7 @@ _PLACES = {
     "exporting.export": ("export",),
     "exporting.opening": ("open_export",),
     "library": ("load",),
-    "models.build": ("AEConfig", "FlowConfig", "PriorConfig", "VAEConfig", "VQVAEConfig"),
+    "models.settings": ("AEConfig", "FlowConfig", "PriorConfig", "VAEConfig", "VQVAEConfig"),
     "models.quantizers.codebooks": (
         "CosineVectorQuantizer", "EMAVectorQuantizer", "SimVQ", "VectorQuantizer",
     ),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, cast
 if TYPE_CHECKING:
     import pytorch_lightning as pl
 
-    from vqvae_lightning.models.build import ModelConfig
+    from vqvae_lightning.models.settings import ModelConfig
 
 # What the runs of a stage are called together.
 STAGES = {1: "Autoencoders", 2: "Priors", 3: "Vocoders"}
@@ -92,7 +92,7 @@ KINDS: dict[str, Kind] = {
         Kind(
             "ae",
             "AE",
-            "vqvae_lightning.models.build:AEConfig",
+            "vqvae_lightning.models.settings:AEConfig",
             "vqvae_lightning.training.autoencoders:AE",
             stage=1,
             has_density=False,
@@ -113,7 +113,7 @@ KINDS: dict[str, Kind] = {
         Kind(
             "vae",
             "VAE",
-            "vqvae_lightning.models.build:VAEConfig",
+            "vqvae_lightning.models.settings:VAEConfig",
             "vqvae_lightning.training.autoencoders:VAE",
             stage=1,
             has_density=True,
@@ -136,7 +136,7 @@ KINDS: dict[str, Kind] = {
         Kind(
             "vqvae",
             "VQ-VAE",
-            "vqvae_lightning.models.build:VQVAEConfig",
+            "vqvae_lightning.models.settings:VQVAEConfig",
             "vqvae_lightning.training.autoencoders:VQVAE",
             stage=1,
             has_density=True,
@@ -158,7 +158,7 @@ KINDS: dict[str, Kind] = {
         Kind(
             "prior",
             "prior",
-            "vqvae_lightning.models.build:PriorConfig",
+            "vqvae_lightning.models.settings:PriorConfig",
             "vqvae_lightning.training.prior:CodePrior",
             stage=2,
             has_density=True,
@@ -186,7 +186,7 @@ KINDS: dict[str, Kind] = {
         Kind(
             "ae_flow",
             "AE + flow",
-            "vqvae_lightning.models.build:FlowConfig",
+            "vqvae_lightning.models.settings:FlowConfig",
             "vqvae_lightning.training.flow:AEFlow",
             stage=2,
             has_density=False,
@@ -208,7 +208,7 @@ KINDS: dict[str, Kind] = {
         Kind(
             "vae_flow",
             "VAE + flow",
-            "vqvae_lightning.models.build:FlowConfig",
+            "vqvae_lightning.models.settings:FlowConfig",
             "vqvae_lightning.training.flow:VAEFlow",
             stage=2,
             has_density=True,

@@ -15,11 +15,12 @@ from experiments.benchmarks.timing import Row, spread
 from vqvae_lightning.config import OptimizerConfig
 from vqvae_lightning.data.images import to_float
 from vqvae_lightning.device import own_device
-from vqvae_lightning.models.build import VQVAEConfig, build_autoencoder
+from vqvae_lightning.models.build import build_autoencoder
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.transformer import CodeTransformer
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.models.quantizers.nearest import nearest_code
+from vqvae_lightning.models.settings import VQVAEConfig
 from vqvae_lightning.models.trunks.conv import ConvTrunk
 from vqvae_lightning.training.optimization import configure_optimizer
 

@@ -15,10 +15,10 @@ from experiments.benchmarks.timing import Row, faster, interleave
 from experiments.benchmarks.training import STEPS, Turns, endless, experiment_of, fit
 from vqvae_lightning.data.loader import TrainLoader
 from vqvae_lightning.data.rows import MemoryRows
-from vqvae_lightning.models.build import PriorConfig
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.sampling import draw
 from vqvae_lightning.models.priors.transformer import CodeTransformer
+from vqvae_lightning.models.settings import PriorConfig
 from vqvae_lightning.training.optimization import clip_gradients, configure_optimizer
 from vqvae_lightning.training.prior import CodePrior
 

@@ -10,10 +10,11 @@ import torch
 
 from experiments.benchmarks.quantizers import features
 from experiments.benchmarks.timing import Row, interleave, spread
-from vqvae_lightning.models.build import VQVAEConfig, build_autoencoder
+from vqvae_lightning.models.build import build_autoencoder
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.transformer import CodeTransformer
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
+from vqvae_lightning.models.settings import VQVAEConfig
 
 
 def scaling() -> Iterator[Row]:

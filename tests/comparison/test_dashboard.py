@@ -17,8 +17,8 @@ from vqvae_lightning.config import ConfigError, DashboardOptions, SoundConfig
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import MEASURES, best_values, dashboard_curves
-from vqvae_lightning.models.build import AEConfig, PriorConfig
 from vqvae_lightning.models.likelihoods import DiscretizedLogistic
+from vqvae_lightning.models.settings import AEConfig, PriorConfig
 from vqvae_lightning.training.autoencoders import AE
 from vqvae_lightning.training.callbacks import Throughput
 from vqvae_lightning.training.optimization import part_norms

@@ -15,8 +15,8 @@ from vqvae_lightning.comparison.many import evaluation_overrides
 from vqvae_lightning.comparison.study import experiment_files
 from vqvae_lightning.config import ConfigError, StudyOptions
 from vqvae_lightning.kinds import KINDS, Note
-from vqvae_lightning.models.build import VAEConfig
 from vqvae_lightning.models.likelihoods import GaussianLikelihood
+from vqvae_lightning.models.settings import VAEConfig
 
 
 @dataclass

@@ -17,8 +17,9 @@ from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.evaluation.codebook import codes_picture, mean_patches, usage_picture
 from vqvae_lightning.evaluation.information import code_counts
 from vqvae_lightning.metrics.codebook import CodebookUsage
-from vqvae_lightning.models.build import VQVAEConfig, build_autoencoder
+from vqvae_lightning.models.build import build_autoencoder
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
+from vqvae_lightning.models.settings import VQVAEConfig
 from vqvae_lightning.models.trunks.conv import ConvTrunk
 from vqvae_lightning.training.build import build
 from vqvae_lightning.training.loading import load_run

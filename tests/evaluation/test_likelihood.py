@@ -24,9 +24,10 @@ from vqvae_lightning.evaluation.likelihood import (
 from vqvae_lightning.evaluation.subject import Plan
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.metrics.information import bits_per_dim
-from vqvae_lightning.models.build import VAEConfig, VQVAEConfig, build_autoencoder
+from vqvae_lightning.models.build import build_autoencoder
 from vqvae_lightning.models.likelihoods import DiscretizedLogistic
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
+from vqvae_lightning.models.settings import VAEConfig, VQVAEConfig
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.models.trunks.conv import ConvTrunk
 

@@ -26,7 +26,7 @@ from vqvae_lightning.models.bottlenecks import (
     at_least_float32,
     fresh_noise,
 )
-from vqvae_lightning.models.build import AutoencoderConfig, ModelConfig
+from vqvae_lightning.models.settings import AutoencoderConfig, ModelConfig
 from vqvae_lightning.training.autoencoders import AutoencoderModule
 from vqvae_lightning.training.loading import load_run
 

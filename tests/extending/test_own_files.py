@@ -19,7 +19,7 @@ from vqvae_lightning import load
 from vqvae_lightning.comparison import many
 from vqvae_lightning.config import ConfigError, plugins, to_dict, use_plugins
 from vqvae_lightning.experiment import load_experiment
-from vqvae_lightning.models.build import VQVAEConfig
+from vqvae_lightning.models.settings import VQVAEConfig
 from vqvae_lightning.training.runs import Run
 from vqvae_lightning.verified import read_checkpoint, write_checkpoint
 

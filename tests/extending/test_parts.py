@@ -12,7 +12,7 @@ from torch import nn
 
 from vqvae_lightning.config import plugins, use_plugins
 from vqvae_lightning.experiment import load_experiment
-from vqvae_lightning.models.build import TRUNKS, build_trunk
+from vqvae_lightning.models.parts import TRUNKS
 from vqvae_lightning.training.loading import load_run
 
 Walk = Callable[..., Walked]
@@ -77,7 +77,7 @@ def test_a_trunk_is_in_the_table_by_one_line(
     monkeypatch.setitem(TRUNKS, "patches", module.Patches)
     words = ["model.trunk.name=patches", f"model.latent={latent}", "model.latent_dim=4"]
     model = load_experiment(experiment("ae"), words).model
-    assert build_trunk(model, (1, 28, 28)).grid == grid
+    assert model.build_trunk((1, 28, 28)).grid == grid
 
 
 def test_a_likelihood_of_an_own_file_goes_through_every_command(walk: Walk) -> None:

@@ -87,7 +87,7 @@ def test_train_says_what_the_command_says_and_leaves_nothing(
         (Experiment(data=WRONG["optimizer"]), "unknown key data.momentum"),
         (
             Experiment(model=VQVAEConfig(quantizer=WRONG["model"])),
-            "config: vqvae_lightning.models.build.VAEConfig is of no part",
+            "config: vqvae_lightning.models.settings.VAEConfig is of no part",
         ),
     ],
 )

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from vqvae_lightning.models.build import AEConfig, build_autoencoder
+from vqvae_lightning.models.build import build_autoencoder
 from vqvae_lightning.models.first_stage import fingerprint
 from vqvae_lightning.models.likelihoods import BernoulliLikelihood, DiscretizedLogistic
+from vqvae_lightning.models.settings import AEConfig
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.models.trunks.conv import ConvTrunk
 

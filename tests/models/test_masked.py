@@ -19,11 +19,12 @@ from sequences import (
 
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import RowNoise
-from vqvae_lightning.models.build import PriorConfig, build_prior
+from vqvae_lightning.models.build import build_prior
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors import prior
 from vqvae_lightning.models.priors.masked import MaskedTransformer
 from vqvae_lightning.models.priors.unmasking import first, halton_order, left
+from vqvae_lightning.models.settings import PriorConfig
 from vqvae_lightning.training.given import as_batch
 
 CLASSES = 2

@@ -14,11 +14,13 @@ from sequences import (
     with_label,
 )
 
-from vqvae_lightning.models.build import PRIORS, PriorConfig, build_prior
+from vqvae_lightning.models.build import build_prior
 from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.parts import PRIORS
 from vqvae_lightning.models.priors import prior
 from vqvae_lightning.models.priors.autoregressive import AutoregressivePrior
 from vqvae_lightning.models.priors.prior import Known
+from vqvae_lightning.models.settings import PriorConfig
 
 CLASSES = 2
 GRID = (2, 3)

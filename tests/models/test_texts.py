@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from vqvae_lightning.config import ConfigError, section_config
-from vqvae_lightning.models.build import PriorConfig, build_prior
+from vqvae_lightning.models.build import build_prior
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.text import TextPrefix
 from vqvae_lightning.models.priors.transformer import CodeTransformer
+from vqvae_lightning.models.settings import PriorConfig
 
 TEXTS = ("ann: four", "ann: five", "bob: four")
 K = 5

@@ -9,10 +9,10 @@ from sequences import all_sequences, some_codes, some_labels
 
 from vqvae_lightning.config import ConfigError, section_config
 from vqvae_lightning.data.loader import Batch
-from vqvae_lightning.models.build import PriorConfig
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.blocks import Block
 from vqvae_lightning.models.priors.transformer import CodeTransformer, random_share
+from vqvae_lightning.models.settings import PriorConfig
 
 LAYOUTS = {
     "grid": CodeLayout((2, 3), 5),

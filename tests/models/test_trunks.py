@@ -9,7 +9,7 @@ import torch
 
 from vqvae_lightning.config import ConfigError
 from vqvae_lightning.experiment import load_experiment
-from vqvae_lightning.models.build import TRUNKS
+from vqvae_lightning.models.parts import TRUNKS
 from vqvae_lightning.models.trunks.conv import ConvTrunk
 from vqvae_lightning.models.trunks.residual import ResidualTrunk, SelfAttention, group_norm
 

@@ -20,18 +20,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vqvae_lightning.config import OptimizerConfig
 from vqvae_lightning.data.loader import Batch
-from vqvae_lightning.models.build import (
-    FLOWS,
-    PRIORS,
-    FlowConfig,
-    PriorConfig,
-    build_autoencoder,
-    build_flow,
-    build_prior,
-)
+from vqvae_lightning.models.build import build_autoencoder, build_flow, build_prior
 from vqvae_lightning.models.first_stage import FrozenLatents
 from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.parts import FLOWS, PRIORS
 from vqvae_lightning.models.quantizers import quantizer
+from vqvae_lightning.models.settings import FlowConfig, PriorConfig
 from vqvae_lightning.training.flow import step_loss
 from vqvae_lightning.training.optimization import configure_optimizer
 

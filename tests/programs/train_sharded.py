@@ -19,10 +19,11 @@ from torch.distributed.tensor import DTensor
 
 from vqvae_lightning import cli
 from vqvae_lightning.models.bottlenecks import NonFiniteError
-from vqvae_lightning.models.build import PriorConfig, build_prior
+from vqvae_lightning.models.build import build_prior
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.prior import fresh_uniform
 from vqvae_lightning.models.priors.transformer import CodeTransformer
+from vqvae_lightning.models.settings import PriorConfig
 from vqvae_lightning.training.optimization import clip_gradients
 from vqvae_lightning.training.sharding import shard, whole
 

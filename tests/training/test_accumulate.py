@@ -14,8 +14,9 @@ from vqvae_lightning.config import ConfigError, merge_overrides
 from vqvae_lightning.data.rows import MemoryRows
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.kinds import KINDS
-from vqvae_lightning.models.build import PRIORS, QUANTIZERS, build_autoencoder
+from vqvae_lightning.models.build import build_autoencoder
 from vqvae_lightning.models.first_stage import FrozenLatents
+from vqvae_lightning.models.parts import PRIORS, QUANTIZERS
 from vqvae_lightning.training.build import ANY_TOKENIZER, build
 from vqvae_lightning.training.flow import AEFlow, VAEFlow
 from vqvae_lightning.training.prior import CodePrior

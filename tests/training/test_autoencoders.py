@@ -11,7 +11,7 @@ import torch
 
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.models.bottlenecks import fresh_noise
-from vqvae_lightning.models.build import VAEConfig
+from vqvae_lightning.models.settings import VAEConfig
 from vqvae_lightning.models.trunks.conv import ConvTrunk
 from vqvae_lightning.training.autoencoders import VAE, warmed_up
 

@@ -20,8 +20,9 @@ from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.exporting.export import export
 from vqvae_lightning.kinds import KINDS as KIND_OF
 from vqvae_lightning.metrics.measures import MEASURES
-from vqvae_lightning.models.build import FlowConfig, build_flow
+from vqvae_lightning.models.build import build_flow
 from vqvae_lightning.models.first_stage import FrozenLatents
+from vqvae_lightning.models.settings import FlowConfig
 from vqvae_lightning.training.flow import arc, step_loss
 from vqvae_lightning.training.loading import find_first_stage, load_first_stage, load_run
 from vqvae_lightning.training.runs import Run

@@ -10,18 +10,12 @@ import torch
 from vqvae_lightning.config import OptimizerConfig
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.models.bottlenecks import NonFiniteError
-from vqvae_lightning.models.build import (
-    PRIORS,
-    AEConfig,
-    PriorConfig,
-    VAEConfig,
-    VQVAEConfig,
-    build_autoencoder,
-    build_prior,
-)
+from vqvae_lightning.models.build import build_autoencoder, build_prior
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.likelihoods import GaussianLikelihood
+from vqvae_lightning.models.parts import PRIORS
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer, VectorQuantizer
+from vqvae_lightning.models.settings import AEConfig, PriorConfig, VAEConfig, VQVAEConfig
 from vqvae_lightning.models.trunks.conv import ConvTrunk
 from vqvae_lightning.training.optimization import (
     StepRecord,

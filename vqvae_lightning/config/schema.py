@@ -141,7 +141,7 @@ class TrackingConfig:
 
 @dataclass
 class Experiment:
-    """One run. `model` is the dataclass that belongs to `kind`: see `models.build`."""
+    """One run. `model` is the dataclass that belongs to `kind`: see `models.settings`."""
 
     kind: KindName = setting("vqvae", "what is trained")
     model: Any = field(default=None, metadata={"meaning": "settings of the model"})

@@ -12,7 +12,7 @@ from vqvae_lightning.config import EvaluateOptions, member_of
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.subject import Plan, Subject
 from vqvae_lightning.metrics.reconstruction import psnr_of_levels
-from vqvae_lightning.models.build import LIKELIHOODS
+from vqvae_lightning.models.parts import LIKELIHOODS
 
 
 class BytesOnDisk(Evaluator):

@@ -30,7 +30,6 @@ from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.evaluation.densities import COMPONENTS, fit_gaussian, fit_mixture
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.build import build_trunk
 from vqvae_lightning.models.priors.sampling import check_forgotten
 from vqvae_lightning.training.stages import Generates
 
@@ -177,7 +176,7 @@ def latent_size(experiment: Experiment) -> int:
     if kind.has_codes or kind.stage == 2:
         return 0
     model = experiment.model
-    grid = build_trunk(model, shape_of(experiment.data)).grid
+    grid = model.build_trunk(shape_of(experiment.data)).grid
     return int(model.latent_dim * math.prod(grid))
 
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from vqvae_lightning.config import MelWindow, setting
-from vqvae_lightning.models.build import ModelConfig
 from vqvae_lightning.models.modes import evaluating
+from vqvae_lightning.models.settings import ModelConfig
 from vqvae_lightning.signals.mel import LogMel, powers_of
 
 KERNEL = 7  # frames that a convolution sees

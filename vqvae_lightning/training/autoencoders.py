@@ -17,14 +17,9 @@ from vqvae_lightning.metrics.latents import ActiveUnits
 from vqvae_lightning.metrics.reconstruction import ReconstructionMetrics
 from vqvae_lightning.models.autoencoder import Objective
 from vqvae_lightning.models.bottlenecks import Noise
-from vqvae_lightning.models.build import (
-    AEConfig,
-    AutoencoderConfig,
-    VAEConfig,
-    VQVAEConfig,
-    build_autoencoder,
-)
+from vqvae_lightning.models.build import build_autoencoder
 from vqvae_lightning.models.distributed import shared_random
+from vqvae_lightning.models.settings import AEConfig, AutoencoderConfig, VAEConfig, VQVAEConfig
 from vqvae_lightning.pictures import Grid
 from vqvae_lightning.signals.build import signal_of
 from vqvae_lightning.training.given import PlainBatch, as_batch, checked_shape, warn_of_range

@@ -13,9 +13,10 @@ from vqvae_lightning.data.latents import LatentDataModule
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import RowNoise, derive_seed
 from vqvae_lightning.metrics.latents import Mean, Moments
-from vqvae_lightning.models.build import FlowConfig, build_flow
+from vqvae_lightning.models.build import build_flow
 from vqvae_lightning.models.first_stage import FirstStage, FrozenLatents
 from vqvae_lightning.models.priors.flow import Flow
+from vqvae_lightning.models.settings import FlowConfig
 from vqvae_lightning.training.optimization import logs_now
 from vqvae_lightning.training.record import LatentsRecord
 from vqvae_lightning.training.second_stage import SecondStage, metrics_of_splits

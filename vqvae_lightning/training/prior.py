@@ -13,12 +13,13 @@ from vqvae_lightning.data.randomness import RowNoise, eval_seed
 from vqvae_lightning.metrics.codebook import CodebookUsage, measured_counts
 from vqvae_lightning.metrics.information import code_rate, entropy_ratio
 from vqvae_lightning.metrics.latents import Mean
-from vqvae_lightning.models.build import PriorConfig, build_prior
+from vqvae_lightning.models.build import build_prior
 from vqvae_lightning.models.first_stage import FirstStage
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.prior import Known, PriorNetwork
 from vqvae_lightning.models.priors.text import TextPrefix
 from vqvae_lightning.models.quantizers.quantizer import check_codes
+from vqvae_lightning.models.settings import PriorConfig
 from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.training.given import PlainBatch, as_batch, codes_of, images_of, tensor_of
 from vqvae_lightning.training.optimization import logs_now, progress

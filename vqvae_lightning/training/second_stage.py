@@ -12,8 +12,8 @@ from torchmetrics import Metric, MetricCollection
 from vqvae_lightning.config import ConfigError, OptimizerConfig, section_config, to_dict
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.randomness import seed_torch
-from vqvae_lightning.models.build import SecondStageConfig
 from vqvae_lightning.models.first_stage import FirstStage
+from vqvae_lightning.models.settings import SecondStageConfig
 from vqvae_lightning.pictures import Grid
 from vqvae_lightning.training.given import checked_labels
 from vqvae_lightning.training.image_model import checked_count

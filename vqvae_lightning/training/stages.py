@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.build import SecondStageConfig
 from vqvae_lightning.models.first_stage import FirstStage
+from vqvae_lightning.models.settings import SecondStageConfig
 from vqvae_lightning.signals.vocoder import VocoderNet
 
 if TYPE_CHECKING:

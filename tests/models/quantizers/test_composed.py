@@ -12,13 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from vqvae_lightning.config import ConfigError, section_config
-from vqvae_lightning.models.build import (
-    QUANTIZERS,
-    VQVAEConfig,
-    build_autoencoder,
-    build_quantizer,
-)
+from vqvae_lightning.models.build import build_autoencoder
 from vqvae_lightning.models.layout import histogram
+from vqvae_lightning.models.parts import QUANTIZERS, build_quantizer
 from vqvae_lightning.models.quantizers.codebooks import (
     CosineVectorQuantizer,
     EMAVectorQuantizer,
@@ -30,6 +26,7 @@ from vqvae_lightning.models.quantizers.composed import (
     ProjectedQuantizer,
     ResidualQuantizer,
 )
+from vqvae_lightning.models.settings import VQVAEConfig
 from vqvae_lightning.models.tokenizer import Tokenizer
 
 K, D = 6, 4
