@@ -133,7 +133,8 @@ def hugging_face(length: int) -> Callable[[Tensor], Tensor]:
         bos_token_id=None,
         eos_token_id=None,
     )
-    model = GPT2LMHeadModel(config).eval()
+    model: Any = GPT2LMHeadModel(config)  # transformers has no types for eval
+    model.eval()
 
     @torch.inference_mode()
     def generate(labels: Tensor) -> Tensor:
