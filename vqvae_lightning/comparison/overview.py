@@ -12,13 +12,8 @@ from vqvae_lightning.config.schema import TrainerConfig
 from vqvae_lightning.metrics.measures import MEASURES, in_progress
 from vqvae_lightning.storage import is_locked
 from vqvae_lightning.training.folders import read_each, run_folders
-from vqvae_lightning.training.record import (
-    RUN_LOCK,
-    RunRecord,
-    is_number,
-    logged_row,
-    read_record,
-)
+from vqvae_lightning.training.record import RUN_LOCK, RunRecord, logged_row, read_record
+from vqvae_lightning.training.shapes import is_number
 
 TAIL = 2**18  # bytes of metrics.jsonl that are read: some hundred of its last lines
 # Those of the terminal's line of a validation that the comparison's page ranks or shows as well.

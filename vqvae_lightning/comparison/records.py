@@ -10,8 +10,9 @@ from vqvae_lightning.config import ConfigError, Experiment
 from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.metrics.measures import in_table
 from vqvae_lightning.training.loading import first_stage_runs, neighbours
-from vqvae_lightning.training.record import RunRecord, check_shape
+from vqvae_lightning.training.record import RunRecord
 from vqvae_lightning.training.runs import Run
+from vqvae_lightning.training.shapes import check_shape
 
 # What a figure of samples is quoted with.
 FIGURE = {

@@ -12,7 +12,8 @@ from typing import Any
 from vqvae_lightning.config import ConfigError, one_line
 from vqvae_lightning.exporting.graphs import BATCH, Port
 from vqvae_lightning.storage import write_json
-from vqvae_lightning.training.record import RECORD, Shape, check_shape
+from vqvae_lightning.training.record import RECORD
+from vqvae_lightning.training.shapes import Shape, check_shape
 from vqvae_lightning.verified import CheckpointError
 
 MANIFEST = "config.json"

@@ -8,12 +8,20 @@ import stat
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
-from vqvae_lightning.config import ConfigError, one_line, visible
+from vqvae_lightning.config import ConfigError, one_line
 from vqvae_lightning.config.nearest import meant
 from vqvae_lightning.data.sources import DATASETS
 from vqvae_lightning.kinds import KINDS
+from vqvae_lightning.training.shapes import (
+    NUMBERS,
+    Shape,
+    check_shape,
+    check_texts,
+    shape_of,
+    shown,
+)
 
 if TYPE_CHECKING:
     from vqvae_lightning.models.first_stage import FrozenLatents
@@ -77,6 +85,14 @@ class ImagesRecord:
     classes: list[str]  # the name of each label
 
 
+# Entries of run.json that are records themselves.
+PARTS: dict[str, type] = {
+    "own_images": ImagesRecord,
+    "tokenizer": TokenizerRecord,
+    "first_stage": LatentsRecord,
+}
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """The content of run.json. What a run does not have, or not yet, is None or empty."""
@@ -131,20 +147,12 @@ class RunRecord:
     def of(cls, values: Mapping[str, Any]) -> "RunRecord":
         """The record of a checked run.json; keys that are not known here are left out."""
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        parts: dict[str, Any] = {
-            "tokenizer": TokenizerRecord,
-            "first_stage": LatentsRecord,
-            "own_images": ImagesRecord,
-        }
-        for key, part in parts.items():
+        for key, part in PARTS.items():
             if key in known:
                 known[key] = part(**{f.name: known[key][f.name] for f in fields(part)})
         return cls(**known)
 
 
-# A shape is a type, a list of one shape, a mapping of keys to shapes, or one of `str` (any key) to
-# a shape.
-Shape = Any
 COMMON: Shape = {
     "id": str,
     "name": str,
@@ -157,22 +165,11 @@ COMMON: Shape = {
     "versions": {str: str},
 }
 FINISHED: Shape = {"finished": str, "parameters": int, "test": {str: float}}
-TOKENIZER: Shape = {
-    "run": str,
-    "fingerprint": str,
-    "codebook_size": int,
-    "grid": [int],
-    "dims": int,
-}
-LATENTS: Shape = {"run": str, "fingerprint": str, "shape": [int], "dims": int}
-OWN_IMAGES: Shape = {"title": str, "shape": [int], "classes": [str]}
 # Entries that a run may have. A finished run must have those of FINISHED.
 OPTIONAL: Shape = {
     **FINISHED,
     "data": {},
-    "own_images": OWN_IMAGES,
-    "tokenizer": TOKENIZER,
-    "first_stage": LATENTS,
+    **{name: shape_of(part) for name, part in PARTS.items()},
     "plugins": [{"name": str, "sha256": str}],
     "process": str,
     "fingerprint": str,
@@ -183,17 +180,6 @@ OPTIONAL: Shape = {
     "wandb_id": str,
     "wandb_url": str,
 }
-WANTED = {
-    str: "text",
-    int: "a whole number of at least 0",
-    float: "a number",
-    list: "a list",
-    dict: "a mapping",
-}
-LONGEST_TEXT = 10_000
-# Beyond it sums and float32 overflow.
-LARGEST_NUMBER = 1e39
-NUMBERS = (int, float)  # `int | float` would be made anew for each of a page's million values
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -265,29 +251,6 @@ def _check_links(folder: Path) -> None:
                 raise ConfigError(f"run: {path} is a link that leads out of the run folder")
 
 
-def check_shape(value: Any, shape: Shape, where: str) -> None:
-    """Raises ConfigError, one line that begins with `where`, unless `value` has the shape."""
-    kind = type(shape) if isinstance(shape, dict | list) else shape
-    if kind is float:
-        # A diverged run measured NaN or Infinity. They are shown and never ranked.
-        fits = is_number(value) or (isinstance(value, float) and not math.isfinite(value))
-    elif kind is int:
-        fits = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**40
-    else:
-        fits = isinstance(value, kind)
-    if not fits:
-        raise ConfigError(f"{where} is {_shown(value)}, wanted {WANTED[kind]}")
-    if kind is list:
-        for number, item in enumerate(value):
-            check_shape(item, shape[0], f"{where}.{number}")
-    elif kind is dict:
-        for key in value if str in shape else shape:
-            if key not in value:
-                raise ConfigError(f"{where} has no {key}")
-            inner = shape[str] if str in shape else shape[key]
-            check_shape(value[key], inner, f"{where}.{_shown(key)[1:-1]}")
-
-
 def logged_row(line: str | bytes) -> dict[str, float] | None:
     """The numbers of a line of metrics.jsonl.
 
@@ -302,32 +265,25 @@ def logged_row(line: str | bytes) -> dict[str, float] | None:
     return {key: value for key, value in row.items() if isinstance(value, NUMBERS)}
 
 
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value of a JSON file is a finite number that can be drawn."""
-    if isinstance(value, bool) or not isinstance(value, NUMBERS):
-        return False
-    return abs(value) <= LARGEST_NUMBER
-
-
 def _check(values: Any) -> None:
     """Raises ConfigError, one line, for a record that no training writes."""
     check_shape(values, COMMON, RECORD)
-    _check_texts(values)
+    check_texts(values, RECORD)
     tables: list[tuple[str, Collection[str]]] = [("kind", KINDS), ("status", STATUSES)]
     if "own_images" not in values:
         tables.insert(1, ("dataset", DATASETS))
     for key, known in tables:
         if values[key] not in known:
             names = ", ".join(known)
-            raise ConfigError(f"{RECORD}: {key} is {_shown(values[key])}, wanted one of {names}")
+            raise ConfigError(f"{RECORD}: {key} is {shown(values[key])}, wanted one of {names}")
     if not values["command"]:
         raise ConfigError(f"{RECORD}: command is empty, wanted a command line")
     if values["status"] == "finished":
         check_shape(values, FINISHED, RECORD)
     kind = KINDS[values["kind"]]
     if kind.stage == 2:
-        wanted = {"tokenizer": TOKENIZER} if kind.has_codes else {"first_stage": LATENTS}
-        check_shape(values, wanted, RECORD)
+        wanted = "tokenizer" if kind.has_codes else "first_stage"
+        check_shape(values, {wanted: shape_of(PARTS[wanted])}, RECORD)
     check_shape(values, {key: shape for key, shape in OPTIONAL.items() if key in values}, RECORD)
     if "own_images" in values:
         own = values["own_images"]
@@ -349,22 +305,3 @@ def _check(values: Any) -> None:
             raise ConfigError(
                 f"{RECORD}: first_stage has a z of shape {shape}, wanted three sides of at least 1"
             )
-
-
-def _check_texts(value: object) -> None:
-    """Refuses control characters, which a terminal would obey, and long texts, also in keys."""
-    if isinstance(value, dict):
-        value = [*value, *value.values()]
-    if isinstance(value, list):
-        for inner in value:
-            _check_texts(inner)
-    elif isinstance(value, str) and len(value) > LONGEST_TEXT:
-        raise ConfigError(f"{RECORD}: {_shown(value)} has more than {LONGEST_TEXT:,} characters")
-    elif isinstance(value, str) and visible(value) != value:
-        raise ConfigError(f"{RECORD}: {_shown(value)} holds control characters")
-
-
-def _shown(value: object) -> str:
-    """A value as short text of one line, without control characters."""
-    text = repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
-    return visible(text if len(text) <= 60 else f"{text[:57]}...")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from vqvae_lightning.comparison.rows import Row
 from vqvae_lightning.config import visible
 from vqvae_lightning.metrics.measures import MEASURES
-from vqvae_lightning.training.record import is_number
+from vqvae_lightning.training.shapes import is_number
 
 
 class Line(NamedTuple):
