@@ -20,6 +20,16 @@ def rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
+def gathered(text: str) -> list[str]:
+    """The text of each rank, of all of them."""
+    world = rank_and_world()[1]
+    if world == 1:
+        return [text]
+    found = [""] * world
+    dist.all_gather_object(found, text)
+    return found
+
+
 def all_reduce_sum(x: Tensor) -> Tensor:
     """Sum of `x` over all ranks, in place, in the dtype of `x`."""
     if rank_and_world()[1] > 1:

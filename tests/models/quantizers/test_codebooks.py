@@ -1,5 +1,6 @@
 """Vector quantizers against independent loops: codes, gradients, averages, k-means, resets."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -561,6 +562,19 @@ class TestKMeans:
         module.load_state_dict(trained.state_dict())
         module(as_h(10 * rows))
         assert torch.equal(module.codebook, trained.codebook)
+
+    def test_a_codebook_that_is_loaded_as_it_began_begins_again(self, quantizer, rows):
+        module = make(quantizer, initialized=False)
+        fresh = copy.deepcopy(module.state_dict())
+        step(module, rows)
+        module(as_h(10 * rows))  # seen, and not learned from
+        module.load_state_dict(fresh)
+        module(as_h(rows))
+        torch.manual_seed(5)
+        module.update()
+        torch.manual_seed(5)
+        assert module.initialized
+        assert torch.equal(module.codebook.detach(), kmeans(rows, K))
 
     def test_moving_averages_start_at_the_centres(self, rows):
         module = make(EMAVectorQuantizer, initialized=False)

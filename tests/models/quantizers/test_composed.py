@@ -302,3 +302,17 @@ class TestBuild:
     def test_settings_without_a_name_mean_the_default_member(self):
         config = section_config(VQVAEConfig, {"quantizer": {"codebook_size": 8}}, "model")
         assert type(config.build_bottleneck()) is EMAVectorQuantizer
+
+
+@pytest.mark.parametrize(
+    ("parts", "got"),
+    [
+        ([], "no parts"),
+        ([(8, 4), (16, 4)], "8 codes of 4 dimensions, 16 codes of 4 dimensions"),
+        ([(8, 4), (8, 6)], "8 codes of 4 dimensions, 8 codes of 6 dimensions"),
+    ],
+)
+@pytest.mark.parametrize("composed", [ResidualQuantizer, ProductQuantizer])
+def test_parts_of_different_sizes_are_refused(composed, parts, got):
+    with pytest.raises(ConfigError, match=f"^{composed.__name__}: got {got}, wanted one part"):
+        composed([VectorQuantizer(k, d) for k, d in parts])

@@ -27,7 +27,7 @@ class MaskedSampling(Sampling):
     """How a masked prior draws codes."""
 
     steps: int = 8  # passes through the network; as many as codes: one code at a time
-    order: Order = "halton"  # see `Unmasking`
+    order: Order = "halton"  # in which codes are drawn
 
     def check(self, codebook_size: int) -> None:
         """Raises ValueError for values out of range."""

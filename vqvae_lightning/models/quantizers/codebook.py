@@ -133,6 +133,12 @@ class CodebookQuantizer(NamedQuantizer):
             config.estimator,
         )
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        # What was known of the state before, and seen with it.
+        self._is_initialized = False
+        self._seen.clear()
+
     def features(self, z_e: Tensor) -> Tensor:
         """What is compared with the codes, of z_e (N, h, w, D)."""
         return z_e

@@ -7,18 +7,28 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from vqvae_lightning.config import ConfigError
 from vqvae_lightning.models.quantizers.estimators import Estimator, straight_through
 from vqvae_lightning.models.quantizers.quantizer import Quantized, Quantizer
 
 
 class ComposedQuantizer(Quantizer):
-    """Passes on to its parts, all of the same K, what they learn from; M is the sum of theirs."""
+    """Passes on to its parts, all of one K and D, what they learn from; M is the sum of theirs.
+
+    Raises ConfigError for no parts, and for parts of different sizes.
+    """
 
     parts: Sequence[Quantizer]
 
     def __init__(
         self, parts: Sequence[Quantizer], dim: int, estimator: Estimator = straight_through
     ) -> None:
+        sizes = {(part.codebook_size, part.in_channels) for part in parts}
+        if len(sizes) != 1:
+            got = ", ".join(f"{k} codes of {d} dimensions" for k, d in sorted(sizes)) or "no parts"
+            raise ConfigError(
+                f"{type(self).__name__}: got {got}, wanted one part at least, and all of one size"
+            )
         num_codebooks = sum(part.num_codebooks for part in parts)
         super().__init__(parts[0].codebook_size, dim, num_codebooks, estimator)
         # nn.ModuleList does not say what it holds
@@ -64,7 +74,7 @@ class ResidualQuantizer(ComposedQuantizer):
     """
 
     def __init__(self, parts: Sequence[Quantizer], estimator: Estimator = straight_through) -> None:
-        super().__init__(parts, parts[0].in_channels, estimator)
+        super().__init__(parts, parts[0].in_channels if parts else 0, estimator)
 
     def quantize(self, z_e: Tensor) -> Quantized:
         residual, found = z_e, []
