@@ -17,6 +17,7 @@ from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data import latents as module_under_test
 from vqvae_lightning.data import shards
 from vqvae_lightning.data.codes import CodeDataModule
+from vqvae_lightning.data.formats import DataError
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.shards import Column, StoreWriter, read_store, shard_path
 from vqvae_lightning.training.loading import load_first_stage
@@ -280,3 +281,9 @@ def test_without_prepare_data_codes_are_only_read(module, stored):
     ):
         module().setup()
     assert Path(stored[0]).read_bytes() == b"x"
+
+
+def test_ranks_with_different_tokenizers_are_told(module, stored, monkeypatch):
+    monkeypatch.setattr(module_under_test, "gathered", lambda own: [own, "f" * 64])
+    with pytest.raises(DataError, match=r"^codes: the ranks have different first stages: rank 0 "):
+        module().setup()

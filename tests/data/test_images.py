@@ -12,7 +12,7 @@ from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data.dataset import Dataset
 from vqvae_lightning.data.images import ImageDataModule, to_float, to_uint8
 from vqvae_lightning.data.loader import Batch
-from vqvae_lightning.data.rows import stratified_split
+from vqvae_lightning.data.rows import spread, stratified_split
 
 SHAPE = (3, 8, 8)
 
@@ -246,3 +246,17 @@ def test_dynamic_binarization_of_an_evaluation_is_the_images(stored, size):
     assert not torch.equal(
         whole, torch.cat([b.x for b in module(1, binarize="dynamic").batches("test", whole.device)])
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "positions"),
+    [
+        (4, 4, [0, 1, 2, 3]),
+        (2, 6, [0, 3]),
+        (4, 6, [0, 1, 3, 4]),
+        (7, 3, [0, 1, 2, 0, 1, 2, 0]),
+        (0, 3, []),
+    ],
+)
+def test_some_rows_stand_for_all_where_class_follows_on_class(count, total, positions):
+    assert spread(count, total).tolist() == positions

@@ -554,7 +554,7 @@ def test_a_hostile_archive_writes_nothing_outside(server, idx_files, add, tmp_pa
     add("mnist", idx_files, Source(server.url("good") + "/evil.tar", archives.plain_members, "p/"))
     with pytest.raises(DataError, match="p/train-images-idx3-ubyte: type b'2'"):
         prepare("tiny", tmp_path / "root")
-    assert tree(tmp_path) == ["root", "root/.tiny.lock", "root/tiny"]
+    assert tree(tmp_path) == ["root", "root/.tiny.lock"]
 
 
 # --- package managers, played by scripts of a few lines ---

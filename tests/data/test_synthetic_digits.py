@@ -201,6 +201,7 @@ def test_without_flite_one_line_says_how_to_get_it_and_nothing_is_made(
         ("half a sound", VERSION, "spoke 0 words by -voice awb"),
         ("another voice", VERSION, r"sha256 of train-recordings\.wavs is"),
         ("it hangs", VERSION, "took longer than"),
+        ("no program", VERSION, "cannot be run: Exec format error"),
     ],
 )
 def test_a_flite_that_speaks_otherwise_is_one_line_and_leaves_no_file(
@@ -213,11 +214,13 @@ def test_a_flite_that_speaks_otherwise_is_one_line_and_leaves_no_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(synthetic_digits, "TIMEOUT", 0.3 if case == "it hangs" else 60)
-    install(case, version)
+    program = install("usual" if case == "no program" else case, version)
+    if case == "no program":
+        program.write_text("flite")
     with pytest.raises(DataError, match=reason) as error:
         prepare("spoken_digits", tmp_path / "data")
     assert "\n" not in str(error.value)
-    assert os.listdir(tmp_path / "data" / "spoken_digits") == []
+    assert os.listdir(tmp_path / "data") == [".spoken_digits.lock"]
 
 
 @pytest.mark.skipif(shutil.which("flite") is None, reason="needs Debian's package flite")

@@ -4,12 +4,13 @@ own features.
 
 import hashlib
 import os
+from dataclasses import replace
 
 import fake_data
 import pytest
 import torch
 
-from vqvae_lightning.config import ClassifierOptions, ConfigError, DataConfig
+from vqvae_lightning.config import ClassifierOptions, ConfigError, DataConfig, SoundConfig
 from vqvae_lightning.data import sources
 from vqvae_lightning.data.images import to_float
 from vqvae_lightning.evaluation import classifier
@@ -164,3 +165,14 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_done(
     ):
         train_classifier(ClassifierOptions(root=str(tmp_path)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_of_other_windows_is_refused(tmp_path):
+    path, usual = classifier_path("fsdd-digit", tmp_path), DataConfig(name="fsdd")
+    known = {"shape": [1, 64, 10], "state_dict": Classifier(1, 64, 10).state_dict()}
+    window = {"rate": 8000, "bands": 64, "window": 512, "hop": 128, "frames": 64}
+    write_checkpoint(path, {**known, "window": window})
+    ClassifierFeatures(usual, tmp_path)
+    finer = replace(usual, sound=SoundConfig(hop=64))
+    with pytest.raises(CheckpointError, match=r"fsdd-digit\.ckpt is of window .*'hop': 128"):
+        ClassifierFeatures(finer, tmp_path)

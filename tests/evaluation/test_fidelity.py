@@ -19,6 +19,7 @@ from vqvae_lightning.config import ConfigError, DataConfig, EvaluateOptions, Sam
 from vqvae_lightning.data import sources
 from vqvae_lightning.data.dataset import Dataset
 from vqvae_lightning.data.images import to_float, to_uint8
+from vqvae_lightning.data.rows import spread
 from vqvae_lightning.evaluation import distances as distances_module
 from vqvae_lightning.evaluation import fidelity as module_under_test
 from vqvae_lightning.evaluation.classifier import Classifier, ClassifierFeatures, classifier_path
@@ -241,12 +242,16 @@ class TestFigures:
         expected = distances(network(test_images), network(to_uint8(samples)), kernel=False)
         assert {key: figure[key] for key in expected} == pytest.approx(expected)
 
-    def test_figures_of_a_reconstruction_are_those_of_the_first_test_images(self, run, test_images):
+    def test_figures_of_a_reconstruction_are_those_of_test_images_from_all_over(
+        self, run, test_images
+    ):
         run, network = run("ae"), Quarters()
         (figure,) = measure(run, RECONSTRUCTION, fid_samples=40)  # batches hold 30
         net: Any = load_run(run).net
         with torch.no_grad():
-            samples = to_uint8(net.decode(net.encode(to_float(test_images[:40])).mean))
+            samples = to_uint8(
+                net.decode(net.encode(to_float(test_images[spread(40, len(test_images))])).mean)
+            )
         assert samples.float().std(0).max() > 5  # they do differ
         expected = distances(network(test_images), network(samples), kernel=False)
         assert {key: figure[key] for key in expected} == pytest.approx(expected)
@@ -323,7 +328,7 @@ class TestPrior:
         options = EvaluateOptions(fid_samples=70, root=str(made / "data"))  # of 64 test images
         fidelity(subject, Quarters(), ["prior"], options)
         labels = torch.from_numpy(sources.load("mnist", made / "data", "test")[1])
-        assert torch.equal(torch.cat(seen), torch.cat([labels, labels[:6]]))
+        assert torch.equal(torch.cat(seen), torch.cat([labels, labels[spread(6, len(labels))]]))
 
     def test_a_prior_is_told_how_many_samples_show_their_class(self, run, made, tmp_path):
         torch.manual_seed(0)
@@ -334,7 +339,7 @@ class TestPrior:
         )
         network, prior = ClassifierFeatures(DataConfig(name="mnist"), root), run("prior")
         (figure,) = measure(prior, "prior", network=network, fid_samples=50)
-        labels = torch.from_numpy(sources.load("mnist", root, "test")[1])[:50]
+        labels = torch.from_numpy(sources.load("mnist", root, "test")[1])[spread(50, 64)]
         samples = draw(Subject(prior), "prior", SampleOptions(n=50), labels)
         with torch.no_grad():
             expected = (network.module(samples).argmax(1) == labels).double().mean().item()
@@ -347,7 +352,7 @@ class TestPrior:
 
     def test_a_prior_is_measured_as_it_is_asked_to_draw(self, run, made, test_images):
         run, network = run("prior"), Quarters()
-        labels = torch.from_numpy(sources.load("mnist", made / "data", "test")[1])[:30]
+        labels = torch.from_numpy(sources.load("mnist", made / "data", "test")[1])[spread(30, 64)]
         for settings in ({}, {"temperature": 3.0}, {"top_k": 2}):
             (figure,) = measure(run, "prior", network=network, fid_samples=30, **settings)
             samples = draw(Subject(run), "prior", SampleOptions(n=30, **settings), labels)
@@ -410,7 +415,7 @@ class TestNames:
     def test_figures_of_a_guidance_that_the_prior_did_not_learn_are_refused(self, run):
         with pytest.raises(
             ConfigError,
-            match=r"guidance: got 2\.0, wanted 1: this prior was trained with model\.label_drop",
+            match=r"guidance: got 2\.0, wanted 1: this run was trained with model\.label_drop",
         ):
             check_fidelity(run("prior").experiment(), EvaluateOptions(fid_samples=20, guidance=2.0))
         assert check_fidelity(

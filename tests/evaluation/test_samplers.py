@@ -18,6 +18,8 @@ from PIL import Image
 
 from vqvae_lightning import cli
 from vqvae_lightning.config import ConfigError, SampleOptions
+from vqvae_lightning.data.images import to_float
+from vqvae_lightning.data.rows import spread
 from vqvae_lightning.evaluation import completion, densities, examples, samplers, show
 from vqvae_lightning.evaluation.densities import TrainLatents, fit_gaussian, fit_mixture
 from vqvae_lightning.evaluation.samplers import draw, samplers_of
@@ -122,7 +124,7 @@ class TestSamplers:
 
 
 class TestTrainLatents:
-    def test_training_latents_are_those_of_the_first_training_images_unaugmented(
+    def test_training_latents_are_those_of_images_from_all_over_unaugmented(
         self, runs, monkeypatch
     ):
         monkeypatch.setattr(densities, "TRAIN_IMAGES", 50)  # within a batch: 30 and 20
@@ -130,7 +132,8 @@ class TestTrainLatents:
         data, _ = build(runs["ae"].experiment())
         data.setup()
         with torch.no_grad():
-            expected = subject.net.encode(data.references("train", 50)).z
+            pixels = data.splits["train"].take(spread(50, len(data.splits["train"])))
+            expected = subject.net.encode(to_float(pixels)).z
         torch.testing.assert_close(subject.train_latents.encoded[0], expected)
 
     def test_all_of_them_where_there_are_fewer(self, runs):
@@ -518,10 +521,10 @@ class TestCommand:
             (
                 "prior",
                 ["steps=4"],
-                "steps: got 4, but this prior is one with model.network.name=transformer, which"
+                "steps: got 4, but this run is one with model.network.name=transformer, which"
                 " has temperature, top_k, top_p, guidance",
             ),
-            ("prior", ["order=random"], "order: got random, but this prior"),
+            ("prior", ["order=random"], "order: got random, but this run"),
             (
                 "ae",
                 ["show=samplers"],

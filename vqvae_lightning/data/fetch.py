@@ -98,9 +98,8 @@ def _obtain(where: str, scratch: Path) -> Path:
             progressbar=sys.stderr.isatty(),
             chunk_size=1 << 16,
             timeout=(TIMEOUT, TIMEOUT),
-            headers={
-                "Accept-Encoding": "identity"
-            },  # or a host may send a .gz already decompressed
+            # Or a host may send a .gz already decompressed.
+            headers={"Accept-Encoding": "identity"},
         )
         target = scratch / where.rpartition("/")[2]
         for wait in (*BUSY_WAITS, None):

@@ -7,7 +7,6 @@ from typing import Literal
 
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from vqvae_lightning.config import DataConfig
@@ -16,8 +15,9 @@ from vqvae_lightning.data.imageset import check_sizes, image_set, split_sizes
 from vqvae_lightning.data.loader import Batch, EvalLoader, TrainLoader
 from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.data.randomness import derive_seed, eval_seed
-from vqvae_lightning.data.rows import BinaryRows, ChosenRows, Rows, stratified_split
+from vqvae_lightning.data.rows import BinaryRows, ChosenRows, Rows, spread, stratified_split
 from vqvae_lightning.data.sources import holds, prepare
+from vqvae_lightning.models.distributed import gathered
 from vqvae_lightning.signals.build import signal_of
 
 
@@ -81,10 +81,9 @@ class ImageDataModule(pl.LightningDataModule):
 
     def _check_ranks(self) -> None:
         """Raises DataError if a rank has other images: each machine may have its own store."""
-        if self.config.path is None or not (dist.is_available() and dist.is_initialized()):
+        if self.config.path is None:
             return
-        found: list[str] = [""] * dist.get_world_size()
-        dist.all_gather_object(found, self.config.fingerprint)
+        found = gathered(str(self.config.fingerprint))
         if len(set(found)) > 1:
             named = ", ".join(f"rank {rank} {each[:16]}" for rank, each in enumerate(found))
             raise DataError(f"data.path: the ranks have different images: {named}")
@@ -113,13 +112,18 @@ class ImageDataModule(pl.LightningDataModule):
         """Every image of a split once, in order."""
         return EvalLoader(self.splits[split], self.config.eval_batch_size, self.seed, rank, world)
 
-    def batches(self, split: str, device: torch.device) -> Iterator[Batch]:
-        """Every image of a split once, in order, not augmented.
+    def batches(
+        self, split: str, device: torch.device, at_most: int | None = None
+    ) -> Iterator[Batch]:
+        """Every image of a split once, in order, not augmented; or `at_most` so many, see `spread`.
 
         Images, float (N, C, H, W) in [-1, 1], and labels are on `device`.
         """
         self.setup()
-        for batch in self.eval_loader(split):
+        rows = self.splits[split]
+        if at_most is not None and at_most < len(rows):
+            rows = ChosenRows(rows, spread(at_most, len(rows)))
+        for batch in EvalLoader(rows, self.config.eval_batch_size, self.seed, 0, 1):
             moved = batch._replace(x=batch.x.to(device), labels=batch.labels.to(device))
             yield self.scale(moved)
 

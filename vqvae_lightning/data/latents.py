@@ -14,12 +14,14 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from vqvae_lightning.data.formats import DataError
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.imageset import ImageSet
 from vqvae_lightning.data.loader import Batch, EvalLoader, TrainLoader
 from vqvae_lightning.data.rows import FileRows, Rows
 from vqvae_lightning.data.shards import Column, StoreWriter, description_path, read_store
 from vqvae_lightning.device import own_device
+from vqvae_lightning.models.distributed import gathered
 from vqvae_lightning.models.first_stage import FirstStage
 from vqvae_lightning.signals.signal import Signal
 from vqvae_lightning.storage import check_writable
@@ -164,8 +166,14 @@ class LatentDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Reads what is stored unless `prepare_data` did.
 
-        Raises ValueError if it is not what it must be.
+        Raises ValueError if it is not what it must be, and DataError if a rank has the latents of
+        another first stage: each looks for the newest one, and another training may have ended
+        between them.
         """
+        found = gathered(self.first_stage.fingerprint)
+        if len(set(found)) > 1:
+            named = ", ".join(f"rank {rank} {each[:16]}" for rank, each in enumerate(found))
+            raise DataError(f"{self.what}: the ranks have different first stages: {named}")
         try:
             self.splits = self.splits or self._read()
         except StoredError as error:

@@ -21,9 +21,8 @@ class Batch(NamedTuple):
     labels: Tensor  # N        int64
     rows: Tensor  # N        int64 positions in the split
     seed: int
-    part: int = (
-        0  # which of the step's `parts` equal parts these rows are: micro-batch · world + rank
-    )
+    # Which of the step's `parts` equal parts these rows are: micro-batch · world + rank.
+    part: int = 0
     parts: int = 1
 
     def own(self, draw: Callable[[int], Tensor]) -> Tensor:

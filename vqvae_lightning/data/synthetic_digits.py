@@ -137,6 +137,8 @@ def _said(program: Path, *words: str) -> str:
         )
     except subprocess.TimeoutExpired as error:
         raise DataError(f"took longer than {TIMEOUT:.0f} s") from error
+    except OSError as error:
+        raise DataError(f"cannot be run: {error.strerror}") from error
     return done.stdout.decode(errors="replace")
 
 

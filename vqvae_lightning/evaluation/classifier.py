@@ -33,7 +33,7 @@ from vqvae_lightning.config import (
     to_dict,
 )
 from vqvae_lightning.data.images import ImageDataModule, to_float
-from vqvae_lightning.data.imageset import ImageSet, image_set
+from vqvae_lightning.data.imageset import ImageSet, image_set, sound_of
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.data.randomness import seed_torch
@@ -135,6 +135,14 @@ def classifier_path(name: str, root: Path) -> Path:
     return root / "classifiers" / f"{name}.ckpt"
 
 
+def _judged(data: DataConfig) -> dict[str, Any]:
+    """What a classifier knows: channels, side and classes, and of recordings their window."""
+    images, window = image_set(data), sound_of(data)
+    channels, side, _ = images.shape
+    found: dict[str, Any] = {"shape": [channels, side, images.classes]}
+    return found | ({"window": window._asdict()} if window else {})
+
+
 class TrainedClassifier(NamedTuple):
     """The result of `train_classifier`."""
 
@@ -191,7 +199,7 @@ def train_classifier(options: ClassifierOptions) -> TrainedClassifier:
     trainer.fit(module, datamodule=data)
     trainer.test(module, datamodule=data, verbose=False)
     accuracy = module.correct / len(data.splits["test"])
-    state = {"shape": [channels, side, dataset.classes], "state_dict": module.cpu().state_dict()}
+    state = {**_judged(config), "state_dict": module.cpu().state_dict()}
     write_checkpoint(
         path,
         {**state, "test_accuracy": accuracy, "options": to_dict(options), "versions": versions()},
@@ -227,12 +235,11 @@ class ClassifierFeatures(FeatureNetwork):
         checkpoint = read_checkpoint(path)
         self.name = f"classifier-{name}"
         self.weights = file_hash(path)
-        wanted = (channels, side, images.classes)
-        if checkpoint.get("shape") != [*wanted]:
-            raise CheckpointError(
-                f"checkpoint: {path} is of shape {checkpoint.get('shape')}, wanted {[*wanted]}"
-            )
-        self.module = Classifier(*wanted)
+        for key, wanted in _judged(data).items():
+            if checkpoint.get(key) != wanted:
+                got = checkpoint.get(key)
+                raise CheckpointError(f"checkpoint: {path} is of {key} {got}, wanted {wanted}")
+        self.module = Classifier(channels, side, images.classes)
         try:
             self.module.load_state_dict(checkpoint.get("state_dict", {}))
         except (AttributeError, RuntimeError, TypeError) as error:

@@ -7,7 +7,6 @@ not count it.
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,12 +18,12 @@ from vqvae_lightning.models.bottlenecks import Latent
 if TYPE_CHECKING:  # takes seconds to import, as Lightning does
     from vqvae_lightning.data.images import ImageDataModule
 
-TRAIN_IMAGES = 10_000  # of the training split, its first: enough for a fit, seconds on a CPU
+TRAIN_IMAGES = 10_000  # of the training split: enough for a fit, seconds on a CPU
 COMPONENTS = 10
 
 
 class TrainLatents:
-    """Latents of the first TRAIN_IMAGES training images, encoded when first looked at.
+    """Latents of TRAIN_IMAGES training images, evenly spaced, encoded when first looked at.
 
     Images are not augmented. A VAE's z is one sample of q(z|x) per image, not its mean: the fit is
     then to the aggregate posterior, which is what the decoder was trained on. `net` is in
@@ -38,14 +37,13 @@ class TrainLatents:
     def encoded(self) -> tuple[Tensor, Tensor | None]:
         """z (N, D, h, w) and codes, or None without a codebook; on the CPU, the same every time."""
         device = next(self.net.parameters()).device
-        batches = -(-TRAIN_IMAGES // self.images.config.eval_batch_size)
         latents: list[Latent] = []
         with torch.inference_mode():
-            for batch in islice(self.images.batches("train", device), batches):
+            for batch in self.images.batches("train", device, TRAIN_IMAGES):
                 latents.append(self.net.encode(batch.x, batch.row_noise("latent").normal))
-        z = torch.cat([latent.z.cpu() for latent in latents])[:TRAIN_IMAGES]
+        z = torch.cat([latent.z.cpu() for latent in latents])
         codes = [latent.codes.cpu() for latent in latents if latent.codes is not None]
-        return z, torch.cat(codes)[:TRAIN_IMAGES] if codes else None
+        return z, torch.cat(codes) if codes else None
 
     @property
     def rows(self) -> Tensor:

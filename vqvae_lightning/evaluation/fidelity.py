@@ -23,7 +23,7 @@ from vqvae_lightning.config import (
 )
 from vqvae_lightning.data.images import ImageDataModule, to_uint8
 from vqvae_lightning.data.imageset import image_set, sound_of
-from vqvae_lightning.data.rows import MemoryRows
+from vqvae_lightning.data.rows import MemoryRows, spread
 from vqvae_lightning.data.sources import DATASETS, prepare
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
 from vqvae_lightning.evaluation.distances import distances
@@ -135,7 +135,7 @@ def fidelity(
         }
         found = _known(run.record.generation, protocol)
         if not found:
-            drawn_labels = images.labels[torch.arange(options.fid_samples) % len(images)]
+            drawn_labels = images.labels[spread(options.fid_samples, len(images))]
             samples = drawn(subject, sampler, options, drawn_labels)
             if real is None:
                 real = extract(network, images, cache, f"{name} {options.fid_reference}")
@@ -182,14 +182,9 @@ def figures_of(figures: list[dict[str, Any]], checkpoint: str) -> list[dict[str,
 
 
 def reconstructions(net: Autoencoder, images: ImageDataModule, count: int) -> Tensor:
-    """The first `count` test images after a round trip, uint8 (count, C, H, W)."""
-    device, parts, rows = next(net.parameters()).device, [], 0
-    for batch in images.batches("test", device):
-        parts.append(to_uint8(reconstructed(net, batch)).cpu())
-        rows += len(parts[-1])
-        if rows >= count:
-            break
-    return torch.cat(parts)[:count]
+    """`count` test images after a round trip, uint8 (count, C, H, W)."""
+    batches = images.batches("test", next(net.parameters()).device, count)
+    return torch.cat([to_uint8(reconstructed(net, batch)).cpu() for batch in batches])
 
 
 class Generation(Evaluator):

@@ -17,13 +17,14 @@ from torch import Tensor
 from vqvae_lightning.config import ConfigError, EvaluateOptions, SampleOptions
 from vqvae_lightning.data.images import to_uint8
 from vqvae_lightning.data.imageset import image_set, overlap
+from vqvae_lightning.data.rows import spread
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
 from vqvae_lightning.evaluation.evaluator import Evaluator
-from vqvae_lightning.evaluation.samplers import draw, reconstructed, samplers_of
+from vqvae_lightning.evaluation.samplers import BATCH, draw, reconstructed, samplers_of
 from vqvae_lightning.evaluation.subject import Plan, Subject
 
-SAMPLES = 1000  # of a prior, at most: one for each of the first labels of the split
+SAMPLES = 1000  # of a prior, at most: one for each of so many labels of the split
 
 
 class Recognition(Evaluator):
@@ -72,7 +73,7 @@ class Recognition(Evaluator):
         classifier = _classifier(subject)
         labels = subject.images.splits[options.split].labels
         if subject.kind.stage == 2:
-            labels = labels[:SAMPLES]
+            labels = labels[spread(min(SAMPLES, len(labels)), len(labels))]
             made = {"recognized": sampled(subject, options, labels)}
         else:
             originals, reconstructions = zip(*round_trips(subject, options), strict=True)
@@ -91,7 +92,8 @@ class Recognition(Evaluator):
 
 def share(classifier: ClassifierFeatures, x: Tensor, labels: Tensor) -> float:
     """The share of images x (N, C, H, W) in [-1, 1] taken for their labels (N,)."""
-    return classifier.accuracy(classifier(to_uint8(x)).cpu(), labels)
+    parts = [classifier(to_uint8(part).to(own_device())).cpu() for part in x.split(BATCH)]
+    return classifier.accuracy(torch.cat(parts), labels)
 
 
 def converted(

@@ -253,13 +253,13 @@ def check_sampling(experiment: Experiment, options: Drawing) -> None:
         if name not in has:
             network = name_of(experiment.model.network, experiment.model.networks)
             raise ConfigError(
-                f"{name}: got {value}, but this prior is one with model.network.name={network},"
+                f"{name}: got {value}, but this run is one with model.network.name={network},"
                 f" which has {', '.join(has)}"
             )
     model = experiment.model
     try:
         model.sampling.of(has)
-        check_forgotten(options.guidance, model.label_dropout, "this prior", "density")
+        check_forgotten(options.guidance, model.label_dropout, "this run", "density")
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
