@@ -211,7 +211,7 @@ def test_a_prior_knows_its_tokenizer_and_refuses_another(workplace):
     other.bottleneck.codebook.add_(1)
     from vqvae_lightning.models.tokenizer import Tokenizer
 
-    with pytest.raises(ValueError, match="this prior was trained on the latents of"):
+    with pytest.raises(ValueError, match="this model was trained on the latents of"):
         prior.attach(Tokenizer(other))
 
 
@@ -499,7 +499,7 @@ def test_a_prior_of_several_codes_per_place_reads_them_in_one_order(workplace, n
         (["sample", "PRIOR-RUN", "guidance=2"], "trained with model.label_dropout=0"),
         (
             ["evaluate", "PRIOR-RUN", "fid_samples=9", "guidance=2"],
-            "this prior was trained with model.label_dropout=0",
+            "this run was trained with model.label_dropout=0",
         ),
         (["sample", "PRIOR-RUN", "temprature=1"], "did you mean temperature?"),
         (["evaluate", "/nowhere"], "is no run folder"),

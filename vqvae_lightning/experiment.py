@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vqvae_lightning.config import ConfigError, Experiment, check_name, read_yaml, to_dict
+from vqvae_lightning.config import ConfigError, Experiment, check_name, name_of, read_yaml, to_dict
 from vqvae_lightning.config.files import to_yaml
 from vqvae_lightning.config.parts import is_section, without_leftovers
 from vqvae_lightning.config.places import absolute_places, canonical_places, find_places
@@ -159,9 +159,12 @@ def _check_together(experiment: Experiment) -> None:
                 f"trainer.accumulate: got {micro_batches} with model.{name}={weight}, a term over"
                 f" the whole batch, of which a micro-batch is a part; wanted 1, or model.{name}=0"
             )
-    if experiment.trainer.strategy == "fsdp" and not experiment.model.shards:
+    model = experiment.model
+    if experiment.trainer.strategy == "fsdp" and not model.shards:
+        network = name_of(model.network, model.networks) if model.networks else ""
+        got = f"kind={experiment.kind}" + f", model.network.name={network}" * bool(network)
         raise ConfigError(
-            "trainer.strategy: got fsdp, which is for Transformers over codes alone; wanted ddp, or"
-            " kind=prior with model.network.name=transformer or masked"
+            f"trainer.strategy: got fsdp with {got}, but it is for Transformers over codes alone;"
+            " wanted ddp, or kind=prior with model.network.name=transformer or masked"
         )
     experiment.model.check_data(experiment.data)

@@ -102,7 +102,13 @@ def test_what_a_foreign_folder_holds_reaches_no_terminal_and_hides_no_other_run(
 def test_lines_of_a_log_that_are_cut_or_no_numbers_are_passed_over(tmp_path: Path) -> None:
     run = write_run(tmp_path, "ae")
     run.write(status="interrupted", test=None, finished=None)
-    lines = ['{"step": 9, "val/loss": 1, "val/psnr": 30}', '{"step": "x"}', "[]", '{"step": 12, "v']
+    lines = [
+        '{"step": 9, "val/loss": 1, "val/psnr": 30}',
+        '{"step": "x"}',
+        "[]",
+        '{"step": true}',
+        '{"step": 12, "v',
+    ]
     run.metrics_path.write_text("\n".join(lines))
     found = overview(run.path)
     assert (found.step, found.figures) == (10, {"psnr": 30})

@@ -93,7 +93,7 @@ def test_a_stopped_run_goes_on_and_one_without_a_checkpoint_starts_over(workplac
         (["fid_samples=65"], "there are only 64 test images to reconstruct"),
         (
             ["fid_samples=10", "fid_network=classifier", "guidance=2"],
-            "this prior was trained with model.label_dropout=0",
+            "this run was trained with model.label_dropout=0",
         ),
         (["fid_samples=10", "fid_network=classifier"], "vqvae classifier dataset=mnist"),
         (

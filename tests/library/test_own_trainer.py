@@ -12,6 +12,7 @@ from vqvae_lightning import AE, VAE, VQVAE, CodePrior, ConfigError, load, to_flo
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.models.quantizers.quantizer import Quantizer
 from vqvae_lightning.training import given
+from vqvae_lightning.verified import CheckpointError
 
 TRUNK = {"hidden": 8, "residual_hidden": 4, "residual_blocks": 1}
 MODEL: dict[str, Any] = {"trunk": TRUNK, "latent_dim": 8}
@@ -38,7 +39,7 @@ def trainer(**more: Any) -> pl.Trainer:
     given: dict[str, Any] = {"max_epochs": 1, **more}
     return pl.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        enable_checkpointing=False, log_every_n_steps=1, **given,
+        enable_checkpointing=False, **{"log_every_n_steps": 1, **given},
     )  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def test_a_prior_trains_on_images_or_codes_and_is_loaded_again(what, tmp_path):
     with pytest.raises(ValueError, match=r"call attach\(tokenizer\) first"):
         again.sample(1)
     assert again.attach(vqvae.tokenizer()).sample(3, label=4).shape == (3, *SHAPE)
-    with pytest.raises(ValueError, match="this prior was trained on the latents of"):
+    with pytest.raises(ValueError, match="this model was trained on the latents of"):
         again.attach(VQVAE(SETTINGS[VQVAE], SHAPE).tokenizer())
     again.description["grid"] = [-side for side in again.description["grid"]]
     with pytest.raises(ValueError, match="got K and grid"):
@@ -281,3 +282,22 @@ def test_an_unconditional_prior_has_pictures_whatever_the_number_of_classes(clas
     tokenizer = VQVAE(SETTINGS[VQVAE], SHAPE).tokenizer()
     prior = CodePrior({**PRIOR, "class_conditional": False}, tokenizer, classes=classes)
     assert len(prior.pictures(pixels(1))["samples"].images) == 10 * max(1, classes)
+
+
+def test_a_trainer_that_logs_nothing_trains() -> None:
+    module = VQVAE(SETTINGS[VQVAE], SHAPE)
+    own = trainer(log_every_n_steps=0)
+    own.fit(module, loaders()["x"])
+    assert own.global_step == 4
+
+
+def test_a_checkpoint_of_other_settings_is_named(tmp_path) -> None:
+    path = tmp_path / "own.ckpt"
+    module, own = AE(MODEL, SHAPE), trainer(max_steps=1)
+    own.fit(module, loaders()["x"])
+    own.save_checkpoint(path)
+    held = torch.load(path, weights_only=True)
+    held["hyper_parameters"]["config"]["of_tomorrow"] = 1
+    torch.save(held, path)
+    with pytest.raises(CheckpointError, match=r"own\.ckpt is none that can be read here: .*of_tom"):
+        load(path)

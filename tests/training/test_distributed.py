@@ -187,6 +187,22 @@ def test_two_processes_must_be_what_was_launched(monkeypatch, variables, line):
             check_launch(2)
 
 
+@pytest.mark.parametrize(
+    ("variables", "fits"),
+    [({}, False), ({"WORLD_SIZE": "2"}, True), ({"NODE_RANK": "0"}, True)],
+)
+def test_several_machines_need_a_launcher(monkeypatch, variables, fits):
+    for name in ("WORLD_SIZE", "SLURM_NTASKS", "SLURM_JOB_NAME", "NODE_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if fits:
+        check_launch(2, nodes=2)
+    else:
+        with pytest.raises(ConfigError, match=r"^trainer\.nodes: got 2, but nothing started"):
+            check_launch(2, nodes=2)
+
+
 @pytest.mark.slow
 def test_torchrun_and_two_nodes_on_loopback_train_as_lightning_does(tmp_path):
     """`torchrun --nproc-per-node 2`, and two agents of one process each, as two machines would

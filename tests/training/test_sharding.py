@@ -244,8 +244,8 @@ def shapes(value: Any) -> Any:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["kind=vqvae"], "trainer.strategy: got fsdp, .* wanted ddp, or kind=prior"),
-        (["kind=vae_flow"], "trainer.strategy: got fsdp, .* wanted ddp, or kind=prior"),
+        (["kind=vqvae"], "got fsdp with kind=vqvae, .* wanted ddp, or kind=prior"),
+        (["kind=vae_flow"], "got fsdp with kind=vae_flow, model.network.name=mlp, "),
         (["kind=prior", "model.network.name=pixelcnn"], r"network\.name=transformer or masked"),
     ],
 )

@@ -56,7 +56,8 @@ def config(arguments: Sequence[str]) -> str:
     from vqvae_lightning.training.resume import check_settings, resumed_run
     from vqvae_lightning.training.runs import Run
 
-    check_launch(device_count(experiment) * experiment.trainer.nodes)
+    nodes = experiment.trainer.nodes
+    check_launch(device_count(experiment) * nodes, nodes)
     check(experiment)
     if run := resumed_run(experiment):
         check_settings(run, experiment)

@@ -56,7 +56,8 @@ def compare(runs: Run | str | Path | Sequence[Run | str | Path], named: bool = T
     given = [runs] if isinstance(runs, Run | str | Path) else runs
     if not given:
         raise ValueError("compare: got no runs, wanted at least one")
-    found = [Run.of(run) for run in given]
+    # A run that is named twice is one row.
+    found = list({run.path.resolve(): run for run in map(Run.of, given)}.values())
     records = Records(found)
 
     def read(run: Run) -> Row:

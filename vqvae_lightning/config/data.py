@@ -178,9 +178,13 @@ class DataConfig(OwnImagesConfig):
 
     @property
     def described(self) -> str:
-        """The name of the images, of own ones with the share for test."""
-        share = f" with data.test_fraction={self.test_fraction}" if self.path else ""
-        return self.dataset + share
+        """The name of the images, with the share for test of own ones, and with a window of one's
+        own.
+        """
+        if self.path is None:
+            window = self.sound.described
+            return self.dataset + (f" with data.sound of{window}" if window else "")
+        return f"{self.dataset} with data.test_fraction={self.test_fraction}"
 
     @property
     def folder(self) -> str:

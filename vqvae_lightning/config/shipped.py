@@ -65,5 +65,7 @@ def training_command(kind: str, data: DataConfig, runs: str) -> str:
     images = images_settings(data, "data.") if data.path else []
     if name not in experiment_names():
         name, images = f"mnist/{kind}", images_settings(data, "data.")
+    window = {} if data.path else vars(data.sound)
+    sound = [f"data.sound.{key}={number}" for key, number in window.items() if number is not None]
     binary = [] if data.binarize == "none" else [f"data.binarize={data.binarize}"]
-    return own_command("train", name, *images, *binary, *runs_setting(runs))
+    return own_command("train", name, *images, *sound, *binary, *runs_setting(runs))

@@ -175,8 +175,9 @@ class LatentFlow(SecondStage):
         return values
 
     def forward(self, z: Tensor, label: Any = None) -> Tensor:
-        """log p(z | label) in nats, (N,) float64, of latents z (N, D, h, w); an unbiased estimate
-        of more than 64 numbers.
+        """log p(z | label) in nats, (N,) float64, of latents z (N, D, h, w).
+
+        Of more than 64 numbers, `mlp` and `dit` give an unbiased estimate.
 
         Args:
             z: latents, as `encode` of the autoencoder makes them.

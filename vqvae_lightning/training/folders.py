@@ -15,8 +15,8 @@ Read = TypeVar("Read")
 
 
 def run_folders(root: str | Path) -> list[Path]:
-    """The folders in `root` that hold a run.json, by name."""
-    return [path.parent for path in sorted(Path(root).glob(f"*/{RECORD}")) if path.is_file()]
+    """The folders in `root` that hold a run.json, whatever that is, by name."""
+    return [path.parent for path in sorted(Path(root).glob(f"*/{RECORD}"))]
 
 
 def read_each(

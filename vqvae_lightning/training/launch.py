@@ -64,11 +64,12 @@ def device_count(experiment: Experiment) -> int:
     return count
 
 
-def check_launch(world: int) -> None:
-    """Raises ConfigError if torchrun or SLURM launched another number of processes than configured.
+def check_launch(world: int, nodes: int = 1) -> None:
+    """Raises ConfigError if torchrun or SLURM launched another number of processes than configured,
+    or if nothing launched those of several machines, which would wait for each other in vain.
 
     An interactive shell of SLURM has the variables of a batch job although nothing was launched, so
-    they are ignored there.
+    they are ignored there. `NODE_RANK` is how Lightning is told of a machine by hand.
     """
     interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
     launchers = {"torchrun": "WORLD_SIZE"} | ({} if interactive else {"SLURM": "SLURM_NTASKS"})
@@ -80,3 +81,8 @@ def check_launch(world: int) -> None:
                 f" ({variable}={launched}), but trainer.devices x trainer.nodes is {world}; wanted"
                 " the same number"
             )
+    if nodes > 1 and not {*launchers.values(), "NODE_RANK"} & os.environ.keys():
+        raise ConfigError(
+            f"trainer.nodes: got {nodes}, but nothing started processes on {nodes} machines; wanted"
+            " a launch by torchrun or SLURM, or 1"
+        )

@@ -67,7 +67,7 @@ def module_of(checkpoint: dict[str, Any], path: Path) -> "pl.LightningModule":
                 )
         module = build(**settings)
         module.load_state_dict(checkpoint["state_dict"], strict=True)
-    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+    except (AttributeError, ConfigError, KeyError, RuntimeError, TypeError) as error:
         reason = one_line(error)
         raise CheckpointError(
             f"checkpoint: {path} is none that can be read here: {reason}"
@@ -173,7 +173,7 @@ def find_kept_first_stage(prior: Run) -> tuple[FirstStage, Path]:
     setting = KINDS[prior.record.kind].config.first_stage_at
     raise ConfigError(
         f"{setting}: neither {prior.first_stage} nor a run beside {prior.path} holds the one that"
-        f" this prior was trained on, {source.run} with fingerprint {source.fingerprint[:16]}"
+        f" this run was trained on, {source.run} with fingerprint {source.fingerprint[:16]}"
     )
 
 

@@ -229,4 +229,4 @@ def logs_now(module: pl.LightningModule) -> bool:
     """Whether Lightning logs the current step. Others need not compute what is only logged."""
     # Lightning sets it outside of Trainer's own class.
     every: int = module.trainer.log_every_n_steps  # type: ignore[attr-defined]
-    return (module.trainer.global_step + 1) % every == 0
+    return every > 0 and (module.trainer.global_step + 1) % every == 0

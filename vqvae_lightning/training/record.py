@@ -19,6 +19,7 @@ from vqvae_lightning.training.shapes import (
     Shape,
     check_shape,
     check_texts,
+    is_number,
     shape_of,
     shown,
 )
@@ -190,7 +191,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     leads out of it.
     """
     path = folder / RECORD
-    if not path.is_file():
+    if not os.path.lexists(path):
         hint = "" if folder.exists() else _others(folder)
         raise ConfigError(f"run: {folder} is no run folder (it holds no {RECORD}){hint}")
     check_parts(folder)
@@ -260,7 +261,8 @@ def logged_row(line: str | bytes) -> dict[str, float] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+    step = row.get("step") if isinstance(row, dict) else None
+    if not isinstance(step, int) or not is_number(step):
         return None
     return {key: value for key, value in row.items() if isinstance(value, NUMBERS)}
 

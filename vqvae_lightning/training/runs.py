@@ -8,7 +8,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -304,12 +304,17 @@ def versions() -> dict[str, str]:
     )
     found = {"python": platform.python_version(), "platform": platform.platform()}
     found |= {package: version(package) for package in packages}
-    try:
-        commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True,
-        )  # fmt: skip
-        found["commit"] = commit.stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        pass  # installed without its repository
+    # Installed without its repository, or inside of somebody else's, it has no commit.
+    with suppress(OSError, subprocess.SubprocessError):
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        found["commit"] = _git("describe", "--always", "--dirty", "--abbrev=12")
     return found
+
+
+def _git(*words: str) -> str:
+    """What git says in the folder of this file. Raises CalledProcessError, OSError."""
+    done = subprocess.run(
+        ["git", *words],
+        cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True,
+    )  # fmt: skip
+    return done.stdout.strip()

@@ -88,7 +88,7 @@ class SecondStage(pl.LightningModule, ABC):
         described, name = self.description, self.config.first_stage_at
         if first_stage.fingerprint != described["fingerprint"]:
             raise ValueError(
-                f"{name}: got fingerprint {first_stage.fingerprint[:16]}, but this prior was"
+                f"{name}: got fingerprint {first_stage.fingerprint[:16]}, but this model was"
                 f" trained on the latents of {described['fingerprint'][:16]} ({described['run']})"
             )
         self._check_shape(first_stage)
@@ -104,7 +104,7 @@ class SecondStage(pl.LightningModule, ABC):
         if self.first_stage is None:
             name = self.config.first_stage_at
             raise ValueError(
-                f"{name}: this prior has none to decode with; call attach({name}) first"
+                f"{name}: this model has none to decode with; call attach({name}) first"
             )
         return self.first_stage.to(self.device)
 
@@ -163,7 +163,7 @@ class SecondStage(pl.LightningModule, ABC):
         """
         if not self.config.class_conditional:
             if label is not None:
-                raise ValueError(f"label: got {label}, but this prior is not class-conditional")
+                raise ValueError(f"label: got {label}, but this model is not class-conditional")
             return None
         if label is None:
             return torch.randint(self.classes, (n,), device=self.device)
