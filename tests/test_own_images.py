@@ -15,6 +15,7 @@ from own_process import environment, run_fork
 from PIL import Image
 
 from vqvae_lightning import cli
+from vqvae_lightning.config import ConfigError
 from vqvae_lightning.training.runs import Run
 
 SIZES = ("data.batch_size=20", "data.eval_batch_size=15", "data.validation_size=32")
@@ -90,6 +91,17 @@ def test_a_record_says_what_the_images_are(walked: tuple[Run, Run]) -> None:
     config = walked[0].experiment().data
     assert config.fingerprint
     assert config.fingerprint[:8] == record.dataset[-8:]
+
+
+def test_a_record_of_images_of_another_shape_is_refused(
+    walked: tuple[Run, Run], tmp_path: Path
+) -> None:
+    tokenizer, _ = walked
+    copied = Run(Path(shutil.copytree(tokenizer.path, tmp_path / "copied")))
+    own = {**json.loads((copied.path / "run.json").read_text())["own_images"], "shape": [1, 9, 9]}
+    copied.write(own_images=own)
+    with pytest.raises(ConfigError, match=r"the shape of images is .*, wanted \[1, 9, 9\], as in "):
+        copied.experiment()
 
 
 def test_every_command_works_on_them(

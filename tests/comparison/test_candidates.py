@@ -55,6 +55,10 @@ BAD_RECORDS: dict[str, tuple[str, dict[str, Any]]] = {
         {"tokenizer": {**TOKENIZER, "codebook_size": 0, "grid": [7, 7]}},
     ),
     "a tokenizer without its grid": ("prior", {"tokenizer": TOKENIZER}),
+    "a tokenizer of other images": (
+        "prior",
+        {"tokenizer": {**TOKENIZER, "grid": [7, 7], "dims": 768}},
+    ),
     "a grid of any length": ("prior", {"tokenizer": {**TOKENIZER, "grid": [9] * 999}}),
     "a figure without its protocol": (
         "vae",

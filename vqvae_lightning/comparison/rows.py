@@ -6,7 +6,7 @@ from typing import Any
 
 from vqvae_lightning.comparison.budgets import Budget
 from vqvae_lightning.comparison.records import Records
-from vqvae_lightning.config import Experiment, to_dict
+from vqvae_lightning.config import ConfigError, Experiment, to_dict
 from vqvae_lightning.evaluation.samplers import latent_size
 from vqvae_lightning.kinds import KINDS, Kind
 from vqvae_lightning.metrics.information import bits, bits_per_dim, saved_vs_uniform
@@ -86,6 +86,11 @@ def read_row(run: Run, records: Records) -> Row:
         # Logged as 0 by convention. Nothing is charged, which is not a rate of zero.
         measured.pop("rate", None)
     first_stage = None
+    if record.source and record.source.dims != dims:
+        raise ConfigError(
+            f"{record.source.run}, its first stage, is of images of {record.source.dims:,} numbers,"
+            f" and its own have {dims:,}"
+        )
     if record.tokenizer:
         measured |= _against_uniform(record.tokenizer, measured)
     if kind.stage == 2:

@@ -210,11 +210,15 @@ class Run:
             for part in self.record.plugins:
                 check_plugin(part["name"], part["sha256"], f"{RECORD}: plugins")
             found = read_experiment(self.path, self.record.kind)
-            recorded = self.record
-            for key, value, wanted in (
-                ("dataset", found.data.dataset, recorded.dataset),
+            recorded, data = self.record, found.data
+            pairs: list[tuple[str, object, object]] = [
+                ("dataset", data.dataset, recorded.dataset),
                 ("seed", found.seed, recorded.seed),
-            ):
+            ]
+            if recorded.own_images and data.sides:
+                shape = [data.channels, *data.sides]
+                pairs.append(("the shape of images", shape, recorded.own_images.shape))
+            for key, value, wanted in pairs:
                 if value != wanted:
                     raise ConfigError(f"{key} is {value}, wanted {wanted}, as in {RECORD}")
             return found
