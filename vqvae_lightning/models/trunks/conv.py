@@ -63,13 +63,13 @@ class ConvTrunk(Trunk):
     def __init__(self, config: Config, image_shape: ImageShape, vector: bool) -> None:
         """Raises ValueError if the image's sides cannot be halved `downsamples` times."""
         self.config, self.image_shape, self.vector = config, image_shape, vector
-        self.features = feature_grid(image_shape, config.both_downsamples, KEY)
-        self.grid = (1, 1) if vector else self.features
+        self.feature_grid = feature_grid(image_shape, config.both_downsamples, KEY)
+        self.grid = (1, 1) if vector else self.feature_grid
 
     def encoder(self, out_channels: int) -> nn.Module:
         """Images (N, C, H, W) → h (N, out_channels, h, w); (N, out_channels, 1, 1) for a vector."""
         # A projection over the whole grid is a convolution with a kernel of the grid's size.
-        last = self.features if self.vector else (1, 1)
+        last = self.feature_grid if self.vector else (1, 1)
         return Encoder(self.config, self.image_shape[0], out_channels, last)
 
     def decoder(self, in_channels: int, channels: int) -> nn.Module:
@@ -78,7 +78,7 @@ class ConvTrunk(Trunk):
         """
         first: nn.Module
         if self.vector:
-            first = nn.ConvTranspose2d(in_channels, self.config.hidden, self.features)  # 1,1 → h,w
+            first = nn.ConvTranspose2d(in_channels, self.config.hidden, self.feature_grid)  # 1,1 → h,w
         else:
             first = nn.Conv2d(in_channels, self.config.hidden, 3, padding=1)
         return Decoder(self.config, first, channels)

@@ -69,8 +69,8 @@ class ResidualTrunk(Trunk):
     def __init__(self, config: Config, image_shape: ImageShape, vector: bool) -> None:
         """Raises ValueError if the image's sides cannot be halved between all stages."""
         self.config, self.image_shape, self.vector = config, image_shape, vector
-        self.features = feature_grid(image_shape, [config.downsamples] * 2, KEY)
-        self.grid = (1, 1) if vector else self.features
+        self.feature_grid = feature_grid(image_shape, [config.downsamples] * 2, KEY)
+        self.grid = (1, 1) if vector else self.feature_grid
 
     def encoder(self, out_channels: int) -> nn.Module:
         """Images (N, C, H, W) → h (N, out_channels, h, w); (N, out_channels, 1, 1) for a vector."""
@@ -78,7 +78,7 @@ class ResidualTrunk(Trunk):
         last: nn.Module
         if self.vector:
             # A projection over the whole grid is a convolution with a kernel of the grid's size.
-            last = nn.Conv2d(width, out_channels, self.features)  # h,w → 1,1
+            last = nn.Conv2d(width, out_channels, self.feature_grid)  # h,w → 1,1
         else:
             last = nn.Conv2d(width, out_channels, 3, padding=1)
         return Encoder(*encoder_layers(self.config, self.image_shape[0]), last)
@@ -90,7 +90,7 @@ class ResidualTrunk(Trunk):
         width = self.config.widths[-1]
         first: nn.Module
         if self.vector:
-            first = nn.ConvTranspose2d(in_channels, width, self.features)  # 1,1 → h,w
+            first = nn.ConvTranspose2d(in_channels, width, self.feature_grid)  # 1,1 → h,w
         else:
             first = nn.Conv2d(in_channels, width, 3, padding=1)
         return Decoder(first, *decoder_layers(self.config, channels))
