@@ -78,7 +78,8 @@ class ConvTrunk(Trunk):
         """
         first: nn.Module
         if self.vector:
-            first = nn.ConvTranspose2d(in_channels, self.config.hidden, self.feature_grid)  # 1,1 → h,w
+            # 1,1 → h,w
+            first = nn.ConvTranspose2d(in_channels, self.config.hidden, self.feature_grid)
         else:
             first = nn.Conv2d(in_channels, self.config.hidden, 3, padding=1)
         return Decoder(self.config, first, channels)
