@@ -183,8 +183,8 @@ def test_a_small_model_of_ones_own_learns_to_reconstruct():
         (FSQ([8, 5]), "FSQ(codebook_size=40, dim=2)"),
         (LFQ(3), "LFQ(codebook_size=8, dim=3)"),
         (
-            ProductQuantizer([VectorQuantizer(16, 4), VectorQuantizer(16, 2)]),
-            "  codebook_size=16, dim=6, num_codebooks=2",
+            ProductQuantizer([VectorQuantizer(16, 4), VectorQuantizer(16, 4)]),
+            "  codebook_size=16, dim=8, num_codebooks=2",
         ),
         (
             ResidualQuantizer([SimVQ(16, 4), SimVQ(16, 4), SimVQ(16, 4)]),

@@ -38,7 +38,8 @@ if TYPE_CHECKING:  # imported by the kind of a run that is loaded
 def module_of(checkpoint: dict[str, Any], path: Path) -> "pl.LightningModule":
     """The module of the checkpoint at `path`, in evaluation mode.
 
-    Raises CheckpointError if it fits no module.
+    Raises CheckpointError if it fits no module, and ConfigError for settings that are not known
+    here, or for a part in a file that the user has not named.
     """
     given = checkpoint.get("hyper_parameters")
     settings = dict(given) if isinstance(given, dict) else {}
@@ -67,7 +68,9 @@ def module_of(checkpoint: dict[str, Any], path: Path) -> "pl.LightningModule":
                 )
         module = build(**settings)
         module.load_state_dict(checkpoint["state_dict"], strict=True)
-    except (AttributeError, ConfigError, KeyError, RuntimeError, TypeError) as error:
+    except ConfigError as error:
+        raise ConfigError(f"checkpoint: {path}: {error}") from error
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         reason = one_line(error)
         raise CheckpointError(
             f"checkpoint: {path} is none that can be read here: {reason}"
