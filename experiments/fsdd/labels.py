@@ -34,8 +34,10 @@ def main(folder: str, guidance: float = 1.0) -> None:
     samples = draw(subject, samplers_of(subject.kind)[0], options, labels).cpu()
     classifier = ClassifierFeatures(subject.experiment.data, root)
     for name, x in (("samples", samples), ("as heard", subject.signal.played(samples))):
-        print(f"{name:<10}{share(classifier, x, labels):.1%} of {SAMPLES:,}", flush=True)
+        print(f"{name:<10}{share(classifier, x, labels, name):.1%} of {SAMPLES:,}", flush=True)
 
 
 if __name__ == "__main__":
+    if not 2 <= len(sys.argv) <= 3:
+        sys.exit("labels: wanted RUN [GUIDANCE]")
     main(sys.argv[1], *map(float, sys.argv[2:]))

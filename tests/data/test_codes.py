@@ -20,6 +20,7 @@ from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.formats import DataError
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.data.shards import Column, StoreWriter, read_store, shard_path
+from vqvae_lightning.models import distributed
 from vqvae_lightning.training.loading import load_first_stage
 
 SPLITS = ("train", "val", "test")
@@ -284,6 +285,6 @@ def test_without_prepare_data_codes_are_only_read(module, stored):
 
 
 def test_ranks_with_different_tokenizers_are_told(module, stored, monkeypatch):
-    monkeypatch.setattr(module_under_test, "gathered", lambda own: [own, "f" * 64])
+    monkeypatch.setattr(distributed, "gathered", lambda own: [own, "f" * 64])
     with pytest.raises(DataError, match=r"^codes: the ranks have different first stages: rank 0 "):
         module().setup()

@@ -181,10 +181,10 @@ def test_two_processes_must_be_what_was_launched(monkeypatch, variables, line):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     if line is None:
-        check_launch(2)
+        check_launch(2, 1)
     else:
         with pytest.raises(ConfigError, match=line):
-            check_launch(2)
+            check_launch(2, 1)
 
 
 @pytest.mark.parametrize(
@@ -197,10 +197,10 @@ def test_several_machines_need_a_launcher(monkeypatch, variables, fits):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     if fits:
-        check_launch(2, nodes=2)
+        check_launch(1, 2)
     else:
         with pytest.raises(ConfigError, match=r"^trainer\.nodes: got 2, but nothing started"):
-            check_launch(2, nodes=2)
+            check_launch(1, 2)
 
 
 @pytest.mark.slow

@@ -56,8 +56,7 @@ def config(arguments: Sequence[str]) -> str:
     from vqvae_lightning.training.resume import check_settings, resumed_run
     from vqvae_lightning.training.runs import Run
 
-    nodes = experiment.trainer.nodes
-    check_launch(device_count(experiment) * nodes, nodes)
+    check_launch(device_count(experiment), experiment.trainer.nodes)
     check(experiment)
     if run := resumed_run(experiment):
         check_settings(run, experiment)

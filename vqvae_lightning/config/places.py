@@ -172,13 +172,18 @@ def images_settings(data: DataConfig, prefix: str = "", name: str = "name") -> l
     `name` is what the command calls a dataset.
     """
     if data.path is None:
-        return [f"{prefix}{name}={data.name}"]
+        return [f"{prefix}{name}={data.name}", *window_settings(data, prefix)]
     if data.sound.rate:
-        window = vars(data.sound).items()
-        return [f"{prefix}path={data.path}", *(f"{prefix}sound.{key}={n}" for key, n in window)]
+        return [f"{prefix}path={data.path}", *window_settings(data, prefix)]
     sides = data.sides or (0, 0)
     size = str(sides[0]) if sides[0] == sides[1] else f"[{sides[0]}, {sides[1]}]"
     return [f"{prefix}path={data.path}", *([f"{prefix}size={size}"] if data.size else [])]
+
+
+def window_settings(data: DataConfig, prefix: str = "") -> list[str]:
+    """What is set of the window of recordings, each with a prefix such as `data.`."""
+    window = vars(data.sound).items()
+    return [f"{prefix}sound.{key}={number}" for key, number in window if number is not None]
 
 
 def runs_setting(runs: str) -> list[str]:

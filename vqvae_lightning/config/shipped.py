@@ -10,7 +10,13 @@ from pathlib import Path
 
 from vqvae_lightning.config.data import DataConfig
 from vqvae_lightning.config.nearest import meant
-from vqvae_lightning.config.places import images_settings, own_command, runs_setting, short
+from vqvae_lightning.config.places import (
+    images_settings,
+    own_command,
+    runs_setting,
+    short,
+    window_settings,
+)
 from vqvae_lightning.config.setting import ConfigError
 
 PACKAGE = Path(__file__).parents[1]
@@ -62,10 +68,8 @@ def experiment_names(folder: str = "experiments") -> Iterator[str]:
 def training_command(kind: str, data: DataConfig, runs: str) -> str:
     """The command line that trains a kind of run on some images, by a shipped experiment."""
     name = f"{'own' if data.path else data.name}/{kind}"
-    images = images_settings(data, "data.") if data.path else []
+    images = images_settings(data, "data.") if data.path else window_settings(data, "data.")
     if name not in experiment_names():
         name, images = f"mnist/{kind}", images_settings(data, "data.")
-    window = {} if data.path else vars(data.sound)
-    sound = [f"data.sound.{key}={number}" for key, number in window.items() if number is not None]
     binary = [] if data.binarize == "none" else [f"data.binarize={data.binarize}"]
-    return own_command("train", name, *images, *sound, *binary, *runs_setting(runs))
+    return own_command("train", name, *images, *binary, *runs_setting(runs))

@@ -17,7 +17,7 @@ from vqvae_lightning.data.own.build import resolve
 from vqvae_lightning.data.randomness import derive_seed, eval_seed
 from vqvae_lightning.data.rows import BinaryRows, ChosenRows, Rows, spread, stratified_split
 from vqvae_lightning.data.sources import holds, prepare
-from vqvae_lightning.models.distributed import gathered
+from vqvae_lightning.models.distributed import told_apart
 from vqvae_lightning.signals.build import signal_of
 
 
@@ -83,9 +83,7 @@ class ImageDataModule(pl.LightningDataModule):
         """Raises DataError if a rank has other images: each machine may have its own store."""
         if self.config.path is None:
             return
-        found = gathered(str(self.config.fingerprint))
-        if len(set(found)) > 1:
-            named = ", ".join(f"rank {rank} {each[:16]}" for rank, each in enumerate(found))
+        if named := told_apart(str(self.config.fingerprint)):
             raise DataError(f"data.path: the ranks have different images: {named}")
 
     def published(self, split: Literal["train", "test"]) -> Rows:

@@ -21,7 +21,7 @@ from vqvae_lightning.data.loader import Batch, EvalLoader, TrainLoader
 from vqvae_lightning.data.rows import FileRows, Rows
 from vqvae_lightning.data.shards import Column, StoreWriter, description_path, read_store
 from vqvae_lightning.device import own_device
-from vqvae_lightning.models.distributed import gathered
+from vqvae_lightning.models.distributed import told_apart
 from vqvae_lightning.models.first_stage import FirstStage
 from vqvae_lightning.signals.signal import Signal
 from vqvae_lightning.storage import check_writable
@@ -170,9 +170,7 @@ class LatentDataModule(pl.LightningDataModule):
         another first stage: each looks for the newest one, and another training may have ended
         between them.
         """
-        found = gathered(self.first_stage.fingerprint)
-        if len(set(found)) > 1:
-            named = ", ".join(f"rank {rank} {each[:16]}" for rank, each in enumerate(found))
+        if named := told_apart(self.first_stage.fingerprint):
             raise DataError(f"{self.what}: the ranks have different first stages: {named}")
         try:
             self.splits = self.splits or self._read()

@@ -17,11 +17,12 @@ from torch import Tensor
 from vqvae_lightning.config import ConfigError, EvaluateOptions, SampleOptions
 from vqvae_lightning.data.images import to_uint8
 from vqvae_lightning.data.imageset import image_set, overlap
-from vqvae_lightning.data.rows import spread
+from vqvae_lightning.data.rows import MemoryRows, spread
 from vqvae_lightning.device import own_device
 from vqvae_lightning.evaluation.classifier import ClassifierFeatures
 from vqvae_lightning.evaluation.evaluator import Evaluator
-from vqvae_lightning.evaluation.samplers import BATCH, draw, reconstructed, samplers_of
+from vqvae_lightning.evaluation.features import extract
+from vqvae_lightning.evaluation.samplers import draw, reconstructed, samplers_of
 from vqvae_lightning.evaluation.subject import Plan, Subject
 
 SAMPLES = 1000  # of a prior, at most: one for each of so many labels of the split
@@ -84,16 +85,19 @@ class Recognition(Evaluator):
         if subject.signal.rate:
             names = {"recognized_original": "recognized_vocoded", "recognized": "recognized_heard"}
             made |= {names[of]: subject.signal.played(x) for of, x in made.items()}
-        found = {name: share(classifier, x, labels) for name, x in made.items()}
+        found = {name: share(classifier, x, labels, name) for name, x in made.items()}
         if subject.kind.stage == 1 and subject.net.classes:
             found |= converted(subject, options, classifier)
         return found
 
 
-def share(classifier: ClassifierFeatures, x: Tensor, labels: Tensor) -> float:
-    """The share of images x (N, C, H, W) in [-1, 1] taken for their labels (N,)."""
-    parts = [classifier(to_uint8(part).to(own_device())).cpu() for part in x.split(BATCH)]
-    return classifier.accuracy(torch.cat(parts), labels)
+def share(classifier: ClassifierFeatures, x: Tensor, labels: Tensor, what: str) -> float:
+    """The share of images x (N, C, H, W) in [-1, 1] taken for their labels (N,).
+
+    `what` names the images in the line of progress.
+    """
+    features = extract(classifier, MemoryRows(to_uint8(x), labels), None, what)
+    return classifier.accuracy(features, labels)
 
 
 def converted(
@@ -108,11 +112,11 @@ def converted(
         parts.append(reconstructed(net, batch._replace(labels=as_others)).cpu())
         wanted.append(as_others.cpu())
     x = subject.signal.played(torch.cat(parts))
-    found = {"converted": share(classifier, x, torch.cat(wanted))}
+    found = {"converted": share(classifier, x, torch.cat(wanted), "converted")}
     if other := _other_classifier(subject):
         data = replace(subject.experiment.data, label=None)
         kept = image_set(data).rows(Path(data.root), options.split).labels
-        found["kept"] = share(other, x, kept)
+        found["kept"] = share(other, x, kept, "kept")
     return found
 
 

@@ -30,6 +30,14 @@ def gathered(text: str) -> list[str]:
     return found
 
 
+def told_apart(fingerprint: str) -> str:
+    """Each rank and its fingerprint, for a message; nothing where all have the same."""
+    found = gathered(fingerprint)
+    if len(set(found)) == 1:
+        return ""
+    return ", ".join(f"rank {rank} {each[:16]}" for rank, each in enumerate(found))
+
+
 def all_reduce_sum(x: Tensor) -> Tensor:
     """Sum of `x` over all ranks, in place, in the dtype of `x`."""
     if rank_and_world()[1] > 1:

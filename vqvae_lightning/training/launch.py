@@ -64,13 +64,14 @@ def device_count(experiment: Experiment) -> int:
     return count
 
 
-def check_launch(world: int, nodes: int = 1) -> None:
+def check_launch(devices: int, nodes: int) -> None:
     """Raises ConfigError if torchrun or SLURM launched another number of processes than configured,
     or if nothing launched those of several machines, which would wait for each other in vain.
 
     An interactive shell of SLURM has the variables of a batch job although nothing was launched, so
     they are ignored there. `NODE_RANK` is how Lightning is told of a machine by hand.
     """
+    world = devices * nodes
     interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
     launchers = {"torchrun": "WORLD_SIZE"} | ({} if interactive else {"SLURM": "SLURM_NTASKS"})
     for launcher, variable in launchers.items():

@@ -17,11 +17,11 @@ from vqvae_lightning.kinds import KINDS
 from vqvae_lightning.training.shapes import (
     NUMBERS,
     Shape,
+    brief,
     check_shape,
     check_texts,
     is_number,
     shape_of,
-    shown,
 )
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ def _check(values: Any) -> None:
     for key, known in tables:
         if values[key] not in known:
             names = ", ".join(known)
-            raise ConfigError(f"{RECORD}: {key} is {shown(values[key])}, wanted one of {names}")
+            raise ConfigError(f"{RECORD}: {key} is {brief(values[key])}, wanted one of {names}")
     if not values["command"]:
         raise ConfigError(f"{RECORD}: command is empty, wanted a command line")
     if values["status"] == "finished":
@@ -285,7 +285,7 @@ def _check(values: Any) -> None:
     kind = KINDS[values["kind"]]
     if kind.stage == 2:
         wanted = "tokenizer" if kind.has_codes else "first_stage"
-        check_shape(values, {wanted: shape_of(PARTS[wanted])}, RECORD)
+        check_shape(values, {wanted: OPTIONAL[wanted]}, RECORD)
     check_shape(values, {key: shape for key, shape in OPTIONAL.items() if key in values}, RECORD)
     if "own_images" in values:
         own = values["own_images"]

@@ -41,7 +41,7 @@ def check_shape(value: Any, shape: Shape, where: str) -> None:
     else:
         fits = isinstance(value, kind)
     if not fits:
-        raise ConfigError(f"{where} is {shown(value)}, wanted {WANTED[kind]}")
+        raise ConfigError(f"{where} is {brief(value)}, wanted {WANTED[kind]}")
     if kind is list:
         for number, item in enumerate(value):
             check_shape(item, shape[0], f"{where}.{number}")
@@ -50,7 +50,7 @@ def check_shape(value: Any, shape: Shape, where: str) -> None:
             if key not in value:
                 raise ConfigError(f"{where} has no {key}")
             inner = shape[str] if str in shape else shape[key]
-            check_shape(value[key], inner, f"{where}.{shown(key)[1:-1]}")
+            check_shape(value[key], inner, f"{where}.{brief(key)[1:-1]}")
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -70,12 +70,12 @@ def check_texts(value: object, where: str) -> None:
         for inner in value:
             check_texts(inner, where)
     elif isinstance(value, str) and len(value) > LONGEST_TEXT:
-        raise ConfigError(f"{where}: {shown(value)} has more than {LONGEST_TEXT:,} characters")
+        raise ConfigError(f"{where}: {brief(value)} has more than {LONGEST_TEXT:,} characters")
     elif isinstance(value, str) and visible(value) != value:
-        raise ConfigError(f"{where}: {shown(value)} holds control characters")
+        raise ConfigError(f"{where}: {brief(value)} holds control characters")
 
 
-def shown(value: object) -> str:
+def brief(value: object) -> str:
     """A value as short text of one line, without control characters."""
     text = repr(value) if isinstance(value, str | int | float | None) else type(value).__name__
     return visible(text if len(text) <= 60 else f"{text[:57]}...")

@@ -52,7 +52,7 @@ def train(experiment: Experiment) -> TrainResult:
     experiment = checked(experiment)
     experiment = replace(experiment, data=resolve(experiment.data))
     devices = device_count(experiment)
-    check_launch(devices * experiment.trainer.nodes, experiment.trainer.nodes)
+    check_launch(devices, experiment.trainer.nodes)
     run = resumed_run(experiment)
     return _go_on(experiment, devices, run) if run else _begin(experiment, devices)
 
