@@ -57,15 +57,18 @@ def steps_of(logits: Floats, shift: Floats | float = 0.0) -> tuple[Steps, NDArra
     Raises:
         ValueError: a logit that is not finite.
     """
-    if not np.isfinite(logits).all():
+    # In place, for this is what a code costs beside its logits. min and max pass on NaN.
+    if not (np.isfinite(logits.min(initial=0)) and np.isfinite(logits.max(initial=0))):
         raise ValueError("codec: the model gives logits that are not finite, which code nothing")
-    scaled = logits * GRID + shift
+    scaled = logits * GRID
+    scaled += shift
     nearest = np.rint(scaled)
-    below = nearest.max(-1, keepdims=True) - nearest
-    to_edge = 0.5 - np.abs(scaled - nearest)
+    scaled -= nearest
+    off_grid = np.abs(scaled, out=scaled)
+    below = np.subtract(nearest.max(-1, keepdims=True), nearest, out=nearest)
     # A symbol of nil weight has it on both sides of its edge, unless it is the edge of CLIP.
-    certain = ((to_edge > MARGIN * GRID) | (below > CLIP)).all(-1)
-    return np.minimum(below, CLIP).astype(np.uint8), certain
+    certain = ((off_grid < 0.5 - MARGIN * GRID) | (below > CLIP)).all(-1)
+    return np.minimum(below, CLIP, out=below).astype(np.uint8), certain
 
 
 def histogram_steps(counts: NDArray[Any]) -> Steps:
@@ -82,10 +85,12 @@ def weights_of(steps: Steps) -> Weights:
 
     Integers only. What the divisions leave over goes to the first of the likeliest symbols.
     """
-    masses: Weights = EXPONENTIALS[steps]  # …,K: at most 2^30 each
+    masses: Weights = EXPONENTIALS.take(steps)  # …,K: at most 2^30 each
     total = 2**PRECISION - steps.shape[-1]
-    weights: Weights = masses * total // masses.sum(-1, keepdims=True)
-    first = masses.argmax(-1)[..., None]
+    sums = masses.sum(-1, keepdims=True)
+    masses *= total
+    weights: Weights = np.floor_divide(masses, sums, out=masses)
+    first = steps.argmin(-1)[..., None]
     left_over = total - weights.sum(-1, keepdims=True)
     np.put_along_axis(weights, first, np.take_along_axis(weights, first, -1) + left_over, -1)
     return weights
