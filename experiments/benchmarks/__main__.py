@@ -36,7 +36,7 @@ SUITES = {  # name → module; each is a generator function of rows, named as th
 }
 GPU_SUITES = {"gpu_correctness": "gpu", "gpu_speed": "gpu"}
 # Measured only where they are named, on one thread.
-LONG_SUITES = {"quality": "quality"}
+LONG_SUITES = {"quality": "quality", "quality_prior": "quality_prior"}
 EVERY_SUITE = {**SUITES, **GPU_SUITES, **LONG_SUITES}
 LIMIT, LONG_LIMIT = 300, 7200  # seconds for a suite
 

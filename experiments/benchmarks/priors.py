@@ -79,7 +79,7 @@ def bare_loop(module: CodePrior, data: RandomCodes) -> Callable[[], None]:
         configure_optimizer(module.net, module.optimizer_config, 100000),
     )
     optimizer, schedule = scheduled["optimizer"], scheduled["lr_scheduler"]["scheduler"]
-    batches = endless(data)
+    batches = endless(data.train_dataloader())
 
     def run() -> None:
         for _ in range(STEPS):

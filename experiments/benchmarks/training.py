@@ -17,6 +17,7 @@ from torch import Tensor
 from experiments.benchmarks.timing import LEAST_ROUNDS, Row, Times, cost, faster, interleave, spread
 from vqvae_lightning.config import Experiment
 from vqvae_lightning.data.images import ImageDataModule
+from vqvae_lightning.data.loader import Batch, TrainLoader
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.models.quantizers.codebook import CodebookQuantizer
 from vqvae_lightning.models.tokenizer import Tokenizer
@@ -163,7 +164,7 @@ def bare_loop(module: VQVAE, data: ImageDataModule, planned: int = 100_000) -> C
         configure_optimizer(module.net, module.optimizer_config, planned),
     )
     optimizer, schedule = scheduled["optimizer"], scheduled["lr_scheduler"]["scheduler"]
-    batches = endless(data)
+    batches = endless(data.train_dataloader())
 
     def run() -> None:
         for _ in range(STEPS):
@@ -178,9 +179,8 @@ def bare_loop(module: VQVAE, data: ImageDataModule, planned: int = 100_000) -> C
     return run
 
 
-def endless(data: pl.LightningDataModule) -> Iterator[Any]:
+def endless(loader: TrainLoader) -> Iterator[Batch]:
     """Training batches without end."""
-    loader = data.train_dataloader()
     for epoch in range(10**9):
         loader.sampler.set_epoch(epoch)
         yield from loader
