@@ -1,4 +1,4 @@
-"""`python experiments/fsdd/whisper.py RUN [vocoder=RUN]`: digits heard right by Whisper tiny.en.
+"""`python experiments/fsdd/whisper.py RUN [vocoder=RUN] [guidance=2]`: what Whisper tiny.en hears.
 
 ```
 10 recordings, in an order drawn by seed 0 ──► 16 kHz, one loudness, half a second between them
@@ -32,10 +32,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vqvae_lightning.config import EvaluateOptions
+from vqvae_lightning.config import EvaluateOptions, SampleOptions
+from vqvae_lightning.config.values import read
 from vqvae_lightning.data.digits import WORDS, SpokenDigits
 from vqvae_lightning.data.imageset import image_set
-from vqvae_lightning.evaluation.recognition import round_trips, sampled
+from vqvae_lightning.evaluation.recognition import round_trips
+from vqvae_lightning.evaluation.samplers import check_sampling, draw, samplers_of
 from vqvae_lightning.evaluation.subject import Subject
 from vqvae_lightning.signals.build import signal_of
 from vqvae_lightning.signals.signal import Clip
@@ -58,11 +60,12 @@ Heard = tuple[int | None, float, float]
 def main(words: Sequence[str]) -> None:
     """Prints a line for each sort of sound."""
     runs = [word for word in words if "=" not in word]
-    vocoders = [word.removeprefix("vocoder=") for word in words if word.startswith("vocoder=")]
-    if len(runs) != 1 or len(runs) + len(vocoders) != len(words) or len(vocoders) > 1:
-        sys.exit("whisper: wanted RUN [vocoder=RUN]")
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    if len(runs) != 1 or given.keys() - {"vocoder", "guidance"}:
+        sys.exit("whisper: wanted RUN [vocoder=RUN] [guidance=2]")
     try:
-        subject = Subject(Run.open(runs[0]), vocoder="".join(vocoders) or None)
+        subject = Subject(Run.open(runs[0]), vocoder=given.get("vocoder"))
+        guidance = read(given.get("guidance", "1"), float, "guidance")
         data = subject.experiment.data
         images = image_set(data)
         if not isinstance(images, SpokenDigits) or images.label != "digit":
@@ -73,7 +76,7 @@ def main(words: Sequence[str]) -> None:
             Clip((recording / 32768).astype(np.float32), subject.signal.rate)
             for recording in images.recordings(Path(data.root), "test")
         ]
-        made = windows(subject, labels)
+        made = windows(subject, labels, guidance)
     except ValueError as error:
         sys.exit(f"whisper: {error}")
     tell("originals", model, originals, labels.tolist())
@@ -103,12 +106,14 @@ def whisper() -> Any:
     return WhisperModel(str(folder), **settings, local_files_only=True)
 
 
-def windows(subject: Subject, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+def windows(subject: Subject, labels: torch.Tensor, guidance: float) -> dict[str, torch.Tensor]:
     """What is heard of the test recordings, by name: windows (N, 1, bands, frames)."""
-    options = EvaluateOptions()
     if subject.kind.stage == 2:
-        return {"samples by label": sampled(subject, options, labels)}
-    originals, reconstructions = zip(*round_trips(subject, options), strict=True)
+        settings = SampleOptions(n=len(labels), guidance=guidance)
+        check_sampling(subject.experiment, settings)
+        samples = draw(subject, samplers_of(subject.kind)[0], settings, labels)
+        return {"samples by label": samples.cpu()}
+    originals, reconstructions = zip(*round_trips(subject, EvaluateOptions()), strict=True)
     return {"originals": torch.cat(originals), "reconstructions": torch.cat(reconstructions)}
 
 
