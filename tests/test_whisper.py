@@ -87,10 +87,15 @@ def test_waveforms_are_brought_to_one_rate_and_one_loudness(whisper: ModuleType)
     "words", [[], ["a", "b"], ["a", "steps=2"], ["a", "vocoder=b", "vocoder="]]
 )
 def test_other_words_are_refused_in_one_line(whisper: ModuleType, words: list[str]) -> None:
-    with pytest.raises(SystemExit, match=r"^whisper: wanted RUN \[vocoder=RUN\]$"):
+    with pytest.raises(SystemExit, match=r"^whisper: wanted RUN \[vocoder=RUN\] \[guidance=2\]$"):
         whisper.main(words)
 
 
 def test_a_run_that_is_not_there_is_one_line(whisper: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"^whisper: [^\n]*$"):
         whisper.main([str(tmp_path / "none")])
+
+
+def test_a_guidance_that_is_no_number_is_one_line(whisper: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"^whisper: guidance: got 'much', wanted a number$"):
+        whisper.main([str(tmp_path / "none"), "guidance=much"])

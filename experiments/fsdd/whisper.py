@@ -33,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 
 from vqvae_lightning.config import EvaluateOptions, SampleOptions
-from vqvae_lightning.config.values import read
+from vqvae_lightning.config.values import Word, read
 from vqvae_lightning.data.digits import WORDS, SpokenDigits
 from vqvae_lightning.data.imageset import image_set
 from vqvae_lightning.evaluation.recognition import round_trips
@@ -61,11 +61,12 @@ def main(words: Sequence[str]) -> None:
     """Prints a line for each sort of sound."""
     runs = [word for word in words if "=" not in word]
     given = dict(word.split("=", 1) for word in words if "=" in word)
-    if len(runs) != 1 or given.keys() - {"vocoder", "guidance"}:
+    known = given.keys() <= {"vocoder", "guidance"} and len(runs) + len(given) == len(words)
+    if len(runs) != 1 or not known:
         sys.exit("whisper: wanted RUN [vocoder=RUN] [guidance=2]")
     try:
+        guidance = read(Word(given.get("guidance", "1")), float, "guidance")
         subject = Subject(Run.open(runs[0]), vocoder=given.get("vocoder"))
-        guidance = read(given.get("guidance", "1"), float, "guidance")
         data = subject.experiment.data
         images = image_set(data)
         if not isinstance(images, SpokenDigits) or images.label != "digit":
