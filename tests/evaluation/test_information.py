@@ -14,7 +14,13 @@ from vqvae_lightning import cli
 from vqvae_lightning.config import merge_overrides
 from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
-from vqvae_lightning.evaluation.codebook import codes_picture, mean_patches, usage_picture
+from vqvae_lightning.evaluation import information
+from vqvae_lightning.evaluation.codebook import (
+    cells_of,
+    codes_picture,
+    mean_patches,
+    usage_picture,
+)
 from vqvae_lightning.evaluation.information import code_counts
 from vqvae_lightning.metrics.codebook import CodebookUsage
 from vqvae_lightning.models.build import build_autoencoder
@@ -37,10 +43,9 @@ class TestPictures:
         quantizer = EMAVectorQuantizer.Config(k)
         config = VQVAEConfig(quantizer=quantizer, latent_dim=2, trunk=network)
         net = build_autoencoder(config, shape).eval()
-        codes = torch.randint(k, (5, *size))
-        picture = codes_picture(
-            net, codes.flatten().bincount(minlength=k), [(torch.zeros(5, *shape), codes)]
-        )
+        pairs = [(torch.zeros(5, *shape), torch.randint(k, (5, *size)))]
+        means, counts = mean_patches(pairs, 1, k, *cells_of(net))
+        picture = codes_picture(net, counts, means)
         shown, columns = min(k, 512), min(k, 32)
         assert picture.size == (
             2 * (14 * columns + 2),
@@ -51,12 +56,11 @@ class TestPictures:
         network = ConvTrunk.Config(hidden=4, residual_hidden=2, residual_blocks=1)
         quantizer = EMAVectorQuantizer.Config(3)
         config = VQVAEConfig(quantizer=quantizer, latent="vector", latent_dim=2, trunk=network)
-        codes = torch.tensor([0, 0, 2]).view(3, 1, 1)
-        picture = codes_picture(
-            build_autoencoder(config, (3, 8, 8)).eval(),
-            torch.tensor([2, 0, 1]),
-            [(torch.zeros(3, 3, 8, 8), codes)],
-        )
+        net = build_autoencoder(config, (3, 8, 8)).eval()
+        pairs = [(torch.zeros(3, 3, 8, 8), torch.tensor([0, 0, 2]).view(3, 1, 1))]
+        means, counts = mean_patches(pairs, 1, 3, *cells_of(net))
+        assert counts.tolist() == [[2, 0, 1]]
+        picture = codes_picture(net, counts, means)
         assert picture.size == (2 * (10 * 3 + 2), 2 * (10 * 2 + 2))
 
     def test_mean_patches_by_hand(self):
@@ -66,14 +70,16 @@ class TestPictures:
         values = torch.arange(9.0).view(1, 1, 3, 3)
         x = values.repeat_interleave(2, 2).repeat_interleave(2, 3)
         codes = torch.tensor([[[0, 0, 1], [1, 1, 1], [1, 1, 3]]])
-        alone = mean_patches([(x, codes)], 4, (2, 2), 1)
+        alone, counts = mean_patches([(x, codes)], 1, 4, (2, 2), 1)
+        assert counts.tolist() == [[2, 6, 0, 1]]
         assert alone.shape == (4, 1, 2, 2)
         assert alone[:, 0, 0, 0].tolist() == [0.5, pytest.approx(27 / 6), 0, 8]
-        around = mean_patches([(x, codes)], 4, (2, 2), 3)
+        around, _ = mean_patches([(x, codes)], 1, 4, (2, 2), 3)
         assert torch.equal(
             around[3, 0, ::2, ::2], torch.tensor([[4.0, 5, 5], [7, 8, 8], [7, 8, 8]])
         )
-        parts = mean_patches([(x, codes), (x + 2, codes)], 4, (2, 2), 3)
+        parts, twice = mean_patches([(x, codes), (x + 2, codes)], 1, 4, (2, 2), 3)
+        assert torch.equal(twice, 2 * counts)
         torch.testing.assert_close(parts, around + torch.tensor([1.0, 1, 0, 1]).view(4, 1, 1, 1))
 
     @pytest.mark.parametrize("counts", [[1], [0, 5, 0, 1], [10_000] * 3, [0, 1] * 1000])
@@ -160,6 +166,27 @@ def test_a_tokenizer_and_its_prior_count_the_same_codes(runs):
         counts = code_counts(net, images, split)
         assert torch.equal(counts, codes.code_counts(split))
         assert counts.sum() == 49 * n
+
+
+def test_training_codes_that_a_prior_stored_are_counted_and_not_made_again(runs, monkeypatch):
+    run, encoded = runs["vqvae"], information.encoded
+    before, splits = cli.evaluate([str(run.path)]), []
+
+    def seen(net: Any, images: Any, split: str) -> Any:
+        splits.append(split)
+        return encoded(net, images, split)
+
+    monkeypatch.setattr(information, "encoded", seen)
+    assert cli.evaluate([str(run.path)]) == before
+    assert splits == ["test"]
+    stored = run.path / "codes"
+    stored.rename(run.path / "elsewhere")
+    try:
+        assert cli.evaluate([str(run.path)]) == before
+        assert splits == ["test", "test", "train"]
+        assert not stored.exists()
+    finally:
+        (run.path / "elsewhere").rename(stored)
 
 
 def test_the_age_of_codes_is_logged_at_steps_that_log(runs):

@@ -95,6 +95,14 @@ class LatentDataModule(pl.LightningDataModule):
             with FileLock(self.folder / f"{self.stem}lock"):
                 self.splits = self._read_or_compute()
 
+    def is_stored(self) -> bool:
+        """Whether they can be read without computing any; nothing is written."""
+        try:
+            self.splits = self.splits or self._read()
+        except StoredError:
+            return False
+        return True
+
     def _check_place(self, wrong: str) -> None:
         """Raises ValueError if no file can be made at `path`, or if it would lie outside of the
         run's folder.

@@ -23,73 +23,86 @@ INK, PALE, BAR, LINE = "#333333", "#dddddd", "#4269d0", "#c0392b"
 
 
 @torch.inference_mode()
-def codes_picture(
-    net: Autoencoder, counts: Tensor, encoded: Iterable[tuple[Tensor, Tensor]]
-) -> Image.Image:
+def codes_picture(net: Autoencoder, counts: Tensor, means: Tensor) -> Image.Image:
     """The codes from the most used on, two patches each, of 3 × 3 cells: above, the code; below,
     what it stands for.
 
     Above: the middle of the image that the decoder makes of a latent filled with this code alone.
-    Below: the mean of all image patches in whose middle the encoder put this code; grey where it
-    never did. `counts` (K,) or (M, K) sort them, `encoded` brings images (N, C, H, W) in [-1, 1]
-    with their codes (N, h, w) or (N, h, w, M). With M codes per cell, the other M − 1 are those
-    most used of their codebooks. At most 512 codes are shown. A class-conditional decoder is given
-    its first class.
+    Below: its mean patch; grey where it never occurs. `counts` (M, K) sort the codes, and `means`
+    (M·K, C, height, width) are those of `mean_patches`. With M codes per cell, the other M − 1 are
+    those most used of their codebooks. At most 512 codes are shown. A class-conditional decoder is
+    given its first class.
     """
     device, layout = next(net.parameters()).device, net.layout
     assert layout is not None  # asked for only where there are codes
     k = layout.codebook_size
     # code i of codebook m is number m·K + i
     order = counts.flatten().argsort(descending=True, stable=True)[:SHOWN]
-    chosen = counts.view(-1, k).argmax(1).repeat(len(order), 1)  # shown,M
+    chosen = counts.argmax(1).repeat(len(order), 1)  # shown,M
     chosen[torch.arange(len(order)), order // k] = order % k
     columns = min(COLUMNS, len(order))
-    height, width = net.grid
-    around = AROUND if min(net.grid) >= AROUND else 1
-    cell = net.image_shape[1] // height, net.image_shape[2] // width
     alone = torch.cat(
         [
             decode(net, net.bottleneck.codes_to_latents(layout.filled(codes.to(device))), 0).cpu()
             for codes in chosen.split(columns)
         ]
     )
-    top, left = (height - around) // 2 * cell[0], (width - around) // 2 * cell[1]
-    alone = alone[:, :, top : top + around * cell[0], left : left + around * cell[1]]
-    means = mean_patches(encoded, counts.numel(), cell, around)[order]
+    (cell_height, cell_width), around = cells_of(net)
+    top, left = (net.grid[0] - around) // 2 * cell_height, (net.grid[1] - around) // 2 * cell_width
+    alone = alone[:, :, top:, left:][:, :, : around * cell_height, : around * cell_width]
     blank = torch.zeros(-len(order) % columns, *means.shape[1:])  # grey: fills up the last row
     rows = zip(
-        *(torch.cat([patches, blank]).split(columns) for patches in (alone, means)), strict=True
+        *(torch.cat([patches, blank]).split(columns) for patches in (alone, means[order])),
+        strict=True,
     )
     return grid_image(torch.cat([patches for row in rows for patches in row]), columns)
 
 
-def mean_patches(
-    encoded: Iterable[tuple[Tensor, Tensor]], k: int, cell: tuple[int, int], around: int
-) -> Tensor:
-    """Mean patch (K, C, around · cell) of the images around the cells of each of k codes; 0 for a
-    code without any.
+def cells_of(net: Autoencoder) -> tuple[tuple[int, int], int]:
+    """Height and width in pixels of a cell of the latent grid, and how many cells a patch spans."""
+    (height, width), (_, *pixels) = net.grid, net.image_shape
+    return (pixels[0] // height, pixels[1] // width), AROUND if min(net.grid) >= AROUND else 1
 
-    With M codes per cell, code i of codebook m is number m·(k/M) + i of the k. `cell` is the height
-    and width in pixels of a cell of the latent grid. Beyond its edge an image repeats its last
-    pixels.
+
+def mean_patches(
+    encoded: Iterable[tuple[Tensor, Tensor]],
+    num_codebooks: int,
+    codebook_size: int,
+    cell: tuple[int, int],
+    around: int,
+) -> tuple[Tensor, Tensor]:
+    """What each code stands for, and how often it occurs.
+
+    Args:
+        encoded: images (N, C, H, W) in [-1, 1] with their codes (N, h, w) or (N, h, w, M).
+        num_codebooks: M.
+        codebook_size: K.
+        cell: height and width in pixels of a cell of the latent grid.
+        around: how many cells a patch spans. Beyond its edge an image repeats its last pixels.
+
+    Returns:
+        The mean (M·K, C, around · cell) of the patches of the images around the cells of each code,
+        0 for a code without any; and how often it occurs, (M, K) int64. Code i of codebook m is
+        number m·K + i.
     """
     size, edge = (
         (around * cell[0], around * cell[1]),
         (around // 2 * cell[0], around // 2 * cell[1]),
     )
-    sums, counts = torch.zeros(()), torch.zeros(k)
+    total = num_codebooks * codebook_size
+    sums, counts = torch.zeros(()), torch.zeros(num_codebooks, codebook_size, dtype=torch.int64)
     for x, codes in encoded:
         padded = F.pad(x, (edge[1], edge[1], edge[0], edge[0]), mode="replicate")
         windows = padded.unfold(2, size[0], cell[0]).unfold(3, size[1], cell[1])  # N,C,h,w,size
         patches = windows.movedim(1, 3).flatten(3).flatten(0, 2)  # N·h·w,C·size
         by_codebook = codes.reshape(len(patches), -1).T  # M,N·h·w
-        batch = torch.zeros(k, patches.shape[1])
-        num_codebooks = len(by_codebook)
+        batch = torch.zeros(total, patches.shape[1])
         for m, numbers in enumerate(by_codebook):
-            batch.index_add_(0, m * (k // num_codebooks) + numbers, patches)
-        found = histogram(codes, k // num_codebooks, num_codebooks).flatten()
-        sums, counts = sums + batch, counts + found
-    return (sums / counts.clamp_min(1)[:, None]).view(k, -1, *size)
+            batch.index_add_(0, m * codebook_size + numbers, patches)
+        counts += histogram(codes, codebook_size, num_codebooks)
+        sums = sums + batch
+    means = sums / counts.view(-1, 1).clamp_min(1)
+    return means.view(total, -1, *size), counts
 
 
 def usage_picture(counts: Tensor, split: str) -> Image.Image:

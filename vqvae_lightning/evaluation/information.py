@@ -6,13 +6,20 @@ import torch
 from torch import Tensor
 
 from vqvae_lightning.config import EvaluateOptions
+from vqvae_lightning.data.codes import CodeDataModule
 from vqvae_lightning.data.images import ImageDataModule
 from vqvae_lightning.device import own_device
-from vqvae_lightning.evaluation.codebook import codes_picture, usage_picture
+from vqvae_lightning.evaluation.codebook import (
+    cells_of,
+    codes_picture,
+    mean_patches,
+    usage_picture,
+)
 from vqvae_lightning.evaluation.evaluator import Evaluator
 from vqvae_lightning.evaluation.subject import Plan, Subject
 from vqvae_lightning.metrics.information import code_information, prior_savings
 from vqvae_lightning.models.autoencoder import Autoencoder
+from vqvae_lightning.models.tokenizer import Tokenizer
 from vqvae_lightning.pictures import write_picture
 
 
@@ -42,6 +49,18 @@ def encoded(
         yield batch.x.cpu(), codes.cpu()
 
 
+def train_counts(subject: Subject) -> Tensor:
+    """`code_counts` of the training split of a tokenizer's run, of the codes that a prior stored
+    there if it did.
+    """
+    net, images = subject.net, subject.images
+    stored = CodeDataModule(images, Tokenizer(net), subject.run.path)
+    # Stored codes of a flipped split are of mirror images, too.
+    if not images.config.flip and stored.is_stored():
+        return stored.code_counts("train")
+    return code_counts(net, images, "train")
+
+
 class Codes(Evaluator):
     """How a tokenizer uses its codes, in bits, and two pictures of it: codes.png and usage.png."""
 
@@ -52,9 +71,11 @@ class Codes(Evaluator):
         self, subject: Subject, options: EvaluateOptions, known: Mapping[str, float]
     ) -> Mapping[str, float]:
         net, images, split = subject.net, subject.images, options.split
-        train, held_out = (code_counts(net, images, name) for name in ("train", split))
-        folder, pairs = subject.run.images, encoded(net, images, split)
-        write_picture(folder / "codes.png", codes_picture(net, held_out, pairs))
+        assert net.layout is not None  # of a tokenizer
+        sizes = net.layout.num_codebooks, net.layout.codebook_size
+        means, held_out = mean_patches(encoded(net, images, split), *sizes, *cells_of(net))
+        train, folder = train_counts(subject), subject.run.images
+        write_picture(folder / "codes.png", codes_picture(net, held_out, means))
         write_picture(folder / "usage.png", usage_picture(held_out, split))
         return code_information(train, held_out, split)
 
