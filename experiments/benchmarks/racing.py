@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib as mpl
-from matplotlib import pyplot
+from matplotlib import pyplot, ticker
 
 COLOURS = ("#06c", "#d60", "#777", "#a4a")
 Seeds = Sequence[dict[str, "Training"]]  # of each seed, the trainings by name
@@ -84,7 +84,11 @@ def draw(seeds: Seeds, path: Path, name: str, limits: tuple[float, float], sign:
                 label=label if found is seeds[0] else None,
                 linewidth=1,
             )
-    axes.set(xscale="log", ylim=limits, xlabel="seconds of one thread in training", ylabel=name)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.set(ylim=limits, xlabel="seconds of one thread in training", ylabel=name)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path, metadata={"Date": None})
