@@ -3,6 +3,7 @@ at.
 """
 
 import json
+import re
 import subprocess
 import sys
 from functools import partial
@@ -68,3 +69,23 @@ def test_the_suites_of_a_gpu_run_at_toy_size(suite, tmp_path):
     rows = [Row(**json.loads(line)) for line in out.read_text().splitlines()]
     assert rows
     assert all(row.met for row in rows if row.unit == "error")
+
+
+@pytest.mark.parametrize(
+    ("costs", "rises"),
+    [([1.0, 4.0], True), ([1.0, 1.0], True), ([4.0, 3.0], True), ([4.0, 1.0], False)],
+)
+def test_the_grey_line_falls_only_beside_a_cost_that_does(costs, rises):
+    drawn = report.figure({"a, over b": list(zip((1, 4), costs, strict=True))})
+    points = re.search(r'points="([^"]*)" stroke="#bbb"', drawn)
+    assert points is not None
+    (_, first), (_, last) = (pair.split(",") for pair in points[1].split())
+    assert (float(last) < float(first)) is rises  # y goes down in an SVG
+
+
+def test_a_suite_that_is_a_figure_is_no_table_unless_it_failed():
+    suite = {"machine": "one", "threads": 1, "torch": "2", "date": "today", "rows": []}
+    assert report.table({"scaling": suite}) == ""
+    assert "| scaling | – | failed: late | – | no |" in report.table(
+        {"scaling": suite | {"failed": "late"}}
+    )

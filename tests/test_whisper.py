@@ -99,3 +99,11 @@ def test_a_run_that_is_not_there_is_one_line(whisper: ModuleType, tmp_path: Path
 def test_a_guidance_that_is_no_number_is_one_line(whisper: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"^whisper: guidance: got 'much', wanted a number$"):
         whisper.main([str(tmp_path / "none"), "guidance=much"])
+
+
+def test_guidance_of_a_run_that_draws_nothing_is_one_line(whisper: ModuleType) -> None:
+    run = SimpleNamespace(path=Path("runs/a"))
+    subject = SimpleNamespace(kind=SimpleNamespace(stage=1, name="vqvae"), run=run)
+    whisper.check_guidance(subject, 1.0)
+    with pytest.raises(ValueError, match=r"^guidance: got 2, but runs/a is a run of kind vqvae"):
+        whisper.check_guidance(subject, 2.0)

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vqvae_lightning.config import EvaluateOptions, SampleOptions
+from vqvae_lightning.config import ConfigError, EvaluateOptions, SampleOptions
 from vqvae_lightning.config.values import Word, read
 from vqvae_lightning.data.digits import WORDS, SpokenDigits
 from vqvae_lightning.data.imageset import image_set
@@ -66,11 +66,12 @@ def main(words: Sequence[str]) -> None:
         sys.exit("whisper: wanted RUN [vocoder=RUN] [guidance=2]")
     try:
         guidance = read(Word(given.get("guidance", "1")), float, "guidance")
-        subject = Subject(Run.open(runs[0]), vocoder=given.get("vocoder"))
+        subject = Subject(Run.open(runs[0]), vocoder=given.get("vocoder") or None)
         data = subject.experiment.data
         images = image_set(data)
         if not isinstance(images, SpokenDigits) or images.label != "digit":
             sys.exit(f"whisper: {runs[0]} is of {images.name} {images.label}, wanted spoken digits")
+        check_guidance(subject, guidance)
         model = whisper()
         labels = subject.images.splits["test"].labels
         originals = [
@@ -107,11 +108,21 @@ def whisper() -> Any:
     return WhisperModel(str(folder), **settings, local_files_only=True)
 
 
+def check_guidance(subject: Subject, guidance: float) -> None:
+    """Raises ConfigError for a guidance that a run has no use for."""
+    if subject.kind.stage == 2:
+        check_sampling(subject.experiment, SampleOptions(guidance=guidance))
+    elif guidance != 1:
+        raise ConfigError(
+            f"guidance: got {guidance:g}, but {subject.run.path} is a run of kind"
+            f" {subject.kind.name}, of which reconstructions are heard"
+        )
+
+
 def windows(subject: Subject, labels: torch.Tensor, guidance: float) -> dict[str, torch.Tensor]:
     """What is heard of the test recordings, by name: windows (N, 1, bands, frames)."""
     if subject.kind.stage == 2:
         settings = SampleOptions(n=len(labels), guidance=guidance)
-        check_sampling(subject.experiment, settings)
         samples = draw(subject, samplers_of(subject.kind)[0], settings, labels)
         return {"samples by label": samples.cpu()}
     originals, reconstructions = zip(*round_trips(subject, EvaluateOptions()), strict=True)

@@ -95,8 +95,10 @@ class LatentDataModule(pl.LightningDataModule):
             with FileLock(self.folder / f"{self.stem}lock"):
                 self.splits = self._read_or_compute()
 
-    def is_stored(self) -> bool:
-        """Whether they can be read without computing any; nothing is written."""
+    def open_stored(self) -> bool:
+        """Opens what is stored if it is as it must be, and says whether it is; computes nothing."""
+        if self.path.parent.is_symlink():
+            return False
         try:
             self.splits = self.splits or self._read()
         except StoredError:

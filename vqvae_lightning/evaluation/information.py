@@ -56,7 +56,7 @@ def train_counts(subject: Subject) -> Tensor:
     net, images = subject.net, subject.images
     stored = CodeDataModule(images, Tokenizer(net), subject.run.path)
     # Stored codes of a flipped split are of mirror images, too.
-    if not images.config.flip and stored.is_stored():
+    if not images.config.flip and stored.open_stored():
         return stored.code_counts("train")
     return code_counts(net, images, "train")
 
