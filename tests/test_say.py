@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with workplace(root):
         train(root, "vqvae", "vqvae")
         train(root, "prior", "labels")
-        train(root, "prior", "words", SAID)
+        train(root, "prior", "words", SAID, "model.label_dropout=0")
         both = ("data.label=digit_and_speaker", "model.label_dropout=0.1")
         train(root, "prior", "speakers", SAID, *both)
         yield root

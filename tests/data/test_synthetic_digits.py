@@ -15,6 +15,7 @@ from vqvae_lightning import cli
 from vqvae_lightning.config import DataConfig
 from vqvae_lightning.data import synthetic_digits
 from vqvae_lightning.data.digits import RATE, WORDS, labels_of
+from vqvae_lightning.data.fetch import Source
 from vqvae_lightning.data.formats import DataError
 from vqvae_lightning.data.imageset import image_set
 from vqvae_lightning.data.sources import DATASETS, holds, prepare
@@ -179,7 +180,7 @@ def test_labels_say_which_digit_and_which_voice(made: dict[str, bytes], tmp_path
 def test_without_flite_one_line_says_how_to_get_it_and_nothing_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(Source, "path", lambda source, folder: tmp_path / "bin" / "flite")
     with pytest.raises(SystemExit) as end:
         cli.main(["data", "name=spoken_digits", f"root={tmp_path / 'data'}"])
     assert end.value.code == 2
