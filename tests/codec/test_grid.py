@@ -83,6 +83,21 @@ def test_images_that_are_all_alike_cost_no_stream() -> None:
     assert len(decompress(data, model)) == 30
 
 
+def test_the_usual_step_follows_the_scale_of_z() -> None:
+    model, x = ae(), images(20)
+    step, _ = unpack(compress(model, x)).header.grid or (0.0, 0)
+    z = model.encode(x).detach()
+    assert step == pytest.approx(0.2 * float(z.std(correction=0)), rel=1e-4)
+
+
+def test_the_usual_step_of_z_without_spread_is_one() -> None:
+    model = ae("model.latent_dim=1")
+    with torch.no_grad():
+        for parameter in model.net.encoder.parameters():
+            parameter.zero_()
+    assert unpack(compress(model, images(2))).header.grid == (1.0, 0)
+
+
 @pytest.mark.slow
 def test_a_file_is_read_in_another_process_by_other_threads_and_batches(tmp_path: Path) -> None:
     with workplace(tmp_path):

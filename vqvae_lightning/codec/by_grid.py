@@ -26,7 +26,7 @@ from vqvae_lightning.models.first_stage import FrozenLatents
 from vqvae_lightning.models.layout import CodeLayout
 
 BATCH = 256  # images that the networks see at once
-USUAL_STEP = 0.5
+USUAL_SHARE = 0.2  # of the standard deviation of z: the usual step of the grid
 MOST_STEPS = 2**16  # between the smallest and the largest z of the images of a file
 
 
@@ -58,8 +58,12 @@ class ByGrid(Coded):
                 f"lossless: a model of kind {self.kind} has neither codes nor p(z), and its files"
                 " are lossy"
             )
-        step = USUAL_STEP if wanted.step is None else wanted.step
-        symbols, lowest, size = _on_grid(self._latents(x), step)
+        z = self._latents(x)
+        # Numbers that are all alike have no spread, and any grid does.
+        step = (
+            USUAL_SHARE * float(z.std(correction=0)) or 1.0 if wanted.step is None else wanted.step
+        )
+        symbols, lowest, size = _on_grid(z, step)
         table = static_table(symbols, self._layout(size))
         coder = GroupCoder(CodeCoder(self._layout(size), table, None, 0))
         return Plan(table, lambda rows: coder.write(symbols[rows], None), (step, lowest))
