@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from experiments.benchmarks.peers import pythae_training, usual_loop
-from experiments.benchmarks.racing import Training, draw, race, sooner
+from experiments.benchmarks.racing import Training, draw, race, sooner_row
 from experiments.benchmarks.timing import Row, spread
 from experiments.benchmarks.training import STEPS, bare_loop, vqvae
 from vqvae_lightning.config import Experiment
@@ -44,18 +44,8 @@ def quality() -> Iterator[Row]:
     seeds = [trainings(seed) for seed in range(SEEDS)]
     draw(seeds, FIGURE, "dB", (14, 28))
     for level, name, goal in GOALS:
-        ratios, is_bound = sooner(seeds, OURS, name, level)
-        missed = ", which ends before it is there" if is_bound else ""
-        yield spread(
-            ratios,
-            f"VQ-VAE of MNIST, one thread, sooner at {level:g} dB",
-            f"{name}{missed}; seeds: {len(ratios)}",
-            at_least=goal,
-            detail={
-                f"{one.name}, s": one.seconds_to(level, one.seconds)
-                for one in (seeds[0][OURS], seeds[0][name])
-            },
-        )
+        work = f"VQ-VAE of MNIST, one thread, sooner at {level:g} dB"
+        yield sooner_row(seeds, OURS, name, level, work, goal)
     early = [level for found in seeds for _, level in found[OURS].curve[200 // STEPS - 1 :][:1]]
     yield spread(early, "… PSNR at step 200", "–", unit="dB", at_least=22.5)
 

@@ -10,16 +10,16 @@ from typing import cast
 
 import torch
 
+from experiments.benchmarks.priors import bare_loop as prior_loop
 from experiments.benchmarks.quality import BEFORE, OURS, experiment
-from experiments.benchmarks.racing import Training, draw, race, sooner
-from experiments.benchmarks.timing import Row, spread
-from experiments.benchmarks.training import STEPS, bare_loop, endless, vqvae
+from experiments.benchmarks.racing import Training, draw, race, sooner_row
+from experiments.benchmarks.timing import Row
+from experiments.benchmarks.training import STEPS, bare_loop, vqvae
 from vqvae_lightning.data.loader import TrainLoader
 from vqvae_lightning.data.rows import MemoryRows
 from vqvae_lightning.experiment import load_experiment
 from vqvae_lightning.models.settings import PriorConfig
 from vqvae_lightning.models.tokenizer import Tokenizer
-from vqvae_lightning.training.optimization import clip_gradients, configure_optimizer
 from vqvae_lightning.training.prior import CodePrior
 
 RECIPE = Path(__file__).parents[1] / "mnist/prior.yaml"
@@ -41,17 +41,8 @@ def quality_prior() -> Iterator[Row]:
     seeds = [trainings(seed) for seed in range(SEEDS)]
     draw(seeds, FIGURE, "bits per code", (3, 7), sign=-1)
     for bits, goal in GOALS:
-        ratios, is_bound = sooner(seeds, OURS, BEFORE, -bits)
-        missed = ", which ends before it is there" if is_bound else ""
-        yield spread(
-            ratios,
-            f"prior of MNIST, one thread, sooner at {bits:g} bits per code",
-            f"{BEFORE}{missed}; seeds: {len(ratios)}",
-            at_least=goal,
-            detail={
-                f"{name}, s": one.seconds_to(-bits, one.seconds) for name, one in seeds[0].items()
-            },
-        )
+        work = f"prior of MNIST, one thread, sooner at {bits:g} bits per code"
+        yield sooner_row(seeds, OURS, BEFORE, -bits, work, goal)
 
 
 def trainings(seed: int) -> dict[str, Training]:
@@ -66,7 +57,7 @@ def trainings(seed: int) -> dict[str, Training]:
 
 
 def tokenized(seed: int) -> tuple[Tokenizer, dict[str, MemoryRows]]:
-    """The recipe's tokenizer, trained here, and the codes of each split."""
+    """The recipe's tokenizer, trained here, and the codes (N, T) of each split."""
     recipe = experiment(seed)
     data, module = vqvae(recipe)
     run = bare_loop(module, data, recipe.trainer.steps)
@@ -76,7 +67,8 @@ def tokenized(seed: int) -> tuple[Tokenizer, dict[str, MemoryRows]]:
     splits = {}
     for name in ("train", "val"):
         found = [tokenizer.encode(x.x) for x in data.batches(name, torch.device("cpu"))]
-        splits[name] = MemoryRows(torch.cat(found).int(), data.splits[name].labels)
+        codes = tokenizer.layout.flatten(torch.cat(found))
+        splits[name] = MemoryRows(codes.int(), data.splits[name].labels)
     return tokenizer, splits
 
 
@@ -88,25 +80,13 @@ def ours(
     torch.manual_seed(seed)
     classes = int(splits["train"].labels.max()) + 1
     module = CodePrior(cast(PriorConfig, recipe.model), tokenizer, classes, recipe.optimizer)
-    scheduled = configure_optimizer(module.net, recipe.optimizer, recipe.trainer.steps)
-    optimizer, schedule = scheduled["optimizer"], scheduled["lr_scheduler"]["scheduler"]
-    batches = endless(TrainLoader(splits["train"], recipe.data.batch_size, seed, rank=0, world=1))
+    loader = TrainLoader(splits["train"], recipe.data.batch_size, seed, rank=0, world=1)
+    run = prior_loop(module, loader, recipe.trainer.steps, TURN)
     codes, labels = splits["val"].first(IMAGES).long(), splits["val"].labels[:IMAGES]
-
-    def run() -> None:
-        module.net.train()
-        for _ in range(TURN):
-            batch = next(batches)
-            loss = module.net.nll(module.layout.flatten(batch.x.long()), batch.labels).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            clip_gradients(module.net, recipe.optimizer.clip)
-            optimizer.step()
-            schedule.step()
 
     @torch.inference_mode()
     def level() -> float:
-        nats = module.net.eval().nll(module.layout.flatten(codes), labels).mean()
+        nats = module.net.eval().nll(codes, labels).mean()
         return -nats.item() / log(2)
 
     last = -min(bits for bits, _ in GOALS)

@@ -13,6 +13,8 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib import pyplot, ticker
 
+from experiments.benchmarks.timing import Row, spread
+
 COLOURS = ("#06c", "#d60", "#777", "#a4a")
 Seeds = Sequence[dict[str, "Training"]]  # of each seed, the trainings by name
 
@@ -69,6 +71,20 @@ def sooner(seeds: Seeds, own: str, rival: str, level: float) -> tuple[list[float
     rivals = [one.seconds_to(level, never=one.seconds) for _, one in pairs]
     is_bound = any(one.seconds_to(level, never=math.inf) == math.inf for _, one in pairs)
     return [theirs / ours for ours, theirs in zip(owns, rivals, strict=True)], is_bound
+
+
+def sooner_row(seeds: Seeds, own: str, rival: str, level: float, work: str, goal: float) -> Row:
+    """`sooner` as a row, with the seconds of the first seed."""
+    ratios, is_bound = sooner(seeds, own, rival, level)
+    missed = ", which ends before it is there" if is_bound else ""
+    first = (seeds[0][own], seeds[0][rival])
+    return spread(
+        ratios,
+        work,
+        f"{rival}{missed}; seeds: {len(ratios)}",
+        at_least=goal,
+        detail={f"{one.name}, s": one.seconds_to(level, one.seconds) for one in first},
+    )
 
 
 def draw(seeds: Seeds, path: Path, name: str, limits: tuple[float, float], sign: int = 1) -> None:

@@ -59,10 +59,7 @@ class ByGrid(Coded):
                 " are lossy"
             )
         z = self._latents(x)
-        # Numbers that are all alike have no spread, and any grid does.
-        step = (
-            USUAL_SHARE * float(z.std(correction=0)) or 1.0 if wanted.step is None else wanted.step
-        )
+        step = _usual_step(z) if wanted.step is None else wanted.step
         symbols, lowest, size = _on_grid(z, step)
         table = static_table(symbols, self._layout(size))
         coder = GroupCoder(CodeCoder(self._layout(size), table, None, 0))
@@ -89,6 +86,11 @@ class ByGrid(Coded):
         """How symbols lie in a sequence: each channel has its own table, of `size` symbols."""
         channels, height, width = self.first_stage.shape
         return CodeLayout((height, width), size, channels)
+
+
+def _usual_step(z: Tensor) -> float:
+    """USUAL_SHARE of the spread of z; numbers that are all alike have none, and any grid does."""
+    return USUAL_SHARE * float(z.std(correction=0)) or 1.0
 
 
 def _on_grid(z: Tensor, step: float) -> tuple[Codes, int, int]:
