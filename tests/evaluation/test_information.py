@@ -26,6 +26,7 @@ from vqvae_lightning.evaluation.information import code_counts
 from vqvae_lightning.metrics.codebook import CodebookUsage
 from vqvae_lightning.models.autoencoder import Autoencoder
 from vqvae_lightning.models.build import build_autoencoder
+from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.models.settings import VQVAEConfig
 from vqvae_lightning.models.trunks.conv import ConvTrunk
@@ -46,7 +47,7 @@ class TestPictures:
         config = VQVAEConfig(quantizer=quantizer, latent_dim=2, trunk=network)
         net = build_autoencoder(config, shape).eval()
         pairs = [(torch.zeros(5, *shape), torch.randint(k, (5, *size)))]
-        means, counts = mean_patches(pairs, 1, k, *cells_of(net))
+        means, counts = mean_patches(pairs, CodeLayout(size, k), *cells_of(net))
         picture = codes_picture(net, counts, means)
         shown, columns = min(k, 512), min(k, 32)
         assert picture.size == (
@@ -60,7 +61,7 @@ class TestPictures:
         config = VQVAEConfig(quantizer=quantizer, latent="vector", latent_dim=2, trunk=network)
         net = build_autoencoder(config, (3, 8, 8)).eval()
         pairs = [(torch.zeros(3, 3, 8, 8), torch.tensor([0, 0, 2]).view(3, 1, 1))]
-        means, counts = mean_patches(pairs, 1, 3, *cells_of(net))
+        means, counts = mean_patches(pairs, CodeLayout((1, 1), 3), *cells_of(net))
         assert counts.tolist() == [[2, 0, 1]]
         picture = codes_picture(net, counts, means)
         assert picture.size == (2 * (10 * 3 + 2), 2 * (10 * 2 + 2))
@@ -72,15 +73,16 @@ class TestPictures:
         values = torch.arange(9.0).view(1, 1, 3, 3)
         x = values.repeat_interleave(2, 2).repeat_interleave(2, 3)
         codes = torch.tensor([[[0, 0, 1], [1, 1, 1], [1, 1, 3]]])
-        alone, counts = mean_patches([(x, codes)], 1, 4, (2, 2), 1)
+        layout = CodeLayout((3, 3), 4)
+        alone, counts = mean_patches([(x, codes)], layout, (2, 2), 1)
         assert counts.tolist() == [[2, 6, 0, 1]]
         assert alone.shape == (4, 1, 2, 2)
         assert alone[:, 0, 0, 0].tolist() == [0.5, pytest.approx(27 / 6), 0, 8]
-        around, _ = mean_patches([(x, codes)], 1, 4, (2, 2), 3)
+        around, _ = mean_patches([(x, codes)], layout, (2, 2), 3)
         assert torch.equal(
             around[3, 0, ::2, ::2], torch.tensor([[4.0, 5, 5], [7, 8, 8], [7, 8, 8]])
         )
-        parts, twice = mean_patches([(x, codes), (x + 2, codes)], 1, 4, (2, 2), 3)
+        parts, twice = mean_patches([(x, codes), (x + 2, codes)], layout, (2, 2), 3)
         assert torch.equal(twice, 2 * counts)
         torch.testing.assert_close(parts, around + torch.tensor([1.0, 1, 0, 1]).view(4, 1, 1, 1))
 

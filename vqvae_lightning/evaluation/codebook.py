@@ -13,7 +13,7 @@ from torch import Tensor
 from vqvae_lightning.evaluation.samplers import decode
 from vqvae_lightning.metrics.codebook import code_entropy
 from vqvae_lightning.models.autoencoder import Autoencoder
-from vqvae_lightning.models.layout import histogram
+from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.pictures import grid_image
 
 COLUMNS, SHOWN = 32, 512  # codes in a row, and at most
@@ -66,8 +66,7 @@ def cells_of(net: Autoencoder) -> tuple[tuple[int, int], int]:
 
 def mean_patches(
     encoded: Iterable[tuple[Tensor, Tensor]],
-    num_codebooks: int,
-    codebook_size: int,
+    layout: CodeLayout,
     cell: tuple[int, int],
     around: int,
 ) -> tuple[Tensor, Tensor]:
@@ -75,8 +74,7 @@ def mean_patches(
 
     Args:
         encoded: images (N, C, H, W) in [-1, 1] with their codes (N, h, w) or (N, h, w, M).
-        num_codebooks: M.
-        codebook_size: K.
+        layout: how codes lie on the grid, with M codebooks of K codes.
         cell: height and width in pixels of a cell of the latent grid.
         around: how many cells a patch spans. Beyond its edge an image repeats its last pixels.
 
@@ -89,8 +87,8 @@ def mean_patches(
         (around * cell[0], around * cell[1]),
         (around // 2 * cell[0], around // 2 * cell[1]),
     )
-    total = num_codebooks * codebook_size
-    sums, counts = torch.zeros(()), torch.zeros(num_codebooks, codebook_size, dtype=torch.int64)
+    k, total = layout.codebook_size, layout.num_codebooks * layout.codebook_size
+    sums, counts = torch.zeros(()), torch.zeros(layout.num_codebooks, k, dtype=torch.int64)
     for x, codes in encoded:
         padded = F.pad(x, (edge[1], edge[1], edge[0], edge[0]), mode="replicate")
         windows = padded.unfold(2, size[0], cell[0]).unfold(3, size[1], cell[1])  # N,C,h,w,size
@@ -98,8 +96,8 @@ def mean_patches(
         by_codebook = codes.reshape(len(patches), -1).T  # M,N·h·w
         batch = torch.zeros(total, patches.shape[1])
         for m, numbers in enumerate(by_codebook):
-            batch.index_add_(0, m * codebook_size + numbers, patches)
-        counts += histogram(codes, codebook_size, num_codebooks)
+            batch.index_add_(0, m * k + numbers, patches)
+        counts += layout.histogram(codes)
         sums = sums + batch
     means = sums / counts.view(-1, 1).clamp_min(1)
     return means.view(total, -1, *size), counts

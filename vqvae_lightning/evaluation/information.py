@@ -72,8 +72,7 @@ class Codes(Evaluator):
     ) -> Mapping[str, float]:
         net, images, split = subject.net, subject.images, options.split
         assert net.layout is not None  # of a tokenizer
-        sizes = net.layout.num_codebooks, net.layout.codebook_size
-        means, held_out = mean_patches(encoded(net, images, split), *sizes, *cells_of(net))
+        means, held_out = mean_patches(encoded(net, images, split), net.layout, *cells_of(net))
         train, folder = train_counts(subject), subject.run.images
         write_picture(folder / "codes.png", codes_picture(net, held_out, means))
         write_picture(folder / "usage.png", usage_picture(held_out, split))
