@@ -3,7 +3,8 @@
 ```
 step ──► current weights ──► average ──► validation, pictures, best.ckpt, final test
                 │                └─────► state_dict of a checkpoint: what `evaluate` loads
-                └──► current_model_state of a checkpoint: what a resumed run goes on from
+                └──► current_model_state of a checkpoint: what a resumed run goes on from,
+                     with the buffers of state_dict
 ```
 """
 
@@ -85,8 +86,10 @@ class AveragedWeights(Callback):
         average_of = dict(zip(module.parameters(), self.averages, strict=True))
         # A parameter that two layers share has two names in a checkpoint.
         named = {name: average_of[p] for name, p in module.named_parameters(remove_duplicate=False)}
-        checkpoint["current_model_state"] = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {**checkpoint["state_dict"], **gathered(named)}
+        current = checkpoint["state_dict"]
+        # Without buffers: a tensor of two entries would be one of the file, and is refused there.
+        checkpoint["current_model_state"] = {k: v for k, v in current.items() if k in named}
+        checkpoint["state_dict"] = {**current, **gathered(named)}
         checkpoint["averaging_state"] = {"n_averaged": torch.tensor(self.steps)}
 
     def on_load_checkpoint(
@@ -98,5 +101,5 @@ class AveragedWeights(Callback):
                 checkpoint["state_dict"][name] for name, _ in module.named_parameters()
             ]
             self.steps = int(checkpoint["averaging_state"]["n_averaged"])
-            current = {"state_dict": checkpoint["current_model_state"]}
-            trainer.strategy.load_model_state_dict(current)
+            current = {**checkpoint["state_dict"], **checkpoint["current_model_state"]}
+            trainer.strategy.load_model_state_dict({"state_dict": current})
