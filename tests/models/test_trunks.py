@@ -126,6 +126,23 @@ class TestConv:
         with pytest.raises(ValueError, match=r"\[6, 2\] halvings need sides divisible by 64 and 4"):
             ConvTrunk(ConvTrunk.Config(8, 4, 1, [6, 2]), (1, 32, 64), False)
 
+    @pytest.mark.parametrize("normed", [True, False])
+    def test_instance_norm_forgets_the_scale_of_a_channel_of_one_image(self, normed):
+        config = ConvTrunk.Config(8, 4, 1, 2, instance_norm=normed)
+        encoder: Any = ConvTrunk(config, (1, 16, 16), False).encoder(6)
+        x = images((1, 16, 16), n=3).double()
+        h = encoder.double()(x)
+        assert torch.allclose(encoder(x[1:2]), h[1:2])  # whatever images stand beside it
+        first = encoder.layers[0]
+        with torch.no_grad():
+            first.weight[2] *= 100
+            first.bias[2] = first.bias[2] * 100 + 5
+        assert torch.allclose(encoder(x), h, rtol=0.01) == normed
+
+    def test_features_of_one_cell_cannot_be_normalized(self):
+        with pytest.raises(ValueError, match=r"^model\.trunk\.instance_norm: .*fewer than 3 down"):
+            ConvTrunk(ConvTrunk.Config(8, 4, 1, 3, instance_norm=True), (1, 8, 8), False)
+
     @pytest.mark.parametrize("halvings", ["[6]", "[0,0]", "[-1,2]", "[9,1]", "[1,2,3]"])
     def test_numbers_that_halve_nothing_are_one_line(self, halvings):
         with pytest.raises(

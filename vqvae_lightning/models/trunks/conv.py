@@ -2,7 +2,8 @@
 
 Strided convolutions and residual blocks in the shape of van den Oord et al. 2017 (arXiv 1711.00937,
 §4.1) and of DeepMind's Sonnet example. No BatchNorm: a batch's statistics would depend on how many
-ranks cut it.
+ranks cut it. Those of one image do not: instance normalization of the encoder as for the conversion
+of voices (Chou et al. 2019, arXiv 1904.05742).
 """
 
 from dataclasses import dataclass
@@ -38,6 +39,11 @@ class ConvTrunk(Trunk):
             at_least=1,
             at_most=6,
         )
+        instance_norm: bool = setting(
+            False,
+            "normalize each channel of the encoder over the image, so that z holds less of what is"
+            " alike all over it, such as who speaks",
+        )
 
         def __post_init__(self) -> None:
             both = self.both_downsamples
@@ -61,10 +67,18 @@ class ConvTrunk(Trunk):
             return [(1 + (layer < height), 1 + (layer < width)) for layer in layers]
 
     def __init__(self, config: Config, image_shape: ImageShape, vector: bool) -> None:
-        """Raises ValueError if the image's sides cannot be halved `downsamples` times."""
+        """Raises ValueError if the image's sides cannot be halved `downsamples` times, or if
+        nothing is left to normalize.
+        """
         self.config, self.image_shape, self.vector = config, image_shape, vector
         self.feature_grid = feature_grid(image_shape, config.both_downsamples, KEY)
         self.grid = (1, 1) if vector else self.feature_grid
+        if config.instance_norm and self.feature_grid == (1, 1):
+            raise ValueError(
+                "model.trunk.instance_norm: got true, but the encoder's features are one cell,"
+                " which has nothing to be normalized over; wanted fewer than"
+                f" {config.downsamples} downsamples"
+            )
 
     def encoder(self, out_channels: int) -> nn.Module:
         """Images (N, C, H, W) → h (N, out_channels, h, w); (N, out_channels, 1, 1) for a vector."""
@@ -125,7 +139,9 @@ class Encoder(nn.Module):
         widths = [config.hidden // 2] * len(others) + [config.hidden]
         for stride, width in zip([*others, last], widths, strict=True):
             # H,W divided by the stride
-            layers += [nn.Conv2d(channels, width, kernel_of(stride), stride, 1), nn.ReLU()]
+            layers += [nn.Conv2d(channels, width, kernel_of(stride), stride, 1)]
+            layers += [nn.InstanceNorm2d(width)] if config.instance_norm else []
+            layers += [nn.ReLU()]
             channels = width
         layers += [nn.Conv2d(channels, config.hidden, 3, padding=1)]
         layers += [
