@@ -3,7 +3,7 @@
 import itertools
 import wave
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,6 +12,8 @@ from sound_runs import train, workplace
 from vqvae_lightning.codec.coding import coded_of
 from vqvae_lightning.config import ClassifierOptions, ConfigError, DataConfig
 from vqvae_lightning.data.imageset import ImageSet, image_set, overlap
+from vqvae_lightning.data.loader import Batch
+from vqvae_lightning.evaluation import recognition, samplers
 from vqvae_lightning.evaluation.classifier import train_classifier
 from vqvae_lightning.evaluation.evaluate import evaluate
 from vqvae_lightning.evaluation.sample import sample
@@ -75,6 +77,26 @@ def test_the_judges_say_who_is_heard_and_what_was_kept(tokenizer: Run) -> None:
     judged = {key.removeprefix("test/") for key in found} & {"recognized", "converted", "kept"}
     assert judged == {"recognized", "converted", "kept"}
     assert all(0 <= found[f"test/{key}"] <= 1 for key in judged)
+
+
+@pytest.mark.parametrize(("most", "times"), [(2000, 5), (1, 1)])
+def test_each_recording_is_decoded_as_all_others_if_they_are_few(
+    tokenizer: Run, monkeypatch: pytest.MonkeyPatch, most: int, times: int
+) -> None:
+    asked: list[torch.Tensor] = []
+
+    def reconstructed(net: Any, batch: Batch) -> torch.Tensor:
+        asked.append(batch.labels)
+        return samplers.reconstructed(net, batch)
+
+    monkeypatch.setattr(recognition, "CONVERSIONS", most)
+    monkeypatch.setattr(recognition, "reconstructed", reconstructed)
+    evaluate(tokenizer, recognition=True)
+    images = image_set(DataConfig(name="fsdd", label="speaker"))
+    labels = images.rows(tokenizer.path.parents[1] / "data", "test").labels
+    rows = torch.cat(asked).view(1 + times, len(labels))  # reconstructions, then the others
+    assert torch.equal(rows[0], labels)
+    assert all(len(set(row.tolist())) == 1 + times for row in rows.T)
 
 
 def test_a_prior_of_digits_is_heard_as_the_speaker_that_is_asked_for(prior: Run) -> None:

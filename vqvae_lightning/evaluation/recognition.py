@@ -26,15 +26,17 @@ from vqvae_lightning.evaluation.samplers import draw, reconstructed, samplers_of
 from vqvae_lightning.evaluation.subject import Plan, Subject
 
 SAMPLES = 1000  # of a prior, at most: one for each of so many labels of the split
+CONVERSIONS = 2000  # of a split of fewer images: each as several other classes
 
 
 class Recognition(Evaluator):
     """The share of reconstructions, or of a prior's samples, that a dataset's own classifier takes
     for their class, beside that of the originals.
 
-    Of a class-conditional decoder each image is also decoded as another class, drawn by the seed:
-    `converted` is the share that the classifier takes for that class, and `kept`, where the data
-    set has labels of another sort, the share that the classifier of those takes for what they were.
+    Of a class-conditional decoder each image is also decoded as another class, drawn by the seed,
+    or as several of a small split: `converted` is the share that the classifier takes for that
+    class, and `kept`, where the data set has labels of another sort, the share that the classifier
+    of those takes for what they were.
 
     `recognized` is judged as the decoder gives it. Of recordings `recognized_heard` is judged after
     the vocoder, as they are heard, and so is `recognized_vocoded`, of originals: what the vocoder
@@ -104,18 +106,25 @@ def converted(
     subject: Subject, options: EvaluateOptions, classifier: ClassifierFeatures
 ) -> dict[str, float]:
     """`converted` and `kept` of the split: see `Recognition`."""
-    net, generator = subject.net, torch.Generator().manual_seed(options.seed)
+    net, images = subject.net, len(subject.images.splits[options.split].labels)
+    times = max(1, min(net.classes - 1, CONVERSIONS // images))
+    generator = torch.Generator().manual_seed(options.seed)
+    # A row of an image has all other classes in an order of its own.
+    others = 1 + torch.rand(images, net.classes - 1, generator=generator).argsort(1)
     parts, wanted = [], []
-    for batch in subject.images.batches(options.split, own_device()):
-        others = torch.randint(1, net.classes, batch.labels.shape, generator=generator)
-        as_others = (batch.labels + others.to(batch.labels.device)) % net.classes
-        parts.append(reconstructed(net, batch._replace(labels=as_others)).cpu())
-        wanted.append(as_others.cpu())
+    for turn in range(times):
+        first = 0
+        for batch in subject.images.batches(options.split, own_device()):
+            change = others[first : first + len(batch.labels), turn].to(batch.labels.device)
+            as_others = (batch.labels + change) % net.classes
+            parts.append(reconstructed(net, batch._replace(labels=as_others)).cpu())
+            wanted.append(as_others.cpu())
+            first += len(change)
     x = subject.signal.played(torch.cat(parts))
     found = {"converted": share(classifier, x, torch.cat(wanted), "converted")}
     if other := _other_classifier(subject):
         data = replace(subject.experiment.data, label=None)
-        kept = image_set(data).rows(Path(data.root), options.split).labels
+        kept = image_set(data).rows(Path(data.root), options.split).labels.repeat(times)
         found["kept"] = share(other, x, kept, "kept")
     return found
 
