@@ -14,7 +14,7 @@ from vqvae_lightning.config import ClassifierOptions, ConfigError, DataConfig
 from vqvae_lightning.data.imageset import ImageSet, image_set, overlap
 from vqvae_lightning.data.loader import Batch
 from vqvae_lightning.evaluation import recognition, samplers
-from vqvae_lightning.evaluation.classifier import train_classifier
+from vqvae_lightning.evaluation.classifier import ClassifierFeatures, train_classifier
 from vqvae_lightning.evaluation.evaluate import evaluate
 from vqvae_lightning.evaluation.sample import sample
 from vqvae_lightning.exporting.export import export
@@ -83,20 +83,33 @@ def test_the_judges_say_who_is_heard_and_what_was_kept(tokenizer: Run) -> None:
 def test_each_recording_is_decoded_as_all_others_if_they_are_few(
     tokenizer: Run, monkeypatch: pytest.MonkeyPatch, most: int, times: int
 ) -> None:
-    asked: list[torch.Tensor] = []
+    asked: list[torch.Tensor] = []  # of the decoder
+    wanted: dict[str, torch.Tensor] = {}  # of the judges
 
     def reconstructed(net: Any, batch: Batch) -> torch.Tensor:
         asked.append(batch.labels)
         return samplers.reconstructed(net, batch)
 
+    def share(judge: ClassifierFeatures, x: torch.Tensor, labels: torch.Tensor, what: str) -> float:
+        wanted[what] = labels
+        return float(len(x) == len(labels))
+
     monkeypatch.setattr(recognition, "CONVERSIONS", most)
     monkeypatch.setattr(recognition, "reconstructed", reconstructed)
-    evaluate(tokenizer, recognition=True)
-    images = image_set(DataConfig(name="fsdd", label="speaker"))
-    labels = images.rows(tokenizer.path.parents[1] / "data", "test").labels
-    rows = torch.cat(asked).view(1 + times, len(labels))  # reconstructions, then the others
-    assert torch.equal(rows[0], labels)
+    monkeypatch.setattr(recognition, "share", share)
+    found = evaluate(tokenizer, recognition=True)
+    assert found["test/converted"] == found["test/kept"] == 1
+    speakers, digits = (
+        image_set(DataConfig(name="fsdd", label=label))
+        .rows(tokenizer.path.parents[1] / "data", "test")
+        .labels
+        for label in ("speaker", "digit")
+    )
+    rows = torch.cat(asked).view(1 + times, len(speakers))  # reconstructions, then the others
+    assert torch.equal(rows[0], speakers)
     assert all(len(set(row.tolist())) == 1 + times for row in rows.T)
+    assert torch.equal(wanted["converted"], rows[1:].flatten())
+    assert torch.equal(wanted["kept"], torch.cat([digits] * times))
 
 
 def test_a_prior_of_digits_is_heard_as_the_speaker_that_is_asked_for(prior: Run) -> None:

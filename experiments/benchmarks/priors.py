@@ -61,7 +61,9 @@ def prior_training() -> Iterator[Row]:
     """Steps of 64 sequences of 64 codes."""
     experiment = experiment_of("cifar10/prior.yaml")
     module, bare = new_prior(64), new_prior(64)
-    turns = Turns({"bare loop": bare_loop(bare, RandomCodes(64, 64).train_dataloader())}, rounds=16)
+    turns = Turns(
+        {"bare loop": prior_loop(bare, RandomCodes(64, 64).train_dataloader())}, rounds=16
+    )
     fit(experiment, module, RandomCodes(64, 64), turns)
     yield faster(
         turns.times,
@@ -72,10 +74,10 @@ def prior_training() -> Iterator[Row]:
     )
 
 
-def bare_loop(
+def prior_loop(
     module: CodePrior, loader: TrainLoader, planned: int = 100_000, steps: int = STEPS
 ) -> Callable[[], None]:
-    """So many of the `planned` steps of the same recipe: no Lightning, no logging."""
+    """Trains `steps` steps at each call, by a schedule of `planned`: no Lightning, no logging."""
     net, scheduled = module.net, configure_optimizer(module.net, module.optimizer_config, planned)
     optimizer, schedule = scheduled["optimizer"], scheduled["lr_scheduler"]["scheduler"]
     batches = endless(loader)

@@ -140,7 +140,9 @@ class TestConv:
         assert torch.allclose(encoder(x), h, rtol=0.01) == normed
 
     def test_features_of_one_cell_cannot_be_normalized(self):
-        with pytest.raises(ValueError, match=r"^model\.trunk\.instance_norm: .*fewer than 3 down"):
+        with pytest.raises(
+            ValueError, match=r"^model\.trunk\.instance_norm: .*fewer downsamples than 3$"
+        ):
             ConvTrunk(ConvTrunk.Config(8, 4, 1, 3, instance_norm=True), (1, 8, 8), False)
 
     @pytest.mark.parametrize("halvings", ["[6]", "[0,0]", "[-1,2]", "[9,1]", "[1,2,3]"])

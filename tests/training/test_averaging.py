@@ -84,7 +84,7 @@ def test_the_average_changes_nothing_of_what_is_trained(pair):
     assert logged(plain, "val") != logged(averaged, "val")
 
 
-def test_parameters_are_averaged_and_buffers_are_the_current_ones(pair):
+def test_a_checkpoint_holds_current_parameters_beside_their_averages(pair):
     _, run = pair
     module, checkpoint = load_run(run), read_checkpoint(run.last)
     parameters = {name for name, _ in module.named_parameters()}

@@ -291,7 +291,7 @@ class CompressOptions(RunChoice):
     step: float | None = setting(
         None,
         "of the grid that z of an AE goes on, in units of z: a smaller one makes better images and"
-        " more bytes; empty: 0.5",
+        " more bytes; empty: a fifth of the standard deviation of z",
         above=0,
         at_most=1e6,
     )

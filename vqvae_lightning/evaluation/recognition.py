@@ -26,17 +26,17 @@ from vqvae_lightning.evaluation.samplers import draw, reconstructed, samplers_of
 from vqvae_lightning.evaluation.subject import Plan, Subject
 
 SAMPLES = 1000  # of a prior, at most: one for each of so many labels of the split
-CONVERSIONS = 2000  # of a split of fewer images: each as several other classes
+CONVERSIONS = 2000  # of a split, at most: each image as so many other classes, but at least one
 
 
 class Recognition(Evaluator):
     """The share of reconstructions, or of a prior's samples, that a dataset's own classifier takes
     for their class, beside that of the originals.
 
-    Of a class-conditional decoder each image is also decoded as another class, drawn by the seed,
-    or as several of a small split: `converted` is the share that the classifier takes for that
-    class, and `kept`, where the data set has labels of another sort, the share that the classifier
-    of those takes for what they were.
+    Of a class-conditional decoder each image is also decoded as another class, or as several if
+    that makes no more than `CONVERSIONS`, drawn by the seed: `converted` is the share that the
+    classifier takes for that class, and `kept`, where the data set has labels of another sort, the
+    share that the classifier of those takes for what they were.
 
     `recognized` is judged as the decoder gives it. Of recordings `recognized_heard` is judged after
     the vocoder, as they are heard, and so is `recognized_vocoded`, of originals: what the vocoder

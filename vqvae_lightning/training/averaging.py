@@ -87,7 +87,8 @@ class AveragedWeights(Callback):
         # A parameter that two layers share has two names in a checkpoint.
         named = {name: average_of[p] for name, p in module.named_parameters(remove_duplicate=False)}
         current = checkpoint["state_dict"]
-        # Without buffers: a tensor of two entries would be one of the file, and is refused there.
+        # Without buffers: the file stores a tensor of two names once, and a checkpoint whose
+        # tensors claim more bytes than its file has is refused.
         checkpoint["current_model_state"] = {k: v for k, v in current.items() if k in named}
         checkpoint["state_dict"] = {**current, **gathered(named)}
         checkpoint["averaging_state"] = {"n_averaged": torch.tensor(self.steps)}

@@ -41,8 +41,8 @@ class ConvTrunk(Trunk):
         )
         instance_norm: bool = setting(
             False,
-            "normalize each channel of the encoder over the image, so that z holds less of what is"
-            " alike all over it, such as who speaks",
+            "normalize each channel over the image after each strided convolution of the encoder,"
+            " to keep from z what is alike all over the image, such as who speaks",
         )
 
         def __post_init__(self) -> None:
@@ -76,8 +76,8 @@ class ConvTrunk(Trunk):
         if config.instance_norm and self.feature_grid == (1, 1):
             raise ValueError(
                 "model.trunk.instance_norm: got true, but the encoder's features are one cell,"
-                " which has nothing to be normalized over; wanted fewer than"
-                f" {config.downsamples} downsamples"
+                " which has nothing to be normalized over; wanted fewer downsamples than"
+                f" {config.downsamples}"
             )
 
     def encoder(self, out_channels: int) -> nn.Module:
