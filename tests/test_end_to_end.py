@@ -223,12 +223,12 @@ def test_every_architecture_of_a_prior_trains_draws_and_completes(
         f"model.network.name={architecture}",
         "model.network.layers=1",
         "model.network.width=16",
-        "model.network.heads=4",
+        "model.network.heads=2",
     ]
     name = f"name=prior-{architecture}"
     words = train_words(workplace, "prior", *words, "model.label_dropout=0.2", name)
     if architecture == "pixelcnn":
-        words.remove("model.network.heads=4")
+        words.remove("model.network.heads=2")
     cli.main(words)
     run = run_of(workplace, f"prior-{architecture}")
     assert type(load_run(run).net) is PRIORS[architecture]

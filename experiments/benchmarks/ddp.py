@@ -17,6 +17,7 @@ from experiments.benchmarks.timing import Row, Times, faster
 
 ROUNDS = 4
 WARM_UP, STEPS = 4, 20
+BATCH = 128  # images, of both ranks
 
 
 def ddp() -> Iterator[Row]:
@@ -74,7 +75,10 @@ def worker(kind: str, ranks: int, out: Path) -> None:
 
     silence_known_warnings()
     experiment = experiment_of(
-        f"cifar10/{kind}.yaml", f"trainer.devices={ranks}", steps=WARM_UP + STEPS
+        f"cifar10/{kind}.yaml",
+        f"data.batch_size={BATCH}",
+        f"trainer.devices={ranks}",
+        steps=WARM_UP + STEPS,
     )
     data, module = build(experiment) if kind == "vqvae" else (RandomCodes(64, 64), new_prior(64))
     trainer = build_trainer(experiment, ranks, run=None)

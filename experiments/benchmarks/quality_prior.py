@@ -1,6 +1,7 @@
 """Bits per code against seconds: the prior of MNIST by its recipe, and by the one before it.
 
-Both have one network and learn the codes of one tokenizer, the recipe's, on one thread in turns.
+Both learn the codes of one tokenizer, the recipe's, on one thread in turns. Their networks have as
+many weights.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import cast
 
 import torch
 
-from experiments.benchmarks.priors import bare_loop as prior_loop
+from experiments.benchmarks.priors import prior_loop
 from experiments.benchmarks.quality import BEFORE, OURS, experiment
 from experiments.benchmarks.racing import Training, draw, race, sooner_row
 from experiments.benchmarks.timing import Row
@@ -25,12 +26,15 @@ from vqvae_lightning.training.prior import CodePrior
 RECIPE = Path(__file__).parents[1] / "mnist/prior.yaml"
 FIGURE = Path(__file__).parent / "quality_prior.svg"
 BEFORE_SETTINGS = (  # the recipe of 2026-11-26
+    "model.network.positions=learned",
+    "model.network.mlp=gelu",
+    "model.network.qk_norm=false",
     "optimizer.name=adamw",
     "optimizer.lr=2e-3",
     "optimizer.warmup_steps=100",
     "trainer.steps=2000",
 )
-SEEDS = 1
+SEEDS = 3
 TURN = 50  # steps
 IMAGES = 1000  # of validation
 GOALS = [(4.0, 2.0), (3.6, 2.0)]  # bits per code, and how many times sooner the recipe is there

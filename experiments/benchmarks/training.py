@@ -90,13 +90,14 @@ def fit(
 
 def experiment_of(file: str, *words: str, steps: int = 100_000) -> Experiment:
     """A shipped experiment, in a folder of its own, that logs once a turn; the turns end it before
-    `steps`.
+    `steps`. Its optimizer is AdamW, as that of those it is compared with.
     """
     runs = tempfile.mkdtemp(prefix="bench-")
     return load_experiment(
         Path(__file__).parents[1] / file,
         [
             f"runs={runs}",
+            "optimizer.name=adamw",
             f"trainer.log_every={STEPS}",
             f"trainer.steps={steps}",
             "trainer.validate_every=100000",
