@@ -1,6 +1,7 @@
 """The records of a .wandb file: LevelDB's log format, with protocol buffers of W&B inside."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,20 @@ BLOCK, HEADER = 32_768, 7  # bytes of a block, and of a chunk's checksum, length
 FULL, LAST = 1, 4
 
 
-def records(path: Path) -> Iterator[Any]:
-    """Every record, in order."""
+def records(path: Path) -> list[Any]:
+    """Every record of a run that has ended, in order.
+
+    W&B's own process writes the last ones, a little after the run has finished on a busy machine.
+    """
+    until = time.monotonic() + 10
+    while not (found := list(written(path))) or found[-1].WhichOneof("record_type") != "exit":
+        assert time.monotonic() < until, f"{path} has no end"
+        time.sleep(0.05)
+    return found
+
+
+def written(path: Path) -> Iterator[Any]:
+    """The records that the file holds by now, in order."""
     data, position, parts = path.read_bytes(), HEADER, b""  # after the file's own header
     while position + HEADER <= len(data):
         if BLOCK - position % BLOCK < HEADER:
@@ -23,6 +36,8 @@ def records(path: Path) -> Iterator[Any]:
             continue
         length = int.from_bytes(data[position + 4 : position + 6], "little")
         kind = data[position + 6]
+        if position + HEADER + length > len(data):
+            return  # being written
         parts += data[position + HEADER : position + HEADER + length]
         position += HEADER + length
         if kind in (FULL, LAST):
