@@ -155,6 +155,15 @@ def test_an_unknown_study_names_the_known(workplace):
         read_ablation(root / "nothing.yaml")
 
 
+def test_a_setting_that_the_first_stage_has_not_is_said_to_be_of_every_run(workplace):
+    root, settings, _ = workplace
+    file = write(root, "experiment: prior.yaml\nfirst_stage: vqvae.yaml\nvariants: {a: []}")
+    with pytest.raises(
+        ConfigError, match=r"^first_stage: .*vqvae\.yaml with the settings of every run: .*network"
+    ):
+        ablate(file, AblateOptions(), [*settings, "model.network.heads=1"])
+
+
 @pytest.mark.parametrize("file", ABLATIONS, ids=lambda path: path.stem)
 def test_every_shipped_ablation_is_valid_and_says_what_it_asks(file, monkeypatch):
     monkeypatch.chdir(file.parents[2])

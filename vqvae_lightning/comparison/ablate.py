@@ -67,7 +67,12 @@ def _check(file: Path, ablation: Ablation, everywhere: Sequence[str]) -> dict[st
     """The kind of each variant. Raises ConfigError for one that does not fit."""
     first = None
     if ablation.first_stage:
-        first = check_plan(Path(ablation.first_stage), everywhere, [])
+        try:
+            first = check_plan(Path(ablation.first_stage), everywhere, [])
+        except ConfigError as error:
+            raise ConfigError(
+                f"first_stage: {ablation.first_stage} with the settings of every run: {error}"
+            ) from error
     kinds = {}
     for name, overrides in ablation.variants.items():
         check_name(name)
