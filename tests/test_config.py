@@ -359,7 +359,7 @@ model:
         assert recorded["quantizer"] == {"name": "fsq", "levels": [8, 8, 8]}
         assert recorded["trunk"] == {
             "name": "conv", "hidden": 128, "residual_hidden": 32, "residual_blocks": 2,
-            "downsamples": 2,
+            "downsamples": 2, "instance_norm": False,
         }  # fmt: skip
         assert list(recorded["likelihood"]) == ["name", "scale", "learned", "bounded", "growth"]
 
