@@ -106,22 +106,22 @@ def converted(
     subject: Subject, options: EvaluateOptions, classifier: ClassifierFeatures
 ) -> dict[str, float]:
     """`converted` and `kept` of the split: see `Recognition`."""
-    net, images = subject.net, len(subject.images.splits[options.split].labels)
-    times = max(1, min(net.classes - 1, CONVERSIONS // images))
+    net, labels = subject.net, subject.images.splits[options.split].labels
+    times = max(1, min(net.classes - 1, CONVERSIONS // len(labels)))
     generator = torch.Generator().manual_seed(options.seed)
     # A row of an image has all other classes in an order of its own.
-    others = 1 + torch.rand(images, net.classes - 1, generator=generator).argsort(1)
-    parts, wanted = [], []
-    for turn in range(times):
-        first = 0
-        for batch in subject.images.batches(options.split, own_device()):
-            change = others[first : first + len(batch.labels), turn].to(batch.labels.device)
-            as_others = (batch.labels + change) % net.classes
-            parts.append(reconstructed(net, batch._replace(labels=as_others)).cpu())
-            wanted.append(as_others.cpu())
-            first += len(change)
+    others = 1 + torch.rand(len(labels), net.classes - 1, generator=generator).argsort(1)
+    wanted = ((labels[:, None] + others[:, :times]) % net.classes).T  # times,N
+    size = subject.images.config.eval_batch_size
+    parts = [
+        reconstructed(net, batch._replace(labels=asked.to(batch.labels.device))).cpu()
+        for row in wanted
+        for batch, asked in zip(
+            subject.images.batches(options.split, own_device()), row.split(size), strict=True
+        )
+    ]
     x = subject.signal.played(torch.cat(parts))
-    found = {"converted": share(classifier, x, torch.cat(wanted), "converted")}
+    found = {"converted": share(classifier, x, wanted.flatten(), "converted")}
     if other := _other_classifier(subject):
         data = replace(subject.experiment.data, label=None)
         kept = image_set(data).rows(Path(data.root), options.split).labels.repeat(times)
