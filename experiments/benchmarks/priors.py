@@ -124,7 +124,7 @@ def sampling() -> Iterator[Row]:
             yield faster(times, work, "no cache", 5, "the same Transformer without a cache")
 
 
-def hugging_face(length: int) -> Callable[[Tensor], Tensor]:
+def hugging_face(length: int, device: str = "cpu") -> Callable[[Tensor], Tensor]:
     """`generate` of a GPT-2 as large as the prior, whose first token is the label."""
     config = GPT2Config(
         vocab_size=K + CLASSES,
@@ -136,7 +136,7 @@ def hugging_face(length: int) -> Callable[[Tensor], Tensor]:
         eos_token_id=None,
     )
     model: Any = GPT2LMHeadModel(config)  # transformers has no types for eval
-    model.eval()
+    model.to(device).eval()
 
     @torch.inference_mode()
     def generate(labels: Tensor) -> Tensor:
