@@ -165,7 +165,7 @@ bench: $(VENV)/.bench  ## speed side by side with peers: experiments/benchmarks/
 codec: $(VENV)/.codec  ## MNIST as files beside JPEG, WebP, AVIF, JPEG XL: docs/compression.md; trains what is missing; ARGS=full for the long recipes
 	@$(VENV)/bin/python -m experiments.codec $(ARGS)
 
-bench-gpu: $(VENV)/.run  ## correctness and speed on a GPU; without one, the same at toy size
+bench-gpu: $(VENV)/.bench  ## correctness and speed on a GPU; without one, the same at toy size
 	@$(VENV)/bin/python -m experiments.benchmarks gpu
 
 check: lint test  ## lint, types and tests: what CI runs
@@ -190,17 +190,20 @@ docs: $(VENV)/.docs  ## the documentation as a site, in site/; a broken link or 
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo 'docs      site/index.html'
 
+# The tests of one marker: other files are not even collected, which takes longer than some of these.
+marked = -m $(1) $$(grep -rl --include='*.py' 'mark\.$(1)\b' tests)
+
 test: $(VENV)/.dev  ## all tests that are not slow; no network
 	@OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-dist: $(VENV)/.dev  ## the tests of several ranks alone
-	@$(VENV)/bin/pytest -m dist
+	@$(VENV)/bin/pytest $(call marked,dist)
 
 test-faults: $(VENV)/.dev  ## kills, signals, NaN, full disks: what is promised to survive them
-	@OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m faults -n 2
+	@OMP_NUM_THREADS=1 $(VENV)/bin/pytest $(call marked,faults) -n 2
 
 test-slow: $(VENV)/.dev  ## the slow tests
-	@$(VENV)/bin/pytest -m slow
+	@$(VENV)/bin/pytest $(call marked,slow)
 
 clean:  ## remove the environment and caches; data and runs stay
 	@rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
