@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,16 @@ LONGEST = (
     "exporting/test_export.py",
 )
 FIRST = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+
+
+def pytest_collection() -> None:
+    """What is imported and collected stays: looking through it again and again takes seconds."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,8 +1,9 @@
 """`python launch_fake.py ROOT COMMAND …`: the command line on generated images, in processes that a
 test starts.
 
-FAULT, a JSON mapping, says what goes wrong on the rank it names: the arguments of `faults.install`.
-Its `patience` is that of every process.
+The other ranks of `trainer.devices=N` are forks: see waiting_ranks.py. FAULT, a JSON mapping, says
+what goes wrong on the rank it names: the arguments of `faults.install`. Its `patience` is that of
+every process.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import fake_data
+from waiting_ranks import keep_ranks_waiting
 
 from vqvae_lightning import interrupts
 from vqvae_lightning.cli import main
@@ -18,6 +20,9 @@ from vqvae_lightning.comparison import many
 from vqvae_lightning.training import tracking
 
 if __name__ == "__main__":
+    devices = [int(word.split("=")[1]) for word in sys.argv if word.startswith("trainer.devices=")]
+    if devices and "WORLD_SIZE" not in os.environ:
+        keep_ranks_waiting(devices[-1] - 1)
     tracking.START_TIMEOUT = tracking.FINISH_TIMEOUT = 5
     fake_data.install(Path(sys.argv[1]))
     many.COMMAND = (sys.executable, __file__, sys.argv[1])

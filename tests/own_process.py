@@ -1,9 +1,12 @@
 """Programs of tests/ and tests/programs, for what can only be seen in a process of its own."""
 
+import atexit
+import contextlib
 import functools
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,14 +34,73 @@ def environment(**more: str) -> dict[str, str]:
 @functools.cache
 def forks() -> "subprocess.Popen[str]":
     """The process that programs are forks of: it ends when this one does."""
-    return subprocess.Popen(
+    server = subprocess.Popen(
         command("forks"),
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
         text=True,
         env=environment(),
         start_new_session=True,
     )
+    atexit.register(server.communicate)
+    return server
+
+
+class Fork:
+    """A Python program that runs, as `subprocess.Popen` would start it, without the seconds that
+    its imports take.
+
+    It leads a process group of its own, whose number is `pid`.
+    """
+
+    def __init__(
+        self, words: list[str], env: dict[str, str], stdin: str = "", cwd: Path | None = None
+    ) -> None:
+        self.words, self.folder = words, Path(tempfile.mkdtemp(prefix="fork-"))
+        self.streams = [self.folder / name for name in ("stdin", "stdout", "stderr")]
+        for path in self.streams:
+            path.write_text(stdin if path.name == "stdin" else "")
+        said = self.folder / "said"
+        os.mkfifo(said)
+        # For writing, too: it can be opened before the other end is. Unbuffered, for `select`.
+        self.said = os.fdopen(os.open(said, os.O_RDWR), "rb", buffering=0)
+        request = {
+            "words": words[1:],
+            "environment": env,
+            "folder": str(cwd or Path.cwd()),
+            "streams": list(map(str, self.streams)),
+            "said": str(said),
+        }
+        server = forks()
+        assert server.stdin is not None
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        self.pid = int(self.said.readline())
+
+    def wait(self, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
+        """How it ended, and what it wrote. After `timeout` seconds its group is killed and the test
+        fails.
+        """
+        try:
+            if not select.select([self.said], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.words, timeout, *self.written())
+            return subprocess.CompletedProcess(
+                self.words, int(self.said.readline()), *self.written()
+            )
+        except BaseException:
+            self.kill()
+            raise
+        finally:
+            self.said.close()
+            shutil.rmtree(self.folder)
+
+    def written(self) -> list[str]:
+        """What it has written to stdout and stderr."""
+        return [path.read_text() for path in self.streams[1:]]
+
+    def kill(self) -> None:
+        """Kills what is left of its group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
 
 
 def run_fork(
@@ -48,7 +110,7 @@ def run_fork(
     cwd: Path | None = None,
     timeout: float = 120,
 ) -> "subprocess.CompletedProcess[str]":
-    """What `subprocess.run` of a Python program gives, without the seconds that its imports take.
+    """What `subprocess.run` of a Python program gives: see `Fork`.
 
     Args:
         words: the command line, whose first word is this interpreter.
@@ -57,25 +119,4 @@ def run_fork(
         cwd: its working folder; this process's unless given.
         timeout: seconds until it is killed and the test fails.
     """
-    server = forks()
-    assert server.stdin is not None
-    assert server.stdout is not None
-    with tempfile.TemporaryDirectory() as folder:
-        streams = [Path(folder) / name for name in ("stdin", "stdout", "stderr")]
-        for path in streams:
-            path.write_text(stdin if path.name == "stdin" else "")
-        request = {
-            "words": words[1:],
-            "environment": env,
-            "folder": str(cwd or Path.cwd()),
-            "streams": list(map(str, streams)),
-        }
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
-        if not select.select([server.stdout], [], [], timeout)[0]:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.communicate()
-            forks.cache_clear()
-            raise subprocess.TimeoutExpired(words, timeout, *(p.read_text() for p in streams[1:]))
-        code = int(server.stdout.readline())
-        return subprocess.CompletedProcess(words, code, *(p.read_text() for p in streams[1:]))
+    return Fork(words, env, stdin, cwd).wait(timeout)

@@ -1,15 +1,16 @@
 """`forks.py`: runs programs in forks of itself, so that what they import is paid for once.
 
-A JSON line on stdin asks for each: its `words`, `environment` and `folder`, and its `streams`, the
-files of its stdin, stdout and stderr. A line answers with its exit code; negative: by that signal.
-W&B is not imported, for it reads its variables once.
+A JSON line on stdin asks for each: its `words`, `environment` and `folder`, its `streams`, the
+files of its stdin, stdout and stderr, and the pipe that is `said` its process number, and at its
+end its exit code; negative: by that signal. W&B is not imported, for it reads its variables once.
 """
 
+import contextlib
 import json
 import os
 import runpy
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from vqvae_lightning import cli as _cli  # noqa: F401
 from vqvae_lightning.comparison import compare as _compare  # noqa: F401
@@ -17,24 +18,34 @@ from vqvae_lightning.evaluation import evaluate as _evaluate  # noqa: F401
 from vqvae_lightning.training import train as _train  # noqa: F401
 
 
-def become(request: dict[str, Any]) -> None:
+def become(request: dict[str, Any], said: TextIO) -> None:
     """Makes this process the one that was asked for, until it ends."""
+    os.setsid()
+    print(os.getpid(), file=said, flush=True)
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
     for number, path in enumerate(request["streams"]):
-        os.dup2(os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY), number)
+        flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND
+        os.dup2(os.open(path, flags), number)
     sys.stdin, sys.argv = os.fdopen(0), request["words"]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def main() -> None:
     for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            become(json.loads(line))
-            return
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        if os.fork() == 0:  # which waits for the program, so that this process need not
+            request = json.loads(line)
+            with open(request["said"], "w") as said:
+                pid = os.fork()
+                if pid == 0:
+                    become(request, said)
+                    return
+                print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=said, flush=True)
+            os._exit(0)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import small
 import torch
-from own_process import command, environment, run_fork
+from own_process import Fork, command, environment, run_fork
 from programs.train_ranks import CASES, LOCAL
 
 from vqvae_lightning.config import ConfigError
@@ -42,7 +42,7 @@ def free_port() -> str:
         return str(s.getsockname()[1])
 
 
-def run_ranks(world: int, folder: Path, cases: Iterable[str]) -> list[subprocess.Popen[bytes]]:
+def run_ranks(world: int, folder: Path, cases: Iterable[str]) -> list[Fork]:
     """`world` processes of train_ranks.py, which save what they find in the folder."""
     port, processes = free_port(), []
     for rank in range(world):
@@ -53,9 +53,9 @@ def run_ranks(world: int, folder: Path, cases: Iterable[str]) -> list[subprocess
             "MASTER_PORT": port,
         }
         processes.append(
-            subprocess.Popen(
+            Fork(
                 command("train_ranks", folder, STEPS, *cases),
-                env=environment(**(group if world > 1 else {})),
+                environment(**(group if world > 1 else {})),
             )
         )
     return processes
@@ -67,10 +67,11 @@ def states(tmp_path_factory):
     folders = {world: tmp_path_factory.mktemp(f"world-{world}") for world in (1, 2)}
     processes = [*run_ranks(1, folders[1], CASES), *run_ranks(2, folders[2], CASES)]
     try:
-        assert [process.wait(timeout=120) for process in processes] == [0] * 3
+        ended = [process.wait() for process in processes]
     finally:
         for process in processes:
             process.kill()
+    assert [done.returncode for done in ended] == [0] * 3, [done.stderr for done in ended]
 
     def states(case: str, world: int) -> list[dict[str, torch.Tensor]]:
         return [

@@ -5,7 +5,6 @@ run can go on.
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 import small
 import torch
+from own_process import Fork
 from wandb_server import WandbServer
 
 TESTS = Path(__file__).parents[1]
@@ -38,17 +38,12 @@ def start(
     words: list[str],
     fault: dict[str, Any] | None = None,
     environment: dict[str, str] | None = None,
-) -> subprocess.Popen[str]:
-    """A command, such as a training on two ranks, in a process group of its own."""
+) -> Fork:
+    """A command, such as a training on two ranks, of which one is started as users' are."""
     alone = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "FAULT": json.dumps(fault or {})}
-    environment = {**os.environ, **alone, **(environment or {})}
-    return subprocess.Popen(
+    return Fork(
         [sys.executable, str(TESTS / "launch_fake.py"), str(root / "data"), *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        start_new_session=True,
+        {**os.environ, **alone, **(environment or {})},
     )
 
 
@@ -57,20 +52,19 @@ def words(root: Path, name: str) -> list[str]:
     return ["train", str(root / "empty.yaml"), *SETTINGS, f"runs={root / 'runs'}", f"name={name}"]
 
 
-def end(process: subprocess.Popen[str], limit: float) -> tuple[int, str]:
+def end(process: Fork, limit: float) -> tuple[int, str]:
     """Exit code and output; the whole process group must be gone within `limit` seconds of the
     first rank's end.
     """
     try:
-        output, _ = process.communicate(timeout=120)
+        done = process.wait()
         started = time.monotonic()
         while group_lives(process.pid):
             assert time.monotonic() - started < limit, "a rank is left over"
             time.sleep(0.1)
-        return process.returncode, output
+        return done.returncode, done.stdout + done.stderr
     finally:
-        if group_lives(process.pid):
-            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
 
 
 def group_lives(group: int) -> bool:

@@ -5,7 +5,6 @@ DDP's, and what cannot be sharded is refused.
 import json
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 import small
 import torch
 import untrained
-from own_process import command, environment, run_fork
+from own_process import Fork, command, environment, run_fork
 
 from vqvae_lightning import cli
 from vqvae_lightning.config import ConfigError, merge_overrides
@@ -97,17 +96,18 @@ def run_ranks(root: Path) -> None:
         "WANDB_MODE": "disabled",
     }
     processes = [
-        subprocess.Popen(
+        Fork(
             command("train_sharded", root),
-            env=environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)),
+            environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)),
         )
         for rank in (0, 1)
     ]
     try:
-        assert [process.wait(timeout=200) for process in processes] == [0, 0]
+        ended = [process.wait(timeout=200) for process in processes]
     finally:
         for process in processes:
             process.kill()
+    assert [done.returncode for done in ended] == [0, 0], [done.stderr for done in ended]
 
 
 @pytest.fixture(scope="module")
