@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import small
 import torch
-from own_process import Fork
+from own_process import Fork, environment
 from wandb_server import WandbServer
 
 TESTS = Path(__file__).parents[1]
@@ -37,13 +37,13 @@ def start(
     root: Path,
     words: list[str],
     fault: dict[str, Any] | None = None,
-    environment: dict[str, str] | None = None,
+    variables: dict[str, str] | None = None,
 ) -> Fork:
     """A command, such as a training on two ranks, of which one is started as users' are."""
-    alone = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "FAULT": json.dumps(fault or {})}
+    alone = {"WANDB_MODE": "disabled", "FAULT": json.dumps(fault or {})}
     return Fork(
         [sys.executable, str(TESTS / "launch_fake.py"), str(root / "data"), *words],
-        {**os.environ, **alone, **(environment or {})},
+        environment(**alone | (variables or {})),
     )
 
 
@@ -263,7 +263,7 @@ def test_a_tracker_that_is_lost_costs_seconds_and_no_metric(tmp_path, lost):
         # torchmetrics imports matplotlib where it is installed, which keeps a list of fonts.
         "MPLCONFIGDIR": str(tmp_path / "matplotlib"),
     }
-    code, output = end(start(tmp_path, words(tmp_path, "run"), environment=online), limit=10)
+    code, output = end(start(tmp_path, words(tmp_path, "run"), variables=online), limit=10)
     server.over.set()
     server.shutdown()
     server.server_close()
