@@ -26,6 +26,7 @@ from vqvae_lightning.training.prior import CodePrior
 RECIPE = Path(__file__).parents[1] / "mnist/prior.yaml"
 FIGURE = Path(__file__).parent / "quality_prior.svg"
 BEFORE_SETTINGS = (  # the recipe of 2026-11-26
+    "data.batch_size=64",
     "model.network.positions=learned",
     "model.network.mlp=gelu",
     "model.network.qk_norm=false",
