@@ -190,7 +190,7 @@ docs: $(VENV)/.docs  ## the documentation as a site, in site/; a broken link or 
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	@echo 'docs      site/index.html'
 
-# The tests of one marker: other files are not even collected, which takes longer than some of these.
+# The tests of one marker. To collect the other files takes longer than some of these tests.
 marked = -m $(1) $$(grep -rl --include='*.py' 'mark\.$(1)\b' tests)
 
 test: $(VENV)/.dev  ## all tests that are not slow; no network

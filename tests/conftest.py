@@ -1,6 +1,7 @@
 """What holds for every test."""
 
 import gc
+import os
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,11 @@ LONGEST = (
 FIRST = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
 
 
+def pytest_configure() -> None:
+    """A training has no W&B run, which takes a second, unless a test is of W&B."""
+    os.environ["WANDB_MODE"] = "disabled"
+
+
 def pytest_collection() -> None:
     """What is imported and collected stays: looking through it again and again takes seconds."""
     gc.disable()
@@ -38,7 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def without_wandb(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A training of a test has no W&B run, which takes a second, unless the test is of W&B."""
-    if request.node.get_closest_marker("wandb") is None:
-        monkeypatch.setenv("WANDB_MODE", "disabled")
+def wandb_as_usual(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a test of W&B it is what it is to a user."""
+    if request.node.get_closest_marker("wandb") is not None:
+        monkeypatch.delenv("WANDB_MODE")

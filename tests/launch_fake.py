@@ -1,9 +1,9 @@
 """`python launch_fake.py ROOT COMMAND …`: the command line on generated images, in processes that a
 test starts.
 
-The other ranks of `trainer.devices=N` are forks: see waiting_ranks.py. FAULT, a JSON mapping, says
-what goes wrong on the rank it names: the arguments of `faults.install`. Its `patience` is that of
-every process.
+With the word `trainer.devices=N` the ranks that Lightning starts are forks: see waiting_ranks.py.
+FAULT, a JSON mapping, says what goes wrong on the rank it names: the arguments of
+`faults.install`. Its `patience` is that of every process.
 """
 
 import json

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Self
 
 TESTS = Path(__file__).parent
 
@@ -41,7 +42,8 @@ def forks() -> "subprocess.Popen[str]":
         env=environment(),
         start_new_session=True,
     )
-    atexit.register(server.communicate)
+    # What is still open at the end of Python would be a warning.
+    atexit.register(server.communicate, timeout=10)
     return server
 
 
@@ -49,7 +51,8 @@ class Fork:
     """A Python program that runs, as `subprocess.Popen` would start it, without the seconds that
     its imports take.
 
-    It leads a process group of its own, whose number is `pid`.
+    It leads a process group of its own, whose number is `pid`. As a context manager it leaves
+    nothing behind.
     """
 
     def __init__(
@@ -70,37 +73,41 @@ class Fork:
             "streams": list(map(str, self.streams)),
             "said": str(said),
         }
+        self.pid = 0
         server = forks()
         assert server.stdin is not None
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
+        try:
+            server.stdin.write(json.dumps(request) + "\n")
+            server.stdin.flush()
+            while not select.select([self.said], [], [], 1)[0]:
+                if server.poll() is not None:
+                    raise BrokenPipeError("the process that programs are forks of has ended")
+        except BrokenPipeError:
+            forks.cache_clear()
+            self.close()
+            raise
         self.pid = int(self.said.readline())
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def wait(self, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
-        """How it ended, and what it wrote. After `timeout` seconds its group is killed and the test
-        fails.
-        """
-        try:
-            if not select.select([self.said], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired(self.words, timeout, *self.written())
-            return subprocess.CompletedProcess(
-                self.words, int(self.said.readline()), *self.written()
-            )
-        except BaseException:
-            self.kill()
-            raise
-        finally:
-            self.said.close()
-            shutil.rmtree(self.folder)
+        """How it ended, and what it wrote; after `timeout` seconds the test fails."""
+        over = bool(select.select([self.said], [], [], timeout)[0])
+        written = [path.read_text() for path in self.streams[1:]]
+        assert over, "\n".join([f"{self.words} did not end in {timeout} s", *written])
+        return subprocess.CompletedProcess(self.words, int(self.said.readline()), *written)
 
-    def written(self) -> list[str]:
-        """What it has written to stdout and stderr."""
-        return [path.read_text() for path in self.streams[1:]]
-
-    def kill(self) -> None:
-        """Kills what is left of its group."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+    def close(self) -> None:
+        """Kills what is left of its group, and removes its files."""
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self.said.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def run_fork(
@@ -119,4 +126,5 @@ def run_fork(
         cwd: its working folder; this process's unless given.
         timeout: seconds until it is killed and the test fails.
     """
-    return Fork(words, env, stdin, cwd).wait(timeout)
+    with Fork(words, env, stdin, cwd) as fork:
+        return fork.wait(timeout)

@@ -28,11 +28,13 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments" / "mnist"
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """Generated data in place of MNIST, and a trained run of every kind."""
+    """Generated data in place of MNIST, and a trained run of every kind, in W&B too."""
     root = tmp_path_factory.mktemp("workplace")
     with untrained.workplace(root):
-        for kind in small.KINDS:
-            cli.main(train_words(root, kind, f"name={kind}"))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("WANDB_MODE", "offline")
+            for kind in small.KINDS:
+                cli.main(train_words(root, kind, f"name={kind}"))
         yield root
 
 

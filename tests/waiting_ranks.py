@@ -4,12 +4,14 @@ which would take seconds to import it again.
 
 import json
 import os
+import random
 import signal
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest import mock
 
+import numpy as np
 from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.strategies.launchers import subprocess_script
 
@@ -40,6 +42,16 @@ class Rank:
         self.send_signal(signal.SIGKILL)
 
 
+def as_if_new() -> None:
+    """Does in a fork what a new interpreter with its variables does, but one thing: strings have
+    the hashes that they have in the process it is a fork of.
+    """
+    ranks = [os.environ[name] for name in ("RANK", "LOCAL_RANK") if name in os.environ]
+    cast(Any, rank_zero_only).rank = int(ranks[0]) if ranks else 0  # Lightning's, at its import
+    random.seed()
+    np.random.seed()
+
+
 def keep_ranks_waiting(count: int) -> None:
     """Forks `count` ranks, which Lightning's launcher then starts.
 
@@ -58,8 +70,7 @@ def keep_ranks_waiting(count: int) -> None:
                 os._exit(0)
             os.environ.clear()
             os.environ.update(json.loads(variables))
-            # As it would be, had Lightning been imported with these variables.
-            cast(Any, rank_zero_only).rank = int(os.environ["LOCAL_RANK"])
+            as_if_new()
             return
         os.close(reader)
         waiting.append(Rank(pid, writer))

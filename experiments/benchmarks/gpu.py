@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.benchmarks.priors import hugging_face
 from experiments.benchmarks.timing import Row, faster, interleave, spread
 from vqvae_lightning.config import OptimizerConfig
 from vqvae_lightning.data.images import to_float
@@ -159,6 +158,8 @@ def gpu_speed() -> Iterator[Row]:
 
 def gpu_sampling() -> Iterator[Row]:
     """64 images by a masked prior in 8 passes, by the Transformer, and by Hugging Face's."""
+    from experiments.benchmarks.priors import hugging_face  # the other suites need no peers
+
     device, sequences = own_device(), min(64, size().sequences)
     networks = {
         "ours": MaskedTransformer(LAYOUT, CLASSES, MaskedTransformer.Config()),

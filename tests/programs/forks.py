@@ -10,7 +10,9 @@ import json
 import os
 import runpy
 import sys
-from typing import Any, TextIO
+from typing import Any
+
+from waiting_ranks import as_if_new
 
 from vqvae_lightning import cli as _cli  # noqa: F401
 from vqvae_lightning.comparison import compare as _compare  # noqa: F401
@@ -18,13 +20,14 @@ from vqvae_lightning.evaluation import evaluate as _evaluate  # noqa: F401
 from vqvae_lightning.training import train as _train  # noqa: F401
 
 
-def become(request: dict[str, Any], said: TextIO) -> None:
+def become(request: dict[str, Any], said: int) -> None:
     """Makes this process the one that was asked for, until it ends."""
     os.setsid()
-    print(os.getpid(), file=said, flush=True)
+    os.write(said, f"{os.getpid()}\n".encode())
     os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    as_if_new()
     for number, path in enumerate(request["streams"]):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND
         os.dup2(os.open(path, flags), number)
@@ -36,12 +39,14 @@ def main() -> None:
     for line in sys.stdin:
         if os.fork() == 0:  # which waits for the program, so that this process need not
             request = json.loads(line)
-            with open(request["said"], "w") as said:
-                pid = os.fork()
-                if pid == 0:
-                    become(request, said)
-                    return
-                print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=said, flush=True)
+            said = os.open(request["said"], os.O_WRONLY)
+            pid = os.fork()
+            if pid == 0:
+                become(request, said)
+                return
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+                os.write(said, f"{code}\n".encode())
             os._exit(0)
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -65,12 +66,9 @@ def run_ranks(world: int, folder: Path, cases: Iterable[str]) -> list[Fork]:
 def states(tmp_path_factory):
     """(case, world) → gradients and state of every rank; all cases train in the same processes."""
     folders = {world: tmp_path_factory.mktemp(f"world-{world}") for world in (1, 2)}
-    processes = [*run_ranks(1, folders[1], CASES), *run_ranks(2, folders[2], CASES)]
-    try:
-        ended = [process.wait() for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    with ExitStack() as stack:
+        started = [*run_ranks(1, folders[1], CASES), *run_ranks(2, folders[2], CASES)]
+        ended = [process.wait() for process in [stack.enter_context(fork) for fork in started]]
     assert [done.returncode for done in ended] == [0] * 3, [done.stderr for done in ended]
 
     def states(case: str, world: int) -> list[dict[str, torch.Tensor]]:
@@ -115,13 +113,18 @@ def test_the_command_line_trains_on_two_and_three_ranks_as_on_one(tmp_path):
     settings = [
         word for word in SMALL if not word.startswith(("data.batch_size", "trainer.steps"))
     ] + own
-    empty = tmp_path / "empty.yaml"
+    empty, devices_of_two = tmp_path / "empty.yaml", tmp_path / "two.yaml"
     empty.write_text("{}\n")
+    # Not in the words: so its second rank is a new interpreter, as a user's is.
+    devices_of_two.write_text("trainer: {devices: 2}\n")
     cuts = {"one": (1, 1), "passes": (1, 2), "two": (2, 1), "three": (3, 1)}
     for name, (devices, passes) in cuts.items():
-        words = [f"trainer.devices={devices}", f"trainer.accumulate={passes}", f"name={name}"]
+        words = [str(empty), f"trainer.devices={devices}"]
+        if name == "two":
+            words = [str(devices_of_two)]
+        words += [*settings, f"trainer.accumulate={passes}", f"name={name}"]
         done = run_fork(
-            [*LAUNCH, str(tmp_path / "data"), "train", str(empty), *settings, *words],
+            [*LAUNCH, str(tmp_path / "data"), "train", *words],
             environment(WANDB_MODE="offline" if name == "two" else "disabled"),
         )
         assert done.returncode == 0, done.stderr

@@ -39,7 +39,9 @@ def start(
     fault: dict[str, Any] | None = None,
     variables: dict[str, str] | None = None,
 ) -> Fork:
-    """A command, such as a training on two ranks, of which one is started as users' are."""
+    """A command, such as a training on two ranks. Where its words do not name `trainer.devices`, as
+    those of a resume, Lightning starts the second in an interpreter of its own.
+    """
     alone = {"WANDB_MODE": "disabled", "FAULT": json.dumps(fault or {})}
     return Fork(
         [sys.executable, str(TESTS / "launch_fake.py"), str(root / "data"), *words],
@@ -56,15 +58,13 @@ def end(process: Fork, limit: float) -> tuple[int, str]:
     """Exit code and output; the whole process group must be gone within `limit` seconds of the
     first rank's end.
     """
-    try:
+    with process:
         done = process.wait()
         started = time.monotonic()
         while group_lives(process.pid):
             assert time.monotonic() - started < limit, "a rank is left over"
             time.sleep(0.1)
         return done.returncode, done.stdout + done.stderr
-    finally:
-        process.kill()
 
 
 def group_lives(group: int) -> bool:
@@ -126,14 +126,14 @@ def test_a_stopped_rank_holds_the_other_for_seconds_after_a_signal_and_no_longer
         "fault": {"point": "batch", "step": 6, "signals": [signal.SIGSTOP]},
         "patience": patience,
     }
-    process = start(tmp_path, words(tmp_path, "run"), fault)
-    while "T" not in (states := group_states(process.pid)):
-        assert states, "ended before a rank was stopped"
-        time.sleep(0.1)
-    for _ in range(signals):
-        os.kill(process.pid, signal.SIGTERM)
-        time.sleep(0.2)
-    code, output = end(process, limit=5)
+    with start(tmp_path, words(tmp_path, "run"), fault) as process:
+        while "T" not in (states := group_states(process.pid)):
+            assert states, "ended before a rank was stopped"
+            time.sleep(0.1)
+        for _ in range(signals):
+            os.kill(process.pid, signal.SIGTERM)
+            time.sleep(0.2)
+        code, output = end(process, limit=5)
     assert code == 143, output
     assert (
         f"the last one is {tmp_path / 'runs' / 'run' / 'checkpoints' / 'last.ckpt'}" in output

@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -95,18 +96,11 @@ def run_ranks(root: Path) -> None:
         "TORCHELASTIC_RUN_ID": "test",
         "WANDB_MODE": "disabled",
     }
-    processes = [
-        Fork(
-            command("train_sharded", root),
-            environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)),
-        )
-        for rank in (0, 1)
-    ]
-    try:
+    ranks = [environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in (0, 1)]
+    with ExitStack() as stack:
+        program = command("train_sharded", root)
+        processes = [stack.enter_context(Fork(program, rank)) for rank in ranks]
         ended = [process.wait(timeout=200) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
     assert [done.returncode for done in ended] == [0, 0], [done.stderr for done in ended]
 
 

@@ -333,6 +333,10 @@ class Server:
                 if self.answer:
                     threading.Thread(target=self.reply, args=(connection,), daemon=True).start()
 
+    def close(self) -> None:
+        for open_socket in (self.socket, *self.open):
+            open_socket.close()
+
     def reply(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while connection.recv(1 << 16):
@@ -347,16 +351,17 @@ def test_a_server_that_answers_nothing_or_nonsense_costs_seconds_and_no_metric(t
     }
     metrics = [{"val/loss": 1.0 / (step + 1)} for step in range(5)]
     started = time.monotonic()
-    trackers = {
-        answer: Fork(
-            command("track", tmp_path / answer, json.dumps(metrics), 3),
-            environment(WANDB_MODE="online", WANDB_BASE_URL=server.url, WANDB_API_KEY="0" * 40),
-        )
-        for answer, server in servers.items()
-    }
-    for answer, tracker in trackers.items():
-        done, run = tracker.wait(), tmp_path / answer / "run"
-        servers[answer].socket.close()
+    with contextlib.ExitStack() as stack:
+        trackers = {}
+        for answer, server in servers.items():
+            stack.callback(server.close)
+            program = command("track", tmp_path / answer, json.dumps(metrics), 3)
+            there = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40}
+            fork = Fork(program, environment(WANDB_MODE="online", **there))
+            trackers[answer] = stack.enter_context(fork)
+        ended = {answer: tracker.wait() for answer, tracker in trackers.items()}
+    for answer, done in ended.items():
+        run = tmp_path / answer / "run"
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("W&B: offline") == 1, answer
         assert len((run / "metrics.jsonl").read_text().splitlines()) == 5
