@@ -24,8 +24,12 @@ FIRST = {Path(__file__).parent / name: place for place, name in enumerate(LONGES
 
 
 def pytest_configure() -> None:
-    """A training has no W&B run, which takes a second, unless a test is of W&B."""
-    os.environ["WANDB_MODE"] = "disabled"
+    """Spares two waits: a training has no W&B run, which takes a second, unless a test is of W&B,
+    and no file waits for its disk, for no test cuts the power.
+    """
+    patch = pytest.MonkeyPatch()
+    patch.setenv("WANDB_MODE", "disabled")
+    patch.setattr(os, "fsync", lambda file: None)
 
 
 def pytest_collection() -> None:
