@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -108,6 +109,33 @@ class Fork:
                 os.killpg(self.pid, signal.SIGKILL)
         self.said.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+def start_ranks(stack: contextlib.ExitStack, program: list[str], world: int) -> list[Fork]:
+    """`world` processes of a program, as torchrun starts them; the stack ends them."""
+    shared = {
+        "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(world),
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "TORCHELASTIC_RUN_ID": "test",
+        "WANDB_MODE": "disabled",
+    }
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+    return [stack.enter_context(Fork(program, environment(**shared, **rank))) for rank in ranks]
+
+
+def wait_for_all(processes: list[Fork], timeout: float = 120) -> None:
+    """Waits until all have ended; one that ended with an error fails the test."""
+    ended = [process.wait(timeout) for process in processes]
+    assert not any(done.returncode for done in ended), [done.stderr for done in ended]
 
 
 def run_fork(

@@ -34,7 +34,7 @@ SUITES = {  # name → module; each is a generator function of rows, named as th
     "memory": "memory",
     "scaling": "scaling",
 }
-GPU_SUITES = {"gpu_correctness": "gpu", "gpu_speed": "gpu", "gpu_sampling": "gpu"}
+GPU_SUITES = {"gpu_correctness": "gpu", "gpu_speed": "gpu", "gpu_sampling": "priors"}
 # Measured only where they are named, on one thread.
 LONG_SUITES = {"quality": "quality", "quality_prior": "quality_prior"}
 EVERY_SUITE = {**SUITES, **GPU_SUITES, **LONG_SUITES}

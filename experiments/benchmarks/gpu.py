@@ -6,20 +6,17 @@ Without one, all of it at toy size.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.benchmarks.timing import Row, faster, interleave, spread
+from experiments.benchmarks.timing import Row, spread
 from vqvae_lightning.config import OptimizerConfig
 from vqvae_lightning.data.images import to_float
 from vqvae_lightning.device import own_device
 from vqvae_lightning.models.build import build_autoencoder
 from vqvae_lightning.models.layout import CodeLayout
-from vqvae_lightning.models.priors.masked import MaskedTransformer
-from vqvae_lightning.models.priors.prior import PriorNetwork
 from vqvae_lightning.models.priors.transformer import CodeTransformer
 from vqvae_lightning.models.quantizers.codebooks import EMAVectorQuantizer
 from vqvae_lightning.models.quantizers.nearest import nearest_code
@@ -31,7 +28,6 @@ K, GRID, CLASSES = 512, (8, 8), 10
 LAYOUT = CodeLayout(GRID, K)
 T = GRID[0] * GRID[1]
 IMAGE_FLOP = 260e6  # of a training step of the Sonnet network
-GPT2 = "GPT-2 of the same size, Hugging Face's generate with its cache"
 PEAK = 790e12  # FLOP/s that an H200 was seen to reach in bf16 on large products of random matrices
 
 
@@ -154,34 +150,6 @@ def gpu_speed() -> Iterator[Row]:
         detail={"GPU busy": busy},
     )
     yield vqvae_training(compiled=True)  # last: without a compiler it fails
-
-
-def gpu_sampling() -> Iterator[Row]:
-    """64 images by a masked prior in 8 passes, by the Transformer, and by Hugging Face's."""
-    from experiments.benchmarks.priors import hugging_face  # the other suites need no peers
-
-    device, sequences = own_device(), min(64, size().sequences)
-    networks = {
-        "ours": MaskedTransformer(LAYOUT, CLASSES, MaskedTransformer.Config()),
-        "Transformer": CodeTransformer(LAYOUT, CLASSES, CodeTransformer.Config()),
-    }
-    labels = torch.arange(sequences, device=device) % CLASSES
-    variants: dict[str, Callable[[], Any]] = {
-        name: partial(drawn, net.eval().to(device), labels) for name, net in networks.items()
-    }
-    gpt2 = hugging_face(T, device.type)
-    variants["GPT-2"] = lambda: gpt2(labels).cpu()
-    times = interleave(variants, rounds=size().rounds)
-    work = f"masked prior, 8 passes, T={T}, batch {sequences}"
-    yield faster(times, work, "Transformer", 5, "the Transformer of the same size, code by code")
-    yield faster(times, work, "GPT-2", 10, GPT2)
-    times["ours"] = times["Transformer"]
-    yield faster(times, f"prior sampling, T={T}, batch {sequences}", "GPT-2", 4, GPT2)
-
-
-def drawn(net: PriorNetwork, labels: Tensor) -> Tensor:
-    """Codes of the labels, on the CPU: all kernels are done."""
-    return net.generate(len(labels), labels).cpu()
 
 
 def vqvae_training(compiled: bool) -> Row:

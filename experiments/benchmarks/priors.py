@@ -15,7 +15,9 @@ from experiments.benchmarks.timing import Row, faster, interleave
 from experiments.benchmarks.training import STEPS, Turns, endless, experiment_of, fit
 from vqvae_lightning.data.loader import TrainLoader
 from vqvae_lightning.data.rows import MemoryRows
+from vqvae_lightning.device import own_device
 from vqvae_lightning.models.layout import CodeLayout
+from vqvae_lightning.models.priors.masked import MaskedTransformer
 from vqvae_lightning.models.priors.sampling import draw
 from vqvae_lightning.models.priors.transformer import CodeTransformer
 from vqvae_lightning.models.settings import PriorConfig
@@ -24,6 +26,7 @@ from vqvae_lightning.training.prior import CodePrior
 
 K, CLASSES = 512, 10
 SIZE: dict[str, Any] = {"layers": 4, "width": 128, "heads": 4}
+GPT2 = "GPT-2 of the same size, Hugging Face's generate with its cache"
 
 
 class RandomCodes(pl.LightningDataModule):
@@ -111,17 +114,38 @@ def sampling() -> Iterator[Row]:
         times = interleave(variants, rounds=9, seconds=12)
         work = f"prior sampling, T={length}, batch {batch}"
         rate = {"images/s": batch / sorted(times["ours"])[len(times["ours"]) // 2]}
-        row = faster(
-            times,
-            work,
-            "GPT-2",
-            3,
-            "GPT-2 of the same size, Hugging Face's generate with its cache",
-        )
+        row = faster(times, work, "GPT-2", 3, GPT2)
         row.detail.update(rate)
         yield row
         if "no cache" in variants:
             yield faster(times, work, "no cache", 5, "the same Transformer without a cache")
+
+
+def gpu_sampling() -> Iterator[Row]:
+    """64 images of 64 codes on a GPU: by a masked prior, by the Transformer, by Hugging Face's."""
+    layout, device = CodeLayout((8, 8), K), own_device()
+    labels = torch.arange(64 if device.type == "cuda" else 4, device=device) % CLASSES
+    networks = {
+        "masked": MaskedTransformer(layout, CLASSES, MaskedTransformer.Config(**SIZE)),
+        "Transformer": CodeTransformer(layout, CLASSES, CodeTransformer.Config(**SIZE)),
+    }
+    draws: dict[str, Callable[[Tensor], Tensor]] = {
+        name: partial(net.eval().to(device).generate, len(labels)) for name, net in networks.items()
+    }
+    draws["GPT-2"] = hugging_face(layout.length, device.type)
+    variants = {name: partial(finished, drawn, labels) for name, drawn in draws.items()}
+    times = interleave(variants, rounds=10)
+    masked, coded = ({**times, "ours": times[name]} for name in networks)
+    size = f"T={layout.length}, batch {len(labels)}"
+    work = f"masked prior, 8 passes, {size}"
+    yield faster(masked, work, "Transformer", 5, "the Transformer of the same size, code by code")
+    yield faster(masked, work, "GPT-2", 10, GPT2)
+    yield faster(coded, f"prior sampling, {size}", "GPT-2", 4, GPT2)
+
+
+def finished(draws: Callable[[Tensor], Tensor], labels: Tensor) -> Tensor:
+    """What it draws for the labels, on the CPU: all kernels are done."""
+    return draws(labels).cpu()
 
 
 def hugging_face(length: int, device: str = "cpu") -> Callable[[Tensor], Tensor]:

@@ -35,19 +35,24 @@ def become(request: dict[str, Any], said: int) -> None:
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
+def start(request: dict[str, Any]) -> None:
+    """Forks the program and waits for it, so that `main` need not. Returns in the program only."""
+    said = os.open(request["said"], os.O_WRONLY)
+    pid = os.fork()
+    if pid == 0:
+        become(request, said)
+        return
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+        os.write(said, f"{code}\n".encode())
+    os._exit(0)
+
+
 def main() -> None:
     for line in sys.stdin:
-        if os.fork() == 0:  # which waits for the program, so that this process need not
-            request = json.loads(line)
-            said = os.open(request["said"], os.O_WRONLY)
-            pid = os.fork()
-            if pid == 0:
-                become(request, said)
-                return
-            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            with contextlib.suppress(BrokenPipeError):  # nobody waits any more
-                os.write(said, f"{code}\n".encode())
-            os._exit(0)
+        if os.fork() == 0:
+            start(json.loads(line))
+            return
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

@@ -4,17 +4,23 @@ that starts them.
 
 import json
 import os
-import socket
 import subprocess
 import sys
-from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import small
 import torch
-from own_process import Fork, command, environment, run_fork
+from own_process import (
+    Fork,
+    command,
+    environment,
+    free_port,
+    run_fork,
+    start_ranks,
+    wait_for_all,
+)
 from programs.train_ranks import CASES, LOCAL
 
 from vqvae_lightning.config import ConfigError
@@ -37,39 +43,14 @@ SMALL = [
 pytestmark = pytest.mark.dist
 
 
-def free_port() -> str:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
-
-
-def run_ranks(world: int, folder: Path, cases: Iterable[str]) -> list[Fork]:
-    """`world` processes of train_ranks.py, which save what they find in the folder."""
-    port, processes = free_port(), []
-    for rank in range(world):
-        group = {
-            "RANK": str(rank),
-            "WORLD_SIZE": str(world),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
-        }
-        processes.append(
-            Fork(
-                command("train_ranks", folder, STEPS, *cases),
-                environment(**(group if world > 1 else {})),
-            )
-        )
-    return processes
-
-
 @pytest.fixture(scope="module")
 def states(tmp_path_factory):
     """(case, world) → gradients and state of every rank; all cases train in the same processes."""
     folders = {world: tmp_path_factory.mktemp(f"world-{world}") for world in (1, 2)}
     with ExitStack() as stack:
-        started = [*run_ranks(1, folders[1], CASES), *run_ranks(2, folders[2], CASES)]
-        ended = [process.wait() for process in [stack.enter_context(fork) for fork in started]]
-    assert [done.returncode for done in ended] == [0] * 3, [done.stderr for done in ended]
+        one, two = (command("train_ranks", folders[world], STEPS, *CASES) for world in (1, 2))
+        alone = stack.enter_context(Fork(one, environment()))
+        wait_for_all([alone, *start_ranks(stack, two, 2)])
 
     def states(case: str, world: int) -> list[dict[str, torch.Tensor]]:
         return [
@@ -113,18 +94,19 @@ def test_the_command_line_trains_on_two_and_three_ranks_as_on_one(tmp_path):
     settings = [
         word for word in SMALL if not word.startswith(("data.batch_size", "trainer.steps"))
     ] + own
-    empty, devices_of_two = tmp_path / "empty.yaml", tmp_path / "two.yaml"
-    empty.write_text("{}\n")
-    # Not in the words: so its second rank is a new interpreter, as a user's is.
-    devices_of_two.write_text("trainer: {devices: 2}\n")
-    cuts = {"one": (1, 1), "passes": (1, 2), "two": (2, 1), "three": (3, 1)}
-    for name, (devices, passes) in cuts.items():
-        words = [str(empty), f"trainer.devices={devices}"]
-        if name == "two":
-            words = [str(devices_of_two)]
-        words += [*settings, f"trainer.accumulate={passes}", f"name={name}"]
+    file = tmp_path / "two.yaml"
+    # Not in the words of "two": its second rank is a new interpreter, as a user's is.
+    file.write_text("trainer: {devices: 2}\n")
+    cuts = {
+        "one": ["trainer.devices=1"],
+        "passes": ["trainer.devices=1", "trainer.accumulate=2"],
+        "two": [],
+        "three": ["trainer.devices=3"],
+    }
+    for name, words in cuts.items():
+        line = ["train", str(file), *settings, *words, f"name={name}"]
         done = run_fork(
-            [*LAUNCH, str(tmp_path / "data"), "train", *words],
+            [*LAUNCH, str(tmp_path / "data"), *line],
             environment(WANDB_MODE="offline" if name == "two" else "disabled"),
         )
         assert done.returncode == 0, done.stderr

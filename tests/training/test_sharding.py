@@ -4,7 +4,6 @@ DDP's, and what cannot be sharded is refused.
 
 import json
 import signal
-import socket
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 import small
 import torch
 import untrained
-from own_process import Fork, command, environment, run_fork
+from own_process import command, environment, run_fork, start_ranks, wait_for_all
 
 from vqvae_lightning import cli
 from vqvae_lightning.config import ConfigError, merge_overrides
@@ -82,28 +81,6 @@ def plan(root: Path) -> list[list[str]]:
     return lines
 
 
-def run_ranks(root: Path) -> None:
-    """Two processes of train_sharded.py, as torchrun starts them."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
-    shared = {
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "GROUP_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "TORCHELASTIC_RUN_ID": "test",
-        "WANDB_MODE": "disabled",
-    }
-    ranks = [environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in (0, 1)]
-    with ExitStack() as stack:
-        program = command("train_sharded", root)
-        processes = [stack.enter_context(Fork(program, rank)) for rank in ranks]
-        ended = [process.wait(timeout=200) for process in processes]
-    assert [done.returncode for done in ended] == [0, 0], [done.stderr for done in ended]
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """The runs of `plan`, and their tokenizer, which has learned to use several codes."""
@@ -114,7 +91,9 @@ def root(tmp_path_factory):
         words = [*small.DATA, *small.TRAINER, *small.KINDS["vqvae"], *places]
         cli.main(["train", str(root / "empty.yaml"), "kind=vqvae", *words])
         (root / "plan.json").write_text(json.dumps(plan(root)))
-        run_ranks(root)
+        with ExitStack() as stack:
+            ranks = start_ranks(stack, command("train_sharded", root), 2)
+            wait_for_all(ranks, timeout=200)
         yield root
 
 
