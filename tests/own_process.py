@@ -83,11 +83,12 @@ class Fork:
             while not select.select([self.said], [], [], 1)[0]:
                 if server.poll() is not None:
                     raise BrokenPipeError("the process that programs are forks of has ended")
-        except BrokenPipeError:
-            forks.cache_clear()
+            self.pid = int(self.said.readline())
+        except BaseException as error:
+            if isinstance(error, BrokenPipeError):
+                forks.cache_clear()
             self.close()
             raise
-        self.pid = int(self.said.readline())
 
     def __enter__(self) -> Self:
         return self

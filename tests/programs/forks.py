@@ -37,7 +37,10 @@ def become(request: dict[str, Any], said: int) -> None:
 
 def start(request: dict[str, Any]) -> None:
     """Forks the program and waits for it, so that `main` need not. Returns in the program only."""
-    said = os.open(request["said"], os.O_WRONLY)
+    try:
+        said = os.open(request["said"], os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:  # who asked for it is gone
+        os._exit(0)
     pid = os.fork()
     if pid == 0:
         become(request, said)
