@@ -19,6 +19,7 @@ LAYOUTS = {
     "line": CodeLayout((1, 4), 5),
     "several codes per cell": CodeLayout((2, 2), 5, 2),
     "one code": CodeLayout((1, 1), 5),
+    "a cache that grows twice": CodeLayout((5, 8), 5),
 }
 LAYOUT = LAYOUTS["grid"]
 PARTS: list[dict[str, Any]] = [

@@ -21,18 +21,37 @@ Norm = Literal["layer", "rms"]
 MLP = Literal["gelu", "swiglu"]
 
 EPS = 1e-5  # of every norm: torch has another one for each dtype
+FIRST_ROOM = 16  # tokens of a new cache
 
 
 @dataclass
 class Cache:
-    """Keys and values of the tokens seen so far, for every block."""
+    """Keys and values of the tokens seen so far, for every block.
 
-    keys: list[Tensor]  # per block N,heads,L+T,width/heads, with L tokens of a text
+    Attention reads all that there is room for, and masks what no token has filled: skipping it,
+    row by row, takes longer than reading it. So the room doubles as tokens come.
+    """
+
+    keys: list[Tensor]  # per block N,heads,C,width/heads: room for C tokens, finite everywhere
     values: list[Tensor]
+    mask: Tensor  # C: 0 for the tokens that there are, −inf for the others
+    longest: int  # L+T, with L tokens of a text
     places: Tensor | None = None  # L+T,width: what each token is told of its place
     rotation: Rotation | None = None  # of L+T tokens
     length: int = 0  # codes
     filled: int = 0  # tokens
+
+    def append(self) -> int:
+        """Adds a token, which blocks are yet to fill; its index."""
+        if self.filled == len(self.mask):
+            more = min(self.filled, self.longest - self.filled)
+            for kept in (self.keys, self.values):
+                # What was kept stands for what is to come: as finite as that.
+                kept[:] = [torch.cat([x, x[:, :, :more]], dim=2) for x in kept]
+            self.mask = F.pad(self.mask, (0, more), value=-torch.inf)
+        self.mask[self.filled] = 0
+        self.filled += 1
+        return self.filled - 1
 
 
 class HeadNorm(nn.RMSNorm):
@@ -80,23 +99,22 @@ class Block(nn.Module):
         return x + F.dropout(self._mlp(x), self.dropout, self.training)
 
     def step(self, x: Tensor, cache: Cache, block: int) -> Tensor:
-        """`forward` of the one token after those in the cache, (N, width), which attends to all
-        before it.
+        """`forward` of the newest token of the cache, (N, width), which attends to all before it.
 
         Without dropout. On a CPU a product per head costs less here than attention meant for many
         queries.
         """
         n, width = x.shape
+        token = cache.filled - 1
         # N,heads,d each
         q, k, v = self.qkv(self.norm1(x)).view(n, 3, self.heads, width // self.heads).unbind(1)
-        q, k = self._compared(q, k, cache.rotation and cache.rotation.at(cache.filled))
-        end = cache.filled + 1
-        keys, values = cache.keys[block], cache.values[block]  # N,heads,L+T,d
-        keys[:, :, cache.filled], values[:, :, cache.filled] = k, v
-        # N·heads,t,d: views
-        keys, values = keys.flatten(0, 1)[:, :end], values.flatten(0, 1)[:, :end]
-        q = q.reshape(n * self.heads, 1, -1) * q.shape[-1] ** -0.5
-        scores = torch.bmm(q, keys.transpose(1, 2))  # N·heads,1,t
+        q, k = self._compared(q, k, cache.rotation and cache.rotation.at(token))
+        keys, values = cache.keys[block], cache.values[block]  # N,heads,C,d
+        keys[:, :, token], values[:, :, token] = k, v
+        keys, values = keys.flatten(0, 1), values.flatten(0, 1)  # N·heads,C,d: views
+        q = q.reshape(n * self.heads, 1, -1)
+        # N·heads,1,C
+        scores = torch.baddbmm(cache.mask, q, keys.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
         x = x + self.out(torch.bmm(scores.softmax(-1), values).view(n, width))
         return x + self._mlp(x)
 

@@ -24,7 +24,15 @@ from torch import Tensor, nn
 from vqvae_lightning.config import ConfigError, documented, setting
 from vqvae_lightning.models.layout import CodeLayout
 from vqvae_lightning.models.priors.autoregressive import AutoregressivePrior
-from vqvae_lightning.models.priors.blocks import MLP, Block, Cache, Norm, initialize, norm_of
+from vqvae_lightning.models.priors.blocks import (
+    FIRST_ROOM,
+    MLP,
+    Block,
+    Cache,
+    Norm,
+    initialize,
+    norm_of,
+)
 from vqvae_lightning.models.priors.prior import Uniform, check_heads
 from vqvae_lightning.models.priors.rotary import Rotation, cells_of, rotation_of
 from vqvae_lightning.models.priors.text import TextPrefix
@@ -200,11 +208,14 @@ class CodeTransformer(AutoregressivePrior):
         return self.nll_of(self.logits(codes, labels, order), codes)
 
     def new_cache(self, n: int) -> Cache:
-        weight = self.head.weight
-        shape = (n, self.heads, self.before + self.length, weight.shape[1] // self.heads)
+        weight, longest = self.head.weight, self.before + self.length
+        room = min(FIRST_ROOM, longest)
+        shape = (n, self.heads, room, weight.shape[1] // self.heads)
         return Cache(
-            keys=[weight.new_empty(shape) for _ in self.blocks],
-            values=[weight.new_empty(shape) for _ in self.blocks],
+            keys=[weight.new_zeros(shape) for _ in self.blocks],
+            values=[weight.new_zeros(shape) for _ in self.blocks],
+            mask=weight.new_full((room,), -torch.inf),
+            longest=longest,
             places=self._places(self.length),
             rotation=self._rotation(self.length),
         )
@@ -213,12 +224,12 @@ class CodeTransformer(AutoregressivePrior):
         # L+1 times N,width, or once
         read = start.unbind(1) if previous is None else (self.code_embedding(previous),)
         for x in read:
+            token = cache.append()
             if cache.places is not None:
-                x = x + cache.places[cache.filled]
+                x = x + cache.places[token]
             for i, block in enumerate(self.blocks):
                 # nn.ModuleList does not say what it holds.
                 x = block.step(x, cache, i)  # type: ignore[operator]
-            cache.filled += 1
         logits: Tensor = self.head(self.norm(x))
         return logits
 
