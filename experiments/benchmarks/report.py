@@ -31,8 +31,8 @@ def table(results: dict[str, Any]) -> str:
     for name, suite in results.items():
         if name == "scaling" and "failed" not in suite:
             continue  # it is a figure
-        machine, threads = suite["machine"], f"{suite['threads']} threads"
-        place = f"{machine}, torch {suite['torch']}, {threads}, {suite['date']}"
+        threads = "1 thread" if suite["threads"] == 1 else f"{suite['threads']} threads"
+        place = f"{suite['machine']}, torch {suite['torch']}, {threads}, {suite['date']}"
         if place != heading:
             heading = place
             lines += [
@@ -83,11 +83,9 @@ def curves(results: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
             (row["detail"]["x"], row["median"])
         )
     for row in results.get("ddp", {}).get("rows", []):
-        seconds = row["detail"]
-        found[f"{row['work'].split(', ')[2]} step, over ranks"] = [
-            (1, seconds["one rank, s"]),
-            (2, seconds["ours, s"]),
-        ]
+        seconds, title = row["detail"], f"{row['work'].split(', ')[2]} step, over ranks"
+        points = found.setdefault(title, [(1, seconds["one rank, s"])])
+        points.append((seconds["ranks"], seconds["ours, s"]))
     return found
 
 
