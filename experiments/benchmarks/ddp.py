@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback
 from experiments.benchmarks.timing import Row, faster
 
 # Rounds by ranks: more than the two cores say what ranks cost that bring no more arithmetic.
-ROUNDS = {1: 4, 2: 4, 4: 2, 8: 2}
+ROUNDS = {1: 4, 2: 4, 4: 2, 8: 1}
 WARM_UP, STEPS = 4, 20
 BATCH = 128  # images, of all ranks
 
