@@ -101,8 +101,8 @@ def figure(found: dict[str, list[tuple[float, float]]]) -> str:
         # the same scale on both axes, so that slopes compare
         span = max(max(xs) - min(xs), max(ys) - min(ys), 1.0)
         steps = max(xs) - xs[0]
-        # where a cost that grows, or falls, as x ends
-        falls = ys[-1] - ys[0] < -steps / 2
+        # where a cost ends that grows as x does, or falls
+        falls = min(ys) < ys[0] - 0.5
         proportional = ys[0] + (-steps if falls else steps)
         bottom = min(*ys, proportional)
 
