@@ -1,7 +1,8 @@
-"""Memory that was freed is there for the next step."""
+"""Memory that was freed is there for the next step, and is not looked for at the end."""
 
 import platform
 import subprocess
+import sys
 
 import pytest
 from own_process import command
@@ -13,3 +14,14 @@ def test_a_step_maps_no_memory_that_the_step_before_had():
     default, kept = map(int, done.stdout.split())
     # Ten times 40 MB are 102,400 pages of 4 kB.
     assert kept < 1000 < 50_000 < default
+
+
+def test_a_command_ends_without_a_search_for_what_is_unreachable():
+    program = (
+        "import atexit, gc, sys\n"
+        "from vqvae_lightning.cli import main\n"
+        "atexit.register(lambda: print(gc.get_freeze_count(), file=sys.stderr))\n"  # runs last
+        "main(['settings'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert int(done.stderr) > 1000

@@ -6,6 +6,7 @@ end its exit code; negative: by that signal. W&B is not imported, for it reads i
 """
 
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -52,6 +53,8 @@ def start(request: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    # A fork that ends looks through all that it holds, and what it touches it has to copy first.
+    gc.freeze()
     for line in sys.stdin:
         if os.fork() == 0:
             start(json.loads(line))
