@@ -59,7 +59,8 @@ class Fork:
     def __init__(
         self, words: list[str], env: dict[str, str], stdin: str = "", cwd: Path | None = None
     ) -> None:
-        self.words, self.folder = words, Path(tempfile.mkdtemp(prefix="fork-"))
+        self.words, self.cwd = words, cwd or Path.cwd()
+        self.folder = Path(tempfile.mkdtemp(prefix="fork-"))
         self.streams = [self.folder / name for name in ("stdin", "stdout", "stderr")]
         for path in self.streams:
             path.write_text(stdin if path.name == "stdin" else "")
@@ -70,7 +71,7 @@ class Fork:
         request = {
             "words": words[1:],
             "environment": env,
-            "folder": str(cwd or Path.cwd()),
+            "folder": str(self.cwd),
             "streams": list(map(str, self.streams)),
             "said": str(said),
         }

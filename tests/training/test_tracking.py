@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,6 +44,69 @@ WANDB = (
     "WANDB_BASE_URL",
     "WANDB_API_KEY",
 )
+
+
+ANSWERS = {
+    "nothing": b"",
+    "nonsense": b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+}
+
+
+class Server:
+    """A W&B server on loopback that takes connections and says `answer` to each request, or nothing
+    at all.
+    """
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+        self.open: list[Any] = []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self.socket.accept()
+                self.open.append(connection)
+                if self.answer:
+                    threading.Thread(target=self.reply, args=(connection,), daemon=True).start()
+
+    def close(self) -> None:
+        for open_socket in (self.socket, *self.open):
+            open_socket.close()
+
+    def reply(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while connection.recv(1 << 16):
+                connection.sendall(self.answer)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def waiting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fork]]:
+    """Runs that wait for a server, which they do while the other tests go on.
+
+    Nobody listens on port 9.
+    """
+    folder = tmp_path_factory.mktemp("waiting")
+    metrics = json.dumps([{"val/loss": 1.0 / (step + 1)} for step in range(5)])
+    with contextlib.ExitStack() as stack:
+        addresses = {"nobody": "http://127.0.0.1:9"}
+        for name, answer in ANSWERS.items():
+            server = Server(answer)
+            stack.callback(server.close)
+            addresses[name] = server.url
+        trackers = {}
+        for name, address in addresses.items():
+            home = folder / name
+            home.mkdir()
+            there = {"WANDB_BASE_URL": address, "HOME": str(home)}
+            if name in ANSWERS:
+                there["WANDB_API_KEY"] = "0" * 40
+            program = command("track", home, metrics, 3)
+            fork = Fork(program, environment(WANDB_MODE="online", **there), cwd=home)
+            trackers[name] = stack.enter_context(fork)
+        yield trackers
 
 
 @pytest.fixture(autouse=True)
@@ -201,17 +264,13 @@ def test_a_run_that_does_not_start_online_starts_offline(tmp_path, monkeypatch, 
     assert line.startswith("W&B: offline, because its server did not start the run")
 
 
-def test_online_without_a_server_says_so_and_goes_on_offline(tmp_path):
-    result = run_fork(  # in a process of its own: W&B reads its settings once
-        command("track", tmp_path, "[]"),
-        environment(WANDB_MODE="online", WANDB_BASE_URL="http://127.0.0.1:9"),
-    )
-    assert result.returncode == 0, result.stderr
+def test_online_without_a_server_says_so_and_goes_on_offline(waiting):
+    done = waiting["nobody"].wait()
+    assert done.returncode == 0, done.stderr
     assert (
-        "W&B: offline although WANDB_MODE=online, because its server does not answer"
-        in result.stdout
+        "W&B: offline although WANDB_MODE=online, because its server does not answer" in done.stdout
     )
-    assert result.stdout.strip().endswith("offline")
+    assert done.stdout.strip().endswith("offline")
 
 
 class Recorder:
@@ -313,60 +372,14 @@ def test_the_summary_keeps_the_best_and_the_last_value_and_no_secret_of_the_envi
     assert summary["val/psnr"] == {"max": 30, "last": 20}
 
 
-class Server:
-    """A W&B server on loopback that takes connections and says `answer` to each request, or nothing
-    at all.
-    """
-
-    def __init__(self, answer: bytes) -> None:
-        self.answer = answer
-        self.open: list[Any] = []
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self.socket.accept()
-                self.open.append(connection)
-                if self.answer:
-                    threading.Thread(target=self.reply, args=(connection,), daemon=True).start()
-
-    def close(self) -> None:
-        for open_socket in (self.socket, *self.open):
-            open_socket.close()
-
-    def reply(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while connection.recv(1 << 16):
-                connection.sendall(self.answer)
-
-
-def test_a_server_that_answers_nothing_or_nonsense_costs_seconds_and_no_metric(tmp_path):
-    """Both at once, for all that they do is wait."""
-    servers = {
-        "nothing": Server(b""),
-        "nonsense": Server(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"),
-    }
-    metrics = [{"val/loss": 1.0 / (step + 1)} for step in range(5)]
-    started = time.monotonic()
-    with contextlib.ExitStack() as stack:
-        trackers = {}
-        for answer, server in servers.items():
-            stack.callback(server.close)
-            program = command("track", tmp_path / answer, json.dumps(metrics), 3)
-            there = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "0" * 40}
-            fork = Fork(program, environment(WANDB_MODE="online", **there))
-            trackers[answer] = stack.enter_context(fork)
-        ended = {answer: tracker.wait() for answer, tracker in trackers.items()}
-    for answer, done in ended.items():
-        run = tmp_path / answer / "run"
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("W&B: offline") == 1, answer
-        assert len((run / "metrics.jsonl").read_text().splitlines()) == 5
-        assert list((run / "wandb").glob("offline-run-*/*.wandb"))
-    assert time.monotonic() - started < 60
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_server_that_answers_nothing_or_nonsense_costs_seconds_and_no_metric(waiting, answer):
+    done = waiting[answer].wait(60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("W&B: offline") == 1
+    run = waiting[answer].cwd / "run"
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 5
+    assert list((run / "wandb").glob("offline-run-*/*.wandb"))
 
 
 @pytest.mark.parametrize(
