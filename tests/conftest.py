@@ -16,6 +16,7 @@ LONGEST = (
     "training/test_averaging.py",
     "models/test_autoencoder.py",
     "training/test_tracking.py",
+    "training/test_sharding.py",
     "test_tutorial.py",
     "training/test_flow.py",
     "exporting/test_export.py",
