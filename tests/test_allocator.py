@@ -16,12 +16,24 @@ def test_a_step_maps_no_memory_that_the_step_before_had():
     assert kept < 1000 < 50_000 < default
 
 
-def test_a_command_ends_without_a_search_for_what_is_unreachable():
-    program = (
-        "import atexit, gc, sys\n"
-        "from vqvae_lightning.cli import main\n"
-        "atexit.register(lambda: print(gc.get_freeze_count(), file=sys.stderr))\n"  # runs last
-        "main(['settings'])\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert int(done.stderr) > 1000
+def test_a_command_looks_once_for_what_is_unreachable():
+    program = """
+import atexit, gc
+from vqvae_lightning.cli import main
+
+class Cycle:
+    def __init__(self):
+        self.me = self
+
+    def __del__(self):
+        print("finalized")
+
+atexit.register(lambda: print("frozen", gc.get_freeze_count()))  # runs last
+main(["settings"])
+Cycle()
+"""
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, check=True, capture_output=True, text=True)
+    *_, finalized, frozen = done.stdout.splitlines()
+    assert finalized == "finalized"
+    assert int(frozen.split()[1]) > 1000

@@ -26,8 +26,9 @@ def ddp() -> Iterator[Row]:
     for kind in ("vqvae", "prior"):
         seconds: dict[int, list[float]] = {ranks: [] for ranks in ROUNDS}
         for i in range(max(ROUNDS.values())):
-            for ranks in (ranks for ranks, rounds in ROUNDS.items() if i < rounds):
-                seconds[ranks].append(measure(kind, ranks))
+            for ranks, rounds in ROUNDS.items():
+                if i < rounds:
+                    seconds[ranks].append(measure(kind, ranks))
         for ranks, ours in list(seconds.items())[1:]:
             times = {"ours": ours, "one rank": seconds[1][: len(ours)]}
             work, alone = f"DDP, {ranks} ranks x 1 thread, {kind}, CIFAR-10", "1 rank x 1 thread"

@@ -85,7 +85,8 @@ def curves(results: dict[str, Any]) -> dict[str, list[tuple[float, float]]]:
     for row in results.get("ddp", {}).get("rows", []):
         seconds, title = row["detail"], f"{row['work'].split(', ')[2]} step, over ranks"
         points = found.setdefault(title, [(1, seconds["one rank, s"])])
-        points.append((seconds["ranks"], seconds["ours, s"]))
+        # One rank is measured beside each number of ranks: the ratio is what was measured.
+        points.append((seconds["ranks"], points[0][1] / row["median"]))
     return found
 
 
@@ -101,7 +102,7 @@ def figure(found: dict[str, list[tuple[float, float]]]) -> str:
         # the same scale on both axes, so that slopes compare
         span = max(max(xs) - min(xs), max(ys) - min(ys), 1.0)
         steps = max(xs) - xs[0]
-        # where a cost ends that grows as x does, or falls
+        # A cost that is ever below 0.7 of its first is compared with one that falls as x grows.
         falls = min(ys) < ys[0] - 0.5
         proportional = ys[0] + (-steps if falls else steps)
         bottom = min(*ys, proportional)

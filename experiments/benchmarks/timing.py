@@ -98,11 +98,11 @@ def cost(
 
 
 def spread(values: Sequence[float], work: str, against: str, **fields: Any) -> Row:
-    """A row of the median and quartiles of values."""
+    """A row of the median and quartiles of values; of fewer than three there are no quartiles."""
     low, median, high = (
         statistics.quantiles(values, n=4, method="inclusive")
-        if len(values) > 1
-        else 3 * [values[0]]
+        if len(values) > 2
+        else 3 * [statistics.median(values)]
     )
     return Row(work, against, median, low, high, **fields)
 

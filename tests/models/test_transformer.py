@@ -116,6 +116,23 @@ def test_the_cache_says_what_a_whole_pass_says(
         torch.testing.assert_close(stepped(model, codes, labels), whole, rtol=0, atol=1e-10)
 
 
+def test_the_cache_grows_within_a_text() -> None:
+    model = network(texts=("a text that is longer than the room of a new cache", "short"))
+    codes, labels = some_codes(model), some_labels(model)
+    with torch.no_grad():
+        whole = model.logits(codes, labels)
+        torch.testing.assert_close(stepped(model, codes, labels), whole, rtol=0, atol=1e-10)
+
+
+def test_a_cache_that_grows_holds_under_autocast() -> None:
+    model = network(LAYOUTS["a cache that grows twice"], **ALL).float()
+    codes, labels = some_codes(model), some_labels(model)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        whole = model.logits(codes, labels)
+        difference = stepped(model, codes, labels) - whole
+    assert difference.abs().mean() < 0.02 * whole.abs().mean()
+
+
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("positions", ["learned", "rotary", "both"])
 def test_parts_fit_every_layout(layout: CodeLayout, positions: str) -> None:

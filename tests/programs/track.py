@@ -1,11 +1,12 @@
 """`track.py ROOT METRICS [TIMEOUT]`: a run ROOT/run that logs a JSON list of metrics, a step each,
-to metrics.jsonl and to W&B as its variables say, and prints whether W&B is online.
+to metrics.jsonl and to W&B as its variables say, and prints whether W&B is online, and its seconds.
 
 TIMEOUT, in seconds, is W&B's at its start and its end.
 """
 
 import json
 import sys
+import time
 from typing import Any, cast
 
 from vqvae_lightning.experiment import load_experiment
@@ -14,6 +15,7 @@ from vqvae_lightning.training.runs import Run
 from vqvae_lightning.training.trainer import start_tracking
 
 if __name__ == "__main__":
+    started = time.monotonic()
     root, metrics, *timeout = sys.argv[1:]
     if timeout:
         tracking.START_TIMEOUT = tracking.FINISH_TIMEOUT = int(timeout[0])
@@ -25,3 +27,4 @@ if __name__ == "__main__":
     run: Any = cast(Any, logger).experiment
     print("offline" if run.offline else "online")
     run.finish()
+    print(time.monotonic() - started)

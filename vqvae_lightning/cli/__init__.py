@@ -135,10 +135,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = parser().parse_args(arguments)
         if COMMANDS[options.command].takes_long:
             announce(options)
-        from vqvae_lightning.allocator import end_without_collection, keep_freed_memory
+        from vqvae_lightning.allocator import end_soon, keep_freed_memory
 
         keep_freed_memory()
-        end_without_collection()
+        end_soon()
         run(options)
 
 

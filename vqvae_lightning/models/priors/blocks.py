@@ -28,8 +28,9 @@ FIRST_ROOM = 16  # tokens of a new cache
 class Cache:
     """Keys and values of the tokens seen so far, for every block.
 
-    Attention reads all that there is room for, and masks what no token has filled: skipping it,
-    row by row, takes longer than reading it. So the room doubles as tokens come.
+    Attention reads all that there is room for, and masks what no token has filled. Over a whole
+    sequence that is faster than to skip it, for then each head's part lies apart in memory. So the
+    room starts small, and doubles as tokens come.
     """
 
     keys: list[Tensor]  # per block N,heads,C,width/heads: room for C tokens, finite everywhere
@@ -46,8 +47,9 @@ class Cache:
         if self.filled == len(self.mask):
             more = min(self.filled, self.longest - self.filled)
             for kept in (self.keys, self.values):
-                # What was kept stands for what is to come: as finite as that.
-                kept[:] = [torch.cat([x, x[:, :, :more]], dim=2) for x in kept]
+                for block, x in enumerate(kept):
+                    # Any finite number will do for what is masked: a copy takes one pass.
+                    kept[block] = torch.cat([x, x[:, :, :more]], dim=2)
             self.mask = F.pad(self.mask, (0, more), value=-torch.inf)
         self.mask[self.filled] = 0
         self.filled += 1
