@@ -207,6 +207,10 @@ class TestCache:
         for _ in range(2):  # nothing is left over from one generation for the next
             assert torch.equal(model.generate(3, labels, temperature=0.0), codes)
 
+    def test_none_are_drawn_if_none_are_asked_for(self, build):
+        model = build()
+        assert model.generate(0, some_labels(model, 0)).shape == (0, model.length)
+
     def test_a_row_does_not_depend_on_its_batch(self, build):
         model = build()
         labels = some_labels(model, 4)

@@ -226,6 +226,8 @@ class PriorNetwork(nn.Module, ABC):
         if settings.guidance != 1 and labels is not None:
             # 2n: with the label, without
             labels = torch.cat([labels, torch.full_like(labels, self.classes)])
+        if n == 0:
+            return given.codes
         with evaluating(self):
             return self.fill(given, labels, settings, generator)
 
