@@ -116,6 +116,21 @@ def test_the_cache_says_what_a_whole_pass_says(
         torch.testing.assert_close(stepped(model, codes, labels), whole, rtol=0, atol=1e-10)
 
 
+def test_a_step_that_fails_leaves_the_cache_as_it_was() -> None:
+    model = network(LAYOUTS["a cache that grows twice"])
+    codes, labels = some_codes(model), some_labels(model)
+    cache, previous, found = model.new_cache(len(codes)), None, []
+    with torch.no_grad():
+        for t in range(model.length):
+            if t in (5, 16):
+                with pytest.raises(RuntimeError):
+                    model.next_logits(codes[:2, t - 1], labels, len(codes), cache)
+            found.append(model.next_logits(previous, labels, len(codes), cache))
+            previous = codes[:, t]
+        whole = model.logits(codes, labels)
+    torch.testing.assert_close(torch.stack(found, 1), whole, rtol=0, atol=1e-10)
+
+
 def test_the_cache_grows_within_a_text() -> None:
     model = network(texts=("a text that is longer than the room of a new cache", "short"))
     codes, labels = some_codes(model), some_labels(model)

@@ -42,8 +42,8 @@ class Cache:
     length: int = 0  # codes
     filled: int = 0  # tokens
 
-    def append(self) -> int:
-        """Adds a token, which blocks are yet to fill; its index."""
+    def make_room(self) -> None:
+        """Lets blocks fill one more token, and attend to it. `filled` counts it when all have."""
         if self.filled == len(self.mask):
             more = min(self.filled, self.longest - self.filled)
             for kept in (self.keys, self.values):
@@ -52,8 +52,6 @@ class Cache:
                     kept[block] = torch.cat([x, x[:, :, :more]], dim=2)
             self.mask = F.pad(self.mask, (0, more), value=-torch.inf)
         self.mask[self.filled] = 0
-        self.filled += 1
-        return self.filled - 1
 
 
 class HeadNorm(nn.RMSNorm):
@@ -101,13 +99,14 @@ class Block(nn.Module):
         return x + F.dropout(self._mlp(x), self.dropout, self.training)
 
     def step(self, x: Tensor, cache: Cache, block: int) -> Tensor:
-        """`forward` of the newest token of the cache, (N, width), which attends to all before it.
+        """`forward` of the one token after those in the cache, (N, width), which attends to all
+        before it.
 
         Without dropout. On a CPU a product per head costs less here than attention meant for many
         queries.
         """
         n, width = x.shape
-        token = cache.filled - 1
+        token = cache.filled
         # N,heads,d each
         q, k, v = self.qkv(self.norm1(x)).view(n, 3, self.heads, width // self.heads).unbind(1)
         q, k = self._compared(q, k, cache.rotation and cache.rotation.at(token))

@@ -224,12 +224,13 @@ class CodeTransformer(AutoregressivePrior):
         # L+1 times N,width, or once
         read = start.unbind(1) if previous is None else (self.code_embedding(previous),)
         for x in read:
-            token = cache.append()
+            cache.make_room()
             if cache.places is not None:
-                x = x + cache.places[token]
+                x = x + cache.places[cache.filled]
             for i, block in enumerate(self.blocks):
                 # nn.ModuleList does not say what it holds.
                 x = block.step(x, cache, i)  # type: ignore[operator]
+            cache.filled += 1
         logits: Tensor = self.head(self.norm(x))
         return logits
 
