@@ -1,4 +1,4 @@
-"""Memory that was freed is there for the next step, and is not looked for at the end."""
+"""Memory that was freed is there for the next step, and is looked for once at the end."""
 
 import platform
 import subprocess

@@ -61,6 +61,14 @@ def stepped(model: CodeTransformer, codes: torch.Tensor, labels: torch.Tensor) -
     return torch.stack(found, 1)
 
 
+def check_steps(model: CodeTransformer) -> None:
+    """A position at a time it says what a whole pass says."""
+    codes, labels = some_codes(model), some_labels(model)
+    with torch.no_grad():
+        whole = model.logits(codes, labels)
+        torch.testing.assert_close(stepped(model, codes, labels), whole, rtol=0, atol=1e-10)
+
+
 def batch(codes: torch.Tensor, seed: int) -> Batch:
     n = len(codes)
     return Batch(codes, torch.zeros(n, dtype=torch.int64), torch.arange(n), seed)
@@ -110,10 +118,7 @@ def test_the_cache_says_what_a_whole_pass_says(
     fields: dict[str, Any], texts: tuple[str, ...]
 ) -> None:
     model = network(texts=texts, **fields)
-    codes, labels = some_codes(model), some_labels(model)
-    with torch.no_grad():
-        whole = model.logits(codes, labels)
-        torch.testing.assert_close(stepped(model, codes, labels), whole, rtol=0, atol=1e-10)
+    check_steps(model)
 
 
 def test_a_step_that_fails_leaves_the_cache_as_it_was() -> None:
@@ -133,10 +138,7 @@ def test_a_step_that_fails_leaves_the_cache_as_it_was() -> None:
 
 def test_the_cache_grows_within_a_text() -> None:
     model = network(texts=("a text that is longer than the room of a new cache", "short"))
-    codes, labels = some_codes(model), some_labels(model)
-    with torch.no_grad():
-        whole = model.logits(codes, labels)
-        torch.testing.assert_close(stepped(model, codes, labels), whole, rtol=0, atol=1e-10)
+    check_steps(model)
 
 
 def test_a_cache_that_grows_holds_under_autocast() -> None:
@@ -152,10 +154,7 @@ def test_a_cache_that_grows_holds_under_autocast() -> None:
 @pytest.mark.parametrize("positions", ["learned", "rotary", "both"])
 def test_parts_fit_every_layout(layout: CodeLayout, positions: str) -> None:
     model = network(layout, **{**ALL, "positions": positions})
-    codes, labels = some_codes(model), some_labels(model)
-    with torch.no_grad():
-        whole = model.logits(codes, labels)
-        torch.testing.assert_close(stepped(model, codes, labels), whole, rtol=0, atol=1e-10)
+    check_steps(model)
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary", "both"])
